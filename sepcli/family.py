@@ -1,0 +1,66 @@
+"""What a model family is, and how one is found: by the name of its folder in `models/`.
+
+Knows no family by name and keeps no list: a new folder with a `FAMILY` in it is a new family.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from sepcli import models
+from sepcli.checkpoint import Checkpoint
+from sepcli.errors import ModelError
+from sepcli.separator import Separator
+
+
+@dataclass(frozen=True)
+class Arch:
+    """One network of a family."""
+
+    name: str  # as in weights.toml and in checkpoints: "HTDemucs"
+    config: type  # frozen dataclass; its defaults are the original constructor's and never change
+    build: Callable[[Any], Separator]  # config -> network with fresh weights
+    options: type | None = None  # frozen dataclass filled by `-O key=value`; nothing in it shapes weights
+
+
+@dataclass(frozen=True)
+class Package:
+    """What a self-describing checkpoint says of itself."""
+
+    arch: str
+    config: dict[str, Any]  # constructor arguments as stored
+
+
+@dataclass(frozen=True)
+class Family:
+    name: str
+    archs: Mapping[str, Arch]
+    # The package a checkpoint claims to be, or None where it carries no description this family knows.
+    describe: Callable[[Checkpoint], Package | None]
+    # Pure: tensors under our names for that network, to be loaded with strict=True.
+    convert: Callable[[Checkpoint, Separator], dict[str, Tensor]]
+    # Config fields that change training or initial values but never a separation; not compared between
+    # the catalogue and a checkpoint.
+    training_only: frozenset[str] = field(default_factory=frozenset)
+
+
+def family_names() -> list[str]:
+    """Every folder in `models/`, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(models.__path__) if module.ispkg)
+
+
+def get_family(name: str) -> Family:
+    """The family of that name; ModelError names those there are."""
+    if name not in family_names():
+        raise ModelError(
+            f"There is no model family '{name}'; this version has {', '.join(family_names())}.",
+            remedy="Correct `family` in the catalogue, or update sepcli.",
+            code="unknown_family",
+        )
+    return importlib.import_module(f"{models.__name__}.{name}").FAMILY

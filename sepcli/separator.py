@@ -1,0 +1,100 @@
+"""What a separator is: the one contract between models and everything that runs them.
+
+Knows nothing of any family, file or device. The pipeline sees only what stands here, so a model that needs
+something special declares it as a property instead of being asked for by name.
+
+    [B, C, T] mix  ->  Separator  ->  [B, S, C, T] stems          B batch, S sources, C channels, T samples
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from sepcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from sepcli.noise import Noise
+
+
+@dataclass(frozen=True)
+class Segment:
+    """How much audio one call takes, in samples at the model's rate.
+
+    A model of `exact` calls never sees more than `samples`; the pipeline gives a short last chunk real
+    neighbouring audio on both sides ("context") or runs it at its own length ("short").
+    """
+
+    samples: int | None  # a whole call, margins included; None = any length
+    multiple: int = 1  # shorter calls are multiples of this
+    exact: bool = False  # always `samples`
+    margin: int = 0  # each end: real neighbouring audio, computed, then discarded
+    tail: str = "context"  # a short last chunk is centred in real audio; or "short": run as it is
+    valid_length: Callable[[int], int] | None = None  # samples to feed for n wanted
+
+    def __post_init__(self) -> None:
+        assert self.tail in ("context", "short"), self.tail
+        assert self.samples is None or self.samples > 2 * self.margin
+
+
+class Separator(nn.Module):
+    """A network that takes a mix apart.
+
+    Laws (tests/contracts.py): as many samples out as in; `forward` in eval stores nothing; a batch of two
+    equals two batches of one; `select(all)` equals the whole and `select([one])` that stem of the whole, to
+    1e-5 of the peak in float32 (1e-3 for samplers of more than 20 calls). `forward` takes and returns
+    float32 whatever precision it computes in.
+    """
+
+    sources: tuple[str, ...]  # stem names, in output order
+    samplerate: int  # Hz
+    channels: int  # 1 mono, 2 stereo
+    segment: Segment
+    normalize: bool = False  # standardise the whole track before chunking (a track-level step)
+    half: bool = False  # may run in reduced precision: set only where measured
+
+    def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
+        """Move to `device`, compute in `dtype`, and store what depends on the length of a call.
+
+        samples: the length T of the calls to come. Called once before the first chunk, and the only place
+        where constants (windows, positional embeddings, folded weights) are stored.
+        """
+        self.to(device)
+        self.eval()
+
+    def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
+        """[B, C, T] float32 at `samplerate` -> [B, S, C, T] float32."""
+        raise NotImplementedError
+
+    def select(self, sources: Sequence[str]) -> Separator:
+        """This model narrowed to `sources`, in that order: only the work that those need.
+
+        UsageError for a stem the model does not have.
+        """
+        raise NotImplementedError
+
+
+@runtime_checkable
+class Queryable(Protocol):
+    """A model whose stems are given by examples instead of names."""
+
+    def bind(self, queries: dict[str, Tensor]) -> Separator:
+        """{stem name: [C, T] audio at the model's rate} -> an ordinary Separator with those sources."""
+        ...
+
+
+def source_indices(model_sources: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """Where each wanted stem stands among the model's; UsageError names the stems there are."""
+    missing = [name for name in wanted if name not in model_sources]
+    if missing:
+        raise UsageError(
+            f"The model has no stem {', '.join(repr(name) for name in missing)}; "
+            f"it has {', '.join(model_sources)}.",
+            remedy="Choose among these, or find models with `sepcli models list --target STEM`.",
+            code="unknown_stem",
+        )
+    return [list(model_sources).index(name) for name in wanted]
