@@ -1,0 +1,438 @@
+"""Read any checkpoint file as inert data: .safetensors, and what `torch.save` wrote (.th, .pt, .ckpt).
+
+Knows nothing of any family: it gives tensors, containers and numbers, and leaves their meaning to
+`models/<family>/checkpoint.py`.
+
+A pickle is a program. Here it can reach only the short table `_LISTED` of constructors written for it, and
+the classes of a few projects (`FOREIGN_ROOTS`) as markers that remember their name and nothing else; any
+other name stops the reading. torch.load is not used: it hands TorchScript archives to an interpreter and
+depends on environment variables, while the file layout itself is small and stable:
+
+    zip     <name>/data.pkl        the object; each storage a persistent id (type, key, device, elements)
+            <name>/data/<key>      the bytes of one storage, not compressed: mapped, not read
+    legacy  five pickles (magic, version, system, the object, storage keys), then all storages
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import pickle
+import struct
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sepcli.errors import ModelError
+
+# Projects whose classes occur in published checkpoints; their names are kept, their code is never loaded.
+FOREIGN_ROOTS = frozenset({"demucs", "diffq"})
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of a file by torch.save before 1.6
+_AGAIN = "Download it again, or check that it is the file you meant."
+_CONVERT = "Use a .safetensors version of these weights, or a file of only tensors and plain settings."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One file, read.
+
+    payload: for safetensors {name: Tensor}; else the unpickled object, with `Inert` where it named classes.
+    metadata: the header's strings for safetensors; else empty.
+    """
+
+    path: Path
+    payload: Any
+    metadata: dict[str, str] = field(default_factory=dict)
+    format: str = "safetensors"  # or "torch"
+
+
+class Inert(type):
+    """The name of a foreign class or function, standing where a pickle referred to it.
+
+    It is a class itself because a pickle may make instances of it (NEWOBJ wants a type): those are
+    `InertObject`s, which keep what they were given and do nothing with it.
+    """
+
+    dotted: str  # "demucs.htdemucs.HTDemucs"
+
+    def __new__(cls, dotted: str) -> Inert:
+        return super().__new__(cls, dotted.rpartition(".")[2], (InertObject,), {"dotted": dotted})
+
+    def __init__(cls, dotted: str) -> None:
+        super().__init__(cls.__name__, cls.__bases__, {})
+
+    def __repr__(cls) -> str:
+        return f"<inert {cls.dotted}>"
+
+
+class InertObject:
+    """What an instance of a foreign class was made from; none of that class's code."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> InertObject:
+        self = object.__new__(cls)
+        self.args, self.kwargs, self.state, self.items = args, kwargs, None, []
+        return self
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.items.append((key, value))
+
+    def append(self, value: Any) -> None:
+        self.items.append(value)
+
+    def __repr__(self) -> str:
+        return f"<inert instance of {type(self).__name__}>"
+
+
+def read_checkpoint(
+    path: str | os.PathLike[str], device: str = "cpu", *, foreign: Collection[str] = FOREIGN_ROOTS
+) -> Checkpoint:
+    """Read `path`, whatever its suffix says; ModelError if it is damaged, of no known format, or unsafe.
+
+    device: where tensors go; on "cpu" they stay mapped to the file until they are copied.
+    foreign: top-level packages whose classes become `Inert`; any other unlisted name is refused.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+            size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise ModelError(
+            f"The checkpoint '{path}' can't be read: {error.strerror or error}.",
+            remedy="Check the path and its permissions.",
+            code="checkpoint_unreadable",
+        ) from error
+    try:
+        if head.startswith(b"PK\x03\x04"):
+            payload = _read_zip(path, foreign)
+        elif head.startswith(b"\x80") and len(head) > 1:
+            payload = _read_legacy(path, foreign)
+        elif len(head) > 8 and head[8:9] == b"{":
+            return _read_safetensors(path, device)
+        else:
+            raise ModelError(
+                f"The file '{path}' ({size} bytes) is {_looks_like(head)}, "
+                "not a checkpoint of safetensors or torch.save.",
+                remedy=_AGAIN,
+                code="not_a_checkpoint",
+            )
+    except ModelError:
+        raise
+    except Exception as error:  # whatever a damaged file provokes in a parser
+        detail = str(error).strip().splitlines()
+        raise ModelError(
+            f"The checkpoint '{path}' is damaged or incomplete"
+            f" ({type(error).__name__}{': ' + detail[0][:200] if detail else ''}).",
+            remedy=_AGAIN,
+            code="checkpoint_damaged",
+        ) from error
+    return Checkpoint(path, payload if device == "cpu" else _moved(payload, device), {}, "torch")
+
+
+def _looks_like(head: bytes) -> str:
+    """What a file that is no checkpoint is instead: the usual results of a failed download."""
+    start = head.lstrip().lower()
+    if not head:
+        return "empty"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "a web page"
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer"
+    if head.startswith(b"\x1f\x8b"):
+        return "a gzip archive"
+    if head[257:262] == b"ustar":
+        return "a tar archive"
+    return "of an unknown format"
+
+
+def _read_safetensors(path: Path, device: str) -> Checkpoint:
+    from safetensors import safe_open
+
+    with safe_open(str(path), framework="pt", device=device) as file:
+        return Checkpoint(path, {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {})
+
+
+def _moved(value: Any, device: str) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return type(value)((key, _moved(item, device)) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return type(value)(_moved(item, device) for item in value)
+    return value
+
+
+# --- the two layouts of torch.save ---
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    """The file in memory, copy-on-write: pages are read when a tensor is, and no write reaches the file."""
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+
+def _flat(buffer: Any, offset: int, elements: int, dtype: torch.dtype) -> Tensor:
+    """[elements] of `dtype` in `buffer` from byte `offset`, without a copy where the address is aligned."""
+    size = elements * dtype.itemsize
+    if elements < 0 or offset < 0 or offset + size > len(buffer):
+        raise ValueError(f"a tensor of {size} bytes does not fit in the file")
+    if elements == 0:
+        return torch.empty(0, dtype=dtype)
+    raw = torch.frombuffer(buffer, dtype=torch.uint8, count=size, offset=offset)
+    return (raw if raw.data_ptr() % dtype.itemsize == 0 else raw.clone()).view(dtype)
+
+
+def _read_zip(path: Path, foreign: Collection[str]) -> Any:
+    memory = _mapped(path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {info.filename: info for info in archive.infolist()}
+        pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
+        if len(pickles) != 1 or any("/code/" in name for name in entries):
+            raise ModelError(
+                f"The zip file '{path}' is not a checkpoint of torch.save: it has "
+                f"{'program code (TorchScript)' if len(pickles) == 1 else 'no data.pkl'}.",
+                remedy=_CONVERT,
+                code="not_a_checkpoint",
+            )
+        root = pickles[0].removesuffix("data.pkl")
+        order = archive.read(root + "byteorder").strip() if root + "byteorder" in entries else b"little"
+        if order != b"little":
+            raise ModelError(
+                f"The checkpoint '{path}' was written by a big-endian machine.",
+                remedy=_CONVERT,
+                code="not_a_checkpoint",
+            )
+
+        def stored(name: str) -> tuple[Any, int, int]:
+            """Buffer, offset and size in bytes of an entry."""
+            info = entries[name]
+            if info.compress_type != zipfile.ZIP_STORED:
+                data = bytearray(archive.read(name))
+                return data, 0, len(data)
+            # The local header: 30 bytes, of which the last four give the lengths of name and extra field.
+            at = info.header_offset
+            if memory[at : at + 4] != b"PK\x03\x04":
+                raise ValueError(f"no entry at byte {at}")
+            name_size, extra_size = struct.unpack_from("<HH", memory, at + 26)
+            return memory, at + 30 + name_size + extra_size, info.file_size
+
+        storages: dict[str, Tensor] = {}
+
+        def storage(dtype: torch.dtype, key: str, elements: int, view: Any = None) -> Tensor:
+            if key not in storages:
+                buffer, offset, size = stored(f"{root}data/{key}")
+                if elements * dtype.itemsize > size:
+                    raise ValueError(f"storage {key} has {size} bytes for {elements} elements of {dtype}")
+                storages[key] = _flat(buffer, offset, elements, dtype)
+            return storages[key]
+
+        buffer, offset, size = stored(pickles[0])
+        return _Unpickler(io.BytesIO(buffer[offset : offset + size]), path, foreign, storage).load()
+
+
+def _read_legacy(path: Path, foreign: Collection[str]) -> Any:
+    memory = _mapped(path)
+    storages: dict[str, Tensor] = {}
+
+    def storage(dtype: torch.dtype, key: str, elements: int, view: Any = None) -> Tensor:
+        """Empty for now: the contents stand behind the object in the file."""
+        if not 0 <= elements * dtype.itemsize <= len(memory):
+            raise ValueError(f"a tensor of {elements} elements does not fit in the file")
+        if key not in storages:
+            storages[key] = torch.zeros(elements, dtype=dtype)
+        if view is not None:
+            _, start, length = view
+            return storages[key][start : start + length]
+        return storages[key]
+
+    with open(path, "rb") as file:
+
+        def load() -> Any:
+            return _Unpickler(file, path, foreign, storage).load()
+
+        if load() != _LEGACY_MAGIC:
+            raise ModelError(
+                f"The file '{path}' is a pickle, but not a checkpoint of torch.save.",
+                remedy=_AGAIN,
+                code="not_a_checkpoint",
+            )
+        version, system = load(), load()
+        if version != 1001 or not (isinstance(system, dict) and system.get("little_endian", True)):
+            raise ValueError(f"version {version!r}")
+        payload = load()
+        for key in load():
+            (elements,) = struct.unpack("<q", file.read(8))
+            target = storages[key]
+            if elements != target.numel():
+                raise ValueError(f"storage {key} has {elements} elements for {target.numel()}")
+            target.copy_(_flat(memory, file.tell(), elements, target.dtype))
+            file.seek(elements * target.dtype.itemsize, os.SEEK_CUR)
+    return payload
+
+
+# --- what a pickle may call ---
+
+
+class _Call:
+    """One constructor a pickle may call. It holds no attributes a pickle could set."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_function", function)
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise pickle.UnpicklingError(f"attempt to change '{name}' of a listed function")
+
+
+class _StorageType(NamedTuple):  # a tuple: a pickle can't change it
+    dtype: torch.dtype | None  # None: bytes, whose type the tensor names itself
+
+
+class _OrderedDict(OrderedDict):
+    """A state dict may carry attributes (versions of its modules); they are dropped."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _fraction(value: Any, denominator: int = 1) -> Fraction:
+    """Not every text: the Fraction of '1e999999999' would take hours."""
+    if isinstance(value, str):
+        numerator, _, below = value.partition("/")
+        return Fraction(int(numerator), int(below or 1))
+    return Fraction(int(value), int(denominator))
+
+
+class _Dtype:
+    """numpy.dtype, of plain numbers only."""
+
+    __slots__ = ("code", "order")
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if not (isinstance(code, str) and code[:1] in "biufc" and code[1:].isdigit()):
+            raise ValueError(f"a number of numpy type {code!r}")
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if state[1] not in ("<", ">", "=", "|"):
+            raise ValueError(f"byte order {state[1]!r}")
+        self.order = state[1]
+
+
+def _scalar(dtype: _Dtype, data: bytes) -> Any:
+    """A numpy scalar, as Python's own number."""
+    import numpy
+
+    return numpy.frombuffer(data, dtype=numpy.dtype(dtype.order + dtype.code), count=1)[0].item()
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """How protocol 2 writes bytes."""
+    if encoding not in ("latin1", "latin-1"):
+        raise ValueError(f"encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+def _tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
+    """What gradients and hooks the tensor had is dropped. as_strided checks the bounds of the storage."""
+    return torch.as_strided(storage, tuple(size), tuple(stride), offset)
+
+
+def _tensor_of_type(
+    storage: Tensor, offset: int, size: Any, stride: Any, grad: Any, hooks: Any, dtype: torch.dtype, *_: Any
+) -> Tensor:
+    return _tensor(storage.view(dtype), offset, size, stride)
+
+
+def _parameter(data: Tensor, *_: Any) -> Tensor:
+    if not isinstance(data, Tensor):
+        raise ValueError("a parameter that is no tensor")
+    return data
+
+
+_STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+}
+_LISTED: dict[str, Any] = {
+    "collections.OrderedDict": _Call(_OrderedDict),
+    "fractions.Fraction": _Call(_fraction),
+    "_codecs.encode": _Call(_encode),
+    "numpy.dtype": _Call(_Dtype),
+    "numpy.core.multiarray.scalar": _Call(_scalar),
+    "numpy._core.multiarray.scalar": _Call(_scalar),
+    "torch.Size": _Call(tuple),
+    "torch._utils._rebuild_tensor": _Call(_tensor),
+    "torch._utils._rebuild_tensor_v2": _Call(_tensor),
+    "torch._utils._rebuild_tensor_v3": _Call(_tensor_of_type),
+    "torch._utils._rebuild_parameter": _Call(_parameter),
+    "torch.storage.UntypedStorage": _StorageType(None),
+}
+for _module in ("builtins", "__builtin__"):
+    _LISTED |= {f"{_module}.{kind.__name__}": _Call(kind) for kind in (set, frozenset, complex)}
+for _name, _kind in _STORAGES.items():
+    _LISTED[f"torch.{_name}"] = _LISTED[f"torch.storage.{_name}"] = _StorageType(_kind)
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(
+        self,
+        file: Any,
+        path: Path,
+        foreign: Collection[str],
+        storage: Callable[..., Tensor],
+    ) -> None:
+        super().__init__(file, encoding="utf-8")
+        self._path, self._foreign, self._storage = path, foreign, storage
+        self._inert: dict[str, Inert] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        dotted = f"{module}.{name}"
+        if dotted in _LISTED:
+            return _LISTED[dotted]
+        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
+        if module.partition(".")[0] in self._foreign:
+            return self._inert.setdefault(dotted, Inert(dotted))
+        raise ModelError(
+            f"The checkpoint '{self._path}' wants to use {dotted}, which is not on the list of what a"
+            " checkpoint may contain; nothing of it was run.",
+            remedy=_CONVERT,
+            code="checkpoint_unsafe",
+        )
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        kind, storage_type, key, _location, elements, *view = pid
+        if kind != "storage" or not isinstance(storage_type, _StorageType):
+            raise ValueError(f"a persistent object of kind {kind!r}")
+        dtype = storage_type.dtype or torch.uint8
+        return self._storage(dtype, str(key), int(elements), view[0] if view else None)
