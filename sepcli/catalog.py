@@ -1,0 +1,517 @@
+"""The models there are: weights.toml and its like, as frozen entries.
+
+Knows nothing of networks, caches or downloads: no torch, no numpy, no request. It reads TOML, refuses what
+it does not understand, and answers "which models have this stem", "which files does that need", "how is
+each file checked". A later catalogue replaces a whole entry of the same name, never parts of one:
+
+    bundled weights.toml  <  catalog.toml in the user's configuration folder  <  $SEPCLI_CATALOG  <  --catalog
+
+Two values are not what TOML says they are: an array becomes a tuple, and `segment` in a config may be a
+fraction in quotes ("39/5", in seconds), because 7.8 has no exact binary float and a segment counts samples.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from sepcli.errors import ModelError, UsageError
+
+CHECKS = ("full", "prefix", "size", "none")  # the strictest first
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One file of weights and where it comes from: a hub repository, a URL, or the package itself."""
+
+    name: str  # its key in `files`
+    repo: str | None = None  # hub repository, "owner/name"
+    revision: str | None = None  # full commit, 40 hex digits; never a branch
+    path: str | None = None  # inside the repository
+    url: str | None = None
+    package: str | None = None  # inside the sepcli package folder
+    bytes: int | None = None
+    sha256: str | None = None  # 64 hex digits
+    sha256_prefix: str | None = None  # first 8 or more digits, as in the name of an official `.th`
+    git_sha1: str | None = None  # id of the git blob, 40 hex digits
+    fallback: WeightFile | None = None  # the same model elsewhere, tried only after this source failed
+
+    @property
+    def check(self) -> str:
+        """How much of the content is known beforehand: one of CHECKS."""
+        if self.sha256 or self.git_sha1:
+            return "full"
+        if self.sha256_prefix:
+            return "prefix"
+        return "size" if self.bytes is not None else "none"
+
+    @property
+    def filename(self) -> str:
+        return (self.path or self.package or (self.url or "").partition("?")[0]).rsplit("/", 1)[-1]
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, as printed: hf://owner/name@revision/path, the URL, or package:path."""
+        if self.repo:
+            return f"hf://{self.repo}@{self.revision}/{self.path}"
+        return self.url or f"package:{self.package}"
+
+    @property
+    def about_bytes(self) -> int | None:
+        """Its size, or that of its fallback, which holds the same weights in another container."""
+        if self.bytes is None and self.fallback is not None:
+            return self.fallback.bytes
+        return self.bytes
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network of an entry and its weight for each of the entry's sources."""
+
+    file: WeightFile
+    arch: str
+    config: Mapping[str, Any]  # the differences from the original constructor's defaults
+    weights: tuple[float, ...] | None = None  # one per source of the entry; None = 1 for all
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure of quality, and whose it is."""
+
+    metric: str
+    set: str  # the data it was measured on
+    value: float  # over all stems, in dB unless the metric says otherwise
+    by: str  # "published" or "ours"
+    stems: Mapping[str, float]  # the same for each stem, where known
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model by name. A text that nothing is known about is ""."""
+
+    name: str
+    family: str
+    sources: tuple[str, ...]
+    samplerate: int  # Hz
+    channels: int
+    members: tuple[Member, ...]
+    segment: float | Fraction | None = None  # seconds; overrides the members' own
+    half: bool = False  # reduced precision was measured to be harmless
+    half_note: str = ""
+    license: str = "unspecified"  # of the weights
+    license_note: str = ""
+    paper: str = ""
+    origin: str = ""  # repository@commit of the reference code
+    training_data: str = ""
+    limits: str = ""
+    scores: tuple[Score, ...] = ()
+    published_overlap: float | None = None  # where the paper used another than 0.25
+    catalog_path: Path = Path()
+
+    def members_for(self, targets: Collection[str] | None = None) -> tuple[Member, ...]:
+        """The members that the wanted stems need; all of them for None."""
+        if targets is None:
+            return self.members
+        wanted = [index for index, source in enumerate(self.sources) if source in targets]
+        return tuple(
+            member
+            for member in self.members
+            if member.weights is None or any(member.weights[index] for index in wanted)
+        )
+
+    def files_for(self, targets: Collection[str] | None = None) -> tuple[WeightFile, ...]:
+        """The distinct files of those members, in order."""
+        return tuple(dict.fromkeys(member.file for member in self.members_for(targets)))
+
+    @property
+    def files(self) -> tuple[WeightFile, ...]:
+        return self.files_for(None)
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of all distinct files; None if one is unknown."""
+        sizes = [file.bytes for file in self.files]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
+
+    @property
+    def check(self) -> str:
+        """The weakest check among its files."""
+        return max((file.check for file in self.files), key=CHECKS.index)
+
+
+class Catalog(Mapping[str, Entry]):
+    """Entries by name, in the order of their catalogues."""
+
+    def __init__(self, entries: Iterable[Entry]):
+        self._entries = {entry.name: entry for entry in entries}
+
+    def __getitem__(self, name: str) -> Entry:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def near(self, name: str) -> list[str]:
+        """Names like this one, the nearest first, at most four."""
+        return near(name, self._entries)
+
+    def having(self, stem: str) -> list[Entry]:
+        """The models that have this stem."""
+        return [entry for entry in self._entries.values() if stem in entry.sources]
+
+    def find(self, name: str) -> Entry:
+        """The entry of that name; ModelError names the near ones."""
+        if name in self._entries:
+            return self._entries[name]
+        close = self.near(name)
+        raise ModelError(
+            f"There is no model '{name}'{_did_you_mean(close)}.",
+            remedy="`sepcli models list` shows the models there are.",
+            code="unknown_model",
+        )
+
+
+def near(name: str, names: Iterable[str]) -> list[str]:
+    """Those of `names` that are like `name`, the nearest first, at most four."""
+    folded = {other.lower().replace("-", "_"): other for other in names}
+    wanted = name.lower().replace("-", "_")
+    close = difflib.get_close_matches(wanted, folded, n=4, cutoff=0.6)
+    inside = [key for key in folded if len(wanted) > 2 and wanted in key and key not in close]
+    return [folded[key] for key in [*close, *inside][:4]]
+
+
+def _did_you_mean(close: Sequence[str]) -> str:
+    return f"; did you mean {' or '.join(repr(name) for name in close)}" if close else ""
+
+
+# --- which files are read ---
+
+
+def bundled_catalog() -> Path:
+    """weights.toml: inside the package in a wheel, in the repository's root in an editable install."""
+    package = Path(__file__).resolve().parent
+    inside = package / "weights.toml"
+    return inside if inside.is_file() else package.parent / "weights.toml"
+
+
+def user_catalog() -> Path:
+    """catalog.toml in the user's configuration folder, by the platform's convention."""
+    if sys.platform == "win32":
+        base = os.environ.get("APPDATA") or str(Path.home() / "AppData" / "Roaming")
+    elif sys.platform == "darwin":
+        base = str(Path.home() / "Library" / "Application Support")
+    else:
+        base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(base) / "sepcli" / "catalog.toml"
+
+
+def load_catalog(extra: Sequence[Path] = ()) -> Catalog:
+    """Every model there is; `extra` are the --catalog files, the last one wins.
+
+    UsageError for a named catalogue that does not exist, ModelError for one that is not right.
+    """
+    paths = [bundled_catalog()]
+    if user_catalog().is_file():
+        paths.append(user_catalog())
+    for name in filter(None, os.environ.get("SEPCLI_CATALOG", "").split(os.pathsep)):
+        if not Path(name).is_file():
+            raise UsageError(
+                f"SEPCLI_CATALOG names '{name}', which is not a file.",
+                remedy="Correct or unset the variable.",
+                code="no_catalog",
+            )
+        paths.append(Path(name))
+    for path in map(Path, extra):
+        if not path.is_file():
+            raise UsageError(
+                f"The catalogue '{path}' is not a file.",
+                remedy="Give --catalog the path of a TOML file (docs/models.md has its format).",
+                code="no_catalog",
+            )
+        paths.append(path)
+    entries: dict[str, Entry] = {}
+    for path in paths:
+        entries.update(read_catalog(path))
+    return Catalog(entries.values())
+
+
+def list_models(catalogs: Sequence[Path] = ()) -> list[Entry]:
+    """Every model of the catalogue, ready for `load(entry.name)`. `catalogs` as in load_catalog."""
+    return list(load_catalog(catalogs).values())
+
+
+def read_catalog(path: Path) -> dict[str, Entry]:
+    """The entries of one file; ModelError names the file, the table and the key that is wrong."""
+    path = Path(path).resolve()
+    try:
+        status = path.stat()
+        return _read_catalog(path, status.st_mtime_ns, status.st_size)
+    except OSError as error:
+        raise ModelError(
+            f"The catalogue '{path}' can't be read: {error.strerror}.", code="catalog"
+        ) from error
+
+
+@lru_cache(maxsize=32)  # one command asks several times; a changed file has another key
+def _read_catalog(path: Path, mtime_ns: int, size: int) -> dict[str, Entry]:
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(
+            f"The catalogue '{path}' is not TOML: {error}.",
+            remedy="Correct it there (https://toml.io), or leave it out.",
+            code="catalog",
+        ) from error
+    root = _Table(path, "", tables)
+    return {name: _entry(name, root.table(name), path) for name in tables}
+
+
+# --- one table at a time ---
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_STEM = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_FRACTION = re.compile(r"\s*(\d+)\s*/\s*([1-9]\d*)\s*")
+
+
+class _Table:
+    """A TOML table that knows where it stands, hands out keys by type and ends with no key left over."""
+
+    def __init__(self, path: Path, where: str, values: Mapping[str, Any]):
+        self.path, self.where, self.values = path, where, values
+        self.asked: set[str] = set()
+
+    def fail(self, key: str, fact: str, remedy: str = "") -> ModelError:
+        place = f"[{self.where}]" if self.where else "top level"
+        return ModelError(f"{self.path}, {place}, `{key}`: {fact}.", remedy=remedy, code="catalog")
+
+    def get(self, key: str, kind: type | tuple[type, ...], words: str, default: Any = None) -> Any:
+        """The value, or `default` where it is absent; `...` as the default makes the key obligatory."""
+        self.asked.add(key)
+        if key not in self.values:
+            if default is ...:
+                raise self.fail(key, "is missing", f"Add it: {words}.")
+            return default
+        value = self.values[key]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise self.fail(key, f"is {value!r}, but must be {words}")
+        return value
+
+    def text(self, key: str, default: Any = "") -> Any:
+        value = self.get(key, str, "text", default)
+        if value == "" and default is None:
+            raise self.fail(key, "is empty", "Give it a value or leave it out.")
+        return value
+
+    def integer(self, key: str, default: Any = None, *, least: int) -> Any:
+        value = self.get(key, int, f"a whole number of at least {least}", default)
+        if value is not None and value < least:
+            raise self.fail(key, f"is {value}, but must be at least {least}")
+        return value
+
+    def hexadecimal(self, key: str, least: int, most: int) -> str | None:
+        value = self.get(key, str, "hexadecimal digits")
+        if value is None:
+            return None
+        length = f"{least}" if least == most else f"{least} to {most}"
+        if not least <= len(value) <= most or not re.fullmatch("[0-9a-f]+", value):
+            raise self.fail(key, f"is '{value}', but must be {length} lower-case hexadecimal digits")
+        return value
+
+    def table(self, key: str, default: Any = ...) -> _Table:
+        value = self.get(key, dict, "a table", default)
+        return _Table(self.path, f"{self.where}.{key}" if self.where else key, value)
+
+    def tables(self, key: str) -> list[_Table]:
+        values = self.get(key, list, "an array of tables", [])
+        if not all(isinstance(value, dict) for value in values):
+            raise self.fail(key, "must be an array of tables", f"Write [[{self.where}.{key}]] for each.")
+        return [_Table(self.path, f"{self.where}.{key}[{i}]", value) for i, value in enumerate(values)]
+
+    def finish(self) -> None:
+        """Refuse what nobody asked for: a misspelt key would otherwise be ignored in silence."""
+        for key in self.values:
+            if key not in self.asked:
+                close = _did_you_mean(near(key, self.asked))
+                raise self.fail(
+                    key, f"is not a key of this table{close}", f"It may have {', '.join(sorted(self.asked))}."
+                )
+
+
+def _entry(name: str, table: _Table, path: Path) -> Entry:
+    if not _NAME.fullmatch(name):
+        raise table.fail(name, "is no model name", "Use letters, digits, '.', '_' and '-'.")
+    sources = _sources(table)
+    entry = Entry(
+        name=name,
+        family=table.text("family", ...),
+        sources=sources,
+        samplerate=table.integer("samplerate", ..., least=1),
+        channels=table.integer("channels", ..., least=1),
+        members=_members(table, sources),
+        segment=_seconds(table, "segment", table.get("segment", (int, float, str), "seconds")),
+        half=table.get("half", bool, "true or false", False),
+        half_note=table.text("half_note"),
+        license=table.text("license", "unspecified"),
+        license_note=table.text("license_note"),
+        paper=table.text("paper"),
+        origin=table.text("origin"),
+        training_data=table.text("training_data"),
+        limits=table.text("limits"),
+        scores=tuple(_score(score, sources) for score in table.tables("scores")),
+        published_overlap=table.get("published_overlap", (int, float), "a number from 0 to below 1"),
+        catalog_path=path,
+    )
+    overlap = entry.published_overlap
+    if overlap is not None and not 0 <= overlap < 1:
+        raise table.fail("published_overlap", f"is {overlap}, but must be from 0 to below 1")
+    table.finish()
+    return entry
+
+
+def _sources(table: _Table) -> tuple[str, ...]:
+    sources = table.get("sources", list, "an array of stem names", ...)
+    for stem in sources:
+        if not isinstance(stem, str) or not _STEM.fullmatch(stem):
+            raise table.fail("sources", f"has {stem!r}, which is no stem name", "Use a-z, 0-9, '_' and '-'.")
+        if sources.count(stem) > 1:
+            raise table.fail("sources", f"has '{stem}' twice")
+    if not sources:
+        raise table.fail("sources", "is empty", "Name the stems in the order of the network's outputs.")
+    return tuple(sources)
+
+
+def _members(table: _Table, sources: tuple[str, ...]) -> tuple[Member, ...]:
+    """A bag's [[members]], or the one network whose file is `files.model`."""
+    listed = table.table("files")
+    files = {key: _file(key, listed.table(key)) for key in listed.values}
+    arch, config = table.text("arch", ""), _config(table)
+    used: set[str] = set()
+    members = []
+    for member in table.tables("members") or [_Table(table.path, table.where, {"file": "model"})]:
+        key = member.text("file", ...)
+        if key not in files:
+            raise member.fail("file", f"names '{key}', but `files` has {', '.join(files) or 'nothing'}")
+        used.add(key)
+        if not (own_arch := member.text("arch", arch)):
+            raise member.fail("arch", "is missing", "Add it here or to the entry: the name of the network.")
+        weights = _weights(member, sources)
+        members.append(Member(files[key], own_arch, MappingProxyType({**config, **_config(member)}), weights))
+        member.finish()
+    if unused := [key for key in files if key not in used]:
+        raise listed.fail(unused[0], "is a file that no member uses", "Name it in [[members]] or remove it.")
+    for index, stem in enumerate(sources):
+        if not any(member.weights is None or member.weights[index] for member in members):
+            raise table.fail("members", f"no member has a weight for the stem '{stem}'")
+    return tuple(members)
+
+
+def _weights(member: _Table, sources: tuple[str, ...]) -> tuple[float, ...] | None:
+    values = member.get("weights", dict, "a table of stems and numbers")
+    if values is None:
+        return None
+    for stem, value in values.items():
+        if stem not in sources:
+            raise member.fail("weights", f"names '{stem}', but the model's stems are {', '.join(sources)}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+            raise member.fail("weights", f"gives '{stem}' {value!r}, but must give a number of at least 0")
+    return tuple(float(values.get(stem, 0)) for stem in sources)
+
+
+def _config(table: _Table) -> dict[str, Any]:
+    config = table.get("config", dict, "a table", {})
+    return {
+        key: _seconds(table, "config.segment", value) if key == "segment" else _frozen(value)
+        for key, value in config.items()
+    }
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+
+
+def _seconds(table: _Table, key: str, value: Any) -> float | Fraction | None:
+    """A number of seconds, or "39/5" as the exact fraction."""
+    if value is None:
+        return None
+    if isinstance(value, str) and (match := _FRACTION.fullmatch(value)):
+        value = Fraction(int(match[1]), int(match[2]))
+    if isinstance(value, str | bool) or not isinstance(value, int | float | Fraction) or not value > 0:
+        raise table.fail(key, f"is {value!r}, but must be seconds above 0, or a fraction such as \"39/5\"")
+    return value
+
+
+def _score(table: _Table, sources: tuple[str, ...]) -> Score:
+    stems = table.get("stems", dict, "a table of stems and numbers", {})
+    for stem, value in stems.items():
+        if stem not in sources or isinstance(value, bool) or not isinstance(value, int | float):
+            raise table.fail("stems", f"has `{stem} = {value!r}`; the stems are {', '.join(sources)}")
+    score = Score(
+        metric=table.text("metric", ...),
+        set=table.text("set", ...),
+        value=table.get("value", (int, float), "a number", ...),
+        by=table.text("by", ...),
+        stems=MappingProxyType(dict(stems)),
+        note=table.text("note"),
+    )
+    if score.by not in ("published", "ours"):
+        raise table.fail("by", f"is '{score.by}', but must be 'published' or 'ours'")
+    table.finish()
+    return score
+
+
+def _file(name: str, table: _Table, *, fallback: bool = False) -> WeightFile:
+    file = WeightFile(
+        name=name,
+        repo=table.text("repo", None),
+        revision=table.get("revision", str, "a full commit"),
+        path=table.text("path", None),
+        url=table.text("url", None),
+        package=table.text("package", None),
+        bytes=table.integer("bytes", least=1),
+        sha256=table.hexadecimal("sha256", 64, 64),
+        sha256_prefix=table.hexadecimal("sha256_prefix", 8, 63),
+        git_sha1=table.hexadecimal("git_sha1", 40, 40),
+    )
+    if sum(source is not None for source in (file.repo, file.url, file.package)) != 1:
+        raise table.fail(name, "needs exactly one of `repo`, `url` and `package`")
+    if file.repo is not None:
+        if not _REPO.fullmatch(file.repo):
+            raise table.fail("repo", f"is '{file.repo}', but must be 'owner/name'")
+        if not re.fullmatch("[0-9a-f]{40}", file.revision or ""):
+            raise table.fail(
+                "revision",
+                f"is '{file.revision}', but must be a full commit of 40 lower-case hexadecimal digits"
+                if file.revision
+                else "is missing",
+                "A branch or tag can change under its name; the hub shows a file's commit in its history.",
+            )
+        if not file.path or ".." in file.path.split("/") or file.path.startswith("/"):
+            raise table.fail("path", f"is {file.path!r}, but must be a file inside the repository")
+    elif file.revision is not None or file.path is not None:
+        raise table.fail("path" if file.path else "revision", "belongs to a hub `repo`, which is missing")
+    if file.url is not None and not re.match(r"https?://[^/]+/.+", file.url):
+        raise table.fail("url", f"is '{file.url}', but must be an http or https address of a file")
+    if file.package is not None and (".." in file.package.split("/") or file.package.startswith("/")):
+        raise table.fail("package", f"is '{file.package}', but must be a file inside the package")
+    if file.sha256 and file.sha256_prefix and not file.sha256.startswith(file.sha256_prefix):
+        raise table.fail("sha256_prefix", "contradicts `sha256`")
+    table.asked |= set() if fallback else {"fallback"}
+    if "fallback" in table.asked and "fallback" in table.values:
+        file = replace(file, fallback=_file(name, table.table("fallback"), fallback=True))
+    table.finish()
+    return file
