@@ -1,0 +1,198 @@
+"""What happens to the stems' levels on the way to a file: nothing, unless they would clip or must add up.
+
+Knows numpy blocks and the range of a sample format; no files, no models, no sample rates. Everything works
+block by block, so a track of any length goes through twice in constant memory:
+
+    pass 1   stems, mix -> combine(gain=1) -> PeakMeter          only for `--clip gain`
+    pass 2   stems, mix -> combine(gain=g) -> files              g from `common_gain`, 1 if nothing clips
+
+Two stems of one track never get two gains: their balance is the mix's balance. The rest (mix minus stems)
+and the residual of `--sum exact` are part of what is measured, since they are part of what is written.
+
+How an exact sum is made. One file, the *carrier*, is not taken from the model but is what the others leave:
+
+    carrier = g x mix - sum of the others as written          the rest, else `other`, else the last stem
+
+Integers are subtracted after rounding, so the rounding errors of all files end up in the carrier and the
+integers add up to round(g x mix x 2^(bits-1)) exactly: to the input's own integers where g is 1, the rate is
+kept and the output has at least the input's depth. In float32 only the carrier's own rounding is left over:
+summed in float64, the files equal g x mix to half a unit in the last place of the carrier. Where the carrier
+is merely the last stem, every stem first takes an equal share of the residual.
+
+Axes: F files (stems in order, then the rest), K stems, C channels, T frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sepcli.errors import ModelError
+
+# The stem that takes the residual of `--sum exact` where no rest is written: by the field's convention it
+# holds "everything else" already.
+RESIDUAL_STEM = "other"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The samples a file can hold, in units where 1.0 is the conventional full scale."""
+
+    bits: int | None  # of an integer format; None: float, or a lossy encoder's input
+
+    @classmethod
+    def of(cls, depth: str) -> Scale:
+        """depth: "16", "24", "32" for integers; "32f" and "lossy" for floats."""
+        return cls(None if depth in ("32f", "lossy") else int(depth))
+
+    @property
+    def steps(self) -> int:
+        """Quantisation steps from 0 to full scale: 2^(bits-1)."""
+        assert self.bits is not None
+        return 1 << (self.bits - 1)
+
+    @property
+    def lowest(self) -> float:
+        return -1.0
+
+    @property
+    def highest(self) -> float:
+        """Two's complement has one step less above zero than below."""
+        return 1.0 if self.bits is None else 1.0 - 1.0 / self.steps
+
+    @property
+    def slack(self) -> float:
+        """How far beyond the range a sample still lands on its last value: half a step, by rounding."""
+        return 0.0 if self.bits is None else 0.5 / self.steps
+
+    def clips(self, lowest: float, highest: float) -> bool:
+        """Whether samples between these would be cut off by more than rounding."""
+        if self.bits is None:
+            return highest > self.highest or lowest < self.lowest
+        # `>=` above, `<` below: rint takes ties to the even neighbour, which is out of range only above.
+        return highest >= self.highest + self.slack or lowest < self.lowest - self.slack
+
+
+class PeakMeter:
+    """The extreme samples of every file, and how many of them lie outside a scale."""
+
+    def __init__(self, files: int, scale: Scale):
+        self.scale = scale
+        self.highest = np.zeros(files)
+        self.lowest = np.zeros(files)
+        self.clipped = np.zeros(files, dtype=np.int64)  # samples
+
+    def add(self, block: NDArray) -> None:
+        """block [F, C, T], floats in full scale or integers in steps, before any clamping."""
+        if block.shape[-1] == 0:
+            return
+        unit = 1.0 if block.dtype.kind == "f" else 1.0 / self.scale.steps
+        flat = block.reshape(len(block), -1)
+        highest, lowest = flat.max(axis=1) * unit, flat.min(axis=1) * unit
+        if not (np.isfinite(highest).all() and np.isfinite(lowest).all()):
+            raise ModelError(
+                "The model gave samples that are not finite numbers.",
+                remedy="Try --precision float32; if it still happens, verify the weights: "
+                "`sepcli models verify`.",
+                code="not_finite_stems",
+            )
+        # Counting costs a second look at the block, so only files that do clip get one.
+        for file, (low, high) in enumerate(zip(lowest, highest, strict=True)):
+            if self.scale.clips(low, high):
+                top = (self.scale.highest + self.scale.slack) / unit
+                bottom = (self.scale.lowest - self.scale.slack) / unit
+                above = flat[file] > top if self.scale.bits is None else flat[file] >= top
+                self.clipped[file] += np.count_nonzero(above | (flat[file] < bottom))
+        np.maximum(self.highest, highest, out=self.highest)
+        np.minimum(self.lowest, lowest, out=self.lowest)
+
+
+class Levels:
+    """The files of one track, made from its stems and, where they need it, the mix."""
+
+    def __init__(self, stems: Sequence[str], *, rest: bool = False, exact: bool = False, scale: Scale):
+        """stems: the written stems in file order; rest: one more file, mix minus those stems."""
+        assert stems, "nothing to write"
+        self.scale = scale
+        self.rest = rest
+        self.exact = exact
+        self.stems = len(stems)
+        self.files = self.stems + rest
+        self.needs_mix = rest or exact
+        self.integers = exact and scale.bits is not None  # whether `combine` gives integers
+        self.shared = exact and not rest and RESIDUAL_STEM not in stems
+        self.missed = 0  # samples at which clamping kept an exact integer sum from holding
+        self.carrier: int | None = None
+        if rest:
+            self.carrier = self.stems
+        elif exact:
+            self.carrier = self.stems - 1 if self.shared else list(stems).index(RESIDUAL_STEM)
+
+    def combine(
+        self, stems: NDArray[np.float32], mix: NDArray[np.float32] | None, gain: float = 1.0
+    ) -> NDArray:
+        """stems [K, C, T] and mix [C, T] -> what the files hold at `gain`, [F, C, T].
+
+        float32 in full scale, unclamped; or int64 in steps, unclamped, where `integers`.
+        """
+        assert len(stems) == self.stems and (mix is not None or not self.needs_mix)
+        if not self.needs_mix:
+            return stems if gain == 1.0 else (stems.astype(np.float64) * gain).astype(np.float32)
+        assert mix is not None and mix.shape == stems.shape[1:], (mix.shape, stems.shape)
+        # float64 throughout: a float32 sum of several stems would lose more than the last stem's last bit.
+        target = mix.astype(np.float64) * gain
+        wanted = stems.astype(np.float64) * gain
+        if self.shared:
+            wanted += (target - wanted.sum(axis=0)) / self.stems
+        if self.integers:
+            wanted, target = self._round(wanted), self._round(target)
+            files = np.empty((self.files, *target.shape), dtype=np.int64)
+        else:
+            files = np.empty((self.files, *target.shape), dtype=np.float32)
+        files[: self.stems] = wanted
+        others = [file for file in range(self.stems) if file != self.carrier]
+        # Subtract the others as they are written (rounded), not as they were wanted.
+        total = files[others].sum(axis=0, dtype=np.int64 if self.integers else np.float64)
+        files[self.carrier] = target - total
+        return files
+
+    def clamp(self, files: NDArray) -> NDArray:
+        """`combine`'s block held within the scale.
+
+        In an exact integer sum, what a clamped stem loses goes to the carrier; only where that is full too do
+        the integers no longer add up, and `missed` counts those samples.
+        """
+        if not self.integers:
+            return np.clip(files, self.scale.lowest, self.scale.highest)
+        held = np.clip(files, -self.scale.steps, self.scale.steps - 1)
+        lost = (files - held).sum(axis=0) - (files[self.carrier] - held[self.carrier])
+        carrier = files[self.carrier] + lost
+        held[self.carrier] = np.clip(carrier, -self.scale.steps, self.scale.steps - 1)
+        self.missed += int(np.count_nonzero(held[self.carrier] != carrier))
+        return held
+
+    def common_gain(self, meter: PeakMeter) -> float:
+        """The largest gain at which no file clips; exactly 1 where none does at 1.
+
+        meter: has seen every block of `combine(gain=1)`.
+        """
+        gain = 1.0
+        for file, (low, high) in enumerate(zip(meter.lowest, meter.highest, strict=True)):
+            if not self.scale.clips(low, high):
+                continue
+            # An integer carrier collects up to half a step of rounding from every file and from the target:
+            # once in the measured peak, once more when rounded again at the new gain.
+            error = 0.0
+            if self.integers and file == self.carrier:
+                error = (self.files + 1) * self.scale.slack
+            if high > 0:
+                gain = min(gain, (self.scale.highest - error) / (high + error))
+            if low < 0:
+                gain = min(gain, (self.scale.lowest + error) / (low - error))
+        return gain
+
+    def _round(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
+        return np.rint(values * self.scale.steps).astype(np.int64)
