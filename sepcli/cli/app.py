@@ -1,0 +1,130 @@
+"""The `sepcli` program: its commands, and how every command ends.
+
+Knows no command's work. Whatever a command raises becomes one clear message and the exit code of
+`sepcli.errors`; a traceback is shown only with SEPCLI_DEBUG=1 or -vv. No torch here: `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from sepcli import __version__
+from sepcli.cli import console, separate
+from sepcli.cli.signals import Terminated, catch_signals
+from sepcli.errors import INTERRUPTED, TERMINATED, DeviceError, SepcliError, UsageError
+
+app = typer.Typer(
+    name="sepcli",
+    rich_markup_mode=None,  # plain help pages: rich's would take twice the CPU time of all the rest
+    pretty_exceptions_enable=False,  # unexpected exceptions are ours to report (`main`)
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+# Their bases, by way of a public name: typer brings its own click from 0.2x on.
+ClickUsageError, ClickException = typer.BadParameter.__mro__[1:3]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"sepcli {__version__}\n")
+        raise typer.Exit()
+
+
+@app.callback(invoke_without_command=True)
+def sepcli(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True,
+                                          help="Print the version and exit.")] = False,
+) -> None:
+    """Take music apart into stems: vocals, drums, bass and more.
+
+    Start with `sepcli separate song.wav`; see the models with `sepcli models list`.
+    """
+    if context.invoked_subcommand is None:
+        sys.stdout.write(context.get_help() + "\n")
+        raise typer.Exit(UsageError.exit_code)
+
+
+app.command("separate", no_args_is_help=True)(separate.separate)
+try:  # until that command lands
+    from sepcli.cli import models
+
+    app.add_typer(models.app, name="models")
+except ImportError:
+    pass
+
+
+@app.command("doctor")
+def doctor() -> None:
+    """Check this installation, with a remedy for each problem.
+
+    Versions, device and precision, formats, ffmpeg, the cache of models and its free space.
+    """
+    from sepcli.cli.doctor import report
+
+    raise typer.Exit(report())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code (docs/cli.md) is returned, never raised."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    catch_signals()
+    try:
+        code = typer.main.get_command(app).main(args=arguments, prog_name="sepcli", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except SepcliError as problem:
+        return _fail(problem, arguments, problem)
+    except (KeyboardInterrupt, typer.Abort):  # Abort: Ctrl-C or the end of input at a question
+        console.say("Stopped.")
+        return INTERRUPTED
+    except Terminated:
+        return TERMINATED
+    except ClickException as problem:
+        return _bad_command_line(problem, arguments)
+    except BrokenPipeError:  # the reader of our output, such as `head`, had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
+        return 0
+    except MemoryError as problem:
+        return _fail(DeviceError("The memory of this machine is exhausted.", code="memory",
+                                 remedy="Close other programs, or use a smaller --batch-size or --segment."),
+                     arguments, problem)
+    except Exception as problem:
+        return _fail(SepcliError(
+            f"An error inside sepcli: {type(problem).__name__}: {problem}.", code="internal",
+            remedy="Please report it with what SEPCLI_DEBUG=1 prints in addition."), arguments, problem)
+
+
+def _fail(problem: SepcliError, arguments: Sequence[str], cause: BaseException) -> int:
+    if _wants_traceback(arguments):
+        import traceback
+
+        traceback.print_exception(cause, file=sys.stderr)
+    if "--json" in arguments:
+        console.print_json(console.failure_object(problem))
+    console.error(problem)
+    return problem.exit_code
+
+
+def _wants_traceback(arguments: Sequence[str]) -> bool:
+    verbose = sum(argument.count("v") if argument.strip("v") == "-" else argument == "--verbose"
+                  for argument in arguments)
+    return verbose >= 2 or os.environ.get("SEPCLI_DEBUG", "0") not in ("", "0")
+
+
+def _bad_command_line(problem: BaseException, arguments: Sequence[str]) -> int:
+    """An option that does not exist, a value it can't take: exit 2, whatever click's class says."""
+    context = getattr(problem, "ctx", None)
+    if type(problem).__name__ == "NoArgsIsHelpError":  # its message is the help page
+        sys.stderr.write(problem.format_message() + "\n")  # type: ignore[attr-defined]
+        return UsageError.exit_code
+    command = context.command_path if context is not None else "sepcli"
+    message = problem.format_message()  # type: ignore[attr-defined]
+    return _fail(UsageError(message, remedy=f"See `{command} --help`."), arguments, problem)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

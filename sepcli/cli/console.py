@@ -1,0 +1,181 @@
+"""What the commands print, and where: results on standard output, everything else on standard error.
+
+Knows nothing of models or audio. rich is imported on first use, so completion and `--version` don't pay for
+it. It honours NO_COLOR; where standard error is no terminal, progress becomes plain lines.
+
+Three ways to report what happens (`report_as`):
+    text   sentences and, on a terminal, bars
+    json   one JSON object a line on standard error: {"event": "notice" | "download" | ..., ...}
+    quiet  errors only
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sepcli.errors import SepcliError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAIN_INTERVAL = 5.0  # seconds between two progress lines where there is no terminal
+
+_style = "text"
+
+
+def report_as(style: str) -> None:
+    """Choose "text", "json" or "quiet" for the rest of this process."""
+    global _style
+    assert style in ("text", "json", "quiet"), style
+    _style = style
+
+
+def reports_json() -> bool:
+    return _style == "json"
+
+
+def is_quiet() -> bool:
+    return _style == "quiet"
+
+
+@cache
+def out() -> Console:
+    """Standard output: what the user asked for, and nothing else."""
+    return _console(stderr=False)
+
+
+@cache
+def err() -> Console:
+    """Standard error: progress, notices, errors, summaries."""
+    return _console(stderr=True)
+
+
+def _console(stderr: bool) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, emoji=False, markup=False)
+
+
+def shown(text: str | Path) -> str:
+    """`text` as it can be printed anywhere: bytes of a name that are not UTF-8 become U+FFFD."""
+    return os.fsencode(str(text)).decode("utf-8", "replace")
+
+
+def say(message: str, style: str | None = None) -> None:
+    """One line on standard error; not wrapped, so that a path in it can be copied whole."""
+    if _style == "json":
+        event("notice", message=message)
+    elif _style == "text":
+        err().print(shown(message), style=style, soft_wrap=True)
+
+
+def notice(message: str) -> None:
+    say(message, style="yellow")
+
+
+def error(problem: SepcliError) -> None:
+    """The fact, and the next step under it. Printed whatever the style."""
+    if _style == "json":
+        event("error", **error_fields(problem))
+        return
+    err().print("Error: ", style="bold red", end="")
+    err().print(shown(problem.message), soft_wrap=True)
+    if problem.remedy:
+        err().print(shown(problem.remedy), soft_wrap=True)
+
+
+def error_fields(problem: SepcliError) -> dict[str, str]:
+    return {"code": problem.code, "message": problem.message, "remedy": problem.remedy}
+
+
+def event(name: str, **fields: Any) -> None:
+    """One line of NDJSON on standard error."""
+    _write_line(sys.stderr, {"event": name, **fields})
+
+
+def print_json(fields: Any) -> None:
+    """One line of JSON on standard output, at once. ASCII: any terminal and any byte of a name survives."""
+    _write_line(sys.stdout, fields)
+
+
+def _write_line(stream: Any, fields: Any) -> None:
+    stream.write(json.dumps(fields, allow_nan=False) + "\n")
+    stream.flush()
+
+
+def failure_object(problem: SepcliError) -> dict[str, Any]:
+    """What `--json` prints when a command fails as a whole, before any input: `input` is null."""
+    return {"input": None, "status": "failed", "error": error_fields(problem)}
+
+
+def bytes_text(count: int | None) -> str:
+    """84141911 -> "84.1 MB"; decimal units, as shops and download pages use them."""
+    if count is None:
+        return "unknown size"
+    size = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def clock(seconds: float) -> str:
+    """3725.4 -> "1:02:05", 65 -> "1:05"."""
+    whole = int(round(seconds))
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+@contextmanager
+def download_progress(description: str = "Downloading") -> Iterator[Callable[[int, int | None], None]]:
+    """Yields `callback(done, total)` in bytes; draws nothing for what is never called (a cached file).
+
+    May be used for one file after another: a smaller `done` than before begins the next.
+    """
+    if _style == "quiet":
+        yield lambda done, total: None
+    elif _style == "json":
+        yield _every(PLAIN_INTERVAL / 5, lambda done, total: event("download", what=description, done=done,
+                                                                   total=total))
+    elif not err().is_terminal:
+        yield _every(PLAIN_INTERVAL, lambda done, total: say(
+            f"{description}: {bytes_text(done)}" + (f" of {bytes_text(total)}" if total else "")))
+    else:
+        from rich import progress
+
+        with progress.Progress(
+            progress.TextColumn("{task.description}", markup=False), progress.BarColumn(),
+            progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeRemainingColumn(),
+            console=err(), transient=True,
+        ) as bars:
+            bar: list[progress.TaskID] = []
+
+            def draw(done: int, total: int | None) -> None:
+                if not bar:
+                    bar.append(bars.add_task(description, total=total))
+                bars.update(bar[0], completed=done, total=total)
+
+            yield draw
+
+
+def _every(interval: float, show: Callable[[int, int | None], None]) -> Callable[[int, int | None], None]:
+    """`show`, but at most once in `interval` seconds, and always for the last byte."""
+    last = time.monotonic()
+
+    def callback(done: int, total: int | None) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= interval or (total is not None and done >= total):
+            last = now
+            show(done, total)
+
+    return callback
