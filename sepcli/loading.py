@@ -1,0 +1,309 @@
+"""From what the user calls a model to a separator that is ready: catalogue -> file -> checkpoint -> network.
+
+    htdemucs                         a name in the catalogue
+    my/run  my/model.safetensors     a run folder, or a checkpoint that says what it is
+    htdemucs=my/weights.th           a local file with a catalogue entry's family and config
+    hf://owner/repo[@revision]/file  a checkpoint on the hub that says what it is
+
+Knows no family by name; asks each whether it knows a file. Downloads only what the wanted stems need.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sepcli import download
+from sepcli.catalog import Catalog, Entry, Member, load_catalog
+from sepcli.checkpoint import Checkpoint, read_checkpoint
+from sepcli.ensemble import Ensemble
+from sepcli.errors import ModelError, UsageError
+from sepcli.family import Arch, Family, Package, family_names, get_family
+from sepcli.separator import Separator, source_indices
+
+HUB_SCHEME = "hf://"
+OWN_FORMAT = "sepcli"  # the safetensors header key of checkpoints that sepcli wrote itself
+RUN_FILE = "model.safetensors"  # what a run folder holds
+
+Notice = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model and where it came from.
+
+    model: narrowed to the wanted stems. sources: all stems the model has. hashes: sha256 of each file used,
+    in the members' order.
+    """
+
+    name: str
+    model: Separator
+    sources: tuple[str, ...]
+    hashes: tuple[str, ...]
+    origin: str
+    entry: Entry | None = None
+
+
+def load_model(
+    spec: str,
+    *,
+    catalog: Catalog | None = None,
+    targets: Sequence[str] | None = None,
+    options: Mapping[str, str] | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+    notice: Notice = lambda text: None,
+) -> Loaded:
+    """The separator that `spec` names, on the CPU, in float32, in eval mode.
+
+    targets: the wanted stems, None for all. options: `-O key=value` pairs, still as text. progress: bytes
+    done and in all, during a download. notice: called with each sentence the user should see.
+    ModelError where the model can't be had, UsageError for a stem or option it does not have.
+    """
+    catalog = load_catalog() if catalog is None else catalog
+    options = options or {}
+    if spec in catalog:
+        return _load_entry(catalog[spec], None, targets, options, progress, notice)
+    if spec.startswith(HUB_SCHEME):
+        fetched = download.fetch_hf(*parse_hub(spec), progress=progress, notice=notice)
+        return _load_path(spec, fetched.path, fetched.source, targets, options)
+    name, equals, file = spec.partition("=")
+    if equals and name in catalog:
+        return _load_entry(catalog[name], Path(file).expanduser(), targets, options, progress, notice)
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        path = path / RUN_FILE
+        if not path.exists():
+            raise ModelError(f"The folder '{spec}' is no run: it has no {RUN_FILE}.",
+                             remedy="Name a run folder, a checkpoint file or a model of `sepcli models list`.")
+    if path.exists():
+        return _load_path(path.stem if path.name != RUN_FILE else path.parent.name, path, str(path), targets,
+                          options)
+    raise unknown_model(spec, catalog)
+
+
+def unknown_model(spec: str, catalog: Catalog) -> ModelError:
+    """What to say about a name that is neither in the catalogue nor on disk."""
+    name = spec.partition("=")[0]
+    near = catalog.near(name)
+    guess = f"Did you mean {' or '.join(near)}? " if near else ""
+    return ModelError(
+        f"There is no model '{name}' in the catalogue, and no such file or folder.",
+        remedy=f"{guess}`sepcli models list` shows all of them.",
+        code="unknown_model",
+    )
+
+
+def parse_hub(spec: str) -> tuple[str, str | None, str]:
+    """hf://owner/repo[@revision]/path/to/file -> (owner/repo, revision or None, path/to/file)."""
+    parts = spec.removeprefix(HUB_SCHEME).split("/", 2)
+    if len(parts) < 3 or not all(parts):
+        raise UsageError(f"'{spec}' does not name a file on the hub.",
+                         remedy="Write hf://owner/repo/file or hf://owner/repo@revision/file.")
+    owner, repo, path = parts
+    repo, _, revision = repo.partition("@")
+    return f"{owner}/{repo}", revision or None, path
+
+
+# --- a catalogue entry -------------------------------------------------------------------------------------
+
+
+def _load_entry(
+    entry: Entry,
+    local: Path | None,
+    targets: Sequence[str] | None,
+    options: Mapping[str, str],
+    progress: Callable[[int, int | None], None] | None,
+    notice: Notice,
+) -> Loaded:
+    wanted = _wanted(entry.sources, targets)
+    members = entry.members_for(wanted)
+    if local is not None and len({member.file.name for member in entry.members}) > 1:
+        raise UsageError(
+            f"'{entry.name}' is made of {len(entry.members)} files, so one file can't stand for it.",
+            remedy="Give its files in a --catalog file instead (docs/models.md).",
+        )
+    models, weights, hashes, origins = [], [], [], []
+    for member in members:
+        path, digest, origin = _member_file(member, local, progress, notice)
+        model = _build_member(entry, member, read_checkpoint(path), options)
+        row = dict(zip(entry.sources, member.weights or [1.0] * len(entry.sources), strict=True))
+        models.append(model.select([name for name in wanted if row[name] > 0]))
+        weights.append([row[name] for name in wanted])
+        hashes.append(digest)
+        origins.append(origin)
+    whole = models[0] if len(models) == 1 else Ensemble(models, weights, wanted)
+    return Loaded(entry.name, whole, entry.sources, tuple(hashes), ", ".join(dict.fromkeys(origins)), entry)
+
+
+def _member_file(member: Member, local: Path | None, progress, notice: Notice) -> tuple[Path, str, str]:
+    if local is None:
+        fetched = download.fetch(member.file, progress=progress, notice=notice)
+        return fetched.path, fetched.sha256, fetched.source
+    if not local.exists():
+        raise ModelError(f"There is no file '{local}'.", remedy="Correct the path behind '='.")
+    return local, download.file_sha256(local), str(local)
+
+
+def _build_member(
+    entry: Entry, member: Member, checkpoint: Checkpoint, options: Mapping[str, str]
+) -> Separator:
+    family = get_family(entry.family)
+    arch = _arch(family, member.arch)
+    config = make_config(arch, {"sources": entry.sources, **member.config})
+    package = describe(checkpoint, family)
+    if package is not None:
+        exempt = family.training_only | ({"segment"} if entry.segment is not None else set())
+        _refuse_disagreement(entry.name, arch, config, package, exempt)
+    model = _fill(family, arch, config, checkpoint, options)
+    if entry.segment is not None:
+        model.segment = replace(model.segment, samples=int(entry.segment * model.samplerate))
+    model.half = entry.half
+    return model
+
+
+def _refuse_disagreement(name: str, arch: Arch, ours: Any, package: Package, exempt: frozenset[str]) -> None:
+    """A checkpoint that describes itself must describe what the catalogue describes."""
+    if package.arch != arch.name:
+        raise ModelError(f"The catalogue calls '{name}' a {arch.name}, but its file is a {package.arch}.",
+                         remedy="Correct `arch` in the catalogue, or the file it names.")
+    theirs = make_config(arch, package.config)
+    for field in fields(ours):
+        a, b = getattr(ours, field.name), getattr(theirs, field.name)
+        if field.name not in exempt and a != b:
+            raise ModelError(
+                f"The catalogue gives '{name}' {field.name} = {a!r}, but its file says {b!r}.",
+                remedy="Correct [config] in the catalogue, or the file it names.",
+                code="config_mismatch",
+            )
+
+
+# --- a file that says what it is ---------------------------------------------------------------------------
+
+
+def _load_path(
+    name: str, path: Path, origin: str, targets: Sequence[str] | None, options: Mapping[str, str]
+) -> Loaded:
+    checkpoint = read_checkpoint(path)
+    for family_name in family_names():
+        family = get_family(family_name)
+        package = describe(checkpoint, family)
+        if package is not None:
+            break
+    else:
+        raise ModelError(
+            f"'{path}' does not say which network it is for.",
+            remedy="Give it a catalogue entry's: --model NAME=FILE, with a NAME of `sepcli models list`.",
+        )
+    arch = _arch(family, package.arch)
+    model = _fill(family, arch, make_config(arch, package.config), checkpoint, options)
+    narrowed = model.select(_wanted(model.sources, targets))
+    return Loaded(name, narrowed, model.sources, (download.file_sha256(path),), origin)
+
+
+def describe(checkpoint: Checkpoint, family: Family) -> Package | None:
+    """What a checkpoint says of itself: in our own header, else in a way that `family` knows."""
+    own = checkpoint.metadata.get(OWN_FORMAT)
+    if own is None:
+        return family.describe(checkpoint)
+    said = json.loads(own)
+    return Package(said["arch"], said["config"]) if said["family"] == family.name else None
+
+
+# --- building ----------------------------------------------------------------------------------------------
+
+
+def _wanted(sources: Sequence[str], targets: Sequence[str] | None) -> tuple[str, ...]:
+    wanted = tuple(dict.fromkeys(targets or sources))
+    source_indices(sources, wanted)  # refuses a stem that is not there
+    return wanted
+
+
+def _arch(family: Family, name: str) -> Arch:
+    if name not in family.archs:
+        raise ModelError(f"The family '{family.name}' has no network '{name}'; it has {', '.join(family.archs)}.",
+                         remedy="Correct `arch` in the catalogue, or update sepcli.")
+    return family.archs[name]
+
+
+def make_config(arch: Arch, given: Mapping[str, Any]) -> Any:
+    """The network's Config from values as they stand in TOML, JSON or a checkpoint.
+
+    Lists become tuples; a string like "39/5" becomes a Fraction, and so does a float that is a short one
+    (7.8), so that values from different places compare equal.
+    """
+    known = {field.name for field in fields(arch.config)}
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise ModelError(f"{arch.name} has no setting {', '.join(unknown)}.",
+                         remedy="The file may be made for a newer version: update sepcli.")
+    return arch.config(**{name: _plain(value) for name, value in given.items()})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(item) for item in value)
+    if isinstance(value, str) and value.count("/") == 1 and value.replace("/", "").isdecimal():
+        return Fraction(value)
+    return value
+
+
+def _fill(
+    family: Family, arch: Arch, config: Any, checkpoint: Checkpoint, options: Mapping[str, str]
+) -> Separator:
+    """The network of that config with the checkpoint's weights, every one of them."""
+    try:
+        model = arch.build(config)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{arch.name} can't be built from this config: {error}.",
+                         remedy="Correct [config] in the catalogue.") from error
+    try:
+        model.load_state_dict(family.convert(checkpoint, model), strict=True)
+    except (RuntimeError, KeyError) as error:
+        raise ModelError(
+            f"The weights in '{checkpoint.path.name}' do not fit {arch.name}: {_first_line(error)}",
+            remedy="The file is damaged or made for another network.",
+        ) from error
+    if options or arch.options is not None:
+        model.options = parse_options(arch, options)
+    model.eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[1] if len(lines) > 1 else lines[0] if lines else type(error).__name__
+
+
+def parse_options(arch: Arch, options: Mapping[str, str]) -> Any:
+    """`-O key=value` pairs -> the network's Options; UsageError names the options there are."""
+    known = {field.name: field for field in fields(arch.options)} if arch.options else {}
+    values = {}
+    for key, text in options.items():
+        if key not in known:
+            there = f"it has {', '.join(known)}" if known else "it has none"
+            raise UsageError(f"{arch.name} has no option '{key}': {there}.", remedy="Leave -O out, or correct it.")
+        kind = type(known[key].default)
+        try:
+            values[key] = kind(text)
+        except ValueError:
+            raise UsageError(f"-O {key}={text}: '{text}' is not {kind.__name__}.",
+                             remedy=f"Give {key} as {kind.__name__}.") from None
+    return arch.options(**values) if arch.options else None
+
+
+def save_model(model_state: Mapping[str, torch.Tensor], path: Path, *, family: str, arch: str, config: Any) -> None:
+    """Write a checkpoint in sepcli's own self-describing format (safetensors, config in the header)."""
+    from safetensors.torch import save_file
+
+    said = {"family": family, "arch": arch, "config": {f.name: getattr(config, f.name) for f in fields(config)}}
+    header = json.dumps(said, default=str)  # a Fraction becomes "39/5"
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model_state.items()}
+    save_file(tensors, path, metadata={OWN_FORMAT: header})

@@ -1,0 +1,58 @@
+"""Standard normals as a function of where they are used, for models that sample.
+
+Knows nothing of models or schedules. A value depends only on (seed, draw, source, channel, position in the
+track), never on who asks first: overlapping chunks, any batch size, a narrowed model, CPU and CUDA all see the
+same noise where they see the same audio. Drawn on the CPU in float32, then moved.
+
+Philox is a counter-based generator (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011): the
+position is the counter, the rest is the key, so any stretch can be drawn without what comes before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_WORDS = 4  # 64-bit words that Philox makes per counter step
+_ORIGIN = 1 << 40  # added to positions, so that samples before the track's beginning have noise too
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The noise of one batch of windows.
+
+    seed: any int. starts: the position in the track (samples at the model's rate, may be negative) of each
+    batch item. groups: which group of channels each item is (the sides of a stereo file under a mono model).
+    """
+
+    seed: int
+    starts: Sequence[int]
+    groups: Sequence[int]
+
+    def normal(self, draw: int, source: str, channels: int, length: int) -> Tensor:
+        """[B, C, T] float32 on the CPU; `draw` counts the sampler's draws, `source` names the stem."""
+        out = torch.empty(len(self.starts), channels, length)
+        for item, (start, group) in enumerate(zip(self.starts, self.groups, strict=True)):
+            for channel in range(channels):
+                key = (self.seed, draw, source, group, channel)
+                out[item, channel] = torch.from_numpy(_stretch(key, start, length))
+        return out
+
+
+def _stretch(key: tuple[int | str, ...], start: int, length: int) -> np.ndarray:
+    """[T] float32 normals at positions start .. start + length of the stream that `key` names."""
+    # The key's parts are hashed to 128 bits by numpy's SeedSequence, which takes ints only.
+    entropy = [part if isinstance(part, int) else int.from_bytes(part.encode(), "little") for part in key]
+    words = np.random.SeedSequence([abs(part) for part in entropy]).generate_state(2, np.uint64)
+    first = start + _ORIGIN
+    step, skip = divmod(first, _WORDS)
+    bits = np.random.Philox(key=words, counter=step).random_raw(
+        -(-(skip + length) // _WORDS) * _WORDS)[skip : skip + length]
+    # Box-Muller, one normal a word: the high half gives the radius, the low half the angle.
+    radius = np.sqrt(-2 * np.log(((bits >> np.uint64(32)).astype(np.float64) + 0.5) / 2**32))
+    angle = (bits & np.uint64(0xFFFFFFFF)).astype(np.float64) * (2 * np.pi / 2**32)
+    return (radius * np.cos(angle)).astype(np.float32)

@@ -1,0 +1,36 @@
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sepcli.noise import Noise
+
+
+def one(start, length, seed=1, draw=0, source="vocals", group=0):
+    return Noise(seed, [start], [group]).normal(draw, source, 2, length)[0]
+
+
+@given(a=st.integers(-1000, 1000), offset=st.integers(0, 50), length=st.integers(1, 60))
+@settings(max_examples=100, deadline=None)
+def test_overlapping_windows_see_the_same_noise(a, offset, length):
+    whole = one(a, offset + length)
+    assert torch.equal(whole[:, offset:], one(a + offset, length))
+
+
+def test_a_batch_equals_its_items():
+    batch = Noise(3, [0, 500, -7], [0, 1, 0]).normal(2, "bass", 2, 100)
+    for i, (start, group) in enumerate([(0, 0), (500, 1), (-7, 0)]):
+        assert torch.equal(batch[i], one(start, 100, seed=3, draw=2, source="bass", group=group))
+
+
+def test_every_part_of_the_key_matters():
+    base = one(0, 1000)
+    for other in (one(0, 1000, seed=2), one(0, 1000, draw=1), one(0, 1000, source="bass"), one(0, 1000, group=1)):
+        assert abs(torch.corrcoef(torch.stack([base.flatten(), other.flatten()]))[0, 1]) < 0.1
+    assert abs(torch.corrcoef(base)[0, 1]) < 0.1
+
+
+def test_it_is_standard_normal():
+    x = one(0, 200_000).double()
+    assert abs(x.mean()) < 0.01 and abs(x.std() - 1) < 0.01
+    assert abs((x**4).mean() - 3) < 0.1
+    assert torch.isfinite(x).all()
