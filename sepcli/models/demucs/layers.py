@@ -293,6 +293,7 @@ class DecoderLayer(nn.Module):
     ):
         super().__init__()
         self.freq = freq
+        self.chout = chout
         self.last = last
         self.empty = empty
         self.kernel_size = kernel_size
@@ -355,7 +356,7 @@ class DecoderLayer(nn.Module):
         keep = torch.as_tensor(channels, device=self.conv_tr.weight.device)
         self.conv_tr.weight = nn.Parameter(self.conv_tr.weight.detach()[:, keep])
         self.conv_tr.bias = nn.Parameter(self.conv_tr.bias.detach()[keep])
-        self.conv_tr.out_channels = len(channels)
+        self.conv_tr.out_channels = self.chout = len(channels)
 
 
 class MultiEncoder(nn.Module):
@@ -402,6 +403,7 @@ class MultiDecoder(nn.Module):
         super().__init__()
         self.ratios = (*ratios, 1)
         self.layers = nn.ModuleList(DecoderLayer(**layer) for _ in self.ratios)
+        self.chout = layer["chout"]
         self.last = layer.get("last", False)
         self.stride = layer["stride"]
         self.padding = layer["kernel_size"] // 4
@@ -433,6 +435,7 @@ class MultiDecoder(nn.Module):
         """Keep only these output channels."""
         for layer in self.layers:
             layer.narrow(channels)
+        self.chout = len(channels)
 
 
 def rescale_convolutions(network: nn.Module, reference: float) -> None:

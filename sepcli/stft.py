@@ -1,0 +1,79 @@
+"""The STFT conventions of published models, each under the name of the project that set it.
+
+Knows nothing of models. Always float32 (and complex64), whatever a network computes in.
+
+demucs   periodic Hann of `nfft` samples, hop = nfft / 4, 1 / sqrt(nfft) scaling, N = ceil(T / hop) frames. As a
+         convolution of stride `hop` it divides the length exactly: frame n sees hop * (n - 3/2) ... + nfft.
+
+            mix          |=========|=========|=========|
+            frame 0 |---------^---------|                 ^ its first sample's hop is centred in the window
+            frame 1      |---------^---------|
+
+         Beyond its ends the mix is mirrored; the Nyquist bin is dropped, so F = nfft / 2.
+
+demucs_old   the padding of some models of the 2021 MDX challenge: silence instead of mirrored audio, and the
+         inverse begins 3/2 hop early. Their networks were trained to undo that shift.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def demucs_window(nfft: int, device: torch.device | None = None) -> Tensor:
+    """[nfft] float32, for demucs_stft and demucs_istft: made once, or on the fly."""
+    return torch.hann_window(nfft, periodic=True, dtype=torch.float32, device=device)
+
+
+def demucs_frames(samples: int, nfft: int) -> int:
+    """How many frames N the spectrogram of that many samples has."""
+    return math.ceil(samples / (nfft // 4))
+
+
+def demucs_stft(wave: Tensor, window: Tensor, *, old: bool = False) -> Tensor:
+    """[..., T] -> complex64 [..., F, N]."""
+    nfft = len(window)
+    hop = nfft // 4
+    *batch, samples = wave.shape
+    frames = math.ceil(samples / hop)
+    margin = 3 * hop // 2
+    after = margin + frames * hop - samples
+    wave = wave.float().reshape(-1, samples)
+    if old:
+        wave = F.pad(wave, (margin, after))
+    else:
+        # Mirroring needs more samples than it makes: a shorter mix is extended with silence first.
+        silence = min(max(after - samples + 1, 0), after)
+        wave = F.pad(wave, (0, silence)) if silence else wave
+        wave = F.pad(wave, (margin, after - silence), mode="reflect")
+    spec = torch.stft(wave, nfft, hop, window=window, center=False, normalized=True, return_complex=True)
+    return spec[:, :-1].view(*batch, nfft // 2, frames)
+
+
+def demucs_istft(spec: Tensor, samples: int, window: Tensor, *, old: bool = False) -> Tensor:
+    """complex64 [..., F, N] -> [..., T = samples]; cheapest where the memory order is [..., N, F].
+
+    Overlap-add of windowed frames over the sum of squared windows. At hop = nfft / 4 the squares of a Hann
+    window add up to 3/2 everywhere but at the outer ends, which are cropped.
+    """
+    nfft = len(window)
+    hop = nfft // 4
+    # A missing Nyquist bin counts as zero.
+    frames = torch.fft.irfft(spec.transpose(-1, -2), n=nfft, norm="ortho") * (window / 1.5)
+    *batch, count, _ = frames.shape
+    quarters = frames.view(*batch, count, 4, hop)
+    wave = frames.new_zeros(*batch, count + 3, hop)
+    for quarter in range(4):
+        wave[..., quarter : quarter + count, :] += quarters[..., quarter, :]
+    wave = wave.flatten(-2)
+    if not old:
+        start = 3 * hop // 2
+        return wave[..., start : start + samples]
+    # Two silent frames stand before the first, but the first hop would need three: its sum of squares lacks
+    # the last quarter of a window.
+    missing = 1.5 / (1.5 - window[3 * hop :] ** 2)
+    return torch.cat([wave[..., :hop] * missing, wave[..., hop:]], dim=-1)[..., :samples]
