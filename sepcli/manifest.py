@@ -1,0 +1,239 @@
+"""What stands in an output folder and how it was made: `.sepcli.jsonl`, and the hashes that identify it.
+
+Knows nothing of audio or models. The manifest is a log of JSON lines that is only ever appended to, one
+write under a lock for each line, so that several processes may share a folder and a kill leaves at most one
+torn last line, which is ignored. Three kinds of line, the later one wins:
+
+    {"kind": "begin", outputs, settings, input}    complete files are about to get these final names
+    {"kind": "done",  outputs, settings, input}    they stand, with these sizes
+    {"kind": "input", input}                       an input that is known by its content has a new date
+
+"begin" is why a run that was killed between two final names can be repeated without --force: what then
+stands there is known to be ours. Only "done" makes a track one to skip.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sepcli.errors import OutputError
+
+MANIFEST_NAME = ".sepcli.jsonl"
+HASH_BLOCK = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class InputId:
+    """An input as it was when it was separated. path: absolute; "-" for standard input."""
+
+    path: str
+    size: int  # bytes
+    mtime_ns: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Output:
+    stem: str
+    path: str  # below the output folder, with forward slashes
+    bytes: int | None = None  # None while it is only planned
+
+
+@dataclass(frozen=True)
+class Record:
+    """A track's outputs, what they were made from and with which settings."""
+
+    done: bool
+    settings: str  # settings_hash
+    input: InputId
+    outputs: tuple[Output, ...]
+    made_with: Mapping[str, Any] = field(default_factory=dict)  # the settings themselves, to name differences
+
+
+def settings_hash(settings: Mapping[str, Any]) -> str:
+    """16 hex digits for everything that changes samples or files; the order of the keys doesn't matter."""
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def content_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class Manifest:
+    """The manifest of one output folder. Reading needs no lock: lines are whole or the last one is torn."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.path = folder / MANIFEST_NAME
+        self._by_output: dict[str, Record] = {}
+        self._inputs: dict[str, InputId] = {}
+        self._read_to = 0  # bytes
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in what other processes have written since."""
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self._read_to)
+                lines = file.read().splitlines(keepends=True)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise OutputError(f"The manifest '{self.path}' can't be read: {error.strerror}.",
+                              remedy="Check its permissions, or choose another folder with -o.") from error
+        for line in lines:
+            if not line.endswith(b"\n"):
+                break  # torn by a kill, or another process is at it: the next one begins on a new line
+            self._read_to += len(line)
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                self._take(json.loads(line))
+
+    def _take(self, line: Mapping[str, Any]) -> None:
+        identity = InputId(**line["input"])
+        if line["kind"] == "input":
+            self._inputs[identity.path] = identity
+        elif line["kind"] in ("begin", "done"):
+            outputs = tuple(Output(**output) for output in line["outputs"])
+            record = Record(line["kind"] == "done", line["settings"], identity, outputs,
+                            line.get("made_with", {}))
+            for output in outputs:
+                self._by_output[output.path] = record
+            if record.done:
+                self._inputs[identity.path] = identity
+
+    def record_of(self, output: Path) -> Record | None:
+        """What is known of a file in the folder; None if it is not ours."""
+        return self._by_output.get(self.relative(output))
+
+    def relative(self, output: Path) -> str:
+        return output.relative_to(self.folder).as_posix()
+
+    def stands(self, record: Record) -> bool:
+        """Whether every output of that record is there with its recorded size."""
+        if not record.done:
+            return False
+        for output in record.outputs:
+            try:
+                if (self.folder / output.path).stat().st_size != output.bytes:
+                    return False
+            except OSError:
+                return False
+        return True
+
+    def identify(self, path: Path) -> InputId:
+        """The input's identity: its content is hashed once, then known by path, size and date.
+
+        OSError if it can't be read.
+        """
+        status = os.stat(path)
+        absolute = os.path.realpath(path)
+        known = self._inputs.get(absolute)
+        if known is not None and (known.size, known.mtime_ns) == (status.st_size, status.st_mtime_ns):
+            return known
+        identity = InputId(absolute, status.st_size, status.st_mtime_ns, content_sha256(path))
+        self._inputs[absolute] = identity
+        return identity
+
+    def note_input(self, identity: InputId) -> None:
+        """Remember a date that changed while the content did not."""
+        self._append({"kind": "input", "input": asdict(identity)})
+
+    def add(self, record: Record, about: Mapping[str, Any] | None = None) -> None:
+        """Append it. about: what a reader may want to know besides, such as gain and seconds."""
+        line = {"kind": "done" if record.done else "begin", "settings": record.settings,
+                "input": asdict(record.input), "outputs": [asdict(output) for output in record.outputs],
+                "made_with": dict(record.made_with), **(about or {})}
+        self._append(line)
+        self._take(line)
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        data = json.dumps(line, default=str).encode() + b"\n"
+        try:
+            with _locked(self.path) as file:
+                if _ends_torn(file):
+                    data = b"\n" + data  # what a kill cut off stays a line of its own, ignored by readers
+                view = memoryview(data)
+                while view:  # one write, but for a disk that fills up in the middle
+                    view = view[os.write(file, view):]
+        except OSError as error:
+            raise OutputError(
+                f"The manifest '{self.path}' can't be written: {error.strerror}.",
+                code="disk_full" if error.errno in _FULL else "not_writable",
+                remedy="Make room, then run the same command again: finished tracks are kept."
+                if error.errno in _FULL else "Check the folder's permissions, or choose another with -o.",
+            ) from error
+
+
+def _full_errnos() -> frozenset[int]:
+    import errno
+
+    return frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT") if hasattr(errno, name))
+
+
+_FULL = _full_errnos()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """The file opened for reading and appending, alone: other processes wait their turn."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        _lock(file)
+        try:
+            yield file
+        finally:
+            _unlock(file)
+    finally:
+        os.close(file)
+
+
+def _ends_torn(file: int) -> bool:
+    size = os.lseek(file, 0, os.SEEK_END)
+    if size == 0:
+        return False
+    os.lseek(file, -1, os.SEEK_END)
+    return os.read(file, 1) != b"\n"
+
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    import msvcrt
+    import time
+
+    # Locks are regions there, and mandatory: one byte far behind the end keeps readers free.
+    _LOCK_AT = 1 << 40
+
+    def _lock(file: int) -> None:
+        os.lseek(file, _LOCK_AT, os.SEEK_SET)
+        while True:
+            try:
+                msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+                return
+            except OSError:
+                time.sleep(0.02)
+
+    def _unlock(file: int) -> None:
+        os.lseek(file, _LOCK_AT, os.SEEK_SET)
+        msvcrt.locking(file, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined]
+else:
+
+    def _lock(file: int) -> None:
+        with contextlib.suppress(OSError):  # a file system without locks: a single append has to do
+            fcntl.flock(file, fcntl.LOCK_EX)
+
+    def _unlock(file: int) -> None:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_UN)

@@ -1,0 +1,140 @@
+"""The manifest: what it says of files, several writers, torn lines, inputs hashed once."""
+
+import json
+import os
+import subprocess
+import sys
+from fractions import Fraction
+
+import pytest
+
+from sepcli.errors import OutputError
+from sepcli.manifest import MANIFEST_NAME, InputId, Manifest, Output, Record, settings_hash
+
+SONG = InputId("/music/song.wav", 100, 12345, "ab" * 32)
+
+
+def record(*paths, done=True, settings="s1", size=5, identity=SONG):
+    outputs = tuple(Output(path.split("/")[-1].split(".")[0], path, size) for path in paths)
+    return Record(done, settings, identity, outputs)
+
+
+def put(folder, *paths, data=b"12345"):
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+
+
+def test_a_record_is_found_again_by_each_of_its_outputs(tmp_path):
+    made = record("song/vocals.wav", "song/drums.wav")
+    Manifest(tmp_path).add(made, {"gain": 1.0})
+    again = Manifest(tmp_path)
+    assert again.record_of(tmp_path / "song" / "drums.wav") == made
+    assert again.record_of(tmp_path / "song" / "bass.wav") is None
+
+
+def test_a_track_stands_only_with_all_files_of_their_recorded_sizes(tmp_path):
+    made = record("song/vocals.wav", "song/drums.wav")
+    manifest = Manifest(tmp_path)
+    put(tmp_path, "song/vocals.wav")
+    assert not manifest.stands(made)
+    put(tmp_path, "song/drums.wav")
+    assert manifest.stands(made)
+    put(tmp_path, "song/drums.wav", data=b"1234")
+    assert not manifest.stands(made)
+
+
+def test_what_was_only_begun_does_not_stand_but_is_ours(tmp_path):
+    put(tmp_path, "song/vocals.wav")
+    Manifest(tmp_path).add(record("song/vocals.wav", done=False))
+    manifest = Manifest(tmp_path)
+    begun = manifest.record_of(tmp_path / "song" / "vocals.wav")
+    assert begun.settings == "s1" and not manifest.stands(begun)
+
+
+def test_the_later_line_wins(tmp_path):
+    manifest = Manifest(tmp_path)
+    manifest.add(record("song/vocals.wav", settings="old"))
+    manifest.add(record("song/vocals.wav", settings="new"))
+    assert Manifest(tmp_path).record_of(tmp_path / "song/vocals.wav").settings == "new"
+
+
+@pytest.mark.parametrize("torn", [b'{"kind": "done", "outp', b"\x00\x00\xff", b"not json\n", b"[]\n", b"{}\n"])
+def test_a_torn_or_foreign_line_costs_only_itself(tmp_path, torn):
+    Manifest(tmp_path).add(record("a/vocals.wav"))
+    with open(tmp_path / MANIFEST_NAME, "ab") as file:
+        file.write(torn)
+    manifest = Manifest(tmp_path)
+    manifest.add(record("b/vocals.wav"))
+    again = Manifest(tmp_path)
+    for path in ("a/vocals.wav", "b/vocals.wav"):
+        assert manifest.record_of(tmp_path / path) is not None
+        assert again.record_of(tmp_path / path) is not None
+
+
+def test_refresh_takes_in_what_others_wrote(tmp_path):
+    mine, other = Manifest(tmp_path), Manifest(tmp_path)
+    other.add(record("a/vocals.wav"))
+    assert mine.record_of(tmp_path / "a/vocals.wav") is None
+    mine.refresh()
+    assert mine.record_of(tmp_path / "a/vocals.wav") is not None
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from sepcli.manifest import InputId, Manifest, Output, Record
+manifest, who = Manifest(Path(sys.argv[1])), sys.argv[2]
+for i in range(200):
+    outputs = tuple(Output(f"stem{s}", f"{who}/{i}/stem{s}.wav", i) for s in range(40))
+    manifest.add(Record(True, "s" * 16, InputId(f"/{who}/{i}", i, i, "0" * 64), outputs))
+"""
+
+
+def test_several_processes_write_whole_lines(tmp_path):
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), who]) for who in "abc"]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    lines = (tmp_path / MANIFEST_NAME).read_bytes().splitlines()
+    assert len(lines) == 600
+    assert len({json.loads(line)["input"]["path"] for line in lines}) == 600
+
+
+def test_an_input_is_hashed_once_then_known_by_size_and_date(tmp_path, monkeypatch):
+    song = tmp_path / "song.wav"
+    song.write_bytes(b"music")
+    manifest = Manifest(tmp_path)
+    identity = manifest.identify(song)
+    manifest.add(record("song/vocals.wav", identity=identity))
+
+    again = Manifest(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("sepcli.manifest.content_sha256", lambda path: pytest.fail("hashed again"))
+        assert again.identify(song) == identity
+
+    os.utime(song, ns=(1, 1))
+    touched = again.identify(song)
+    assert touched.sha256 == identity.sha256 and touched != identity
+    again.note_input(touched)
+    with monkeypatch.context() as patch:
+        patch.setattr("sepcli.manifest.content_sha256", lambda path: pytest.fail("hashed again"))
+        assert Manifest(tmp_path).identify(song) == touched
+
+    song.write_bytes(b"other")
+    assert Manifest(tmp_path).identify(song).sha256 != identity.sha256
+
+
+def test_the_settings_hash_is_of_the_values_not_their_order():
+    assert settings_hash({"a": 1, "b": Fraction(39, 5)}) == settings_hash({"b": Fraction(39, 5), "a": 1})
+    assert settings_hash({"a": 1}) != settings_hash({"a": 2})
+
+
+def test_names_that_are_not_utf8_survive(tmp_path):
+    name = os.fsdecode(b"caf\xe9/vocals.wav")
+    Manifest(tmp_path).add(record(name))
+    assert Manifest(tmp_path).record_of(tmp_path / name).outputs[0].path == name
+
+
+def test_a_manifest_that_cannot_be_written_says_so(tmp_path):
+    (tmp_path / MANIFEST_NAME).mkdir()
+    with pytest.raises(OutputError):
+        Manifest(tmp_path).add(record("a/vocals.wav"))
