@@ -1,0 +1,138 @@
+"""The decoder of quantised states: against an encoder written here, and once against the real one."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sepcli.checkpoint import Inert, read_checkpoint
+from sepcli.errors import ModelError
+from sepcli.models.demucs import diffq
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "diffq"
+
+
+def pack(values: list[int], planes: int) -> torch.Tensor:
+    """The layout as the module describes it, one bit at a time."""
+    lines = math.ceil(len(values) / 2048)
+    words = [[[0] * 32 for _ in range(planes)] for _ in range(lines)]
+    for at, value in enumerate(values):
+        line, inside = divmod(at, 2048)
+        j, i = divmod(inside, 32)
+        for plane in range(planes):
+            words[line][plane][i] |= (value >> plane & 1) << j
+    signed = [[[w - (w >> 63 << 64) for w in row] for row in line] for line in words]
+    return torch.tensor(signed, dtype=torch.int64).view(lines, planes, 32)
+
+
+def state_of(quantized: list, others: list, **meta) -> dict:
+    kwargs = {"group_size": 8, "min_size": 0.0001} | meta.pop("init_kwargs", {})
+    meta = {"klass": Inert("diffq.diffq.DiffQuantizer"), "init_kwargs": kwargs, "packed": True} | meta
+    return {"quantized": quantized, "float16": [], "others": others, "meta": meta, "__quantized": True}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    groups=st.integers(4, 700),
+    group_size=st.sampled_from([1, 4, 8]),
+    available=st.lists(st.integers(2, 14), min_size=1, max_size=4, unique=True),
+    ends=st.tuples(st.floats(-2, 0, width=32), st.floats(0, 2, width=32)),
+    seed=st.integers(0, 1000),
+)
+def test_decodes_what_was_encoded(groups, group_size, available, ends, seed):
+    generator = torch.Generator().manual_seed(seed)
+    low, high = ends
+    bits = torch.tensor(available)[torch.randint(len(available), (groups,), generator=generator)]
+    levels = (torch.rand(groups, group_size, generator=generator) * 2 ** bits[:, None]).long()
+    by_bits = [
+        pack(levels[bits == b].flatten().tolist(), b) if (bits == b).any() else None for b in range(1, 15)
+    ]
+    item = (by_bits, (low, high), pack((bits - 2).tolist(), (max(available) - 2).bit_length()))
+    small = torch.randn(3)
+    size = groups * group_size
+    state = state_of([item], [small], init_kwargs={"group_size": group_size, "min_size": 3.5 * 4 / 2**20})
+    result = diffq.decode(state, {"small": (3,), "large": (size // 4, 4) if size % 4 == 0 else (size,)})
+    assert torch.equal(result["small"], small)
+    wanted = levels / (2 ** bits[:, None] - 1.0) * (high - low) + low
+    torch.testing.assert_close(result["large"].view(groups, -1), wanted.float(), rtol=1e-6, atol=1e-6)
+
+
+def network() -> torch.nn.Module:
+    """The one of tests/golden/diffq/make.py."""
+    return torch.nn.Sequential(torch.nn.Conv1d(2, 40, 32), torch.nn.LSTM(16, 12), torch.nn.Linear(24, 16))
+
+
+def golden() -> tuple[dict, dict]:
+    state = read_checkpoint(GOLDEN / "state.th").payload
+    return state, {name: value.shape for name, value in network().named_parameters()}
+
+
+def test_equals_the_real_one():
+    state, shapes = golden()
+    wanted = read_checkpoint(GOLDEN / "decoded.safetensors").payload
+    result = diffq.decode(state, shapes)
+    assert result.keys() == wanted.keys()
+    for name in wanted:
+        assert torch.equal(result[name], wanted[name]), name
+
+
+def test_knows_its_own():
+    assert diffq.is_quantised(golden()[0])
+    assert not diffq.is_quantised({"a.weight": torch.ones(1)})
+
+
+def test_small_parameters_may_be_float16():
+    state = state_of([], [], init_kwargs={"float16": True}) | {"float16": [torch.ones(3).half()]}
+    result = diffq.decode(state, {"a": (3,)})
+    assert result["a"].dtype is torch.float32 and result["a"].tolist() == [1, 1, 1]
+
+
+def change(path: tuple, value) -> dict:
+    state = copy.copy(golden()[0])
+    place = state
+    for key in path[:-1]:
+        place[key] = list(place[key]) if isinstance(place[key], tuple) else copy.copy(place[key])
+        place = place[key]
+    place[path[-1]] = value
+    return state
+
+
+@pytest.mark.parametrize(
+    "path, value",
+    [
+        (("quantized",), []),
+        (("quantized",), None),
+        (("others",), []),
+        (("others",), [torch.ones(1)] * 5),
+        (("others",), golden()[0]["others"] * 2),
+        (("others", 0), torch.ones(7)),
+        (("others", 0), None),
+        (("meta",), None),
+        (("meta", "klass"), Inert("diffq.uniform.UniformQuantizer")),
+        (("meta", "packed"), False),
+        (("meta", "torch_pack"), True),
+        (("meta", "init_kwargs", "group_size"), 0),
+        (("meta", "init_kwargs", "group_size"), 7),
+        (("meta", "init_kwargs", "group_size"), 4),
+        (("meta", "init_kwargs", "min_bits"), 3),
+        (("meta", "init_kwargs", "min_size"), "much"),
+        (("meta", "init_kwargs", "exclude"), ["*bias"]),
+        (("quantized", 0), (1, 2)),
+        (("quantized", 0, 0), [None] * 14),
+        (("quantized", 0, 0), []),
+        (("quantized", 0, 1), (None, 1)),
+        (("quantized", 0, 2), torch.zeros(1, 2, 31, dtype=torch.int64)),
+        (("quantized", 0, 2), torch.zeros(1, 2, 32)),
+        (("quantized", 0, 2), torch.full((1, 4, 32), -1)),
+    ],
+    ids=str,
+)
+def test_refuses_what_does_not_fit(path, value):
+    with pytest.raises(ModelError, match="quantised state"):
+        diffq.decode(change(path, value), golden()[1])
