@@ -2,8 +2,8 @@
 
 Knows nothing of models. Always float32 (and complex64), whatever a network computes in.
 
-demucs   periodic Hann of `nfft` samples, hop = nfft / 4, 1 / sqrt(nfft) scaling, N = ceil(T / hop) frames. As a
-         convolution of stride `hop` it divides the length exactly: frame n sees hop * (n - 3/2) ... + nfft.
+demucs   periodic Hann of `nfft` samples, hop = nfft / 4, 1 / sqrt(nfft) scaling, N = ceil(T / hop) frames.
+         As a convolution of stride `hop` it divides the length exactly; frame n starts at hop * (n - 3/2).
 
             mix          |=========|=========|=========|
             frame 0 |---------^---------|                 ^ its first sample's hop is centred in the window

@@ -47,8 +47,8 @@ def peak_error(result: torch.Tensor, expected: torch.Tensor) -> float:
     return ((result - expected).abs().max() / expected.abs().max()).item()
 
 
-# Small enough for milliseconds. Branches merge only where the hop, nfft / 4, is stride^levels: at three levels
-# 256 samples, at four 1024, as 4096 at the published five.
+# Small enough for milliseconds. Branches merge only where the hop, nfft / 4, is stride^levels: three levels
+# take windows of 256 samples, four 1024, the published five 4096.
 HT = {"channels": 8, "nfft": 512, "depth": 2, "t_layers": 3, "t_heads": 2, "segment": 0.2, "samplerate": 8000}
 H = {"channels": 8, "nfft": 256, "depth": 4, "dconv_comp": 2, "samplerate": 8000}
 H |= {"norm_starts": 2, "dconv_attn": 2, "dconv_lstm": 2}

@@ -58,7 +58,7 @@ def check(config: Any) -> None:
     if config.wiener_iters != config.end_iters:
         raise refuse(f"wiener_iters={config.wiener_iters} and end_iters={config.end_iters} differ.")
     if config.wiener_iters > 0 and not config.cac:
-        raise refuse(f"wiener_iters={config.wiener_iters}: only 0 and below, without Wiener filtering, exist.")
+        raise refuse(f"wiener_iters={config.wiener_iters}: only 0 and below (no Wiener filter) exist.")
     bins, samples = config.nfft // 2, 1
     for _ in range(config.depth):
         samples *= config.stride
@@ -101,7 +101,7 @@ class HybridUNet(Separator):
     old_stft = False
 
     def __init__(self, config: Any, *, attn_starts: int | None = None, lstm_starts: int | None = None):
-        """attn_starts, lstm_starts: the first level with LocalState or an LSTM in its DConv; None: nowhere."""
+        """attn_starts, lstm_starts: first level with attention or LSTMs in its DConv; None: nowhere."""
         super().__init__()
         check(config)
         self.config = config
@@ -139,9 +139,10 @@ class HybridUNet(Separator):
                 "norm_groups": config.norm_groups if index >= config.norm_starts else 0,
                 "rewrite": config.rewrite,
             }
-            down = {**common, "context": config.context_enc, "dconv": dconv if config.dconv_mode & 1 else None}
-            up = {**common, "context": config.context, "dconv": dconv if config.dconv_mode & 2 else None}
-            up["last"] = index == 0
+            down = {**common, "context": config.context_enc}
+            down["dconv"] = dconv if config.dconv_mode & 1 else None
+            up = {**common, "context": config.context, "last": index == 0}
+            up["dconv"] = dconv if config.dconv_mode & 2 else None
             shape = {"kernel_size": config.kernel_size, "stride": config.stride, "freq": True}
             shape_t = {**shape, "freq": False}
             if merges:

@@ -58,7 +58,7 @@ class TokenGroupNorm(nn.GroupNorm):
 
 
 class Attention(nn.Module):
-    """Multi-head attention, its three input projections in one matrix as nn.MultiheadAttention stores them."""
+    """Multi-head attention, its input projections in one matrix, stored as by nn.MultiheadAttention."""
 
     def __init__(self, channels: int, heads: int, dropout: float):
         super().__init__()
