@@ -25,6 +25,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,10 @@ def _hub_download(file: WeightFile, progress: Progress | None) -> Path:
     # extends; naming the library would tie us to one version (httpx in 1.x, httpx2 in 2.x).
     transport = next(base for base in errors.HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
     assert issubclass(transport, Exception)
+    # huggingface_hub 1.0 has no such parameter and draws a bar of its own.
+    bars = "tqdm_class" in signature(hf_hub_download).parameters
+    bar = {"tqdm_class": _bar(progress, file.bytes)} if bars else {}
+    failures = (errors.EntryNotFoundError, errors.HFValidationError, transport, OSError, RuntimeError)
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)  # its retries would be printed across our progress bar
@@ -121,10 +126,10 @@ def _hub_download(file: WeightFile, progress: Progress | None) -> Path:
                         cache_dir=hub_cache(),
                         endpoint=os.environ.get("HF_ENDPOINT") or None,
                         local_files_only=offline(),
-                        tqdm_class=_bar(progress, file.bytes),
+                        **bar,
                     )
                 )
-            except (errors.EntryNotFoundError, errors.HFValidationError, transport, OSError, RuntimeError) as error:
+            except failures as error:
                 # The client itself repeats all but this: a busy answer to the request for the content.
                 busy = isinstance(error, errors.HfHubHTTPError) and error.response.status_code in _BUSY
                 if attempt + 1 == _RETRIES or not busy:

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "sepcli"
 # A file imports only from groups above its own, or from its own group without cycles.
 GROUPS = {
     "A": ["errors", "catalog"],
-    "B": ["separator", "chunking", "noise", "audio", "encode", "tags", "resample", "stft", "device", "download",
+    "B": ["separator", "chunking", "noise", "audio", "encode", "tags", "resample", "stft", "device", "download", "transfer",
           "checkpoint", "background"],
     "C": ["nn", "diffusion", "losses"],
     "D": ["family", "models"],
