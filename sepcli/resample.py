@@ -1,0 +1,163 @@
+"""Bring a file's samples to the model's rate and channels, and the stems back, block by block.
+
+Knows nothing of files or models: numpy blocks in, numpy blocks out, never more than a block in memory.
+
+    file   [C, T]  --resampled-->  [C, T']  --ChannelMap.split-->  [G, Cm, T']     G calls of Cm channels
+    stems  [S, G, Cm, T']  --ChannelMap.join-->  [S, C, T']  --resampled-->  [S*C, T]  exactly T frames
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import soxr
+
+from sepcli.errors import InputError
+
+# soxr's best: 28 bits of stop band, pass band to 0.95 of Nyquist, linear phase. Its streams compute in
+# float32 when given float32, and give bit for bit what its one-shot function gives.
+QUALITY = "VHQ"
+
+
+def frames_at(frames: int, in_rate: int, out_rate: int) -> int:
+    """How many frames at `out_rate` cover `frames` at `in_rate`: rounded up, so that nothing is lost.
+
+    Rounding up also means that coming back there is never a frame too few, and that a single frame at a
+    high rate does not become none at a low one.
+    """
+    return -(-frames * out_rate // in_rate)
+
+
+class Resampler:
+    """Sample-rate conversion as a stream; the first output frame stands at the time of the first input frame.
+
+    in_rate, out_rate: Hz. Blocks are [C, T] float32. With equal rates the blocks pass through as they are.
+    """
+
+    def __init__(self, in_rate: int, out_rate: int, channels: int):
+        self.in_rate, self.out_rate, self.channels = in_rate, out_rate, channels
+        self._fed = 0  # frames at in_rate
+        self._given = 0  # frames at out_rate
+        self._stream = None
+        if in_rate != out_rate:
+            self._stream = soxr.ResampleStream(in_rate, out_rate, channels, dtype="float32", quality=QUALITY)
+
+    def process(self, block: np.ndarray) -> np.ndarray:
+        """[C, T] -> [C, T'], what has become final: T' may be 0, soxr looks some hundred frames ahead."""
+        assert block.shape[0] == self.channels, (block.shape, self.channels)
+        self._fed += block.shape[1]
+        if self._stream is None:
+            self._given += block.shape[1]
+            return block
+        return self._feed(block)
+
+    def flush(self, frames: int | None = None) -> np.ndarray:
+        """[C, T'], the rest: up to `frames` in all, by default `frames_at` of what came in.
+
+        Beyond the end of the input there is silence. That only fills the fraction of a frame that rounding
+        leaves open: asking for more is a mistake of the caller.
+        """
+        natural = frames_at(self._fed, self.in_rate, self.out_rate)
+        wanted = natural if frames is None else frames
+        slack = frames_at(2, self.in_rate, self.out_rate) + 1
+        assert wanted <= natural + slack, f"{wanted} frames wanted of a stream of {natural}"
+        if self._stream is None:
+            tail = np.zeros((self.channels, max(0, wanted - self._given)), np.float32)
+            self._given += tail.shape[1]
+            return tail
+        # The filter reaches past the end, into silence: soxr's own flush assumes the same zeros, but rounds
+        # the number of frames to the nearest.
+        zeros = frames_at(max(0, wanted - natural) + 2, self.out_rate, self.in_rate)
+        missing = max(0, wanted - self._given)
+        tails = [self._feed(np.zeros((self.channels, zeros), np.float32))]
+        tails.append(self._feed(np.zeros((self.channels, 0), np.float32), last=True))
+        return np.concatenate(tails, axis=1)[:, :missing]
+
+    def _feed(self, block: np.ndarray, last: bool = False) -> np.ndarray:
+        interleaved = np.ascontiguousarray(block.T, dtype=np.float32)  # [T, C], as soxr wants it
+        out = self._stream.resample_chunk(interleaved, last=last).T
+        self._given += out.shape[1]
+        return np.ascontiguousarray(out)
+
+
+def resampled(
+    blocks: Iterable[np.ndarray], in_rate: int, out_rate: int, channels: int, *, frames: int | None = None
+) -> Iterator[np.ndarray]:
+    """A stream of [C, T] float32 blocks at another rate.
+
+    frames: exactly so many frames come out (the number a file had before it was brought to the model's
+    rate); None gives `frames_at` of what came in.
+    """
+    resampler = Resampler(in_rate, out_rate, channels)
+    left = frames
+    for block in blocks:
+        out = resampler.process(block)
+        if left is not None:
+            out = out[:, :left]
+            left -= out.shape[1]
+        if out.shape[1]:
+            yield out
+    out = resampler.flush(frames)
+    if left is not None:
+        out = out[:, :left]
+    if out.shape[1]:
+        yield out
+
+
+# Which channels of a file go through a stereo model together, by the order that WAV, FLAC and ffmpeg share:
+# front left, right, centre, LFE, then the back and side pairs. A channel on its own goes in on both sides.
+_PAIRS: dict[int, tuple[tuple[int, ...], ...]] = {
+    1: ((0,),),
+    2: ((0, 1),),
+    3: ((0, 1), (2,)),  # 3.0
+    4: ((0, 1), (2, 3)),  # quad
+    5: ((0, 1), (2,), (3, 4)),  # 5.0
+    6: ((0, 1), (2,), (3,), (4, 5)),  # 5.1
+    7: ((0, 1), (2,), (3,), (4,), (5, 6)),  # 6.1
+    8: ((0, 1), (2,), (3,), (4, 5), (6, 7)),  # 7.1
+}
+
+
+class ChannelMap:
+    """How a file of C channels is taken through a model of Cm channels, and its stems back to C.
+
+    The file becomes G groups of Cm channels, which the model sees as separate mixes of one batch. A group of
+    one channel on a stereo model is that channel on both sides; its stems are the mean of both.
+    """
+
+    def __init__(self, file_channels: int, model_channels: int):
+        assert model_channels in (1, 2), model_channels
+        if file_channels not in _PAIRS:
+            raise InputError(
+                f"The file has {file_channels} channels; up to {max(_PAIRS)} (7.1) can be separated.",
+                remedy="Mix it down first, for instance with `ffmpeg -i INPUT -ac 2 OUTPUT.wav`.",
+                code="channels",
+            )
+        self.file_channels, self.model_channels = file_channels, model_channels
+        if model_channels == 1:
+            self._members: tuple[tuple[int, ...], ...] = tuple((c,) for c in range(file_channels))
+        else:
+            self._members = _PAIRS[file_channels]
+        self.groups = len(self._members)
+
+    def split(self, block: np.ndarray) -> np.ndarray:
+        """[C, T] -> [G, Cm, T]."""
+        assert block.shape[0] == self.file_channels, (block.shape, self.file_channels)
+        if self._members == (tuple(range(self.model_channels)),):
+            return block[None]  # the common case costs no copy
+        repeated = [members * (self.model_channels // len(members)) for members in self._members]
+        return block[np.array(repeated)]
+
+    def join(self, stems: np.ndarray) -> np.ndarray:
+        """[S, G, Cm, T] -> [S, C, T]."""
+        assert stems.shape[1:3] == (self.groups, self.model_channels), stems.shape
+        if self._members == (tuple(range(self.model_channels)),):
+            return stems[:, 0]
+        out = np.empty((stems.shape[0], self.file_channels, stems.shape[3]), stems.dtype)
+        for group, members in enumerate(self._members):
+            if len(members) == self.model_channels:
+                out[:, members] = stems[:, group]
+            else:
+                out[:, members[0]] = stems[:, group].mean(axis=1)
+        return out

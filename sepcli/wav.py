@@ -1,0 +1,189 @@
+"""WAV as we write it, and the two things about WAV headers that libsndfile does not tell.
+
+Our own writer, because libsndfile (through soundfile) can't turn a WAV into RF64 once it has grown over
+4 GiB, stamps the time of day into float files (two runs would give different bytes), and drops the reason
+when the disk is full. Reading is libsndfile's business.
+
+    RIFF size WAVE | JUNK, room for ds64 | fmt | fact (float) | LIST INFO (tags) | data size, samples, pad
+    RF64  -1  WAVE | ds64, 64-bit sizes  | ...                    as soon as a size passes 32 bits
+    (EBU Tech 3306). The room is left only where a file could come near 4 GiB or its length is unknown, so
+    that an ordinary file has the ordinary 44-byte header.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+SIZE_LIMIT = 0xFFFFFFFF  # the largest size a RIFF header can state; as a size, "see ds64" or "unknown"
+_DS64_BYTES = 28  # RIFF size, data size, frames: 64 bits each; table length: 32 bits
+_BITS = {"16": 16, "24": 24, "32f": 32}
+
+# Text tags by ffmpeg's names, and the INFO chunks that players read.
+INFO_CHUNKS = {
+    "title": b"INAM",
+    "artist": b"IART",
+    "album": b"IPRD",
+    "date": b"ICRD",
+    "genre": b"IGNR",
+    "comment": b"ICMT",
+    "copyright": b"ICOP",
+    "track": b"ITRK",
+    "encoder": b"ISFT",
+}
+
+
+class WavFile:
+    """A WAV being written: `write` interleaved samples, then `close`.
+
+    path: a file, or an open descriptor (standard output), which stays open. depth: "16", "24" or "32f".
+    frames: how many will come, None where that is not known; a pipe's header can't be corrected afterwards,
+    so there it states these.
+    """
+
+    def __init__(
+        self,
+        path: Path | int,
+        samplerate: int,
+        channels: int,
+        depth: str,
+        *,
+        tags: Mapping[str, str] | None = None,
+        frames: int | None = None,
+    ):
+        self._bits = _BITS[depth]
+        self._float = depth == "32f"
+        self._samplerate, self._channels = samplerate, channels
+        self._frame_bytes = channels * self._bits // 8
+        self._info = _info_list(tags or {})
+        self._data_bytes = 0
+        expected = None if frames is None else frames * self._frame_bytes
+        # Unbuffered: what the disk refuses is known at the write that it refuses.
+        self._file = open(path, "wb", buffering=0, closefd=not isinstance(path, int))  # noqa: SIM115
+        self._patchable = self._file.seekable()
+        self._roomy = expected is None or expected + 4096 + len(self._info) > SIZE_LIMIT
+        self._put(self._header(expected))
+
+    def write(self, frames: np.ndarray) -> None:
+        """[T, C]: float32 samples for "32f", else integers of the depth's range (int32)."""
+        if self._float:
+            raw = np.ascontiguousarray(frames, dtype="<f4").tobytes()
+        elif self._bits == 16:
+            raw = frames.astype("<i2").tobytes()
+        else:  # the low three bytes of each
+            raw = np.ascontiguousarray(frames, dtype="<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
+        self._put(raw)
+        self._data_bytes += len(raw)
+
+    def close(self) -> None:
+        """State the true sizes and close; OSError where the file system refuses."""
+        if self._data_bytes % 2:
+            self._put(b"\0")  # chunks begin at even offsets
+        if self._patchable:
+            self._file.seek(0)
+            self._put(self._header(self._data_bytes))
+        self._file.close()
+
+    def abort(self) -> None:
+        self._file.close()
+
+    def _put(self, raw: bytes) -> None:
+        rest = memoryview(raw)
+        while rest:  # a nearly full disk takes a part first
+            rest = rest[self._file.write(rest) :]
+
+    def _header(self, data_bytes: int | None) -> bytes:
+        code = 3 if self._float else 1  # WAVE_FORMAT_IEEE_FLOAT, WAVE_FORMAT_PCM
+        form = struct.pack(
+            "<HHIIHH",
+            code,
+            self._channels,
+            self._samplerate,
+            min(self._samplerate * self._frame_bytes, SIZE_LIMIT),  # bytes a second
+            self._frame_bytes,
+            self._bits,
+        )
+        frames = None if data_bytes is None else data_bytes // self._frame_bytes
+        body = _chunk(b"fmt ", form + (b"\0\0" if self._float else b""))
+        if self._float:
+            body += _chunk(b"fact", struct.pack("<I", _clip(frames)))
+        body += self._info
+        room = 8 + _DS64_BYTES if self._roomy else 0
+        riff = None if data_bytes is None else 4 + room + len(body) + 8 + data_bytes + data_bytes % 2
+        big = riff is not None and riff > SIZE_LIMIT
+        if big:
+            assert self._roomy and riff is not None and frames is not None, "grew beyond its expected frames"
+            start = b"RF64" + struct.pack("<I", SIZE_LIMIT) + b"WAVE"
+            start += _chunk(b"ds64", struct.pack("<QQQI", riff, data_bytes, frames, 0))
+        else:
+            start = b"RIFF" + struct.pack("<I", _clip(riff)) + b"WAVE"
+            start += _chunk(b"JUNK", bytes(_DS64_BYTES)) if self._roomy else b""
+        return start + body + b"data" + struct.pack("<I", SIZE_LIMIT if big else _clip(data_bytes))
+
+
+def _clip(size: int | None) -> int:
+    return SIZE_LIMIT if size is None else min(size, SIZE_LIMIT)
+
+
+def _chunk(name: bytes, payload: bytes) -> bytes:
+    return name + struct.pack("<I", len(payload)) + payload + b"\0" * (len(payload) % 2)
+
+
+def _info_list(tags: Mapping[str, str]) -> bytes:
+    chunks = b"".join(
+        _chunk(INFO_CHUNKS[name], text.encode("utf-8", "replace") + b"\0")
+        for name, text in tags.items()
+        if name in INFO_CHUNKS and text
+    )
+    return _chunk(b"LIST", b"INFO" + chunks) if chunks else b""
+
+
+class Unfinished:
+    """A WAV whose header says "no data" although data follows: its writer was stopped, or could not seek.
+
+    Reads as the same file with the size "unknown", for which libsndfile takes what there is.
+    """
+
+    def __init__(self, path: Path, offset: int):
+        """offset: of the size field of the data chunk, as `unfinished` gives it."""
+        self._file = path.open("rb")
+        self._offset = offset
+
+    def readinto(self, buffer: memoryview) -> int:
+        at = self._file.tell()
+        got = self._file.readinto(buffer)
+        for i in range(4):
+            if at <= self._offset + i < at + got:
+                buffer[self._offset + i - at : self._offset + i - at + 1] = b"\xff"
+        return got
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def unfinished(path: Path) -> int | None:
+    """The offset of a data chunk's size field that states 0 although more follows; else None."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        head = file.read(12)
+        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+            return None
+        at = 12
+        while at + 8 < end:
+            file.seek(at)
+            name, size = struct.unpack("<4sI", file.read(8))
+            if name == b"data":
+                return at + 4 if size == 0 else None
+            at += 8 + size + size % 2
+    return None
