@@ -177,10 +177,10 @@ class Catalog(Mapping[str, Entry]):
         """The entry of that name; ModelError names the near ones."""
         if name in self._entries:
             return self._entries[name]
-        close = self.near(name)
+        close = " or ".join(self.near(name))
         raise ModelError(
-            f"There is no model '{name}'{_did_you_mean(close)}.",
-            remedy="`sepcli models list` shows the models there are.",
+            f"There is no model '{name}' in the catalogue.",
+            remedy=(f"Did you mean {close}? " if close else "") + "`sepcli models list` shows all of them.",
             code="unknown_model",
         )
 
@@ -192,10 +192,6 @@ def near(name: str, names: Iterable[str]) -> list[str]:
     close = difflib.get_close_matches(wanted, folded, n=4, cutoff=0.6)
     inside = [key for key in folded if len(wanted) > 2 and wanted in key and key not in close]
     return [folded[key] for key in [*close, *inside][:4]]
-
-
-def _did_you_mean(close: Sequence[str]) -> str:
-    return f"; did you mean {' or '.join(repr(name) for name in close)}" if close else ""
 
 
 # --- which files are read ---
@@ -346,10 +342,10 @@ class _Table:
         """Refuse what nobody asked for: a misspelt key would otherwise be ignored in silence."""
         for key in self.values:
             if key not in self.asked:
-                close = _did_you_mean(near(key, self.asked))
-                raise self.fail(
-                    key, f"is not a key of this table{close}", f"It may have {', '.join(sorted(self.asked))}."
-                )
+                close = " or ".join(f"`{other}`" for other in near(key, self.asked))
+                guess = f"Did you mean {close}? " if close else ""
+                allowed = f"It may have {', '.join(sorted(self.asked))}."
+                raise self.fail(key, "is not a key of this table", guess + allowed)
 
 
 def _entry(name: str, table: _Table, path: Path) -> Entry:

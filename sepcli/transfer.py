@@ -246,8 +246,9 @@ def _local_failure(error: BaseException, what: str) -> ModelError | None:
             remedy="Free some space, or set HF_HOME to a folder on another disk.",
             code="no_space",
         )
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        place = getattr(error, "filename", None) or hub_home()
+    place = getattr(error, "filename", None)  # only what the file system refused has both
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS) or (number is not None and place is not None):
+        place = place or hub_home()
         return ModelError(
             f"'{place}' can't be written, so {what} can't be downloaded.",
             remedy="Correct its permissions, or set HF_HOME to a folder you can write.",

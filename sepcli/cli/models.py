@@ -1,0 +1,330 @@
+"""`sepcli models`: what there is, what is on this machine, and moving between the two.
+
+Parses, asks the catalogue and the cache, prints. Results go to standard output, one a line and never
+wrapped, so that they can be piped; progress, notices and questions to standard error. No torch, ever.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sepcli.catalog import Catalog, Entry, load_catalog
+from sepcli.errors import ModelError, UsageError
+
+ASK_ABOVE = 1_000_000_000  # bytes that a download may take without a question
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="List, download, check and remove models.",
+)
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Model names for shell completion; no name rather than an error."""
+    try:
+        return [name for name in load_catalog() if name.startswith(incomplete)]
+    except Exception:  # a traceback would land in the user's command line
+        return []
+
+
+Catalogs = Annotated[
+    list[Path] | None,
+    typer.Option("--catalog", metavar="FILE", help="Add the models of this TOML file (repeatable)."),
+]
+Name = Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete_model, help="The model.")]
+Names = Annotated[
+    list[str] | None, typer.Argument(metavar="[NAME]...", autocompletion=complete_model, help="The models.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("list")
+def list_(
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", metavar="STEM", help="Only models that have this stem.")
+    ] = None,
+    json: AsJson = False,
+    catalog: Catalogs = None,
+) -> None:
+    """List the models.
+
+    Each with its stems, size, licence, how its files are checked, and whether they are downloaded.
+    """
+    from sepcli.cli import console
+
+    known = _catalog(catalog)
+    entries = list(known.values()) if target is None else _having(known, target)
+    if json:
+        console.print_json([_described(entry) for entry in entries])
+        return
+    rows = [
+        (entry.name, ",".join(entry.sources), _size(entry), entry.license, entry.check, _presence(entry))
+        for entry in entries
+    ]
+    _print_table(("MODEL", "STEMS", "SIZE", "LICENCE", "CHECK", "DOWNLOADED"), rows)
+
+
+@app.command()
+def info(name: Name, json: AsJson = False, catalog: Catalogs = None) -> None:
+    """Show all that is known of a model.
+
+    Licence, origin, training data, limits, scores, networks, and each file with its source and check.
+    """
+    from sepcli.cli import console
+
+    entry = _catalog(catalog).find(name)
+    if json:
+        console.print_json(_described(entry))
+        return
+    lines = [
+        ("name", entry.name),
+        ("family", entry.family),
+        ("stems", ", ".join(entry.sources)),
+        ("audio", f"{entry.samplerate} Hz, {('mono', 'stereo')[entry.channels - 1]}"
+         if entry.channels <= 2 else f"{entry.samplerate} Hz, {entry.channels} channels"),
+        ("segment", f"{float(entry.segment):g} s" if entry.segment is not None else ""),
+        ("half precision", ("used where it is faster" if entry.half else "not used")
+         + (f"; {entry.half_note}" if entry.half_note else "")),
+        ("licence", entry.license + (f". {entry.license_note}" if entry.license_note else "")),
+        ("paper", entry.paper),
+        ("origin", entry.origin),
+        ("training data", entry.training_data),
+        ("limits", entry.limits),
+        ("size", _size(entry)),
+        ("check", _CHECKS[entry.check]),
+        ("downloaded", _presence(entry)),
+        ("defined in", str(entry.catalog_path)),
+    ]
+    for score in entry.scores:
+        stems = ", ".join(f"{stem} {value:.2f}" for stem, value in score.stems.items())
+        lines.append(
+            (f"{score.by} score", f"{score.value:.2f} dB {score.metric} on {score.set}"
+             + (f" ({stems})" if stems else "") + (f". {score.note}" if score.note else ""))
+        )
+    for member in entry.members:
+        weights = zip(entry.sources, member.weights or (), strict=False)
+        used = ", ".join(f"{stem} x {weight:g}" for stem, weight in weights if weight)
+        lines.append(("network", f"{member.arch} from {member.file.name}" + (f", for {used}" if used else "")))
+    for file in entry.files:
+        lines.append(("file", f"{file.name}: {file.source} ({console.bytes_text(file.bytes)}, {file.check})"))
+        if file.fallback:
+            lines.append(("or", f"{file.fallback.source} ({console.bytes_text(file.fallback.bytes)}, "
+                          f"{file.fallback.check})"))
+    width = max(len(key) for key, _ in lines)
+    for key, value in lines:
+        if value:
+            console.out().print(f"{key:<{width}}  {console.shown(value)}", soft_wrap=True)
+
+
+@app.command()
+def download(
+    names: Names = None,
+    every: Annotated[bool, typer.Option("--all", help="Every model of the catalogue.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before more than 1 GB.")] = False,
+    catalog: Catalogs = None,
+) -> None:
+    """Download models and check them.
+
+    They then work offline. More than 1 GB is asked about first.
+    """
+    from sepcli import download as hub
+    from sepcli.cli import console
+
+    known = _catalog(catalog)
+    if not names and not every:
+        raise UsageError(
+            "No model is named.", remedy="Name one or more of `sepcli models list`, or give --all."
+        )
+    entries = list(known.values()) if every else [known.find(name) for name in dict.fromkeys(names or [])]
+    absent = {file for entry in entries for file in entry.files if not hub.is_cached(file)}
+    if sum(file.about_bytes or 0 for file in absent) > ASK_ABOVE and not yes:
+        _ask(absent)
+    failed = False
+    for entry in entries:
+        try:
+            for number, file in enumerate(entry.files, 1):
+                of = f" {number}/{len(entry.files)}" if len(entry.files) > 1 else ""
+                with console.download_progress(f"{entry.name}{of}") as progress:
+                    hub.fetch(file, progress=progress, notice=console.notice)
+        except ModelError as problem:
+            if problem.code in ("no_space", "not_writable", "offline"):
+                raise  # the others would meet the same
+            console.error(problem)
+            failed = True
+            continue
+        console.out().print(f"{entry.name}: ready", soft_wrap=True)
+    if failed:
+        raise typer.Exit(ModelError.exit_code)
+
+
+@app.command()
+def verify(names: Names = None, catalog: Catalogs = None) -> None:
+    """Check downloaded models again.
+
+    Hashes each file, whatever is remembered of it; a wrong one is deleted. Without a name: all models.
+    """
+    from sepcli import download as hub
+    from sepcli.cli import console
+
+    known = _catalog(catalog)
+    entries = [known.find(name) for name in dict.fromkeys(names)] if names else list(known.values())
+    code, seen = 0, False
+    for entry in entries:
+        for file in entry.files:
+            if not hub.is_cached(file):
+                if names:
+                    console.out().print(f"{entry.name}: {file.filename} is not downloaded", soft_wrap=True)
+                    code = ModelError.exit_code
+                continue
+            seen = True
+            try:
+                found = hub.verify(file)
+            except ModelError as problem:
+                console.error(problem)
+                code = ModelError.exit_code
+                continue
+            how = {"full": "published hash", "prefix": "published digits and the first download",
+                   "size": "published size and the first download", "none": "first download"}[found.check]
+            console.out().print(
+                f"{entry.name}: {found.path.name} is right ({how}), sha256 {found.sha256}", soft_wrap=True
+            )
+    if not seen and not names:
+        console.say("No model is downloaded.")
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command()
+def where(name: Name, catalog: Catalogs = None) -> None:
+    """Print where a model's files are.
+
+    One path a line, also of a file that is not downloaded yet.
+    """
+    from sepcli import download as hub
+    from sepcli.cli import console
+
+    for file in _catalog(catalog).find(name).files:
+        console.out().print(console.shown(hub.destination(file)), soft_wrap=True)
+        if not hub.is_cached(file):
+            console.say(f"{file.filename} is not downloaded; `sepcli models download {name}` gets it.")
+
+
+@app.command()
+def remove(name: Name, catalog: Catalogs = None) -> None:
+    """Delete a model's downloaded files."""
+    from sepcli import download as hub
+    from sepcli.cli import console
+
+    entry = _catalog(catalog).find(name)
+    freed = 0
+    for file in entry.files:
+        path = hub.cached(file)
+        size = path.stat().st_size if path else 0
+        if hub.remove(file):
+            freed += size
+    console.out().print(
+        f"{name}: {console.bytes_text(freed)} freed" if freed else f"{name}: was not downloaded", soft_wrap=True
+    )
+
+
+_CHECKS = {
+    "full": "full: the hash of every file is known",
+    "prefix": "prefix: of some file only the first digits of the hash are known",
+    "size": "size: of some file only the size is known",
+    "none": "none: of some file nothing is known; its first download is recorded and enforced",
+}
+
+
+def _catalog(extra: Sequence[Path] | None) -> Catalog:
+    return load_catalog(extra or ())
+
+
+def _having(catalog: Catalog, stem: str) -> list[Entry]:
+    found = catalog.having(stem)
+    if not found:
+        stems = dict.fromkeys(stem for entry in catalog.values() for stem in entry.sources)
+        raise UsageError(
+            f"No model has the stem '{stem}'; there are {', '.join(stems)}.",
+            remedy="Choose among these.",
+            code="unknown_stem",
+        )
+    return found
+
+
+def _ask(files: Iterable[Any]) -> None:
+    """Go on only with the user's consent."""
+    from sepcli.cli import console
+
+    sizes = [file.about_bytes for file in files]
+    total = console.bytes_text(sum(size or 0 for size in sizes))
+    amount = f"at least {total}" if None in sizes else total
+    if not (sys.stdin is not None and sys.stdin.isatty()):
+        raise UsageError(f"This would download {amount}.", remedy="Give --yes to do so.", code="not_confirmed")
+    if not typer.confirm(f"Download {amount}?", err=True):
+        raise typer.Exit()
+
+
+def _size(entry: Entry) -> str:
+    from sepcli.cli import console
+
+    if entry.size is not None:
+        return console.bytes_text(entry.size)
+    about = [file.about_bytes for file in entry.files]
+    return "?" if None in about else f"about {console.bytes_text(sum(size or 0 for size in about))}"
+
+
+def _presence(entry: Entry) -> str:
+    """ "yes", "no" or "2 of 4"."""
+    from sepcli import download as hub
+
+    present = sum(hub.is_cached(file) for file in entry.files)
+    return "yes" if present == len(entry.files) else f"{present} of {len(entry.files)}" if present else "no"
+
+
+def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from sepcli.cli import console
+
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    for row in [head, *rows]:
+        line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        console.out().print(line.rstrip(), soft_wrap=True)
+
+
+def _described(entry: Entry) -> dict[str, Any]:
+    """The entry as JSON; sizes in bytes, null where unknown."""
+    from sepcli import download as hub
+
+    return {
+        "name": entry.name,
+        "family": entry.family,
+        "stems": list(entry.sources),
+        "samplerate": entry.samplerate,
+        "channels": entry.channels,
+        "size": entry.size,
+        "license": entry.license,
+        "license_note": entry.license_note,
+        "check": entry.check,
+        "cached": all(hub.is_cached(file) for file in entry.files),
+        "paper": entry.paper,
+        "origin": entry.origin,
+        "training_data": entry.training_data,
+        "limits": entry.limits,
+        "scores": [
+            {"metric": score.metric, "set": score.set, "value": score.value, "by": score.by,
+             "stems": dict(score.stems), "note": score.note}
+            for score in entry.scores
+        ],
+        "files": [
+            {"name": file.name, "source": file.source, "size": file.bytes, "check": file.check,
+             "fallback": file.fallback.source if file.fallback else None,
+             "path": str(hub.cached(file) or "") or None}
+            for file in entry.files
+        ],
+        "catalog": str(entry.catalog_path),
+    }

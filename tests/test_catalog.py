@@ -1,0 +1,320 @@
+"""weights.toml as entries: what is read, what is refused, and what the bundled file promises."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from fractions import Fraction
+
+import pytest
+
+from sepcli import catalog
+from sepcli.catalog import CHECKS, load_catalog, read_catalog
+from sepcli.errors import ModelError, UsageError
+
+NAMES = (
+    "htdemucs htdemucs_ft htdemucs_6s hdemucs_mmi mdx mdx_extra mdx_q mdx_extra_q repro_mdx_a".split()
+)
+SHA = "0123456789abcdef" * 4
+COMMIT = "0123456789" * 4
+
+SINGLE = f"""
+[toy]
+family = "demucs"
+arch = "HDemucs"
+sources = ["drums", "vocals"]
+samplerate = 44100
+channels = 2
+
+[toy.config]
+segment = "39/5"
+depth = 2
+multi_freqs = [0.1, 0.3]
+
+[toy.files.model]
+repo = "owner/name"
+revision = "{COMMIT}"
+path = "deep/model.safetensors"
+bytes = 10
+sha256 = "{SHA}"
+fallback = {{ url = "https://example.org/a/model.th?x=1", sha256_prefix = "01234567" }}
+"""
+
+BAG = """
+[bag]
+family = "demucs"
+arch = "HDemucs"
+sources = ["drums", "bass", "vocals"]
+samplerate = 44100
+channels = 2
+segment = 44
+config = { depth = 3, channels = 8 }
+files.a = { url = "https://example.org/a.th", bytes = 5, sha256_prefix = "01234567" }
+files.b = { url = "https://example.org/b.th", bytes = 7 }
+files.c = { package = "weights/c.safetensors" }
+members = [
+    { file = "a", weights = { drums = 1, bass = 0.5 } },
+    { file = "b", arch = "Demucs", config = { depth = 4 }, weights = { bass = 2 } },
+    { file = "c", weights = { vocals = 1 } },
+]
+"""
+
+
+@pytest.fixture(autouse=True)
+def only_the_bundled_catalogue(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("APPDATA", str(tmp_path / "config"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SEPCLI_CATALOG", raising=False)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="catalog.toml"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+# --- what is read ---
+
+
+def test_a_single_model(write):
+    entry = read_catalog(write(SINGLE))["toy"]
+    (member,) = entry.members
+    assert member.arch == "HDemucs" and member.weights is None
+    assert member.config == {"segment": Fraction(39, 5), "depth": 2, "multi_freqs": (0.1, 0.3)}
+    assert member.file.source == f"hf://owner/name@{COMMIT}/deep/model.safetensors"
+    assert member.file.filename == "model.safetensors" and member.file.check == "full"
+    assert member.file.fallback.filename == "model.th" and member.file.fallback.check == "prefix"
+    assert (entry.size, entry.check, entry.segment, entry.license) == (10, "full", None, "unspecified")
+
+
+def test_a_bag(write):
+    entry = read_catalog(write(BAG))["bag"]
+    assert [member.weights for member in entry.members] == [(1, 0.5, 0), (0, 2, 0), (0, 0, 1)]
+    assert [member.arch for member in entry.members] == ["HDemucs", "Demucs", "HDemucs"]
+    assert [dict(member.config) for member in entry.members] == [
+        {"depth": 3, "channels": 8}, {"depth": 4, "channels": 8}, {"depth": 3, "channels": 8},
+    ]
+    assert entry.size is None and entry.check == "none" and entry.segment == 44
+
+
+@pytest.mark.parametrize(
+    ("targets", "files"),
+    [(None, "abc"), ([], ""), (["drums"], "a"), (["bass"], "ab"), (["vocals", "drums"], "ac"), (["piano"], "")],
+)
+def test_only_the_members_that_the_targets_need(write, targets, files):
+    entry = read_catalog(write(BAG))["bag"]
+    assert "".join(member.file.name for member in entry.members_for(targets)) == files
+    assert "".join(file.name for file in entry.files_for(targets)) == files
+
+
+def test_entries_are_frozen(write):
+    entry = read_catalog(write(SINGLE))["toy"]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        entry.name = "other"
+    with pytest.raises(TypeError):
+        entry.members[0].config["depth"] = 9
+    assert hash(entry.files[0]) == hash(read_catalog(write(SINGLE, "again.toml"))["toy"].files[0])
+
+
+def test_later_catalogues_replace_whole_entries(write, monkeypatch):
+    def toy(segment):
+        return SINGLE.replace("channels = 2", f"channels = 2\nsegment = {segment}")
+
+    user = write(toy(1) + toy(1).replace("toy", "user"), "config/sepcli/catalog.toml")
+    monkeypatch.setattr(catalog, "user_catalog", lambda: user)
+    monkeypatch.setenv("SEPCLI_CATALOG", os.pathsep.join(
+        [str(write(toy(2), "two.toml")), "", str(write(toy(3) + toy(3).replace("toy", "env"), "three.toml"))]))
+    last = write(toy(4), "four.toml")
+    assert load_catalog()["toy"].segment == 3
+    found = load_catalog([last])
+    assert [found[name].segment for name in ("toy", "user", "env")] == [4, 1, 3]
+    assert found["toy"].catalog_path == last and found["htdemucs"].catalog_path.name == "weights.toml"
+
+
+@pytest.mark.parametrize(
+    ("platform", "place"),
+    [("linux", "xdg/sepcli"), ("darwin", "home/Library/Application Support/sepcli"), ("win32", "roam/sepcli")],
+)
+def test_the_users_folder_follows_the_platform(monkeypatch, tmp_path, platform, place):
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("APPDATA", str(tmp_path / "roam"))
+    assert catalog.user_catalog() == tmp_path / place / "catalog.toml"
+
+
+def test_a_changed_file_is_read_again(write):
+    path = write(SINGLE)
+    assert read_catalog(path)["toy"].channels == 2
+    path.write_text(SINGLE.replace("channels = 2", "channels = 12"))
+    assert read_catalog(path)["toy"].channels == 12
+
+
+# --- what is refused: the sentence names the file, the table and the key ---
+
+REVISION = f'revision = "{COMMIT}"'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "table", "key", "words"),
+    [
+        ('family = "demucs"', "", "toy", "family", "is missing"),
+        ("samplerate = 44100", "samplrate = 44100", "toy", "samplerate", "is missing"),
+        ("channels = 2", "channels = 2\nlicence = 'MIT'", "toy", "licence", "Did you mean `license`"),
+        ("bytes = 10", "byte = 10", "toy.files.model", "byte", "Did you mean `bytes`"),
+        ("bytes = 10", "bytes = 0", "toy.files.model", "bytes", "at least 1"),
+        ("bytes = 10", "bytes = true", "toy.files.model", "bytes", "whole number"),
+        ("bytes = 10", "bytes = '10'", "toy.files.model", "bytes", "whole number"),
+        (f'sha256 = "{SHA}"', f'sha256 = "{SHA[:-1]}"', "toy.files.model", "sha256", "64 lower-case"),
+        (f'sha256 = "{SHA}"', f'sha256 = "{SHA.upper()}"', "toy.files.model", "sha256", "64 lower-case"),
+        ('"01234567"', '"0123456"', "toy.files.model.fallback", "sha256_prefix", "8 to 63"),
+        (f'sha256 = "{SHA}"', 'git_sha1 = "0123"', "toy.files.model", "git_sha1", "40 lower-case"),
+        (f'sha256 = "{SHA}"', f'sha256 = "{SHA}"\nsha256_prefix = "abcdefab"', "toy.files.model",
+         "sha256_prefix", "contradicts"),
+        (REVISION, 'revision = "main"', "toy.files.model", "revision", "full commit of 40"),
+        (REVISION, f'revision = "{COMMIT[:12]}"', "toy.files.model", "revision", "full commit of 40"),
+        (REVISION, "", "toy.files.model", "revision", "is missing"),
+        ('repo = "owner/name"', 'repo = "name"', "toy.files.model", "repo", "'owner/name'"),
+        ('repo = "owner/name"', "", "toy.files.model", "model", "exactly one of"),
+        ('repo = "owner/name"', 'url = "https://example.org/x"', "toy.files.model", "path", "belongs to a hub"),
+        ('repo = "owner/name"', 'repo = "owner/name"\npackage = "x"', "toy.files.model", "model",
+         "exactly one"),
+        ('path = "deep/model.safetensors"', 'path = "../model"', "toy.files.model", "path", "inside the repo"),
+        ("https://example.org", "ftp://example.org", "toy.files.model.fallback", "url", "http or https"),
+        ("fallback = {", "fallback = { fallback = {url = 'https://e.org/x'}, ", "toy.files.model.fallback",
+         "fallback", "is not a key"),
+        ('["drums", "vocals"]', '["drums", "drums"]', "toy", "sources", "twice"),
+        ('["drums", "vocals"]', "[]", "toy", "sources", "is empty"),
+        ('["drums", "vocals"]', '["drums", "../x"]', "toy", "sources", "no stem name"),
+        ('segment = "39/5"', 'segment = "39/0"', "toy", "config.segment", "seconds above 0"),
+        ('segment = "39/5"', "segment = -1", "toy", "config.segment", "seconds above 0"),
+        ("channels = 2", "channels = 2\nsegment = true", "toy", "segment", "must be seconds"),
+        ("channels = 2", "channels = 2\npublished_overlap = 1", "toy", "published_overlap", "below 1"),
+        ('arch = "HDemucs"', "", "toy", "arch", "is missing"),
+        ("[toy.files.model]", "[toy.files.modle]", "toy", "file", "`files` has modle"),
+        ("channels = 2", "channels = 2\n[[toy.scores]]\nmetric='SDR'\nset='x'\nvalue=1\nby='me'\n",
+         "toy.scores[0]", "by", "'published' or 'ours'"),
+    ],
+)
+def test_a_mistake_in_a_model(write, old, new, table, key, words):
+    assert old in SINGLE
+    path = write(SINGLE.replace(old, new, 1))
+    with pytest.raises(ModelError) as failure:
+        read_catalog(path)
+    assert f"{path}, [{table}], `{key}`: " in failure.value.message and words in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("weights = { drums = 1, bass", "weights = { drms = 1, bass", "names 'drms', but the model's stems"),
+        ("bass = 2", "bass = -2", "at least 0"),
+        ("vocals = 1", "bass = 1", "no member has a weight for the stem 'vocals'"),
+        ('file = "b"', 'file = "d"', "names 'd', but `files` has a, b, c"),
+        ('file = "c"', 'file = "b"', "is a file that no member uses"),
+        ('package = "weights/c', 'package = "../weights/c', "inside the package"),
+    ],
+)
+def test_a_mistake_in_a_bag(write, old, new, words):
+    assert old in BAG
+    with pytest.raises(ModelError) as failure:
+        read_catalog(write(BAG.replace(old, new)))
+    assert words in str(failure.value) and "bag" in str(failure.value)
+
+
+def test_what_is_no_catalogue(write, tmp_path, monkeypatch):
+    with pytest.raises(ModelError, match="is not TOML"):
+        read_catalog(write("[toy\n"))
+    with pytest.raises(ModelError, match="must be a table"):
+        read_catalog(write("version = 1\n"))
+    with pytest.raises(ModelError, match="is no model name"):
+        read_catalog(write(SINGLE.replace("[toy", "['to y'")))
+    with pytest.raises(UsageError, match="is not a file"):
+        load_catalog([tmp_path / "absent.toml"])
+    monkeypatch.setenv("SEPCLI_CATALOG", str(tmp_path / "absent.toml"))
+    with pytest.raises(UsageError, match="SEPCLI_CATALOG"):
+        load_catalog()
+
+
+# --- names ---
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("htdemuc", "htdemucs"), ("HTDemucs", "htdemucs"), ("htdemucs-ft", "htdemucs_ft"), ("6s", None),
+     ("mmi", "hdemucs_mmi"), ("repro", "repro_mdx_a"), ("zzzz", None)],
+)
+def test_near_names(typed, meant):
+    found = load_catalog().near(typed)
+    assert (found[0] if found else None) == meant and len(found) <= 4
+
+
+def test_an_unknown_name_is_answered_with_the_near_ones():
+    with pytest.raises(ModelError, match="Did you mean htdemucs") as failure:
+        load_catalog().find("htdemuc")
+    assert failure.value.code == "unknown_model" and failure.value.exit_code == 3
+
+
+def test_models_by_stem():
+    assert [entry.name for entry in load_catalog().having("guitar")] == ["htdemucs_6s"]
+    assert load_catalog().having("kazoo") == []
+
+
+# --- the bundled file ---
+
+
+def test_the_bundled_names():
+    import sepcli
+
+    assert [entry.name for entry in sepcli.list_models()][: len(NAMES)] == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_bundled_entry_keeps_the_rules(name):
+    entry = load_catalog()[name]
+    assert entry.family == "demucs" and entry.samplerate == 44100 and entry.channels == 2
+    assert entry.sources[:4] == ("drums", "bass", "other", "vocals")
+    assert entry.license == "unspecified" and "scientific" in entry.license_note
+    assert entry.paper and re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{7,40}", entry.origin)
+    for file in entry.files:
+        for source in filter(None, (file, file.fallback)):
+            if source.repo is None:
+                # The official name carries the first digits of the hash.
+                assert source.url.startswith("https://dl.fbaipublicfiles.com/demucs/")
+                digits = re.fullmatch(r"[0-9a-f]{8}-([0-9a-f]{8})\.th", source.filename)[1]
+                assert (source.sha256 or source.sha256_prefix).startswith(digits)
+        if file.repo:
+            assert file.repo.startswith("adefossez/") and file.fallback is not None
+            assert file.fallback.filename.startswith(file.path.removesuffix(".safetensors") + "-")
+    assert all(score.by == "published" and 5 < score.value < 10 for score in entry.scores)
+
+
+def test_the_bundled_bags():
+    entries = load_catalog()
+    assert entries["htdemucs_ft"].members_for(["vocals"])[0].file.path == "04573f0d.safetensors"
+    assert len(entries["htdemucs_ft"].members_for(["vocals"])) == 1
+    for name in ("mdx", "mdx_q"):
+        weights = [member.weights for member in entries[name].members]
+        assert weights == [(1, 1, 0, 0), (0, 1, 0, 0), (1, 0, 1, 1), (1, 0, 1, 1)]
+    for name in ("mdx_extra", "mdx_extra_q"):
+        assert "MUSDB test set" in entries[name].limits and not entries[name].scores
+    assert all(entries[name].segment == 44 for name in NAMES if not name.startswith("htdemucs"))
+    assert {entry.check for entry in entries.values()} <= set(CHECKS)
+
+
+def test_the_catalogue_costs_no_torch_and_no_numpy():
+    code = (
+        "import sys, sepcli; sepcli.list_models();"
+        "print([m for m in ('torch', 'numpy', 'rich', 'huggingface_hub', 'soundfile') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
