@@ -271,18 +271,20 @@ def _discard(place: Path, *, shared: bool = False) -> None:
         chain.append(chain[-1].parent / os.readlink(chain[-1]))
     with contextlib.suppress(OSError):
         _memo(place).unlink()
-    chain[0].unlink(missing_ok=True)
     snapshots = next((folder for folder in place.parents if folder.name == "snapshots"), None)
-    if len(chain) > 1 and snapshots is not None and not shared:
-        content = os.path.realpath(chain[-1])
-        if any(os.path.realpath(other) == content for other in snapshots.rglob("*") if other.is_symlink()):
-            return
-    for link in chain[1:]:
+    content = os.path.realpath(place)
+    place.unlink(missing_ok=True)
+    wanted = (
+        not shared
+        and snapshots is not None
+        and any(os.path.realpath(other) == content for other in snapshots.rglob("*") if other.is_symlink())
+    )
+    for link in [] if wanted else chain[1:]:
         link.unlink(missing_ok=True)
     for folder in place.parents:  # leave no empty folders behind, up to the repository's or the URL's own
         if folder in (snapshots, hub_home() / "sepcli" / "urls"):
             break
-        with contextlib.suppress(OSError):
+        try:
             folder.rmdir()
-            continue
-        break
+        except OSError:
+            break

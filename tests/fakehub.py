@@ -83,6 +83,8 @@ class FakeHub:
         return f"http://127.0.0.1:{self.port}"
 
     def close(self) -> None:
+        if not self.thread.is_alive():
+            return
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
