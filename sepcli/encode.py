@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,9 +17,22 @@ import numpy as np
 import soundfile
 
 from sepcli import ffmpeg
-from sepcli.errors import OutputError, UsageError
-from sepcli.tags import CONTAINER_OPTIONS, Tags, add_tags
+from sepcli.errors import OutputError
+from sepcli.formats import (
+    FORMATS,
+    Format,
+    check_format,
+    formats_report,
+    muxer_options,
+    output_rate,
+    sndfile_writes,
+)
+from sepcli.tags import Tags, add_tags
 from sepcli.wav import WavFile
+
+__all__ = [
+    "FORMATS", "AudioWriter", "check_format", "formats_report", "output_error", "output_rate", "quantize",
+]  # fmt: skip
 
 _BITS = {"16": 16, "24": 24}
 
@@ -34,133 +46,6 @@ def quantize(block: np.ndarray, depth: str) -> np.ndarray:
     full = 1 << (_BITS[depth] - 1)
     scaled = np.rint(np.multiply(block, np.float32(full), dtype=np.float32))
     return np.clip(scaled, -full, full - 1, out=scaled).astype(np.int32)
-
-
-@dataclass(frozen=True)
-class _Format:
-    """What a format can hold and who writes it."""
-
-    sndfile: tuple[str, str] | None  # libsndfile's format and subtype
-    codec: str  # ffmpeg's encoder ...
-    container: str  # ... and muxer
-    rates: tuple[int, ...] = ()  # Hz; () = any up to max_rate
-    max_rate: int = 0  # Hz
-    max_channels: int = 8
-    bitrates: tuple[int, int] | None = None  # kbit/s that can be asked for; None: lossless
-    default: str = ""  # what is used where no bit rate is asked for
-
-
-_MPEG4_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
-_MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-_OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
-FORMATS = {
-    "wav": _Format(("WAV", "PCM_16"), "pcm_f32le", "wav", max_rate=0xFFFFFFFF, max_channels=0xFFFF),
-    "flac": _Format(("FLAC", "PCM_24"), "flac", "flac", max_rate=655350),
-    # libvorbis takes up to 200 kHz; above, libsndfile 1.2.2 crashes.
-    "ogg": _Format(("OGG", "VORBIS"), "libvorbis", "ogg", (), 192000, 255, (32, 500), "quality 8"),
-    "opus": _Format(("OGG", "OPUS"), "libopus", "opus", _OPUS_RATES, 48000, 255, (6, 510), "192 kbit/s"),
-    "mp3": _Format(
-        ("MP3", "MPEG_LAYER_III"), "libmp3lame", "mp3", _MP3_RATES, 48000, 2, (8, 320), "320 kbit/s"
-    ),
-    "m4a": _Format(None, "aac", "ipod", _MPEG4_RATES, 96000, 8, (16, 529), "256 kbit/s"),
-}
-_DEFAULT_BITRATES = {"opus": 192, "mp3": 320, "m4a": 256}  # kbit/s
-
-
-def output_rate(format: str, samplerate: int) -> tuple[int, str | None]:
-    """The rate in Hz at which `format` holds audio of `samplerate`, and a notice where that is another.
-
-    The nearest higher rate that the format has, else its highest.
-    """
-    spec = FORMATS[format]
-    if spec.rates:
-        rate = next((r for r in spec.rates if r >= samplerate), spec.max_rate)
-    else:
-        rate = min(samplerate, spec.max_rate)
-        if format == "flac" and rate > 65535:  # its frame headers count larger rates in tens of Hz
-            rate = -(-rate // 10) * 10
-    if rate == samplerate:
-        return rate, None
-    return rate, f"{format} has no {samplerate} Hz; written at {rate} Hz."
-
-
-def check_format(format: str, *, channels: int = 2, bitrate: int | None = None) -> None:
-    """Raise where this machine can't write such a file: UsageError for the request, OutputError for tools."""
-    if format not in FORMATS:
-        raise UsageError(f"There is no output format {format!r}.", remedy=f"Choose among {', '.join(FORMATS)}.")
-    spec = FORMATS[format]
-    if bitrate is not None:
-        if spec.bitrates is None:
-            raise UsageError(
-                f"{format} is lossless and has no bit rate.",
-                remedy="Leave out --bitrate or choose mp3, ogg ...",
-            )
-        low, high = spec.bitrates
-        if not low <= bitrate <= high:
-            raise UsageError(
-                f"{format} takes {low} to {high} kbit/s, not {bitrate}.", remedy="Change --bitrate."
-            )
-    if channels > spec.max_channels:
-        raise UsageError(
-            f"{format} holds up to {spec.max_channels} channels, the input has {channels}.",
-            remedy="Choose wav or flac.",
-        )
-    if _sndfile_writes(format):
-        return
-    if ffmpeg.find() is None:
-        raise OutputError(
-            f"{format} needs ffmpeg to be written, and none is found.",
-            remedy="Install ffmpeg, or choose wav, flac, ogg, opus or mp3.",
-            code="needs_ffmpeg",
-        )
-    if not _ffmpeg_writes(format):
-        raise OutputError(
-            f"The ffmpeg that is found can't write {format} (encoder {spec.codec}).",
-            remedy="Install a complete ffmpeg of version 4.4 or later, or choose wav or flac.",
-            code="no_encoder",
-        )
-
-
-def formats_report() -> list[tuple[str, bool, str]]:
-    """(format, can it be written here, by whom or what is missing), for `doctor`."""
-    report = []
-    for name, spec in FORMATS.items():
-        how = "sepcli" if name == "wav" else f"libsndfile {soundfile.__libsndfile_version__}"
-        writable = True
-        if not _sndfile_writes(name):
-            how = f"ffmpeg ({spec.codec})"
-            if ffmpeg.find() is None:
-                writable, how = False, "needs ffmpeg"
-            elif not _ffmpeg_writes(name):
-                writable, how = False, f"ffmpeg lacks {spec.codec}"
-        report.append((name, writable, how))
-    return report
-
-
-def _sndfile_writes(format: str) -> bool:
-    wanted = FORMATS[format].sndfile
-    if wanted is None:
-        return False
-    return wanted[0] in soundfile.available_formats() and wanted[1] in soundfile.available_subtypes(wanted[0])
-
-
-def _ffmpeg_writes(format: str) -> bool:
-    """Asked by a trial: a tenth of a second of silence to nowhere."""
-    spec = FORMATS[format]
-    silence = bytes(2 * 4800)
-    raw = ("-f", "s16le", "-ar", "48000", "-ac", "1", "-i", "pipe:0")
-    options = _muxer_options(spec, 48000)
-    status, _, _ = ffmpeg.run(
-        [*raw, "-c:a", spec.codec, "-f", spec.container, *options, os.devnull], feed=silence
-    )
-    return status == 0
-
-
-def _muxer_options(spec: _Format, samplerate: int) -> tuple[str, ...]:
-    # The movie's clock ticks in milliseconds by default: its edit list would cut up to one off the end.
-    if spec.container == "ipod":
-        return ("-movie_timescale", str(samplerate))
-    return CONTAINER_OPTIONS.get(spec.container, ())
 
 
 class _Encoder(Protocol):
@@ -199,12 +84,13 @@ class AudioWriter:
         self.warnings: list[str] = []
         self._tags = tags
         spec = FORMATS[format]
+        bitrate = bitrate or spec.default_bitrate
         self._encoder: _Encoder
         try:
             if format == "wav":
                 text = tags.text if tags else {}
                 self._encoder = WavFile(path, samplerate, channels, depth, tags=text, frames=frames)
-            elif _sndfile_writes(format):
+            elif sndfile_writes(format):
                 self._encoder = _SndfileEncoder(
                     Path(path), spec, samplerate, channels, self.depth, bitrate, tags
                 )
@@ -285,10 +171,10 @@ class _Sink:
         return len(data) - len(rest)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
+        return -1 if self._file.closed else self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        return self._file.tell()
+        return -1 if self._file.closed else self._file.tell()
 
     def close(self) -> None:
         self._file.close()
@@ -298,7 +184,7 @@ class _SndfileEncoder:
     def __init__(
         self,
         path: Path,
-        spec: _Format,
+        spec: Format,
         samplerate: int,
         channels: int,
         depth: str,
@@ -364,12 +250,12 @@ def _compression(subtype: str, samplerate: int, channels: int, bitrate: int | No
     MP3: linear in the bit rate of the MPEG version's table. Opus: linear in 6 to 256 kbit/s a channel.
     Vorbis: its quality, by the nominal rates of libvorbis for a pair of channels at 44.1 kHz.
     """
-    if subtype == "MPEG_LAYER_III":
+    if subtype == "MPEG_LAYER_III" and bitrate is not None:
         low, high = (32, 320) if samplerate >= 32000 else (8, 160) if samplerate >= 16000 else (8, 64)
-        level = (high - (bitrate or _DEFAULT_BITRATES["mp3"])) / (high - low)
+        level = (high - bitrate) / (high - low)
         return {"compression_level": min(1.0, max(0.0, level)), "bitrate_mode": "CONSTANT"}
-    if subtype == "OPUS":
-        level = 1 - ((bitrate or _DEFAULT_BITRATES["opus"]) / channels - 6) / 250
+    if subtype == "OPUS" and bitrate is not None:
+        level = 1 - (bitrate / channels - 6) / 250
         return {"compression_level": min(1.0, max(0.0, level))}
     quality = 8.0
     if bitrate is not None:
@@ -379,17 +265,15 @@ def _compression(subtype: str, samplerate: int, channels: int, bitrate: int | No
 
 
 class _FfmpegEncoder:
-    def __init__(self, path: Path, spec: _Format, samplerate: int, channels: int, bitrate: int | None):
+    def __init__(self, path: Path, spec: Format, samplerate: int, channels: int, bitrate: int | None):
         # ffmpeg would say why, but in its own words; and it would keep a name that we can't open.
         with open(path, "wb"):
             pass
-        default = _DEFAULT_BITRATES.get(spec.container if spec.container != "ipod" else "m4a")
-        rate = bitrate or default
-        quality = ("-b:a", f"{rate}k") if rate else ("-q:a", "8")
+        quality = ("-b:a", f"{bitrate}k") if bitrate else ("-q:a", "8")
         self._process = ffmpeg.Process(
             [
                 *("-f", "f32le", "-ar", str(samplerate), "-ac", str(channels), "-i", "pipe:0"),
-                *("-c:a", spec.codec, *quality, "-f", spec.container, *_muxer_options(spec, samplerate)),
+                *("-c:a", spec.codec, *quality, "-f", spec.container, *muxer_options(spec, samplerate)),
                 ffmpeg.url(path),
             ],
             feed=True,
