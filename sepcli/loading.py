@@ -175,7 +175,9 @@ def _refuse_disagreement(name: str, arch: Arch, ours: Any, package: Package, exe
     theirs = make_config(arch, package.config)
     for field in fields(ours):
         a, b = getattr(ours, field.name), getattr(theirs, field.name)
-        if field.name not in exempt and a != b:
+        # Published files say [] where the constructor's default is None: no bands, either way.
+        same = a == b or (a in (None, ()) and b in (None, ()))
+        if field.name not in exempt and not same:
             raise ModelError(
                 f"The catalogue gives '{name}' {field.name} = {a!r}, but its file says {b!r}.",
                 remedy="Correct [config] in the catalogue, or the file it names.",
