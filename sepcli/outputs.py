@@ -10,7 +10,6 @@ trailing dots and spaces, and in length. Names that are not UTF-8 (Linux) pass t
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -242,28 +241,9 @@ def check_space(folder: Path, needed: int) -> None:
 
 def output_error(error: OSError, path: Path) -> OutputError:
     """What the operating system says of a path it could not write, as an error with a remedy."""
-    where = _printable(str(path))
-    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-        return OutputError(
-            f"The disk is full while writing to '{where}'.",
-            remedy="Free some space or choose another folder with -o, then run the same command again.",
-            code="disk_full",
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return OutputError(
-            f"'{where}' can't be written: {error.strerror}.",
-            remedy="Choose a folder you may write to with -o.",
-            code="not_writable",
-        )
-    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
-        return OutputError(
-            f"'{where}' can't be written: a file stands where a folder is needed, or the other way round.",
-            remedy="Choose another folder with -o, or move that file away.",
-            code="not_writable",
-        )
-    return OutputError(
-        f"'{where}' can't be written: {error.strerror or error}.", remedy="Choose another folder with -o."
-    )
+    from sepcli.encode import output_error  # not at the top: it loads libsndfile
+
+    return output_error(error, path)
 
 
 def _nearest(folder: Path) -> Path:

@@ -34,7 +34,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from sepcli.outputs import output_error
+from sepcli.encode import output_error
 
 try:
     import fcntl
@@ -223,7 +223,10 @@ class Spool:
         self.path = path
         self.width = width
         self.frames = 0
-        self._file = open(path, "w+b")  # noqa: SIM115  (closed by `close`)
+        try:
+            self._file = open(path, "w+b")  # noqa: SIM115  (closed by `close`)
+        except OSError as error:
+            raise output_error(error, path) from error
 
     def write(self, block: NDArray[np.float32]) -> None:
         """block [width, T]."""

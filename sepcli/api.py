@@ -1,0 +1,233 @@
+"""The Python interface: models by name, stems of an array, stems of a file.
+
+    import sepcli
+
+    model = sepcli.load("htdemucs")                             # once
+    stems = sepcli.separate(model, audio, 48000)                # {"drums": [2, T], ...}, as long as audio
+    done = sepcli.separate_file("song.flac", "stems", model=model, targets=["vocals"], rest=True)
+
+Knows how the parts are put together and adds nothing to them. All errors that a caller can act on are
+sepcli.SepcliError, with .message, .remedy and .code; the subclasses are in sepcli.errors.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sepcli.device import choose_device, choose_precision
+from sepcli.errors import InputError, UsageError
+from sepcli.feed import Feed, StemsBack
+from sepcli.loading import load_model
+from sepcli.outputs import (
+    DEFAULT_TEMPLATE,
+    check_template,
+    check_writable,
+    name_limit,
+    output_path,
+    rest_name,
+)
+from sepcli.outputspec import OutputSpec
+from sepcli.pipeline import Engine, Progress, Settings
+from sepcli.separator import Separator
+from sepcli.track import TrackResult
+from sepcli.track import separate_file as separate_track
+from sepcli.workspace import Workspace
+
+_BLOCK_FRAMES = 65536
+
+
+def load(
+    name: str,
+    *,
+    targets: Sequence[str] | None = None,
+    options: Mapping[str, str] | None = None,
+    notice: Callable[[str], None] = lambda text: None,
+) -> Separator:
+    """The model of that name, on the CPU and in eval mode; downloaded first where it is not cached.
+
+    name: as for `sepcli separate --model`: a catalogue name, a path, NAME=FILE or hf://owner/repo/file.
+    targets: the stems it is to make, None for all; what only other stems need is not even downloaded.
+    options: the model's own, as for `-O key=value`. notice: called with sentences for the user.
+
+    The result is a torch module with `sources`, `samplerate` (Hz), `channels`; its `forward` takes one
+    segment, `separate` a mix of any length. ModelError where it can't be had; UsageError for a stem or option
+    that it lacks.
+    """
+    return load_model(name, targets=targets, options=options, notice=notice).model
+
+
+def separate(
+    model: str | Separator,
+    audio: ArrayLike,
+    samplerate: int,
+    *,
+    targets: Sequence[str] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    overlap: float = 0.25,
+    segment: float | None = None,
+    shifts: int = 0,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, NDArray[np.float32]]:
+    """Take a mix apart in memory: {stem: [C, T] float32}, each with the mix's channels, rate and length.
+
+    model: what `load` gave, or a name for it. audio: [C, T] floats, full scale at 1.0 (more is allowed), at
+    `samplerate` Hz; up to 8 channels in WAV order. targets: the wanted stems, None for all.
+    overlap: share of a segment that the next one covers, 0 to below 1. segment: seconds, None for the model's.
+    shifts: passes at random offsets that are averaged. batch_size: segments a call, None for what fits.
+    progress: called with (audio seconds done, audio seconds in all).
+
+    Levels are untouched: what the model gives comes back, beyond full scale too. Only a resampler and the
+    model's own chunking stand between. InputError: no samples, NaN or infinite ones, too many channels.
+    UsageError: a shape, type, stem or value that can't be. ModelError, DeviceError: as `load`, or memory.
+    """
+    mix = _checked(audio, samplerate)
+    engine = _engine(model, targets, device, precision, Settings(overlap, segment, shifts, seed, batch_size))
+
+    def read() -> Iterator[NDArray[np.float32]]:
+        for start in range(0, mix.shape[1], _BLOCK_FRAMES):
+            yield np.array(mix[:, start : start + _BLOCK_FRAMES], dtype=np.float32)
+
+    stems = np.empty((len(engine.sources), *mix.shape), np.float32)
+    with closing(Feed(read, engine, samplerate, len(mix))) as feed:
+        feed.measure()
+        back, at = StemsBack(feed, samplerate), 0
+        for chunk in feed.separate(progress):
+            block = back.process(chunk)
+            stems[..., at : back.frames] = block
+            at = back.frames
+        stems[..., at:] = back.flush()
+    return dict(zip(engine.sources, stems, strict=True))
+
+
+def separate_file(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str] = "separated",
+    *,
+    model: str | Separator = "htdemucs",
+    targets: Sequence[str] | None = None,
+    rest: bool = False,
+    template: str = DEFAULT_TEMPLATE,
+    format: str = "wav",
+    bit_depth: str = "keep",
+    bitrate: int | None = None,
+    sample_rate: str | int = "keep",
+    clip: str | None = None,
+    sum: str = "none",
+    tags: bool = True,
+    start: float = 0.0,
+    duration: float | None = None,
+    force: bool = False,
+    device: str = "auto",
+    precision: str = "auto",
+    overlap: float = 0.25,
+    segment: float | None = None,
+    shifts: int = 0,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+    notice: Callable[[str], None] = lambda text: None,
+) -> TrackResult:
+    """Separate one file into files, of any length in constant memory, as `sepcli separate` does.
+
+    path: audio or video. out: the folder; `template` names the files in it, and {model} in it stands for the
+    name that `model` was given by. Everything else is the command's option of the same name: times in
+    seconds, sample_rate in Hz, bitrate in kbit/s. force: replace files that are there.
+
+    The files appear together, complete, under their final names, or none does. There is no manifest and no
+    resuming here: that is the command's. TrackResult: paths, frames, Hz, the common gain, warnings.
+
+    InputError: the file can't be separated. UsageError: a value or stem that can't be, or outputs that exist.
+    OutputError: the files can't be written. ModelError, DeviceError: as `separate`.
+    """
+    source, folder = Path(path), Path(out)
+    spec = OutputSpec(
+        format, bit_depth, bitrate, sample_rate, clip, sum, rest or _implied(sum, targets), tags
+    )
+    spec.validate()
+    engine = _engine(model, targets, device, precision, Settings(overlap, segment, shifts, seed, batch_size))
+    names = [*engine.sources, *([rest_name(targets or ())] if spec.rest else [])]
+    check_template(template, names)
+    values = {
+        "track": source.stem,
+        "trackext": source.suffix.removeprefix("."),
+        "parent": source.absolute().parent.name,
+        "ext": spec.format,
+        "model": model if isinstance(model, str) else type(model).__name__.lower(),
+    }
+    limit = name_limit(folder)
+    outputs = {
+        name: output_path(folder, template, {**values, "stem": name}, limit=limit, notice=notice)
+        for name in names
+    }
+    there = [final for final in outputs.values() if os.path.lexists(final)]
+    if there and not force:
+        raise UsageError(
+            f"The output '{there[0]}' exists.", remedy="Use force=True, or another `out`.", code="exists"
+        )
+    check_writable(folder)
+    with Workspace(folder) as work:
+        return separate_track(
+            source, engine, outputs, spec, work, start=start, duration=duration, progress=progress
+        )
+
+
+def _implied(sum: str, targets: Sequence[str] | None) -> bool:
+    """An exact sum of only some stems needs the rest."""
+    return sum == "exact" and bool(targets)
+
+
+def _engine(
+    model: str | Separator, targets: Sequence[str] | None, device: str, precision: str, settings: Settings
+) -> Engine:
+    if isinstance(model, str):
+        model = load(model, targets=targets)
+    elif targets:
+        model = model.select(tuple(dict.fromkeys(targets)))
+    chosen = choose_device(device)
+    dtype = choose_precision(precision, chosen.torch, model.half).dtype
+    return Engine(model, settings, chosen.torch, dtype)
+
+
+def _checked(audio: ArrayLike, samplerate: int) -> NDArray[Any]:
+    mix = np.asarray(audio)
+    if mix.ndim != 2:
+        raise UsageError(
+            f"The audio has the shape {list(mix.shape)}, but must be [channels, frames].",
+            remedy="Give one channel as audio[None].",
+            code="shape",
+        )
+    if mix.dtype.kind != "f":
+        raise UsageError(
+            f"The audio is of type {mix.dtype}, but must be floats with full scale at 1.0.",
+            remedy="Divide integers by their full scale, 32768 for 16 bits.",
+            code="type",
+        )
+    if int(samplerate) != samplerate or samplerate < 1:
+        raise UsageError(
+            f"The sample rate {samplerate} is not a whole number of Hz above 0.", remedy="Give it in Hz."
+        )
+    if mix.shape[0] > mix.shape[1] > 0 and mix.shape[0] > 8:
+        raise UsageError(
+            f"The audio has {mix.shape[0]} channels and {mix.shape[1]} frames: the axes seem to be swapped.",
+            remedy="Give [channels, frames]: audio.T.",
+            code="shape",
+        )
+    if mix.size == 0:
+        raise InputError("The audio has no samples.", remedy="Give at least one frame.", code="no_frames")
+    if not np.isfinite(mix).all():
+        raise InputError(
+            "The audio has samples that are NaN or infinite.",
+            remedy="Replace them first, with numpy.nan_to_num for instance.",
+            code="not_finite",
+        )
+    return mix
