@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from sepcli import __version__
-from sepcli.cli import console, separate
+from sepcli.cli import console, models, separate
+from sepcli.cli.panels import PanelCommand
 from sepcli.cli.signals import Terminated, catch_signals
 from sepcli.errors import INTERRUPTED, TERMINATED, DeviceError, SepcliError, UsageError
 
@@ -49,30 +51,28 @@ def sepcli(
         raise typer.Exit(UsageError.exit_code)
 
 
-app.command("separate", no_args_is_help=True)(separate.separate)
-try:  # until that command lands
-    from sepcli.cli import models
-
-    app.add_typer(models.app, name="models")
-except ImportError:
-    pass
+app.command("separate", cls=PanelCommand, no_args_is_help=True)(separate.separate)
+app.add_typer(models.app, name="models")
 
 
 @app.command("doctor")
-def doctor() -> None:
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Check this installation, with a remedy for each problem.
 
     Versions, device and precision, formats, ffmpeg, the cache of models and its free space.
     """
     from sepcli.cli.doctor import report
 
-    raise typer.Exit(report())
+    raise typer.Exit(report(json))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code (docs/cli.md) is returned, never raised."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     catch_signals()
+    console.report_as("text")
+    if not sys.warnoptions and not _wants_traceback(arguments):
+        warnings.simplefilter("ignore")  # of libraries, to their programmers
     try:
         code = typer.main.get_command(app).main(args=arguments, prog_name="sepcli", standalone_mode=False)
         return code if isinstance(code, int) else 0

@@ -1,10 +1,347 @@
-"""`sepcli separate`: the options of the main command."""
+"""`sepcli separate`: its options and how it ends. The work is jobs.py's, the display reporting.py's."""
 
 from __future__ import annotations
 
+import re
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
+from sepcli.cli import console
+from sepcli.cli.signals import Terminated
+from sepcli.errors import INTERRUPTED, TERMINATED, OutputError, UsageError, worst_exit_code
 
-def separate(inputs: list[str]) -> None:
-    """Separate files, folders or standard input into stems."""
-    raise typer.Exit(0)
+if TYPE_CHECKING:
+    from sepcli.catalog import Catalog
+    from sepcli.plan import Plan, Request
+
+STDOUT = "-"
+
+
+class Format(StrEnum):
+    wav = "wav"
+    flac = "flac"
+    ogg = "ogg"
+    opus = "opus"
+    mp3 = "mp3"
+    m4a = "m4a"
+
+
+class Depth(StrEnum):
+    keep = "keep"
+    int16 = "16"
+    int24 = "24"
+    float32 = "32f"
+
+
+class Clip(StrEnum):
+    gain = "gain"
+    clamp = "clamp"
+    none = "none"
+
+
+class Sum(StrEnum):
+    none = "none"
+    exact = "exact"
+
+
+class Precision(StrEnum):
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class ProgressStyle(StrEnum):
+    auto = "auto"
+    json = "json"
+    none = "none"
+
+
+def complete_model(incomplete: str) -> list[tuple[str, str]]:
+    """For the shell: names of the catalogue, with their stems. Reads TOML only; never fails."""
+    from sepcli.catalog import load_catalog
+    from sepcli.errors import SepcliError
+
+    try:
+        entries = load_catalog().values()
+    except SepcliError:
+        return []
+    return [(entry.name, ", ".join(entry.sources)) for entry in entries if entry.name.startswith(incomplete)]
+
+
+def complete_stem(incomplete: str) -> list[str]:
+    """For the shell: every stem that some model has."""
+    from sepcli.catalog import load_catalog
+    from sepcli.errors import SepcliError
+
+    try:
+        stems = {stem for entry in load_catalog().values() for stem in entry.sources}
+    except SepcliError:
+        return []
+    return sorted(stem for stem in stems if stem.startswith(incomplete))
+
+
+WHAT, WHERE, FILES, LEVELS = "What to separate", "Where it goes", "What the files are", "Levels"
+COMPUTE, BATCH, REPORT = "How it is computed", "Batches", "What is reported"
+
+
+def separate(
+    inputs: Annotated[list[str], typer.Argument(
+        metavar="INPUT", show_default=False,
+        help="Audio or video files, folders (searched recursively), or - for standard input.")],
+    model: Annotated[str, typer.Option(
+        "-m", "--model", metavar="MODEL", autocompletion=complete_model, rich_help_panel=WHAT,
+        help="A name of `sepcli models list`, a checkpoint file or run folder, NAME=FILE (a local file for the "
+             "catalogue's NAME), or hf://owner/repo[@revision]/file.")] = "htdemucs",
+    target: Annotated[list[str] | None, typer.Option(
+        "-t", "--target", metavar="STEM", autocompletion=complete_stem, rich_help_panel=WHAT,
+        help="Only this stem, and only the work it needs; repeatable. Default: all of the model's.")] = None,
+    rest: Annotated[bool, typer.Option(
+        "--rest", rich_help_panel=WHAT,
+        help="Also write what the targets leave, the mix minus them: no_STEM for one, rest for several.")
+    ] = False,
+    two_stems: Annotated[str | None, typer.Option(
+        "--two-stems", metavar="STEM", autocompletion=complete_stem, rich_help_panel=WHAT,
+        help="The same as -t STEM --rest.")] = None,
+    start: Annotated[str | None, typer.Option(
+        "--start", metavar="TIME", rich_help_panel=WHAT,
+        help="Begin there in each input: seconds, mm:ss or hh:mm:ss.")] = None,
+    duration: Annotated[str | None, typer.Option(
+        "--duration", metavar="TIME", rich_help_panel=WHAT, help="Take only so much of each input.")] = None,
+    catalog: Annotated[list[Path] | None, typer.Option(
+        "--catalog", metavar="FILE", rich_help_panel=WHAT,
+        help="More models, in the format of weights.toml; repeatable. Also: $SEPCLI_CATALOG.")] = None,
+    options: Annotated[list[str] | None, typer.Option(
+        "-O", metavar="KEY=VALUE", rich_help_panel=WHAT,
+        help="An option of the model itself; repeatable.")] = None,
+    out: Annotated[str, typer.Option(
+        "-o", "--out", metavar="DIR", rich_help_panel=WHERE,
+        help="The output folder; - writes the WAV of exactly one stem to standard output.")] = "separated",
+    template: Annotated[str, typer.Option(
+        "--template", metavar="TEXT", rich_help_panel=WHERE,
+        help="The names of the files in it; there are also {model}, {parent} (the input's folder) and "
+             "{trackext} (its suffix).")] = "{track}/{stem}.{ext}",
+    force: Annotated[bool, typer.Option(
+        "--force", rich_help_panel=WHERE,
+        help="Replace files that sepcli did not make, or made with other settings.")] = False,
+    format: Annotated[Format, typer.Option(
+        "--format", rich_help_panel=FILES, help="wav and flac are exact; the others are lossy.")] = Format.wav,
+    depth: Annotated[Depth, typer.Option(
+        "--bit-depth", rich_help_panel=FILES,
+        help="Of wav and flac. keep: the input's, but at least 16; 24 for a lossy input.")] = Depth.keep,
+    bitrate: Annotated[int | None, typer.Option(
+        "--bitrate", metavar="KBITS", min=1, rich_help_panel=FILES,
+        help="Of lossy formats, in kbit/s. Default: mp3 320, m4a 256, opus 192, ogg quality 8.")] = None,
+    samplerate: Annotated[str, typer.Option(
+        "--sample-rate", metavar="keep|model|HZ", rich_help_panel=FILES,
+        help="keep: the input's own.")] = "keep",
+    no_tags: Annotated[bool, typer.Option(
+        "--no-tags", rich_help_panel=FILES, help="Leave the input's tags and cover out.")] = False,
+    clip: Annotated[Clip | None, typer.Option(
+        "--clip", rich_help_panel=LEVELS, show_default=False,
+        help="Where a stem would exceed full scale: gain lowers all stems of the track alike (default, except "
+             "for float files), clamp cuts peaks, none lets the format decide. Float is never clamped.")
+    ] = None,
+    sum: Annotated[Sum, typer.Option(
+        "--sum", rich_help_panel=LEVELS,
+        help="exact: the files add up to the input, sample by sample; what the model leaves over goes to the "
+             "rest, else to `other`. With -t it implies --rest.")] = Sum.none,
+    device: Annotated[str, typer.Option(
+        "--device", metavar="auto|cpu|cuda[:I]|mps", rich_help_panel=COMPUTE,
+        help="auto: the GPU if there is one. A device that is absent is an error.")] = "auto",
+    precision: Annotated[Precision, typer.Option(
+        "--precision", rich_help_panel=COMPUTE,
+        help="auto: reduced only where the model allows it and the device is faster with it.")
+    ] = Precision.auto,
+    overlap: Annotated[float, typer.Option(
+        "--overlap", metavar="SHARE", rich_help_panel=COMPUTE,
+        help="The share of a segment that the next one covers, from 0 to less than 1.")] = 0.25,
+    segment: Annotated[float | None, typer.Option(
+        "--segment", metavar="SECONDS", rich_help_panel=COMPUTE,
+        help="The length of a segment; shorter takes less memory. Default: the model's.")] = None,
+    shifts: Annotated[int, typer.Option(
+        "--shifts", metavar="N", min=0, rich_help_panel=COMPUTE,
+        help="Average N passes at random offsets: a little better, N times slower.")] = 0,
+    seed: Annotated[int, typer.Option(
+        "--seed", metavar="N", rich_help_panel=COMPUTE, help="Of all that is random; the same seed repeats it.")
+    ] = 0,
+    batch_size: Annotated[str, typer.Option(
+        "--batch-size", metavar="auto|N", rich_help_panel=COMPUTE, help="Segments computed together.")
+    ] = "auto",
+    resume: Annotated[bool, typer.Option(
+        "--resume/--no-resume", rich_help_panel=BATCH,
+        help="Skip tracks whose stems stand already, made from the same input with the same settings.")] = True,
+    shard: Annotated[str | None, typer.Option(
+        "--shard", metavar="I/N", rich_help_panel=BATCH,
+        help="Only part I of N of the inputs, so that N processes share one folder.")] = None,
+    dry_run: Annotated[bool, typer.Option(
+        "--dry-run", rich_help_panel=BATCH, help="Print what would be done, and do nothing.")] = False,
+    json: Annotated[bool, typer.Option(
+        "--json", rich_help_panel=REPORT, help="Print one JSON object for each input on standard output.")
+    ] = False,
+    progress: Annotated[ProgressStyle, typer.Option(
+        "--progress", rich_help_panel=REPORT,
+        help="On standard error. auto: bars on a terminal, else lines; json: one object a line.")
+    ] = ProgressStyle.auto,
+    quiet: Annotated[bool, typer.Option(
+        "-q", "--quiet", rich_help_panel=REPORT, help="Errors only.")] = False,
+    verbose: Annotated[int, typer.Option(
+        "-v", "--verbose", count=True, metavar="", show_default=False, rich_help_panel=REPORT,
+        help="Say more; twice: show tracebacks.")] = 0,
+) -> None:
+    """Separate music into stems, at the level, rate, length and depth of the input.
+
+    Stems are written to separated/TRACK/STEM.wav and appear under their names only when complete. A run that
+    was stopped goes on where it was when the same command is given again.
+    """
+    console.report_as("json" if progress is ProgressStyle.json else "quiet" if quiet else "text")
+    if two_stems is not None:
+        if target:
+            raise UsageError("--two-stems STEM already means -t STEM --rest, so it can't go with -t.",
+                             remedy="Use -t and --rest for several targets.")
+        target, rest = [two_stems], True
+    to_stdout = out == STDOUT
+    if to_stdout and (json or dry_run):
+        raise UsageError("With -o - standard output is the stem, so --json and --dry-run have no place there.",
+                         remedy="Leave them out, or choose a folder with -o.")
+
+    from sepcli.catalog import load_catalog
+    from sepcli.inputs import parse_shard
+    from sepcli.outputspec import OutputSpec
+    from sepcli.plan import Request
+
+    request = Request(
+        model=model, out=Path(out).expanduser(), targets=tuple(dict.fromkeys(target or ())), template=template,
+        spec=OutputSpec(
+            format=format.value, depth=depth.value, bitrate=bitrate, samplerate=parse_rate(samplerate),
+            clip=clip.value if clip else None, sum=sum.value, rest=rest, tags=not no_tags),
+        start=parse_time(start, "--start") if start is not None else 0.0,
+        duration=parse_time(duration, "--duration") if duration is not None else None,
+        overlap=overlap, segment=segment, shifts=shifts, seed=seed, batch_size=parse_batch_size(batch_size),
+        device=device, precision=precision.value, options=parse_options(options or ()), resume=resume,
+        force=force, shard=parse_shard(shard) if shard is not None else None)
+    models = load_catalog(catalog or ())
+    bars = progress is ProgressStyle.auto and not quiet
+    if to_stdout:
+        raise typer.Exit(_to_stdout(request, inputs, models, bars, verbose))
+    plan = _plan(request, inputs, models)
+    raise typer.Exit(_dry_run(plan, json) if dry_run else _run(plan, json, bars, verbose))
+
+
+def _plan(request: Request, inputs: list[str], models: Catalog) -> Plan:
+    from sepcli.audio import AUDIO_SUFFIXES
+    from sepcli.plan import make_plan
+
+    if "-" in inputs and sys.stdin.isatty():
+        raise UsageError("Standard input is a terminal, not audio.",
+                         remedy="Pipe a file in, or name it: sepcli separate song.wav.")
+    return make_plan(request, inputs, models, AUDIO_SUFFIXES)
+
+
+def _run(plan: Plan, json: bool, bars: bool, verbose: int) -> int:
+    """Separate, report every result and sum up; the exit code."""
+    from sepcli.cli.reporting import Reporter
+    from sepcli.jobs import run, unfinished
+
+    code = 0
+    with Reporter(plan, bars=bars, json=json, verbose=verbose) as reporter:
+        try:
+            for result in run(plan, reporter):
+                reporter.result(result)
+        except (KeyboardInterrupt, Terminated) as stop:
+            code = TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
+            for result in unfinished(plan, reporter.results, "the run was stopped"):
+                reporter.result(result)
+        reporter.summary(stopped=code != 0)
+    return worst_exit_code([code, *(result.exit_code for result in reporter.results)])
+
+
+def _dry_run(plan: Plan, json: bool) -> int:
+    from sepcli.cli.reporting import Reporter, print_plan
+    from sepcli.jobs import preview
+
+    with Reporter(plan, bars=False, json=json, verbose=0) as reporter:
+        preview(plan, reporter)
+    return print_plan(plan, json)
+
+
+def _to_stdout(request: Request, inputs: list[str], models: Catalog, bars: bool, verbose: int) -> int:
+    """One stem of one input, as WAV, to standard output; nothing else is printed there."""
+    import shutil
+    import tempfile
+    from dataclasses import replace
+
+    if request.spec.format != "wav":
+        raise UsageError(f"-o - writes WAV, not {request.spec.format}.", remedy="Leave --format out.")
+    if sys.stdout.isatty():
+        raise UsageError("Standard output is a terminal, and a WAV file is not text.",
+                         remedy="Redirect it (-o - > vocals.wav), or choose a folder with -o.")
+    with tempfile.TemporaryDirectory(prefix="sepcli-") as folder:
+        request = replace(request, out=Path(folder) / "out", template="{stem}.{ext}")
+        plan = _plan(request, inputs, models)
+        if len(plan.tracks) + len(plan.failures) != 1:
+            raise UsageError(f"-o - takes one input, not {len(plan.tracks) + len(plan.failures)}.",
+                             remedy="Choose a folder with -o for several.")
+        stems = plan.stems or request.targets  # those of a checkpoint file are known only when it is loaded
+        if len(stems) != 1 or (request.spec.rest and not plan.stems):
+            raise UsageError(f"-o - writes one stem, and here are {', '.join(stems) or 'all of the model'}.",
+                             remedy="Choose one with -t STEM.")
+        code = _run(plan, json=False, bars=bars, verbose=verbose)
+        if code == 0:
+            (stem,) = plan.tracks[0].outputs.values()
+            try:
+                with open(stem, "rb") as file:
+                    shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
+                sys.stdout.buffer.flush()
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise OutputError(f"Standard output can't be written: {error.strerror}.") from error
+        return code
+
+
+# --- values that need more than a type ---
+
+
+def parse_time(text: str, option: str) -> float:
+    """ "90", "1:30", "1:30.5" and "0:01:30" -> seconds."""
+    if not re.fullmatch(r"(\d+:){0,2}\d*\.?\d+|\d+\.", text):
+        raise UsageError(f"{option} {text}: this is not a time.",
+                         remedy="Give seconds (90 or 90.5), mm:ss or hh:mm:ss.")
+    seconds = 0.0
+    *larger, last = text.split(":")
+    for part in larger:
+        seconds = (seconds + int(part)) * 60
+    if larger and (float(last) >= 60 or any(int(part) >= 60 for part in larger[1:])):
+        raise UsageError(f"{option} {text}: minutes and seconds after a colon end at 59.",
+                         remedy="Give seconds (90 or 90.5), mm:ss or hh:mm:ss.")
+    return seconds + float(last)
+
+
+def parse_rate(text: str) -> str | int:
+    return int(text) if text.isdecimal() else text  # OutputSpec judges the word
+
+
+def parse_batch_size(text: str) -> int | None:
+    """ "auto" -> None."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--batch-size {text}: auto or a number from 1 is needed.",
+                         remedy="Leave it out, or give a smaller number if memory runs out.")
+    return int(text)
+
+
+def parse_options(pairs: list[str] | tuple[()]) -> dict[str, str]:
+    """["steps=4"] -> {"steps": "4"}; what the model makes of it is its own."""
+    options = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise UsageError(f"-O {pair}: KEY=VALUE is needed.", remedy="For example -O steps=4.")
+        options[key] = value
+    return options

@@ -1,0 +1,177 @@
+"""`sepcli doctor`: what of this installation works, and what to do about the rest.
+
+Looks at libraries, device, formats and folders; separates nothing and asks no network. A problem counts
+against the exit code only where `sepcli separate` can't work at all.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+from sepcli import __version__
+from sepcli.cli import console
+from sepcli.errors import SepcliError
+
+LOW_SPACE = 2_000_000_000  # bytes free in the cache; the largest models take about 0.7 GB
+NEEDED = ("torch", "numpy", "soundfile", "soxr", "safetensors", "huggingface_hub")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. state: "ok", "note" (something is missing that not everybody needs) or
+    "problem" (`separate` can't work)."""
+
+    what: str
+    state: str
+    fact: str
+    remedy: str = ""
+
+
+def report(json: bool = False) -> int:
+    """Print every finding; 1 if `separate` can't work, else 0."""
+    findings = []
+    for check in CHECKS:
+        for finding in _safely(check):
+            findings.append(finding)
+            if not json:
+                _print(finding)
+    if json:
+        console.print_json([asdict(finding) for finding in findings])
+    broken = [finding for finding in findings if finding.state == "problem"]
+    if not json:
+        console.out().print(f"{len(broken)} {'problem' if len(broken) == 1 else 'problems'} to solve before "
+                            "`sepcli separate` can work." if broken else "`sepcli separate` can work here.",
+                            style="bold")
+    return 1 if broken else 0
+
+
+def _print(finding: Finding) -> None:
+    style = {"ok": "green", "note": "yellow", "problem": "bold red"}[finding.state]
+    console.out().print(f"{finding.state:<8}", style=style, end="")
+    console.out().print(console.shown(f"{finding.what:<16} {finding.fact}"), soft_wrap=True)
+    if finding.remedy:
+        console.out().print(" " * 25 + console.shown(finding.remedy), soft_wrap=True)
+
+
+def _safely(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """A check that fails is itself a finding: the report always comes to its end."""
+    try:
+        yield from check()
+    except Exception as error:
+        remedy = error.remedy if isinstance(error, SepcliError) else ""
+        message = error.message if isinstance(error, SepcliError) else _first_line(error)
+        yield Finding(check.__name__.removeprefix("_"), "problem", message, remedy)
+
+
+def _system() -> Iterator[Finding]:
+    yield Finding("sepcli", "ok", f"{__version__}, Python {platform.python_version()}, {platform.platform()}")
+
+
+def _libraries() -> Iterator[Finding]:
+    for name in NEEDED:
+        try:
+            module = importlib.import_module(name)
+        except Exception as error:  # a broken binary raises OSError, or worse
+            yield Finding(name, "problem", f"can't be imported: {_first_line(error)}",
+                          f"Install it again: pip install --force-reinstall {name}")
+            continue
+        more = f", libsndfile {module.__libsndfile_version__}" if name == "soundfile" else ""
+        yield Finding(name, "ok", f"{getattr(module, '__version__', 'unknown version')}{more}")
+
+
+def _torchaudio() -> Iterator[Finding]:
+    try:
+        module = importlib.import_module("torchaudio")
+    except Exception as error:
+        yield Finding(
+            "torchaudio", "note", f"can't be imported: {_first_line(error)}",
+            "Separation does not need it; training and some metrics do. Install the release that belongs to "
+            "your torch, for the same CUDA version: https://pytorch.org/get-started")
+        return
+    yield Finding("torchaudio", "ok", f"{module.__version__} (only training and some metrics need it)")
+
+
+def _device() -> Iterator[Finding]:
+    from sepcli.device import choose_device, choose_precision
+
+    device = choose_device("auto")
+    remedy = ""
+    if device.torch.type == "cpu":
+        remedy = ("If this machine has a GPU, install its driver and a torch built for it: "
+                  "https://pytorch.org/get-started")
+    yield Finding("device", "ok", f"{device}: {device.reason}", remedy)
+    half = choose_precision("auto", device.torch, True)
+    yield Finding("precision", "ok", f"{half.name} for models that allow reduced precision ({half.reason}), "
+                                     "else float32")
+
+
+def _formats() -> Iterator[Finding]:
+    from sepcli.encode import formats_report
+
+    for name, writable, how in formats_report():
+        if writable:
+            yield Finding(f"write {name}", "ok", how)
+        else:
+            state = "problem" if name == "wav" else "note"
+            yield Finding(f"write {name}", state, how, "Install a complete ffmpeg (see its line).")
+
+
+def _ffmpeg() -> Iterator[Finding]:
+    found = {tool: shutil.which(tool) for tool in ("ffmpeg", "ffprobe")}
+    missing = [tool for tool, path in found.items() if path is None]
+    if missing:
+        yield Finding(
+            "ffmpeg", "note", f"{' and '.join(missing)} not found: no m4a, no video files, no covers",
+            "Install it with your package manager (apt install ffmpeg, brew install ffmpeg, winget install "
+            "ffmpeg), or from https://ffmpeg.org, so that it is found on PATH.")
+        return
+    path = found["ffmpeg"]
+    assert path is not None
+    done = subprocess.run([path, "-version"], capture_output=True, text=True, errors="replace", timeout=20,
+                          stdin=subprocess.DEVNULL)
+    first = (done.stdout.splitlines() or [""])[0].split(" Copyright")[0]
+    yield Finding("ffmpeg", "ok", f"{first}, {path}")
+
+
+def _models() -> Iterator[Finding]:
+    from sepcli.catalog import load_catalog
+    from sepcli.download import is_cached
+
+    catalog = load_catalog()
+    here = [entry.name for entry in catalog.values() if all(is_cached(file) for file in entry.files)]
+    fact = f"{len(catalog)} in the catalogue; on this machine: {', '.join(here) or 'none yet'}"
+    yield Finding("models", "ok", fact)
+
+
+def _cache() -> Iterator[Finding]:
+    from sepcli.transfer import hub_cache, offline
+
+    folder = hub_cache()
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    fact = f"{folder}, {console.bytes_text(free)} free"
+    if not os.access(there, os.W_OK):
+        yield Finding("cache", "note", f"{folder} can't be written, so nothing can be downloaded",
+                      "Set HF_HOME to a folder you may write to.")
+    elif free < LOW_SPACE:
+        yield Finding("cache", "note", fact, "Free some space, or set HF_HOME to a folder on a larger disk.")
+    else:
+        yield Finding("cache", "ok", fact)
+    if offline():
+        yield Finding("network", "note", "HF_HUB_OFFLINE is set: nothing is downloaded",
+                      "Unset it to download models.")
+    if endpoint := os.environ.get("HF_ENDPOINT"):
+        yield Finding("hub", "note", f"HF_ENDPOINT is set: models come from {endpoint}")
+
+
+CHECKS = (_system, _libraries, _torchaudio, _device, _formats, _ffmpeg, _models, _cache)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

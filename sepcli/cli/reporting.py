@@ -1,0 +1,327 @@
+"""What a run of `separate` shows: bars on a terminal, lines elsewhere, NDJSON for programs, and the summary.
+
+Knows the Listener of jobs.py and how to draw; decides nothing. All of it goes to standard error but the
+objects of `--json` and the plan of `--dry-run`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sepcli import download
+from sepcli.cli import console
+from sepcli.cli.console import PLAIN_INTERVAL, bytes_text, clock, shown
+from sepcli.errors import worst_exit_code
+from sepcli.jobs import Listener, Result
+
+if TYPE_CHECKING:
+    from sepcli.device import Device, Precision
+    from sepcli.loading import Loaded
+    from sepcli.plan import Plan, Track
+
+JSON_INTERVAL = 0.5  # seconds between two progress events
+SHOWN_FAILURES = 20  # of the summary; all of them were printed as they happened
+
+
+class Reporter(Listener):
+    """A context manager: bars stop drawing when it ends, whatever happened.
+
+    bars: draw them, if standard error is a terminal. json: a Result an object on standard output.
+    """
+
+    def __init__(self, plan: Plan, *, bars: bool, json: bool, verbose: int):
+        self.plan, self.json, self.verbose = plan, json, verbose
+        self.results: list[Result] = []
+        self._bars = _Bars() if bars and console.err().is_terminal else None
+        self._lines = bars and self._bars is None
+        self._began = time.monotonic()
+        self._device: tuple[Device, Precision] | None = None
+        self._track: Track | None = None
+        self._number = self._count = 0
+        self._track_began = self._last_shown = 0.0
+
+    def __enter__(self) -> Reporter:
+        for text in self.plan.notices:
+            self.notice(text)
+        self._noticed = len(self.plan.notices)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    # --- the Listener ---
+
+    def notice(self, text: str) -> None:
+        console.notice(text)
+
+    def device(self, device: Device, precision: Precision) -> None:
+        self._device = device, precision
+        for text in self.plan.notices[self._noticed:]:  # those of names that were known only now
+            self.notice(text)
+        if console.reports_json():
+            entry = self.plan.entry
+            console.event(
+                "start", model=self.plan.model_name, stems=list(self.plan.stems),
+                license=entry.license if entry else None, device=str(device.torch), device_reason=device.reason,
+                precision=precision.name, precision_reason=precision.reason)
+            return
+        console.say(f"Model {self.plan.model_name}: {', '.join(self.plan.stems)}. {license_text(self.plan)}")
+        console.say(f"Device {device}: {device.reason}. Precision {precision.name}: {precision.reason}.")
+
+    @contextmanager
+    def downloading(self) -> Iterator[Callable[[int, int | None], None]]:
+        with console.download_progress(f"Downloading {self.plan.model_name}") as progress:
+            yield progress
+
+    def loaded(self, loaded: Loaded) -> None:
+        if self.verbose:
+            console.say(f"Weights from {loaded.origin}, sha256 {', '.join(loaded.hashes)}.")
+
+    def expected(self, seconds: float) -> None:
+        if self._bars is not None:
+            self._bars.expected = seconds
+
+    def started(self, track: Track, number: int, count: int) -> None:
+        self._track, self._number, self._count = track, number, count
+        self._track_began = self._last_shown = time.monotonic()
+        if self._bars is not None:
+            self._bars.start(shown(track.source.name), number, count)
+        elif console.reports_json():
+            console.event("track", input=track.source.name, number=number, count=count)
+        elif self._lines:
+            console.say(f"{self._place()}: started")
+
+    def progress(self, done: float, total: float | None) -> None:
+        now = time.monotonic()
+        speed = done / max(now - self._track_began, 1e-3)
+        left = (total - done) / speed if total and speed else None
+        if self._bars is not None:
+            self._bars.move(done, total, speed, left)
+            return
+        interval = JSON_INTERVAL if console.reports_json() else PLAIN_INTERVAL
+        if now - self._last_shown < interval:
+            return
+        self._last_shown = now
+        if console.reports_json():
+            assert self._track is not None
+            console.event("progress", input=self._track.source.name, done_seconds=round(done, 3),
+                          total_seconds=total and round(total, 3), realtime=round(speed, 3),
+                          left_seconds=left and round(left, 1))
+        elif self._lines:
+            of = f" of {clock(total)}" if total else ""
+            console.say(f"{self._place()}: {clock(done)}{of}, {speed:.1f}x realtime"
+                        + (f", {clock(left)} left" if left is not None else ""))
+
+    def failed(self, error: BaseException) -> None:
+        if self.verbose >= 2:
+            traceback.print_exception(error, file=sys.stderr)
+
+    def _place(self) -> str:
+        assert self._track is not None
+        return f"[{self._number}/{self._count}] {shown(self._track.source.name)}"
+
+    # --- results ---
+
+    def result(self, result: Result) -> None:
+        self.results.append(result)
+        if self.json:
+            console.print_json(result.as_json())
+        if console.reports_json():
+            console.event("result", input=result.input, status=result.status)
+            return
+        if self._bars is not None:
+            self._bars.finish(result.audio_seconds or 0.0)
+        name = shown(result.input)
+        for warning in result.warnings:
+            console.notice(f"{name}: {warning}")
+        if result.gain is not None and result.gain < 1:
+            console.notice(f"{name}: all stems were lowered by {_decibels(result.gain):.2f} dB, for one of "
+                           "them would have clipped.")
+        if result.status == "done" and result.seconds is not None:
+            speed = f", {result.realtime:.1f}x realtime" if result.realtime else ""
+            console.say(f"{name}: {len(result.outputs)} {_plural('file', len(result.outputs))} in "
+                        f"{result.seconds:.1f} s{speed}")
+        elif result.status == "skipped":
+            console.say(f"{name}: done before, skipped (--no-resume separates it again)")
+        elif result.error is not None and result.reached:
+            console.err().print(f"{name}: failed: {shown(result.error.message)}", style="red", soft_wrap=True)
+            if result.error.remedy:
+                console.err().print(f"    {shown(result.error.remedy)}", soft_wrap=True)
+
+    def summary(self, *, stopped: bool) -> None:
+        """What was done, skipped and failed, how fast, and where it is."""
+        if self._bars is not None:
+            self._bars.stop()
+        done = [result for result in self.results if result.status == "done"]
+        skipped = sum(result.status == "skipped" for result in self.results)
+        failed = [result for result in self.results if result.status == "failed" and result.reached]
+        left = sum(not result.reached for result in self.results)
+        audio = sum(result.audio_seconds or 0.0 for result in done)
+        work = sum(result.seconds or 0.0 for result in done)
+        out = self.plan.request.out
+        if console.reports_json():
+            console.event("summary", done=len(done), skipped=skipped, failed=len(failed), not_done=left,
+                          audio_seconds=round(audio, 3), seconds=round(work, 3),
+                          realtime=round(audio / work, 3) if work else None, out=str(out))
+            return
+        parts = [f"{len(done)} done"]
+        parts += [f"{skipped} skipped"] if skipped else []
+        parts += [f"{len(failed)} failed"] if failed else []
+        parts += [f"{left} not done"] if left else []
+        speed = ""
+        if work:
+            speed = f"; {clock(audio)} of audio in {clock(work)}, {audio / work:.1f}x realtime"
+        console.say(("Stopped: " if stopped else "") + ", ".join(parts) + speed + ".", style="bold")
+        if len(self.results) > 1:
+            for result in failed[:SHOWN_FAILURES]:
+                assert result.error is not None
+                console.say(f"    {shown(result.input)}: {result.error.message}")
+            if len(failed) > SHOWN_FAILURES:
+                console.say(f"    and {len(failed) - SHOWN_FAILURES} more.")
+        if done or skipped:
+            console.say(f"The stems are in {out}.")
+
+
+class _Bars:
+    """One bar over all tracks (if there are several) and one within the current track, in audio seconds."""
+
+    def __init__(self) -> None:
+        from rich import progress
+
+        self.expected = 0.0  # audio seconds in all, about
+        self._done = 0.0  # audio seconds of finished tracks
+        self._began = time.monotonic()
+        self._progress = progress.Progress(
+            progress.TextColumn("{task.description}", markup=False, table_column=_ellipsis()),
+            progress.BarColumn(bar_width=30), progress.TextColumn("{task.fields[text]}", markup=False),
+            console=console.err(), transient=True)
+        self._all: progress.TaskID | None = None
+        self._one: progress.TaskID | None = None
+        self._number = self._count = 0
+
+    def start(self, name: str, number: int, count: int) -> None:
+        self._progress.start()
+        self._number, self._count = number, count
+        if self._all is None and count > 1:
+            self._all = self._progress.add_task("All tracks", total=None, text="")
+        if self._one is None:
+            self._began = time.monotonic()
+            self._one = self._progress.add_task(name, total=None, text="")
+        else:
+            self._progress.reset(self._one, description=name, total=None, text="")
+        self._move_all(0.0)
+
+    def move(self, done: float, total: float | None, speed: float, left: float | None) -> None:
+        assert self._one is not None
+        of = f" of {clock(total)}" if total else ""
+        text = f"{clock(done)}{of}  {speed:.1f}x realtime"
+        text += f"  {clock(left)} left" if left is not None else ""
+        self._progress.update(self._one, completed=done, total=total, text=text)
+        self._move_all(done)
+
+    def _move_all(self, done: float) -> None:
+        if self._all is None:
+            return
+        done += self._done
+        total = max(self.expected, done)
+        speed = done / max(time.monotonic() - self._began, 1e-3)
+        text = f"track {self._number} of {self._count}  {clock(done)} of {clock(total)}"
+        if done:
+            text += f"  {speed:.1f}x realtime  {clock((total - done) / speed)} left"
+        self._progress.update(self._all, completed=done, total=total or None, text=text)
+
+    def finish(self, seconds: float) -> None:
+        self._done += seconds
+
+    def stop(self) -> None:
+        self._progress.stop()
+
+
+def _ellipsis() -> Any:
+    from rich.table import Column
+
+    return Column(no_wrap=True, overflow="ellipsis", max_width=40)
+
+
+# --- the dry run ---
+
+
+def print_plan(plan: Plan, json: bool) -> int:
+    """The plan on standard output; the exit code that the run would have begun with."""
+    size = download_bytes(plan)
+    if json:
+        for name, problem in plan.failures:
+            console.print_json(Result(name, "failed", error=problem).as_json())
+        for track in plan.tracks:
+            outputs = {stem: str(path) for stem, path in track.outputs.items()}
+            status = {"skip": "skipped", "refuse": "failed"}.get(track.action, "planned")
+            fields = Result(track.source.name, status, outputs).as_json()
+            if track.refused:
+                fields["error"] = {"code": "exists", "message": track.refused, "remedy": REFUSED_REMEDY}
+            console.print_json({**fields, "action": track.action, "model": plan.model_name,
+                                "license": plan.entry.license if plan.entry else None, "download_bytes": size})
+    else:
+        _print_plan(plan, size)
+    codes = [problem.exit_code for _, problem in plan.failures]
+    return worst_exit_code([*codes, 2] if plan.refusals else codes)
+
+
+REFUSED_REMEDY = "Choose another -o, put {model} into --template, or use --force."
+
+
+def _print_plan(plan: Plan, size: int | None) -> None:
+    def line(text: str) -> None:
+        console.out().print(shown(text), soft_wrap=True)
+
+    stems = ", ".join(plan.stems) or "known only after its download"
+    weights = "on this machine" if size == 0 else f"{bytes_text(size)} to download"
+    line(f"model     {plan.model_name}: {stems}; {weights}")
+    line(f"licence   {license_text(plan)}")
+    line(f"output    {plan.request.out}, {plan.request.spec.format}")
+    for track in plan.tracks:
+        names = [str(path) for path in track.outputs.values()]
+        line(f"{track.action:<9} {track.source.name}")
+        if track.refused:
+            line(f"          {track.refused}")
+        for name in names if track.action in ("separate", "replace") else ():
+            line(f"          -> {name}")
+    for name, problem in plan.failures:
+        line(f"fail      {name}: {problem.message}")
+    actions = [track.action for track in plan.tracks]
+    counts = [f"{actions.count(action)} to {action}" for action in dict.fromkeys(actions)]
+    line(f"in all    {', '.join([*counts, *([f'{len(plan.failures)} fail'] if plan.failures else [])])}")
+    if plan.refusals:
+        line(f"          Nothing would be done. {REFUSED_REMEDY}")
+
+
+def download_bytes(plan: Plan) -> int | None:
+    """What would be downloaded; None where that can't be known."""
+    if plan.entry is None:
+        return None if plan.request.model.startswith("hf://") else 0
+    if plan.request.model != plan.entry.name:
+        return 0
+    sizes = [file.about_bytes for file in plan.entry.files_for(plan.targets) if not download.is_cached(file)]
+    return None if None in sizes else sum(size for size in sizes if size is not None)
+
+
+def license_text(plan: Plan) -> str:
+    if plan.entry is None:
+        return "The licence of its weights is not known here."
+    note = f" ({plan.entry.license_note.rstrip('.')})" if plan.entry.license_note else ""
+    return f"Licence of the weights: {plan.entry.license}{note}."
+
+
+def _decibels(gain: float) -> float:
+    from math import log10
+
+    return -20 * log10(gain) if gain > 0 else float("inf")
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else word + "s"
