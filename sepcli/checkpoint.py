@@ -430,7 +430,9 @@ class _Unpickler(pickle.Unpickler):
             code="checkpoint_unsafe",
         )
 
-    def persistent_load(self, pid: Any) -> Tensor:
+    def persistent_load(self, pid: Any) -> Tensor | Inert:
+        if pid[0] == "module" and isinstance(pid[1], Inert):  # the legacy layout adds a class's source text
+            return pid[1]
         kind, storage_type, key, _location, elements, *view = pid
         if kind != "storage" or not isinstance(storage_type, _StorageType):
             raise ValueError(f"a persistent object of kind {kind!r}")

@@ -361,3 +361,18 @@ def test_names_what_the_file_is_instead(tmp_path, data, word):
 def test_missing_file_and_folder(tmp_path):
     assert refused(tmp_path / "nothing.th").code == "checkpoint_unreadable"
     assert refused(tmp_path).code == "checkpoint_unreadable"
+
+
+def test_legacy_sources_of_classes_are_ignored(tmp_path):
+    """Before 1.6 the source text of a module's class stood beside it; it is dropped unread."""
+    target = io.BytesIO()
+    for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}):
+        pickle.dump(value, target, 2)
+    for klass, allowed in ((foreign("demucs.a.B"), True), (foreign("collections.OrderedDict"), False)):
+        content = target.getvalue() + b"\x80\x02}X\x05\x00\x00\x00klass(X\x06\x00\x00\x00module"
+        content += klass + b"X\x04\x00\x00\x00a.pyX\x09\x00\x00\x00import ostQs." + pickle.dumps([], 2)
+        (tmp_path / "a.th").write_bytes(content)
+        if allowed:
+            assert read_checkpoint(tmp_path / "a.th").payload["klass"].dotted == "demucs.a.B"
+        else:
+            refused(tmp_path / "a.th")

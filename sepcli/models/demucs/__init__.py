@@ -1,0 +1,27 @@
+"""The Demucs family: HTDemucs (v4), HDemucs (v3, hybrid) and Demucs (v3, time domain)."""
+
+from __future__ import annotations
+
+from sepcli.family import Arch, Family
+from sepcli.models.demucs.checkpoint import convert, describe
+from sepcli.models.demucs.demucs import Demucs, DemucsConfig
+from sepcli.models.demucs.hdemucs import HDemucs, HDemucsConfig
+from sepcli.models.demucs.htdemucs import HTDemucs, HTDemucsConfig
+
+# Initial values, regularisation and augmentation.
+_TRAINING = {"rescale", "dconv_init", "emb_smooth", "t_dropout", "t_weight_decay", "t_lr"}
+_TRAINING |= {"t_sin_random_shift", "t_cape_augment", "t_cape_glob_loc_scale"}
+# Read only with sparse attention, which no published weights use and the networks refuse.
+_SPARSE = {"t_mask_type", "t_mask_random_seed", "t_sparse_attn_window", "t_global_window", "t_sparsity"}
+
+FAMILY = Family(
+    name="demucs",
+    archs={
+        "HTDemucs": Arch("HTDemucs", HTDemucsConfig, HTDemucs),
+        "HDemucs": Arch("HDemucs", HDemucsConfig, HDemucs),
+        "Demucs": Arch("Demucs", DemucsConfig, Demucs),
+    },
+    describe=describe,
+    convert=convert,
+    training_only=frozenset(_TRAINING | _SPARSE),
+)

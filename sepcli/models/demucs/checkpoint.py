@@ -1,0 +1,178 @@
+"""What a published Demucs checkpoint says of itself, and its tensors under our networks' names.
+
+Knows the layouts of the files, not how bytes become objects (sepcli/checkpoint.py) nor what the networks do.
+
+    .safetensors   header strings klass, args, kwargs (JSON; a fraction is {"_type": "fraction", ...});
+                   quantised ones have `structure` too: a tree whose leaves name the file's flat tensors
+    .th            {"klass": <class>, "args": (...), "kwargs": {...}, "state": {...}, ...}
+
+Our networks have the published names, so converting is: decode quantised values, widen float16, and move
+two indices of time-domain networks from before the norms existed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sepcli.checkpoint import Checkpoint, Inert
+from sepcli.errors import ModelError
+from sepcli.family import Package
+from sepcli.models.demucs import diffq
+from sepcli.models.demucs.demucs import Demucs, DemucsConfig
+from sepcli.models.demucs.hdemucs import HDemucsConfig
+from sepcli.models.demucs.htdemucs import HTDemucsConfig
+from sepcli.separator import Separator
+
+# The classes a checkpoint may name. Looked up here, never imported.
+CLASSES: dict[str, tuple[str, type]] = {
+    "demucs.htdemucs.HTDemucs": ("HTDemucs", HTDemucsConfig),
+    "demucs.hdemucs.HDemucs": ("HDemucs", HDemucsConfig),
+    "demucs.wdemucs.WDemucs": ("HDemucs", HDemucsConfig),  # its name before publication
+    "demucs.demucs.Demucs": ("Demucs", DemucsConfig),
+}
+
+
+def describe(checkpoint: Checkpoint) -> Package | None:
+    """The network and constructor arguments that the file names; None if it names none of this family's."""
+    described = _described(checkpoint)
+    if described is None:
+        return None
+    klass, args, kwargs = described
+    if not klass.startswith("demucs."):
+        return None
+    if klass not in CLASSES:
+        raise ModelError(
+            f"The checkpoint '{checkpoint.path}' is for {klass}; the known ones are {', '.join(CLASSES)}.",
+            remedy="Use a model of `sepcli models list`.",
+            code="unknown_arch",
+        )
+    arch, config = CLASSES[klass]
+    names = [field.name for field in fields(config)]
+    if not isinstance(args, list | tuple) or not isinstance(kwargs, Mapping) or len(args) > len(names):
+        raise _damaged(checkpoint.path, "its constructor arguments are no arguments")
+    given = dict(zip(names, args, strict=False))
+    twice = sorted(given.keys() & kwargs.keys())
+    # Upstream drops settings it does not know with a warning; that may well change what the network computes.
+    unknown = sorted(str(name) for name in kwargs if name not in names)
+    if unknown or twice:
+        raise ModelError(
+            f"The checkpoint '{checkpoint.path}' gives {arch} "
+            + (f"unknown settings: {', '.join(unknown)}." if unknown else f"{', '.join(twice)} twice."),
+            remedy="It may be made for another version of demucs; update sepcli or use a published file.",
+            code="unknown_setting",
+        )
+    given |= kwargs
+    for name, value in given.items():
+        if not _plain(value):
+            raise _damaged(checkpoint.path, f"the value of '{name}' is no plain one")
+    return Package(arch, given)
+
+
+def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
+    """The file's tensors under the names of `model`, in float32. Nothing is left out or filled in."""
+    state = _state(checkpoint)
+    if diffq.is_quantised(state):
+        state = diffq.decode(state, {name: value.shape for name, value in model.named_parameters()})
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        raise _damaged(checkpoint.path, "its state has other things than tensors")
+    if isinstance(model, Demucs):
+        state = _renumbered(state, set(model.state_dict()))
+    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+
+
+def _renumbered(state: Mapping[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
+    """Before norms were added, the last convolution of a layer stood at 2, where there now is none."""
+    renamed = {}
+    for name, value in state.items():
+        part, _, rest = name.partition(".")
+        index, _, rest = rest.partition(".")
+        new = f"{part}.{index}.3.{rest.removeprefix('2.')}"
+        old_layout = part in ("encoder", "decoder") and rest in ("2.weight", "2.bias")
+        if old_layout and name not in wanted and new in wanted and new not in state:
+            name = new
+        renamed[name] = value
+    return renamed
+
+
+def _described(checkpoint: Checkpoint) -> tuple[str, Any, Any] | None:
+    """Class name, positional and keyword arguments, where the file has them."""
+    payload = checkpoint.payload
+    if checkpoint.format == "safetensors":
+        header = checkpoint.metadata
+        if not {"klass", "args", "kwargs"} <= header.keys():
+            return None
+        return header["klass"], *(_from_json(checkpoint.path, header[key]) for key in ("args", "kwargs"))
+    if isinstance(payload, Mapping) and {"klass", "args", "kwargs", "state"} <= payload.keys():
+        klass, args, kwargs = payload["klass"], payload["args"], payload["kwargs"]
+    elif isinstance(payload, tuple) and len(payload) == 4:  # the oldest generation
+        klass, args, kwargs, _ = payload
+    else:
+        return None
+    return (klass.dotted, args, kwargs) if isinstance(klass, Inert) else None
+
+
+def _state(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """Names to tensors, or a quantised state."""
+    payload = checkpoint.payload
+    if checkpoint.format == "safetensors":
+        if "structure" in checkpoint.metadata:
+            try:
+                tree = _unflatten(json.loads(checkpoint.metadata["structure"]), payload)
+            except (ValueError, TypeError, LookupError, RecursionError) as error:
+                raise _damaged(checkpoint.path, f"its structure can't be followed ({error})") from error
+            payload = tree
+    elif isinstance(payload, Mapping) and "state" in payload:
+        payload = payload["state"]
+    if not isinstance(payload, Mapping) or not payload or not all(isinstance(name, str) for name in payload):
+        raise _damaged(checkpoint.path, "it holds no network state")
+    return payload
+
+
+def _unflatten(node: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """A nested state from its tree; a class in it becomes a name."""
+    if not isinstance(node, dict):
+        return node
+    ((kind, value),) = node.items()
+    if kind == "_tensor":
+        return tensors[value]
+    if kind == "_dict":
+        return {key: _unflatten(item, tensors) for key, item in value}
+    if kind in ("_list", "_tuple"):
+        items = [_unflatten(item, tensors) for item in value]
+        return items if kind == "_list" else tuple(items)
+    if kind == "_class":
+        return Inert(value)
+    raise ValueError(f"a node '{kind}'")
+
+
+def _from_json(path: Path, text: str) -> Any:
+    def fraction(node: dict[str, Any]) -> Any:
+        if node.get("_type") == "fraction":
+            return Fraction(node["numerator"], node["denominator"])
+        return node
+
+    try:
+        return json.loads(text, object_hook=fraction)
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
+        raise _damaged(path, f"its header is not readable ({error})") from error
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_plain, value))
+    return value is None or type(value) in (str, int, float, bool, Fraction)
+
+
+def _damaged(path: Path, fact: str) -> ModelError:
+    return ModelError(
+        f"The checkpoint '{path}' is not one of Demucs: {fact}.",
+        remedy="Download it again, or check that it is the file you meant.",
+        code="checkpoint_damaged",
+    )

@@ -1,0 +1,275 @@
+"""Demucs (v3, time domain): one U-Net over the wave, at twice the sample rate.
+
+Knows no spectrogram and no files. Défossez, Usunier, Bottou, Bach: Music Source Separation in the Waveform
+Domain (2019), with the later DConv branches in its encoders.
+
+    mix -- standardise -- pad -- x2 -- encoder --.-- [LSTM] --.-- decoder -- /2 -- undo -- crop -- stems
+                                                  '-- skips --'
+
+Convolutions are unpadded: a level turns n samples into (n - kernel) / stride + 1, so that only certain
+lengths go through without remainder (`valid_length`), and skips are cropped to the decoder's length.
+
+Axes: B batch, S sources, C channels, T samples.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sepcli.models.demucs.dconv import BLSTM, DConv
+from sepcli.models.demucs.hybrid import EPSILON, freeze_lists, segment_samples
+from sepcli.models.demucs.layers import group_norm, rescale_convolutions, sharing_copy
+from sepcli.separator import Segment, Separator, source_indices
+
+if TYPE_CHECKING:
+    from sepcli.noise import Noise
+
+
+@dataclass(frozen=True)
+class DemucsConfig:
+    """The original constructor's arguments with its defaults."""
+
+    sources: Sequence[str]  # stem names, in output order
+    audio_channels: int = 2
+    channels: int = 64  # of the first level
+    growth: float = 2.0  # of the channels from level to level
+    depth: int = 6  # levels
+    rewrite: bool = True  # a second convolution and gate in each layer
+    lstm_layers: int = 0  # at the bottom; 0 = none
+    kernel_size: int = 8
+    stride: int = 4
+    context: int = 1  # neighbours on each side in the decoders' rewrite
+    gelu: bool = True  # else ReLU
+    glu: bool = True  # gates of the rewrite; else ReLU
+    norm_starts: int = 4  # first level with norms
+    norm_groups: int = 4
+    dconv_mode: int = 1  # DConv in encoders 1, decoders 2, both 3
+    dconv_depth: int = 2  # branches; negative: without dilation
+    dconv_comp: float = 4  # hidden channels = channels / dconv_comp
+    dconv_attn: int = 4  # first level with attention in DConv
+    dconv_lstm: int = 4  # first level with LSTMs in DConv
+    dconv_init: float = 1e-4  # initial LayerScale
+    normalize: bool = True  # standardise each call by its mono mix, and undo it
+    resample: bool = True  # work at twice the sample rate
+    rescale: float = 0.1  # of initial convolution weights
+    samplerate: int = 44100  # Hz
+    segment: Fraction | float = 40  # seconds
+
+    def __post_init__(self) -> None:
+        freeze_lists(self)
+
+
+class Demucs(Separator):
+    """[B, C, T] -> [B, S, C, T], any length."""
+
+    normalize = True
+
+    def __init__(self, config: DemucsConfig):
+        super().__init__()
+        self.config = config
+        self.sources = tuple(config.sources)
+        self.samplerate = config.samplerate
+        self.channels = config.audio_channels
+        self.segment = Segment(
+            samples=segment_samples(config.segment, config.samplerate),
+            valid_length=functools.partial(valid_length, config=config),
+        )
+        # Filters that double and halve the sample rate, kept by `prepare`.
+        self.filters: tuple[Tensor, Tensor] | None = None
+        self.encoder = nn.ModuleList()
+        self.decoder = nn.ModuleList()
+        chin, chout = config.audio_channels, config.channels
+        for index in range(config.depth):
+            out = chin if index else len(self.sources) * chin
+            self.encoder.append(_encoder_layer(config, index, chin, chout))
+            self.decoder.insert(0, _decoder_layer(config, index, chout, out))
+            chin, chout = chout, int(config.growth * chout)
+        self.lstm = BLSTM(chin, config.lstm_layers) if config.lstm_layers else None
+        if config.rescale:
+            rescale_convolutions(self, config.rescale)
+
+    def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
+        """See Separator: the weights are stored in `dtype`; statistics and resampling stay float32."""
+        super().prepare(samples, device, dtype)
+        self.to(dtype)
+        self.filters = _filters(device)
+
+    def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
+        """[B, C, T] float32 -> [B, S, C, T] float32."""
+        batch, channels, samples = mix.shape
+        filters = self.filters
+        if filters is None or filters[0].device != mix.device:
+            filters = _filters(mix.device)
+
+        x = mix
+        if self.config.normalize:
+            mono = mix.mean(dim=1, keepdim=True)
+            unbiased = 1 if samples > 1 else 0  # a single value has no unbiased deviation
+            variance, mean = torch.var_mean(mono, dim=-1, keepdim=True, correction=unbiased)
+            deviation = variance.sqrt()
+            x = (x - mean) / (EPSILON + deviation)
+        missing = valid_length(samples, self.config) - samples
+        x = F.pad(x, (missing // 2, missing - missing // 2))
+        if self.config.resample:
+            x = upsampled(x, filters[0])
+
+        x = self.unet(x.to(next(self.parameters()).dtype)).float()
+
+        if self.config.resample:
+            x = downsampled(x, filters[1])
+        x = _centre(x, samples)
+        if self.config.normalize:
+            x = torch.addcmul(mean, x, deviation)
+        return x.view(batch, len(self.sources), channels, samples)
+
+    def unet(self, x: Tensor) -> Tensor:
+        """Wave [B, C, T] -> that of all sources, [B, S·C, T], both at the inner sample rate."""
+        skips = []
+        for encode in self.encoder:
+            x = encode(x)
+            skips.append(x)
+        if self.lstm is not None:
+            x = self.lstm(x)
+        for decode in self.decoder:
+            x = decode(x + _centre(skips.pop(), x.shape[-1]))
+        return x
+
+    def select(self, sources: Sequence[str]) -> Demucs:
+        """See Separator. Only the very last convolution knows the sources: it is narrowed."""
+        positions = source_indices(self.sources, sources)
+        narrowed = sharing_copy(self)
+        narrowed.sources = tuple(sources)
+        last = narrowed.decoder[-1][-1]
+        keep = torch.tensor(
+            [self.channels * p + c for p in positions for c in range(self.channels)],
+            device=last.weight.device,
+        )
+        last.weight = nn.Parameter(last.weight.detach()[:, keep], requires_grad=last.weight.requires_grad)
+        last.bias = nn.Parameter(last.bias.detach()[keep], requires_grad=last.bias.requires_grad)
+        last.out_channels = len(keep)
+        return narrowed
+
+
+def valid_length(length: int, config: DemucsConfig) -> int:
+    """The smallest number of samples, not below `length`, that passes all levels without remainder."""
+    inner = 2 * length if config.resample else length
+    for _ in range(config.depth):
+        inner = max(1, math.ceil((inner - config.kernel_size) / config.stride) + 1)
+    for _ in range(config.depth):
+        inner = (inner - 1) * config.stride + config.kernel_size
+    return math.ceil(inner / 2) if config.resample else inner
+
+
+# Layers are plain sequences: their positions are the published names, Identity where a norm is missing.
+
+
+def _activation(gelu: bool) -> nn.Module:
+    return nn.GELU() if gelu else nn.ReLU()
+
+
+def _refinement(config: DemucsConfig, index: int, channels: int) -> DConv:
+    return DConv(
+        channels,
+        compress=config.dconv_comp,
+        depth=config.dconv_depth,
+        init=config.dconv_init,
+        attn=index >= config.dconv_attn,
+        lstm=index >= config.dconv_lstm,
+    )
+
+
+def _rewrite(config: DemucsConfig, groups: int, channels: int, context: int) -> list[nn.Module]:
+    wide = 2 * channels if config.glu else channels
+    return [
+        nn.Conv1d(channels, wide, 2 * context + 1, padding=context),
+        group_norm(groups, wide),
+        nn.GLU(dim=1) if config.glu else nn.ReLU(),
+    ]
+
+
+def _encoder_layer(config: DemucsConfig, index: int, chin: int, chout: int) -> nn.Sequential:
+    groups = config.norm_groups if index >= config.norm_starts else 0
+    layers: list[nn.Module] = [
+        nn.Conv1d(chin, chout, config.kernel_size, config.stride),
+        group_norm(groups, chout),
+        _activation(config.gelu),
+    ]
+    if config.dconv_mode & 1:
+        layers.append(_refinement(config, index, chout))
+    if config.rewrite:
+        layers += _rewrite(config, groups, chout, context=0)
+    return nn.Sequential(*layers)
+
+
+def _decoder_layer(config: DemucsConfig, index: int, chin: int, chout: int) -> nn.Sequential:
+    """Layer 0, the last to run, ends with its convolution: the result."""
+    groups = config.norm_groups if index >= config.norm_starts else 0
+    layers: list[nn.Module] = []
+    if config.rewrite:
+        layers += _rewrite(config, groups, chin, config.context)
+    if config.dconv_mode & 2:
+        layers.append(_refinement(config, index, chin))
+    layers.append(nn.ConvTranspose1d(chin, chout, config.kernel_size, config.stride))
+    if index:
+        layers += [group_norm(groups, chout), _activation(config.gelu)]
+    return nn.Sequential(*layers)
+
+
+def _centre(x: Tensor, length: int) -> Tensor:
+    """The middle `length` samples of [..., T]; of an odd excess, one more is cut on the right."""
+    start = (x.shape[-1] - length) // 2
+    return x[..., start : start + length]
+
+
+# --- twice the sample rate and back ---
+
+_ZEROS = 24  # zero crossings of the sinc on each side
+_ROLLOFF = 0.945  # cut-off as a fraction of the lower Nyquist frequency
+
+
+def sinc_filters(old: int, new: int) -> Tensor:
+    """Windowed sincs that turn `old` samples into `new`, one a phase: [new, 1, taps].
+
+    Output sample n·new + i is input at time n·old + i·old/new, interpolated as
+        y(t) = sum over k of x[k] · sinc(c·(k - t)) · cos²(pi·c·(k - t) / (2·zeros)),  c the cut-off,
+    each filter scaled to sum 1 so that a constant stays one. These are the values the networks were trained
+    with (J. O. Smith, Digital Audio Resampling Home Page), also where a better filter exists.
+    """
+    cutoff = min(old, new) * _ROLLOFF
+    width = math.ceil(_ZEROS * old / cutoff)
+    steps = torch.arange(-width, width + old, dtype=torch.float32)
+    filters = []
+    for phase in range(new):
+        x = ((steps / old - phase / new) * cutoff).clamp(-_ZEROS, _ZEROS) * math.pi
+        filter = torch.where(x == 0, 1.0, torch.sin(x) / x) * torch.cos(x / _ZEROS / 2) ** 2
+        filters.append(filter / filter.sum())
+    return torch.stack(filters)[:, None]
+
+
+def _filters(device: torch.device) -> tuple[Tensor, Tensor]:
+    return sinc_filters(1, 2).to(device), sinc_filters(2, 1).to(device)
+
+
+def upsampled(x: Tensor, filters: Tensor) -> Tensor:
+    """[B, C, T] -> [B, C, 2T]; beyond its ends the signal stays at its last value."""
+    batch, channels, samples = x.shape
+    width = (filters.shape[-1] - 1) // 2
+    x = F.pad(x, (width, width), mode="replicate").reshape(batch * channels, 1, -1)
+    return F.conv1d(x, filters).transpose(1, 2).reshape(batch, channels, 2 * samples)
+
+
+def downsampled(x: Tensor, filters: Tensor) -> Tensor:
+    """[B, C, T] -> [B, C, T // 2]."""
+    batch, channels, samples = x.shape
+    width = (filters.shape[-1] - 2) // 2
+    x = F.pad(x, (width, width + 2), mode="replicate").reshape(batch * channels, 1, -1)
+    return F.conv1d(x, filters, stride=2).view(batch, channels, -1)[..., : samples // 2]
