@@ -1,0 +1,86 @@
+"""`sepcli` with a model that needs no weights, for tests of everything around models.
+
+    python -m tests.fake_model separate song.wav -m fake ...     as a program (FAKE_SECONDS a call slows it)
+
+The catalogue has `fake` (drums, bass, other, vocals at 44.1 kHz: shares of the mix, see toys.Split),
+`vox` (vocals, choir) and `unhashed` (a file of which no hash is known).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from sepcli import loading
+from sepcli.separator import Segment
+from tests.toys import Split
+
+CATALOG = """
+[fake]
+family = "fake"
+arch = "Split"
+sources = ["drums", "bass", "other", "vocals"]
+samplerate = 44100
+channels = 2
+license = "MIT"
+files.model = {url = "http://127.0.0.1:9/fake.th", bytes = 1000000, sha256 = "FAKE"}
+
+[vox]
+family = "fake"
+arch = "Split"
+sources = ["vocals", "choir"]
+samplerate = 44100
+channels = 2
+files.model = {url = "http://127.0.0.1:9/vox.th", bytes = 3000000, sha256 = "VOX"}
+
+[unhashed]
+family = "fake"
+arch = "Split"
+sources = ["drums", "vocals"]
+samplerate = 44100
+channels = 2
+files.model = {url = "http://127.0.0.1:9/unhashed.th"}
+""".replace("FAKE", "f" * 64).replace("VOX", "e" * 64)
+
+
+class Slow(Split):
+    """Waits in each call, so that a test can stop it in the middle."""
+
+    seconds = 0.0
+
+    def forward(self, mix, *, noise=None):
+        time.sleep(self.seconds)
+        return super().forward(mix, noise=noise)
+
+    def select(self, sources):
+        narrowed = Slow(sources, self.segment)
+        narrowed.seconds = self.seconds
+        return narrowed
+
+
+loads: list[str] = []  # specs that were loaded in this process
+
+
+def load_model(spec, *, catalog, targets=None, options=None, progress=None, notice=None):
+    loads.append(spec)
+    sources = catalog[spec].sources
+    model = Slow(tuple(Split.SHARES), Segment(samples=22050))
+    model.seconds = float(os.environ.get("FAKE_SECONDS", "0"))
+    return loading.Loaded(spec, model.select(targets or sources), sources, ("f" * 64,), "fake", catalog[spec])
+
+
+def catalog_file(folder: Path) -> Path:
+    path = folder / "fake-catalog.toml"
+    path.write_text(CATALOG)
+    return path
+
+
+if __name__ == "__main__":
+    from sepcli.cli.app import main
+
+    loading.load_model = load_model
+    os.environ["SEPCLI_CATALOG"] = str(catalog_file(Path(tempfile.mkdtemp())))
+    sys.exit(main())

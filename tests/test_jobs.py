@@ -1,0 +1,451 @@
+"""Batches: names and collisions, what is skipped or refused, results, and a kill in the middle."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from sepcli import loading
+from sepcli.catalog import load_catalog
+from sepcli.errors import OutputError, UsageError
+from sepcli.inputs import Shard
+from sepcli.jobs import Listener, run, unfinished
+from sepcli.manifest import MANIFEST_NAME
+from sepcli.outputspec import OutputSpec
+from sepcli.plan import Request, make_plan
+from tests import fake_model
+
+SUFFIXES = {".wav", ".flac", ".mp3"}
+STEMS = ["drums", "bass", "other", "vocals"]
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch, tmp_path):
+    monkeypatch.setattr(loading, "load_model", fake_model.load_model)
+    fake_model.loads.clear()
+    (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path / "in")
+    return fake_model.catalog_file(tmp_path)
+
+
+@pytest.fixture
+def catalog(fake):
+    return load_catalog([fake])
+
+
+def song(path, seconds=0.2, seed=0, samplerate=44100):
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples = np.random.default_rng(seed).uniform(-0.5, 0.5, (int(seconds * samplerate), 2))
+    soundfile.write(path, samples, samplerate, subtype="PCM_16", format=path.suffix[1:].upper())
+    return str(path)
+
+
+def request(**changes):
+    spec = OutputSpec(**changes.pop("spec", {}))
+    return Request(**{"model": "fake", "out": Path("out"), "spec": spec, **changes})
+
+
+def batch(catalog, arguments, **changes):
+    plan = make_plan(request(**changes), arguments, catalog, SUFFIXES)
+    return plan, list(run(plan))
+
+
+def statuses(results):
+    return [result.status for result in results]
+
+
+def tree(folder="out"):
+    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()
+                  and path.name != MANIFEST_NAME)
+
+
+# --- names ---
+
+
+def test_stems_mirror_the_folder_of_the_input(catalog):
+    song("albums/A/one.wav"), song("albums/two.wav", seed=1)
+    _, results = batch(catalog, ["albums"], targets=("vocals",))
+    assert statuses(results) == ["done", "done"]
+    assert tree() == ["A/one/vocals.wav", "two/vocals.wav"]
+
+
+def test_targets_come_in_the_models_order_with_the_rest_last(catalog):
+    song("a.wav")
+    plan, _ = batch(catalog, ["a.wav"], targets=("vocals", "bass"), spec={"rest": True})
+    assert plan.stems == ("bass", "vocals", "rest") and plan.targets == ("bass", "vocals")
+    plan, _ = batch(catalog, ["a.wav"], targets=("vocals",), spec={"rest": True}, out=Path("o2"))
+    assert tree("o2") == ["a/no_vocals.wav", "a/vocals.wav"]
+
+
+def test_an_exact_sum_of_targets_implies_the_rest(catalog):
+    song("a.wav")
+    batch(catalog, ["a.wav"], targets=("vocals",), spec={"sum": "exact"})
+    assert tree() == ["a/no_vocals.wav", "a/vocals.wav"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected", "field"),
+    [
+        (["x/song.wav", "y/song.wav"], ["x/song/vocals.wav", "y/song/vocals.wav"], "{parent}"),
+        (["song.wav", "song.flac"], ["song.flac/vocals.wav", "song.wav/vocals.wav"], "{trackext}"),
+        (["song.wav", "song.flac", "other.wav"],
+         ["other/vocals.wav", "song.flac/vocals.wav", "song.wav/vocals.wav"], "{trackext}"),
+        (["x/song.wav", "x/song.flac", "y/song.wav"],
+         ["x/song.flac/vocals.wav", "x/song.wav/vocals.wav", "y/song.wav/vocals.wav"],
+         "{parent} and {trackext}"),
+    ],
+)
+def test_inputs_that_land_on_one_path_are_told_apart_with_a_notice(catalog, inputs, expected, field):
+    for seed, name in enumerate(inputs):
+        song(name, seed=seed)
+    plan, results = batch(catalog, inputs, targets=("vocals",))
+    assert statuses(results) == ["done"] * len(inputs)
+    assert tree() == expected
+    assert any(field in notice for notice in plan.notices)
+
+
+def test_inputs_that_cannot_be_told_apart_are_refused_by_name_before_any_work(catalog):
+    song("p/albums/A/song.wav"), song("q/albums/A/song.wav", seed=1)
+    with pytest.raises(UsageError) as refused:
+        batch(catalog, ["p/albums", "q/albums"])
+    assert "p/albums/A/song.wav" in refused.value.message and "q/albums/A/song.wav" in refused.value.message
+    assert not Path("out").exists() and not fake_model.loads
+
+
+def test_one_name_for_all_tracks_is_told_apart_or_refused(catalog):
+    song("x/1.wav"), song("y/2.wav", seed=1), song("y/3.wav", seed=2)
+    batch(catalog, ["x/1.wav", "y/2.wav"], targets=("vocals",), template="{stem}.{ext}")
+    assert tree() == ["x/vocals.wav", "y/vocals.wav"]
+    with pytest.raises(UsageError, match="both be written"):
+        batch(catalog, ["y/2.wav", "y/3.wav"], targets=("vocals",), template="{stem}.{ext}", out=Path("o2"))
+
+
+def test_an_input_is_never_an_output(catalog):
+    song("vocals.wav")
+    for link in ("hard", "soft"):
+        folder = Path(link)
+        folder.mkdir()
+        (os.link if link == "hard" else os.symlink)(Path("vocals.wav").absolute(), folder / "vocals.wav")
+        with pytest.raises(UsageError, match="is the input"):
+            batch(catalog, ["vocals.wav"], out=folder, template="{stem}.{ext}", force=True)
+    with pytest.raises(UsageError, match="is the input"):
+        batch(catalog, ["vocals.wav"], out=Path("."), template="{stem}.{ext}", force=True)
+
+
+def test_an_unknown_stem_names_those_of_the_model_and_the_models_that_have_it(catalog):
+    song("a.wav")
+    with pytest.raises(UsageError) as error:
+        batch(catalog, ["a.wav"], targets=("choir",))
+    assert "drums, bass, other, vocals" in error.value.message
+    assert "vox (3 MB)" in error.value.remedy and error.value.code == "unknown_stem"
+
+
+# --- skip, redo, refuse ---
+
+
+def test_a_finished_track_is_skipped_without_the_model(catalog):
+    song("a.wav")
+    batch(catalog, ["a.wav"])
+    before = {path: os.stat(Path("out") / path).st_mtime_ns for path in tree()}
+    fake_model.loads.clear()
+    _, results = batch(catalog, ["a.wav"], device="cpu", batch_size=3)  # neither changes samples
+    assert statuses(results) == ["skipped"] and set(results[0].outputs) == set(STEMS)
+    assert before == {path: os.stat(Path("out") / path).st_mtime_ns for path in tree()}
+    assert not fake_model.loads
+
+
+def test_force_alone_skips_what_is_finished_and_no_resume_redoes_it(catalog):
+    song("a.wav")
+    batch(catalog, ["a.wav"])
+    assert statuses(batch(catalog, ["a.wav"], force=True)[1]) == ["skipped"]
+    assert statuses(batch(catalog, ["a.wav"], resume=False)[1]) == ["done"]
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"short")])
+def test_a_track_of_which_something_is_missing_or_damaged_is_redone(catalog, damage):
+    song("a.wav")
+    batch(catalog, ["a.wav"])
+    whole = Path("out/a/bass.wav").read_bytes()
+    damage(Path("out/a/bass.wav"))
+    assert statuses(batch(catalog, ["a.wav"])[1]) == ["done"]
+    assert Path("out/a/bass.wav").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"overlap": 0.1}, "overlap"), ({"shifts": 1}, "shifts"), ({"spec": {"depth": "24"}}, "depth"),
+     ({"start": 0.01}, "start"), ({"targets": ("drums",)}, "stems"), ({"model": "unhashed"}, "model"),
+     ({"precision": "bfloat16"}, "precision"), ({"seed": 5}, "seed"), ({"options": {"steps": "1"}}, "options")],
+)
+def test_files_made_with_other_settings_are_refused_before_any_work_unless_forced(catalog, changes, named):
+    song("a.wav")
+    batch(catalog, ["a.wav"])
+    before = Path("out/a/drums.wav").read_bytes()
+    with pytest.raises(UsageError) as error:
+        batch(catalog, ["a.wav"], **changes)
+    assert error.value.exit_code == 2 and named in error.value.message
+    assert "-o" in error.value.remedy and "{model}" in error.value.remedy and "--force" in error.value.remedy
+    assert Path("out/a/drums.wav").read_bytes() == before
+    assert statuses(batch(catalog, ["a.wav"], force=True, **changes)[1]) == ["done"]
+
+
+def test_a_file_that_sepcli_did_not_make_is_refused(catalog):
+    song("a.wav"), song("b.wav", seed=1)
+    Path("out/b").mkdir(parents=True)
+    Path("out/b/vocals.wav").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="did not make it"):
+        batch(catalog, ["a.wav", "b.wav"])
+    assert tree() == ["b/vocals.wav"] and not fake_model.loads
+    batch(catalog, ["b.wav"], force=True)
+    assert Path("out/b/vocals.wav").read_bytes() != b"mine"
+
+
+def test_an_input_that_moved_or_was_touched_is_still_known(catalog):
+    song("a.wav")
+    batch(catalog, ["a.wav"])
+    os.utime("a.wav", ns=(1, 1))
+    assert statuses(batch(catalog, ["a.wav"])[1]) == ["skipped"]
+    Path("moved").mkdir()
+    shutil.move("a.wav", "moved/a.wav")
+    assert statuses(batch(catalog, ["moved/a.wav"])[1]) == ["skipped"]
+
+
+def test_a_new_version_of_an_input_is_separated_again_but_another_input_is_refused(catalog):
+    song("a.wav")
+    batch(catalog, ["a.wav"])
+    song("a.wav", seed=7)
+    assert statuses(batch(catalog, ["a.wav"])[1]) == ["done"]
+    song("elsewhere/a.wav", seed=8)
+    with pytest.raises(UsageError, match="another input"):
+        batch(catalog, ["elsewhere/a.wav"])
+
+
+def test_the_model_is_loaded_first_only_where_its_hash_is_not_known(catalog):
+    song("a.wav")
+    batch(catalog, ["a.wav"], model="unhashed")
+    assert fake_model.loads == ["unhashed"]
+    assert statuses(batch(catalog, ["a.wav"], model="unhashed")[1]) == ["skipped"]
+    assert fake_model.loads == ["unhashed", "unhashed"]
+
+
+# --- results ---
+
+
+def test_one_result_for_every_input_and_the_batch_goes_on(catalog):
+    song("good.wav"), song("good2.wav", seed=1)
+    Path("text.wav").write_text("no audio")
+    Path("empty.wav").touch()
+    arguments = ["missing.wav", "good.wav", "text.wav", "empty.wav", "good2.wav"]
+    _, results = batch(catalog, arguments)
+    found = {result.input: result for result in results}
+    assert {name: result.status for name, result in found.items()} == {
+        "missing.wav": "failed", "good.wav": "done", "text.wav": "failed", "empty.wav": "failed",
+        "good2.wav": "done"}
+    assert fake_model.loads == ["fake"]
+    for result in results:
+        fields = result.as_json()
+        assert json.loads(json.dumps(fields)) == fields
+        assert set(fields) == set(results[0].as_json())
+        if result.status == "failed":
+            assert result.exit_code == 1 and set(fields["error"]) == {"code", "message", "remedy"}
+            assert fields["error"]["message"] and fields["error"]["remedy"]
+        else:
+            assert fields["realtime"] > 0 and fields["gain"] == 1.0 and fields["device"] == "cpu"
+
+
+def test_inputs_that_are_all_bad_need_no_model_and_leave_no_folder(catalog):
+    _, results = batch(catalog, ["missing.wav"])
+    assert statuses(results) == ["failed"] and not fake_model.loads and not Path("out").exists()
+
+
+def test_an_unforeseen_error_is_the_tracks_own(catalog, monkeypatch):
+    song("a.wav"), song("b.wav", seed=1)
+    from sepcli import track
+
+    real = track.separate_file
+
+    def breaks(source, *rest, **named):
+        if source.name == "a.wav":
+            raise ZeroDivisionError("oh")
+        return real(source, *rest, **named)
+
+    monkeypatch.setattr(track, "separate_file", breaks)
+    heard = []
+    listener = Listener()
+    listener.failed = heard.append
+    plan = make_plan(request(), ["a.wav", "b.wav"], catalog, SUFFIXES)
+    first, second = run(plan, listener)
+    assert (first.status, first.error.code, second.status) == ("failed", "internal", "done")
+    assert isinstance(heard[0], ZeroDivisionError)
+
+
+@pytest.mark.parametrize("error", [OutputError("The disk is full.", code="disk_full"), OSError(28, "No space")])
+def test_a_full_disk_ends_the_batch_and_finished_tracks_stand(catalog, monkeypatch, error):
+    for seed, name in enumerate("abcd"):
+        song(f"{name}.wav", seed=seed)
+    from sepcli import track
+
+    real = track.separate_file
+
+    def full(source, *rest, **named):
+        if source.name == "b.wav":
+            raise error
+        return real(source, *rest, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(track, "separate_file", full)
+        _, results = batch(catalog, ["a.wav", "b.wav", "c.wav", "d.wav"])
+    assert statuses(results) == ["done", "failed", "failed", "failed"]
+    assert [result.exit_code for result in results] == [0, 5, 0, 0]
+    assert [result.error.code for result in results[1:]] == ["disk_full", "not_done", "not_done"]
+    assert statuses(batch(catalog, ["a.wav", "b.wav", "c.wav", "d.wav"])[1]) == ["skipped", *["done"] * 3]
+
+
+def test_memory_that_ran_out_is_a_device_error(catalog, monkeypatch):
+    song("a.wav")
+    from sepcli import track
+
+    def breaks(*rest, **named):
+        raise MemoryError
+
+    monkeypatch.setattr(track, "separate_file", breaks)
+    _, (result,) = batch(catalog, ["a.wav"])
+    assert result.error.exit_code == 4
+
+
+def test_room_for_all_results_is_checked_before_the_model_is_loaded(catalog, monkeypatch):
+    song("a.wav", seconds=1), song("b.wav", seconds=1, seed=1)
+    one = 44100 * 2 * 2 * 4  # bytes: frames, channels, 16 bits, stems
+    for free, enough in ((int(3.9 * one), False), (4 * one + 2**20, True)):  # 2 tracks, one float32 spool = 2
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: shutil._ntuple_diskusage(0, 0, free))
+        if enough:
+            assert statuses(batch(catalog, ["a.wav", "b.wav"])[1]) == ["done", "done"]
+        else:
+            with pytest.raises(OutputError, match="free"):
+                batch(catalog, ["a.wav", "b.wav"])
+            assert not fake_model.loads
+
+
+def test_an_interruption_leaves_nothing_unfinished_and_unfinished_names_the_rest(catalog, monkeypatch):
+    for seed, name in enumerate("abc"):
+        song(f"{name}.wav", seed=seed)
+    plan = make_plan(request(), ["a.wav", "b.wav", "c.wav"], catalog, SUFFIXES)
+
+    class Stop(Listener):
+        def progress(self, done, total):
+            if self.number == 2:
+                raise KeyboardInterrupt
+
+        def started(self, track, number, count):
+            self.number = number
+
+    seen = []
+    with pytest.raises(KeyboardInterrupt):
+        for result in run(plan, Stop()):
+            seen.append(result)
+    assert statuses(seen) == ["done"]
+    assert [result.input for result in unfinished(plan, seen, "stopped")] == ["b.wav", "c.wav"]
+    assert tree() == [f"a/{stem}.wav" for stem in sorted(STEMS)]
+    assert not list(Path("out").glob(".sepcli-work*"))
+
+
+def test_shards_divide_a_batch_and_share_one_folder(catalog):
+    for seed in range(6):
+        song(f"m/{seed}.wav", seed=seed)
+    done = [result.input for part in (1, 2, 3) for result in batch(catalog, ["m"], shard=Shard(part, 3))[1]]
+    assert sorted(done) == sorted(f"m/{seed}.wav" for seed in range(6))
+    assert statuses(batch(catalog, ["m"])[1]) == ["skipped"] * 6
+
+
+def test_what_another_process_finished_meanwhile_is_not_done_twice(catalog):
+    song("a.wav"), song("b.wav", seed=1)
+    plan = make_plan(request(), ["a.wav", "b.wav"], catalog, SUFFIXES)
+    running = run(plan)
+    assert next(running).status == "done"
+    batch(catalog, ["b.wav"])
+    assert next(running).status == "skipped"
+
+
+# --- a real process ---
+
+
+def start(*arguments, seconds="0.05"):
+    environment = {**os.environ, "FAKE_SECONDS": seconds,
+                   "PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.Popen([sys.executable, "-m", "tests.fake_model", "separate", "-m", "fake", *arguments],
+                            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finished():
+    try:
+        lines = Path("out", MANIFEST_NAME).read_text().splitlines()
+    except FileNotFoundError:
+        return 0
+    return sum('"kind": "done"' in line for line in lines)
+
+
+def wait_for(condition, process, seconds=60.0):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def check_whole_stems(count):
+    paths = [path for path in Path("out").rglob("*.wav") if not path.parts[1].startswith(".")]
+    assert len(paths) >= count
+    for path in paths:
+        assert soundfile.info(path).frames == 2 * 44100, path
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+def test_a_batch_killed_in_the_middle_is_completed_by_the_same_command(catalog):
+    for seed in range(5):
+        song(f"m/{seed}.wav", seconds=2, seed=seed)
+    process = start("m", "-o", "out")
+    wait_for(lambda: finished() >= 2, process)
+    time.sleep(0.1)  # into the third
+    process.kill()
+    process.communicate()
+    kept = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.wav")
+            if not path.parts[1].startswith(".")}
+    check_whole_stems(8)
+    assert list(Path("out").glob(".sepcli-work*")), "nothing was unfinished: the kill came too late"
+
+    again = start("m", "-o", "out", "--json", seconds="0")
+    printed, _ = again.communicate()
+    assert again.returncode == 0
+    found = [json.loads(line)["status"] for line in printed.splitlines()]
+    assert found.count("skipped") >= 2 and found.count("done") == 5 - found.count("skipped") > 0
+    assert all(path.stat().st_mtime_ns == mtime for path, mtime in kept.items())
+    assert len(tree()) == 20 and not list(Path("out").glob(".sepcli-work*"))
+    check_whole_stems(20)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_batch_cleanly(catalog, number, code):
+    for seed in range(4):
+        song(f"m/{seed}.wav", seconds=2, seed=seed)
+    process = start("m", "-o", "out", "--json")
+    wait_for(lambda: finished() >= 1, process)
+    time.sleep(0.1)
+    process.send_signal(number)
+    printed, logged = process.communicate(timeout=30)
+    assert process.returncode == code, logged
+    results = [json.loads(line) for line in printed.splitlines()]
+    assert len(results) == 4 and {result["status"] for result in results} == {"done", "failed"}
+    assert {result["error"]["code"] for result in results if result["error"]} == {"not_done"}
+    assert "Traceback" not in logged and "done" in logged and "Stopped" in logged
+    assert not list(Path("out").glob(".sepcli-work*"))
+    check_whole_stems(4)
