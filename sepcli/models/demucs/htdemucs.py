@@ -172,17 +172,17 @@ class HTDemucs(HybridUNet):
         return super().forward(mix)[..., :samples]
 
     def bottleneck(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, C, F, N] and [B, C, T] -> the same, each token having seen all others of both branches."""
+        """[B, C, F, N] and [B, C, 1, T] -> the same, each token having seen all others of both branches."""
         if self.crosstransformer is None:
             return x, xt
         batch, _, bins, frames = x.shape
-        x, xt = x.permute(0, 3, 2, 1).flatten(1, 2), xt.transpose(1, 2)  # [B, N · F, C], [B, T, C]
+        x, xt = x.permute(0, 3, 2, 1).flatten(1, 2), xt.permute(0, 3, 2, 1).flatten(1, 2)  # [B, tokens, C]
         if self.config.bottom_channels:
             x, xt = pointwise(self.channel_upsampler, x), pointwise(self.channel_upsampler_t, xt)
         x, xt = self.crosstransformer(x, xt, self._positions(bins, frames, xt.shape[1], x))
         if self.config.bottom_channels:
             x, xt = pointwise(self.channel_downsampler, x), pointwise(self.channel_downsampler_t, xt)
-        return x.view(batch, frames, bins, -1).permute(0, 3, 2, 1), xt.transpose(1, 2)
+        return x.view(batch, frames, bins, -1).permute(0, 3, 2, 1), xt.transpose(1, 2)[:, :, None]
 
     def _positions(self, bins: int, frames: int, steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
         if not self.training and self.prepared_positions is not None:

@@ -25,12 +25,14 @@ from torch import Tensor, nn
 
 from sepcli.errors import ModelError
 from sepcli.models.demucs import spectral
+from sepcli.models.demucs.dconv import fold_refinements
 from sepcli.models.demucs.layers import (
     DecoderLayer,
     EncoderLayer,
     MultiDecoder,
     MultiEncoder,
     ScaledEmbedding,
+    channels_last,
     rescale_convolutions,
     sharing_copy,
 )
@@ -180,8 +182,11 @@ class HybridUNet(Separator):
     def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
         """See Separator: the weights are stored in `dtype`; spectrograms and statistics stay float32."""
         super().prepare(samples, device, dtype)
+        fold_refinements(self, dtype)
         self.to(dtype)
-        self.window = demucs_window(self.config.nfft, device)
+        channels_last(self)
+        with torch.inference_mode(False):  # the network may be trained later
+            self.window = demucs_window(self.config.nfft, device)
 
     def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
         """[B, C, T] float32 -> [B, S, C, T] float32."""
@@ -194,10 +199,11 @@ class HybridUNet(Separator):
         spec = demucs_stft(mix, window, old=self.old_stft)
         x, mean, deviation = standardise(spectral.to_channels(spec, self.config.cac))
         xt, mean_t, deviation_t = standardise(mix)
-        x, xt = self.unet(x.to(dtype), xt.to(dtype))
+        order = {"dtype": dtype, "memory_format": torch.channels_last}
+        x, xt = self.unet(x.to(**order), xt[:, :, None].to(**order))
 
         x = torch.addcmul(mean, x.float(), deviation)
-        xt = torch.addcmul(mean_t, xt.float(), deviation_t)
+        xt = torch.addcmul(mean_t, xt.float().squeeze(2), deviation_t)
         x, xt = (y.unflatten(1, (self.computed, -1)) for y in (x, xt))
         if self.picked is not None:
             x, xt = x[:, self.picked], xt[:, self.picked]
@@ -208,7 +214,7 @@ class HybridUNet(Separator):
         return demucs_istft(stems, samples, window, old=self.old_stft) + xt
 
     def unet(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
-        """Standardised spectrogram [B, C, F, N] and wave [B, C, T] -> those of all sources, [B, S·C, ...]."""
+        """Standardised spectrogram [B, C, F, N] and wave [B, C, 1, T] -> those of all sources, S·C channels."""
         skips, skips_t, lengths, lengths_t = [], [], [], []
         for index, encode in enumerate(self.encoder):
             lengths.append(x.shape[-1])
@@ -234,7 +240,7 @@ class HybridUNet(Separator):
             if index >= parting:
                 decode_t = self.tdecoder[index - parting]
                 if decode_t.empty:  # the branches part: the wave goes on from what they have in common
-                    xt, _ = decode_t(before[:, :, 0], None, lengths_t.pop())
+                    xt, _ = decode_t(before, None, lengths_t.pop())
                 else:
                     xt, _ = decode_t(xt, skips_t.pop(), lengths_t.pop())
         return x, xt

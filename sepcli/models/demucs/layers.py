@@ -9,13 +9,12 @@ branch), its decoder layer multiplies it back; between them DConv refines along 
     encoder   conv -> norm1 -> GELU -> DConv -> rewrite 1x1 -> norm2 -> GLU
     decoder   + skip -> rewrite 3x3 -> norm1 -> GLU -> DConv -> transposed conv -> norm2 -> crop -> GELU
 
-Axes: B batch, C channels, F frequency bins, T time steps (frames or samples). [B, C, F, T] or [B, C, T].
+Axes: B batch, C channels, F frequency bins (1 in the time branch), T time steps (frames or samples).
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -23,150 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sepcli.models.demucs.dconv import DConv
+
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
-
-
-class LayerScale(nn.Module):
-    """One learned factor a channel, small at first, so that a new branch starts as almost nothing."""
-
-    def __init__(self, channels: int, init: float, channel_last: bool = False):
-        super().__init__()
-        self.channel_last = channel_last
-        self.scale = nn.Parameter(torch.full((channels,), float(init)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T] -> [B, C, T], or [B, T, C] where `channel_last`."""
-        return x * (self.scale if self.channel_last else self.scale[:, None])
-
-
-class BLSTM(nn.Module):
-    """Bidirectional LSTM along time with as many channels out as in.
-
-    Above `max_steps` time steps the LSTM runs on frames of that many, each half a frame after the last one,
-    and only the centre of a frame is kept, where both directions have seen context:
-
-        frame 0   |======|--|              = kept
-        frame 1       |--|====|--|
-        frame 2            |--|====|--|
-    """
-
-    def __init__(self, channels: int, layers: int = 1, max_steps: int | None = None, skip: bool = False):
-        super().__init__()
-        assert max_steps is None or max_steps % 4 == 0
-        self.max_steps = max_steps
-        self.skip = skip
-        self.lstm = nn.LSTM(channels, channels, num_layers=layers, bidirectional=True)
-        self.linear = nn.Linear(2 * channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T] -> [B, C, T]."""
-        steps = x.shape[-1]
-        if self.max_steps is None or steps <= self.max_steps:
-            y = self._run(x)
-        else:
-            y = self._run_framed(x, self.max_steps)
-        return x + y if self.skip else y
-
-    def _run(self, x: Tensor) -> Tensor:
-        y, _ = self.lstm(x.permute(2, 0, 1))
-        return self.linear(y).permute(1, 2, 0)
-
-    def _run_framed(self, x: Tensor, width: int) -> Tensor:
-        batch, channels, steps = x.shape
-        stride, margin = width // 2, width // 4
-        count = math.ceil(steps / stride)
-        x = F.pad(x, (0, (count - 1) * stride + width - steps))
-        frames = x.unfold(-1, width, stride).transpose(1, 2)  # [B, frames, C, width]
-        frames = self._run(frames.reshape(batch * count, channels, width))
-        frames = frames.view(batch, count, channels, width)
-        # Centres are `stride` long and adjoin: only the very first margin has to be added to them.
-        centres = frames[..., margin : margin + stride].transpose(1, 2).reshape(batch, channels, -1)
-        return torch.cat([frames[:, 0, :, :margin], centres], dim=-1)[..., :steps]
-
-
-class LocalState(nn.Module):
-    """Attention with learned decay in place of positions: each query fades keys with their distance.
-
-    A query q at step s weighs the key at t by   q·k / sqrt(C/H) - |t - s| · slope(q),
-    slope = sum over d = 1..D of d · sigmoid(decay_d(q)) / (2 sqrt(D)); never itself (its weight is e^-100).
-    """
-
-    def __init__(self, channels: int, heads: int = 4, decays: int = 4):
-        super().__init__()
-        assert channels % heads == 0, (channels, heads)
-        self.heads = heads
-        self.decays = decays
-        self.content = nn.Conv1d(channels, channels, 1)
-        self.query = nn.Conv1d(channels, channels, 1)
-        self.key = nn.Conv1d(channels, channels, 1)
-        self.query_decay = nn.Conv1d(channels, heads * decays, 1)
-        with torch.no_grad():  # sigmoid near zero: the widest window at first
-            self.query_decay.weight *= 0.01
-            self.query_decay.bias.fill_(-2)
-        self.proj = nn.Conv1d(channels, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T] -> [B, C, T]."""
-        batch, channels, steps = x.shape
-        queries, keys, content, decays = (
-            conv(x).view(batch, self.heads, -1, steps)
-            for conv in (self.query, self.key, self.content, self.query_decay)
-        )
-        # Distances and slopes in float32: a reduced type can't count the steps of a long segment.
-        rate = torch.arange(1, self.decays + 1, device=x.device, dtype=torch.float32)
-        rate = rate / (2 * math.sqrt(self.decays))
-        slope = torch.einsum("d,bhdt->bht", rate, torch.sigmoid(decays.float()))
-        step = torch.arange(steps, device=x.device, dtype=torch.float32)
-        distance = (step[:, None] - step).abs()
-
-        scores = (queries.transpose(-1, -2) @ keys).float() / math.sqrt(keys.shape[2])  # [B, H, query, key]
-        scores = scores - slope[..., None] * distance
-        scores = scores.masked_fill(torch.eye(steps, device=x.device, dtype=torch.bool), -100.0)
-        weights = torch.softmax(scores, dim=-1).to(x.dtype)
-        y = content @ weights.transpose(-1, -2)
-        return x + self.proj(y.reshape(batch, channels, steps))
-
-
-class DConv(nn.Module):
-    """Residual branches of dilated convolutions along time, on `1/compress` of the channels.
-
-    Published names are `layers.<branch>.<position>`; GroupNorm here has one group whatever the network's
-    norms are. A negative depth means as many branches without dilation.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        compress: float = 4,
-        depth: int = 2,
-        init: float = 1e-4,
-        attn: bool = False,
-        lstm: bool = False,
-    ):
-        super().__init__()
-        hidden = int(channels / compress)
-        self.layers = nn.ModuleList()
-        for branch in range(abs(depth)):
-            dilation = 2**branch if depth > 0 else 1
-            self.layers.append(
-                nn.Sequential(
-                    nn.Conv1d(channels, hidden, 3, dilation=dilation, padding=dilation),
-                    nn.GroupNorm(1, hidden),
-                    nn.GELU(),
-                    *([BLSTM(hidden, layers=2, max_steps=200, skip=True)] if lstm else []),
-                    *([LocalState(hidden)] if attn else []),
-                    nn.Conv1d(hidden, 2 * channels, 1),
-                    nn.GroupNorm(1, 2 * channels),
-                    nn.GLU(dim=1),
-                    LayerScale(channels, init),
-                )
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T] -> [B, C, T]."""
-        for branch in self.layers:
-            x = x + branch(x)
-        return x
 
 
 class ScaledEmbedding(nn.Module):
@@ -197,13 +55,27 @@ def group_norm(groups: int, channels: int) -> nn.Module:
     return nn.GroupNorm(groups, channels) if groups else nn.Identity()
 
 
-def along_time(dconv: nn.Module, x: Tensor) -> Tensor:
-    """DConv on [B, C, T], or on every bin of [B, C, F, T] by itself."""
-    if x.dim() == 3:
-        return dconv(x)
-    batch, channels, bins, steps = x.shape
-    y = dconv(x.transpose(1, 2).reshape(batch * bins, channels, steps))
-    return y.view(batch, bins, channels, steps).transpose(1, 2)
+def convolve(conv: nn.Module, x: Tensor) -> Tensor:
+    """Any convolution here, plain or transposed, over F, T or both, on [B, C, F, T]; F = 1 for one over T.
+
+    Everything runs as a 2-D convolution, so that tensors can stay in channels-last memory order throughout
+    (`prepare` puts the weights in it): the convolutions' own order on CPUs and tensor cores, in which all
+    1 x 1 convolutions are plain matrix products.
+    """
+    weight, stride, padding, dilation = conv.weight, conv.stride, conv.padding, conv.dilation
+    if weight.dim() == 3:
+        weight, stride, padding, dilation = weight[:, :, None], (1, *stride), (0, *padding), (1, *dilation)
+    if conv.transposed:
+        return F.conv_transpose2d(x, weight, conv.bias, stride, padding)
+    return F.conv2d(x, weight, conv.bias, stride, padding, dilation)
+
+
+def channels_last(network: nn.Module) -> None:
+    """Put all convolution weights of a network into channels-last memory order."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d):
+            weight = module.weight.data.movedim(1, -1).contiguous().movedim(-1, 1)
+            module.weight.data = weight
 
 
 class EncoderLayer(nn.Module):
@@ -249,22 +121,19 @@ class EncoderLayer(nn.Module):
         self.dconv = DConv(chout, **dconv) if dconv is not None else None
 
     def forward(self, x: Tensor, inject: Tensor | None = None) -> Tensor:
-        """[B, C, F, T] (or [B, C, T]) -> the same with the axis divided; inject [B, C, T] joins at F = 1."""
-        if not self.freq:
-            if x.dim() == 4:  # the first level after the last bin: F = 1
-                x = x.flatten(1, 2)
-            if x.shape[-1] % self.stride:
-                x = F.pad(x, (0, self.stride - x.shape[-1] % self.stride))
-        y = self.conv(x)
+        """[B, C, F, T] -> the same with the axis divided; inject [B, C, 1, T] joins at F = 1."""
+        if not self.freq and x.shape[-1] % self.stride:
+            x = F.pad(x, (0, self.stride - x.shape[-1] % self.stride))
+        y = convolve(self.conv, x)
         if self.empty:
             return y
         if inject is not None:
-            y = y + (inject[:, :, None] if y.dim() == 4 else inject)
+            y = y + inject
         y = F.gelu(self.norm1(y))
         if self.dconv is not None:
-            y = along_time(self.dconv, y)
+            y = self.dconv(y)
         if self.rewrite is not None:
-            y = F.glu(self.norm2(self.rewrite(y)), dim=1)
+            y = F.glu(self.norm2(convolve(self.rewrite, y)), dim=1)
         return y
 
 
@@ -323,12 +192,12 @@ class DecoderLayer(nn.Module):
         self.dconv = DConv(chin, **dconv) if dconv is not None else None
 
     def forward(self, x: Tensor | None, skip: Tensor | None, length: int) -> tuple[Tensor, Tensor]:
-        """x [B, C, F, T] or [B, C, T] (None: zeros) -> (the level above, what the convolution was given).
+        """x [B, C, F, T] (None: zeros) -> (the level above, what the convolution was given).
 
         length: time steps wanted in the time branch; the spectral branch keeps its T.
         """
         y = self.refine(x, skip)
-        z = self.norm2(self.conv_tr(y))
+        z = self.norm2(convolve(self.conv_tr, y))
         if not self.freq:
             z = z[..., self.crop : self.crop + length]
         elif self.crop:
@@ -342,12 +211,11 @@ class DecoderLayer(nn.Module):
             return x
         assert skip is not None
         # `skip +`: the sum takes the skip's memory order, which is the convolution's, not that of tokens.
-        # reshape: above the merged levels x is [B, C, T] and its skip [B, C, 1, T].
-        y = skip if x is None else skip + x.reshape(skip.shape)
+        y = skip if x is None else skip + x
         if self.rewrite is not None:
-            y = F.glu(self.norm1(self.rewrite(y)), dim=1)
+            y = F.glu(self.norm1(convolve(self.rewrite, y)), dim=1)
         if self.dconv is not None:
-            y = along_time(self.dconv, y)
+            y = self.dconv(y)
         return y
 
     def narrow(self, channels: Sequence[int]) -> None:
@@ -419,7 +287,8 @@ class MultiDecoder(nn.Module):
         for ratio, layer in zip(self.ratios, self.layers, strict=True):
             end = round(bins * ratio)
             rows = slice(start, end)
-            out = layer.conv_tr(layer.refine(None if x is None else x[:, :, rows], skip[:, :, rows]))
+            y = layer.refine(None if x is None else x[:, :, rows], skip[:, :, rows])
+            out = convolve(layer.conv_tr, y)
             if outs:
                 shared = outs[-1][:, :, -self.stride :] + out[:, :, : self.stride]
                 shared = shared - layer.conv_tr.bias[:, None, None]

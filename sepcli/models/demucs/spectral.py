@@ -11,6 +11,7 @@ Axes: B batch, S sources, C audio channels, F frequency bins, N frames.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -22,9 +23,11 @@ def to_channels(spec: Tensor, cac: bool) -> Tensor:
 
 
 def from_complex_channels(x: Tensor) -> Tensor:
-    """Real [B, S, 2C, F, N] -> complex [B, S, C, F, N], in the memory order of the inverse STFT: F last."""
-    x = x.unflatten(2, (-1, 2)).permute(0, 1, 2, 5, 4, 3).contiguous()
-    return torch.view_as_complex(x).transpose(-1, -2)
+    """Real [B, S, 2C, F, N] -> complex [B, S, C, F + 1, N] with a silent Nyquist bin, in the memory order of
+    the inverse STFT: F last."""
+    x = x.unflatten(2, (-1, 2)).permute(0, 1, 2, 5, 4, 3)
+    spec = F.pad(x, (0, 0, 0, 1))
+    return torch.view_as_complex(spec).transpose(-1, -2)
 
 
 def from_magnitudes(magnitudes: Tensor, mix: Tensor, *, damped: bool) -> Tensor:

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sepcli.errors import ModelError
-from sepcli.models.demucs.layers import LayerScale, ScaledEmbedding
+from sepcli.models.demucs.dconv import LayerScale
+from sepcli.models.demucs.layers import ScaledEmbedding
 
 
 def spectral_positions(
@@ -54,7 +55,12 @@ class TokenGroupNorm(nn.GroupNorm):
     """GroupNorm of [B, tokens, C]: over all tokens and the group's channels together."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+        if self.num_groups > 1:
+            return super().forward(x.transpose(1, 2)).transpose(1, 2)
+        # One group needs no transposed copy; its statistics are float32 whatever x is.
+        variance, mean = torch.var_mean(x.float(), dim=(1, 2), keepdim=True, correction=0)
+        gain = torch.rsqrt(variance + self.eps) * self.weight
+        return torch.addcmul(self.bias - mean * gain, x.float(), gain).to(x.dtype)
 
 
 class Attention(nn.Module):
