@@ -125,7 +125,7 @@ def _state(checkpoint: Checkpoint) -> Mapping[str, Any]:
         if "structure" in checkpoint.metadata:
             try:
                 tree = _unflatten(json.loads(checkpoint.metadata["structure"]), payload)
-            except (ValueError, TypeError, LookupError, RecursionError) as error:
+            except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
                 raise _damaged(checkpoint.path, f"its structure can't be followed ({error})") from error
             payload = tree
     elif isinstance(payload, Mapping) and "state" in payload:
