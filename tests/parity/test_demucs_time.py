@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import demucs.apply
 import demucs.demucs
 import demucs.hdemucs
 import demucs.hf
@@ -23,6 +24,7 @@ from sepcli.checkpoint import read_checkpoint
 from sepcli.loading import make_config
 from sepcli.models.demucs import FAMILY
 from sepcli.models.demucs.demucs import Demucs, DemucsConfig
+from sepcli.pipeline import Engine, Settings
 from tests.contracts import peak_error
 
 FOUR = ["drums", "bass", "other", "vocals"]
@@ -80,6 +82,24 @@ def test_forward(changes):
     ours.prepare(1000, torch.device("cpu"), torch.float32)
     mix = torch.randn(1, ours.channels, 1000)
     assert peak_error(run(ours, mix), run(theirs, mix)) <= 1e-5
+
+
+@pytest.mark.parametrize("changes", [DEEP, {**DEEP, "rewrite": False}], ids=["repro_mdx_a", "mdx"])
+def test_apply_model(changes):
+    """The whole track in overlapping calls of valid length, with real context around a short last one."""
+    torch.manual_seed(0)
+    kwargs = {**SMALL, **changes, "segment": 0.25}
+    theirs = randomised(demucs.demucs.Demucs(**kwargs))
+    ours = Demucs(DemucsConfig(**kwargs)).eval()
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    ours.normalize = False  # apply_model leaves that to its caller
+    segment, stride = 2000, 1500
+    for samples in [1, segment - 1, segment, stride + 1, 3 * stride, 7001]:
+        mix = torch.randn(1, 2, samples)
+        expected = demucs.apply.apply_model(theirs, mix, shifts=0, split=True, overlap=0.25)[0]
+        engine = Engine(ours, Settings(overlap=0.25), torch.device("cpu"), torch.float32)
+        result = torch.cat(list(engine.separate(iter(mix.split(997, dim=-1)))), dim=-1)[:, 0]
+        assert peak_error(result, expected) <= 1e-5, samples
 
 
 @pytest.mark.slow
