@@ -57,8 +57,8 @@ def demucs_stft(wave: Tensor, window: Tensor, *, old: bool = False) -> Tensor:
 def demucs_istft(spec: Tensor, samples: int, window: Tensor, *, old: bool = False) -> Tensor:
     """complex64 [..., F, N] -> [..., T = samples]; cheapest where the memory order is [..., N, F].
 
-    Overlap-add of windowed frames over the sum of squared windows. At hop = nfft / 4 the squares of a Hann
-    window add up to 3/2 everywhere but at the outer ends, which are cropped.
+    Overlap-add of windowed frames over the sum of squared windows, which at hop = nfft / 4 is 3/2. It counts
+    two silent frames beyond each end, so the last 3/2 hop on both sides come out fainter than they went in.
     """
     nfft = len(window)
     hop = nfft // 4
