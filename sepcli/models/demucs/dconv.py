@@ -214,15 +214,21 @@ class DConv(nn.Module):
             )
 
     def fold(self, dtype: torch.dtype) -> None:
-        """Make ready for inference in `dtype`; from then on the weights must stay as they are."""
+        """Make ready for inference in `dtype`; going back to training undoes it."""
         if self.foldable:
             self.folded = [Folded(branch, dtype) for branch in self.layers]
+
+    def train(self, mode: bool = True) -> DConv:
+        """See nn.Module. What was folded would not follow weights that learn."""
+        if mode:
+            self.folded = None
+        return super().train(mode)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, F, T] -> [B, C, F, T], every bin by itself; or [B, C, T] -> [B, C, T]."""
         if x.dim() == 3:
             return self(x[:, :, None]).squeeze(2)
-        if self.folded is not None and not self.training:
+        if self.folded is not None:
             for branch in self.folded:
                 x = branch(x)
             return x
