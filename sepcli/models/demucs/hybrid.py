@@ -179,14 +179,14 @@ class HybridUNet(Separator):
         if config.freq_emb:
             self.freq_emb = ScaledEmbedding(*embedding, scale=config.emb_scale, smooth=config.emb_smooth)
 
+    @torch.inference_mode(False)  # the network may be trained later
     def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
         """See Separator: the weights are stored in `dtype`; spectrograms and statistics stay float32."""
         super().prepare(samples, device, dtype)
         fold_refinements(self, dtype)
         self.to(dtype)
         channels_last(self)
-        with torch.inference_mode(False):  # the network may be trained later
-            self.window = demucs_window(self.config.nfft, device)
+        self.window = demucs_window(self.config.nfft, device)
 
     def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
         """[B, C, T] float32 -> [B, S, C, T] float32."""
