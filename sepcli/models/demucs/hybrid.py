@@ -182,12 +182,11 @@ class HybridUNet(Separator):
     @torch.inference_mode(False)  # the network may be trained later
     def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
         """See Separator: the weights are stored in `dtype`; spectrograms and statistics stay float32."""
-        with torch.inference_mode(False):  # what is stored here must be fit for training later
-            super().prepare(samples, device, dtype)
-            fold_refinements(self, dtype)
-            self.to(dtype)
-            channels_last(self)
-            self.window = demucs_window(self.config.nfft, device)
+        super().prepare(samples, device, dtype)
+        fold_refinements(self, dtype)
+        self.to(dtype)
+        channels_last(self)
+        self.window = demucs_window(self.config.nfft, device)
 
     def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
         """[B, C, T] float32 -> [B, S, C, T] float32."""
