@@ -95,7 +95,7 @@ class OutputSpec:
 
     def resolve(self, info: AudioInfo, model_rate: int) -> Resolved:
         """What the files of one input are. `validate` has passed; model_rate: Hz."""
-        from sepcli.encode import output_rate
+        from sepcli.formats import output_rate
 
         wanted = {"keep": info.samplerate, "model": model_rate}.get(self.samplerate, self.samplerate)
         rate, rate_notice = output_rate(self.format, wanted)

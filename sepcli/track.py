@@ -28,9 +28,10 @@ import numpy as np
 
 from sepcli.audio import AudioInfo, AudioReader, probe
 from sepcli.background import Behind
-from sepcli.encode import AudioWriter, check_format
+from sepcli.encode import AudioWriter
 from sepcli.errors import UsageError
 from sepcli.feed import Block, Feed, MixAgain, StemsBack
+from sepcli.formats import check_format
 from sepcli.levels import Levels, PeakMeter, Scale
 from sepcli.outputspec import OutputSpec, Resolved
 from sepcli.pipeline import Engine, Progress

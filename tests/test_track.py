@@ -371,7 +371,7 @@ def test_requests_that_contradict_themselves(spec, said):
 
 
 def test_the_formats_are_those_of_the_encoder():
-    from sepcli.encode import FORMATS
+    from sepcli.formats import FORMATS
     from sepcli.outputspec import FORMATS as NAMES
 
     assert set(NAMES) == set(FORMATS)
