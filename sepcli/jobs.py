@@ -17,7 +17,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,7 +113,8 @@ class Listener:
 
 
 def run(plan: Plan, listener: Listener | None = None) -> Iterator[Result]:
-    """Do what the plan says. SepcliError before the first Result of a track: nothing was separated."""
+    """Do what the plan says. A SepcliError out of it is the whole run's: no model, no device, no folder, or
+    files in the way; no track was separated then."""
     from sepcli.device import choose_device, tune_process
     from sepcli.workspace import Workspace
 
@@ -123,9 +124,16 @@ def run(plan: Plan, listener: Listener | None = None) -> Iterator[Result]:
         return
     tune_process()
     device = choose_device(plan.request.device)
-    check_writable(plan.request.out)
-    with Workspace(plan.request.out) as work, work.track() as pipes:
-        yield from _Run(plan, listener, device, work, pipes).results()
+    out = plan.request.out
+    new_folders = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        check_writable(out)
+        with Workspace(out) as work, work.track() as pipes:
+            yield from _Run(plan, listener, device, work, pipes).results()
+    finally:
+        with suppress(OSError):  # a run that made nothing leaves nothing; this fails where it did
+            for folder in new_folders:
+                folder.rmdir()
 
 
 def preview(plan: Plan, listener: Listener | None = None) -> None:
@@ -167,7 +175,12 @@ class _Run:
         if not pending:
             return
         self.listener.device(self.device, precision)
-        self._survey(pending)
+        unreadable = self._survey(pending)
+        for track, problem in unreadable:
+            yield Result(track.source.name, "failed", error=problem)
+            pending.remove(track)
+        if not pending:
+            return
         engine = self._engine()
         self.manifest = Manifest(self.request.out)
         for number, track in enumerate(pending, 1):
@@ -236,13 +249,17 @@ class _Run:
                 raise output_error(error, file) from error
             track.file = file
 
-    def _survey(self, pending: Sequence[Track]) -> None:
-        """Is there room for all of it, and how long is it? OutputError if there is not."""
+    def _survey(self, pending: Sequence[Track]) -> list[tuple[Track, SepcliError]]:
+        """Is there room for all of it, and how long is it? Returns the tracks that are no audio.
+
+        OutputError if there is no room.
+        """
         survey = Survey(self.plan)
         for track in pending:
             survey.add(track)
         check_space(self.request.out, survey.bytes)
         self.listener.expected(survey.seconds)
+        return survey.failures
 
     # --- one track ---
 
@@ -309,10 +326,13 @@ def _paths(track: Track) -> dict[str, str]:
     return {stem: os.fspath(path) for stem, path in track.outputs.items()}
 
 
-def unfinished(plan: Plan, results: Collection[Result], why: str) -> list[Result]:
-    """A Result for every track that has none among `results`: the run was stopped before its end."""
+def unfinished(plan: Plan, results: Collection[Result], why: str | SepcliError) -> list[Result]:
+    """A Result for every track that has none among `results`: the run was stopped, or could not begin."""
     named = {result.input for result in results}
-    return [_not_done(track, why) for track in plan.tracks if track.source.name not in named]
+    left = [track for track in plan.tracks if track.source.name not in named]
+    if isinstance(why, SepcliError):
+        return [Result(track.source.name, "failed", error=why) for track in left]
+    return [_not_done(track, why) for track in left]
 
 
 def _not_done(track: Track, why: str) -> Result:
@@ -344,6 +364,7 @@ class Survey:
         self.plan = plan
         self.seconds = 0.0  # of audio
         self.bytes = 0  # of results, and of the largest spool
+        self.failures: list[tuple[Track, SepcliError]] = []
         self._results = self._spool = 0
         self._read_bytes = 0  # of the inputs that were looked into
         self._until = time.monotonic() + SURVEY_SECONDS
@@ -363,6 +384,8 @@ class Survey:
                 self._results += results
                 self._spool = max(self._spool, spool)
                 self._read_bytes += size
+        except InputError as problem:
+            self.failures.append((track, problem))
         except (OSError, SepcliError):
             return  # it fails with its reason when its turn comes
         self.bytes = self._results + self._spool

@@ -85,9 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return TERMINATED
     except ClickException as problem:
         return _bad_command_line(problem, arguments)
-    except BrokenPipeError:  # the reader of our output, such as `head`, had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
-        return 0
+    except BrokenPipeError:
+        return _reader_left()
+    except SystemExit as stop:  # typer and rich make this of a broken pipe
+        if not isinstance(stop.__context__, BrokenPipeError):
+            raise
+        return _reader_left()
     except MemoryError as problem:
         return _fail(DeviceError("The memory of this machine is exhausted.", code="memory",
                                  remedy="Close other programs, or use a smaller --batch-size or --segment."),
@@ -96,6 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(SepcliError(
             f"An error inside sepcli: {type(problem).__name__}: {problem}.", code="internal",
             remedy="Please report it with what SEPCLI_DEBUG=1 prints in addition."), arguments, problem)
+
+
+def _reader_left() -> int:
+    """Whoever reads our output, such as `head`, has enough: no error, and nobody to tell."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
+    return 0
 
 
 def _fail(problem: SepcliError, arguments: Sequence[str], cause: BaseException) -> int:
@@ -112,7 +121,7 @@ def _fail(problem: SepcliError, arguments: Sequence[str], cause: BaseException) 
 def _wants_traceback(arguments: Sequence[str]) -> bool:
     verbose = sum(argument.count("v") if argument.strip("v") == "-" else argument == "--verbose"
                   for argument in arguments)
-    return verbose >= 2 or os.environ.get("SEPCLI_DEBUG", "0") not in ("", "0")
+    return console.wants_tracebacks(verbose)
 
 
 def _bad_command_line(problem: BaseException, arguments: Sequence[str]) -> int:

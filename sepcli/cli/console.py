@@ -46,6 +46,11 @@ def is_quiet() -> bool:
     return _style == "quiet"
 
 
+def wants_tracebacks(verbosity: int = 0) -> bool:
+    """-v given twice, or SEPCLI_DEBUG=1."""
+    return verbosity >= 2 or os.environ.get("SEPCLI_DEBUG", "0") not in ("", "0")
+
+
 @cache
 def out() -> Console:
     """Standard output: what the user asked for, and nothing else."""

@@ -119,7 +119,7 @@ class Reporter(Listener):
                         + (f", {clock(left)} left" if left is not None else ""))
 
     def failed(self, error: BaseException) -> None:
-        if self.verbose >= 2:
+        if console.wants_tracebacks(self.verbose):
             traceback.print_exception(error, file=sys.stderr)
 
     def _place(self) -> str:
@@ -128,12 +128,18 @@ class Reporter(Listener):
 
     # --- results ---
 
-    def result(self, result: Result) -> None:
+    def count(self, result: Result) -> None:
+        """Take it in, for programs only."""
         self.results.append(result)
         if self.json:
             console.print_json(result.as_json())
         if console.reports_json():
             console.event("result", input=result.input, status=result.status)
+
+    def result(self, result: Result) -> None:
+        """Take it in and show it."""
+        self.count(result)
+        if console.reports_json():
             return
         if self._bars is not None:
             self._bars.finish(result.audio_seconds or 0.0)

@@ -12,7 +12,7 @@ import typer
 
 from sepcli.cli import console
 from sepcli.cli.signals import Terminated
-from sepcli.errors import INTERRUPTED, TERMINATED, OutputError, UsageError, worst_exit_code
+from sepcli.errors import INTERRUPTED, TERMINATED, OutputError, SepcliError, UsageError, worst_exit_code
 
 if TYPE_CHECKING:
     from sepcli.catalog import Catalog
@@ -64,7 +64,6 @@ class ProgressStyle(StrEnum):
 def complete_model(incomplete: str) -> list[tuple[str, str]]:
     """For the shell: names of the catalogue, with their stems. Reads TOML only; never fails."""
     from sepcli.catalog import load_catalog
-    from sepcli.errors import SepcliError
 
     try:
         entries = load_catalog().values()
@@ -76,7 +75,6 @@ def complete_model(incomplete: str) -> list[tuple[str, str]]:
 def complete_stem(incomplete: str) -> list[str]:
     """For the shell: every stem that some model has."""
     from sepcli.catalog import load_catalog
-    from sepcli.errors import SepcliError
 
     try:
         stems = {stem for entry in load_catalog().values() for stem in entry.sources}
@@ -129,9 +127,10 @@ def separate(
         "--force", rich_help_panel=WHERE,
         help="Replace files that sepcli did not make, or made with other settings.")] = False,
     format: Annotated[Format, typer.Option(
-        "--format", rich_help_panel=FILES, help="wav and flac are exact; the others are lossy.")] = Format.wav,
+        "--format", metavar="|".join(Format), rich_help_panel=FILES,
+        help="wav and flac are exact; the others are lossy.")] = Format.wav,
     depth: Annotated[Depth, typer.Option(
-        "--bit-depth", rich_help_panel=FILES,
+        "--bit-depth", metavar="|".join(Depth), rich_help_panel=FILES,
         help="Of wav and flac. keep: the input's, but at least 16; 24 for a lossy input.")] = Depth.keep,
     bitrate: Annotated[int | None, typer.Option(
         "--bitrate", metavar="KBITS", min=1, rich_help_panel=FILES,
@@ -142,19 +141,19 @@ def separate(
     no_tags: Annotated[bool, typer.Option(
         "--no-tags", rich_help_panel=FILES, help="Leave the input's tags and cover out.")] = False,
     clip: Annotated[Clip | None, typer.Option(
-        "--clip", rich_help_panel=LEVELS, show_default=False,
+        "--clip", metavar="|".join(Clip), rich_help_panel=LEVELS, show_default=False,
         help="Where a stem would exceed full scale: gain lowers all stems of the track alike (default, except "
              "for float files), clamp cuts peaks, none lets the format decide. Float is never clamped.")
     ] = None,
     sum: Annotated[Sum, typer.Option(
-        "--sum", rich_help_panel=LEVELS,
+        "--sum", metavar="|".join(Sum), rich_help_panel=LEVELS,
         help="exact: the files add up to the input, sample by sample; what the model leaves over goes to the "
              "rest, else to `other`. With -t it implies --rest.")] = Sum.none,
     device: Annotated[str, typer.Option(
         "--device", metavar="auto|cpu|cuda[:I]|mps", rich_help_panel=COMPUTE,
         help="auto: the GPU if there is one. A device that is absent is an error.")] = "auto",
     precision: Annotated[Precision, typer.Option(
-        "--precision", rich_help_panel=COMPUTE,
+        "--precision", metavar="|".join(Precision), rich_help_panel=COMPUTE,
         help="auto: reduced only where the model allows it and the device is faster with it.")
     ] = Precision.auto,
     overlap: Annotated[float, typer.Option(
@@ -184,7 +183,7 @@ def separate(
         "--json", rich_help_panel=REPORT, help="Print one JSON object for each input on standard output.")
     ] = False,
     progress: Annotated[ProgressStyle, typer.Option(
-        "--progress", rich_help_panel=REPORT,
+        "--progress", metavar="|".join(ProgressStyle), rich_help_panel=REPORT,
         help="On standard error. auto: bars on a terminal, else lines; json: one object a line.")
     ] = ProgressStyle.auto,
     quiet: Annotated[bool, typer.Option(
@@ -193,10 +192,11 @@ def separate(
         "-v", "--verbose", count=True, metavar="", show_default=False, rich_help_panel=REPORT,
         help="Say more; twice: show tracebacks.")] = 0,
 ) -> None:
-    """Separate music into stems, at the level, rate, length and depth of the input.
+    """Separate music into stems.
 
-    Stems are written to separated/TRACK/STEM.wav and appear under their names only when complete. A run that
-    was stopped goes on where it was when the same command is given again.
+    They have the level, sample rate, length and depth of the input, are written to
+    separated/TRACK/STEM.wav, and appear under their names only when complete. A run that was stopped goes on
+    where it was when the same command is given again.
     """
     console.report_as("json" if progress is ProgressStyle.json else "quiet" if quiet else "text")
     if two_stems is not None:
@@ -252,6 +252,12 @@ def _run(plan: Plan, json: bool, bars: bool, verbose: int) -> int:
         try:
             for result in run(plan, reporter):
                 reporter.result(result)
+        except SepcliError as problem:  # of the whole run: no model, no device, files in the way
+            for result in unfinished(plan, reporter.results, problem):
+                reporter.count(result)
+            reporter.failed(problem)
+            console.error(problem)
+            return worst_exit_code([problem.exit_code, *(result.exit_code for result in reporter.results)])
         except (KeyboardInterrupt, Terminated) as stop:
             code = TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
             for result in unfinished(plan, reporter.results, "the run was stopped"):
@@ -275,13 +281,15 @@ def _to_stdout(request: Request, inputs: list[str], models: Catalog, bars: bool,
     import tempfile
     from dataclasses import replace
 
+    from sepcli.outputs import DEFAULT_TEMPLATE
+
     if request.spec.format != "wav":
         raise UsageError(f"-o - writes WAV, not {request.spec.format}.", remedy="Leave --format out.")
     if sys.stdout.isatty():
         raise UsageError("Standard output is a terminal, and a WAV file is not text.",
                          remedy="Redirect it (-o - > vocals.wav), or choose a folder with -o.")
     with tempfile.TemporaryDirectory(prefix="sepcli-") as folder:
-        request = replace(request, out=Path(folder) / "out", template="{stem}.{ext}")
+        request = replace(request, out=Path(folder) / "out", template=DEFAULT_TEMPLATE)
         plan = _plan(request, inputs, models)
         if len(plan.tracks) + len(plan.failures) != 1:
             raise UsageError(f"-o - takes one input, not {len(plan.tracks) + len(plan.failures)}.",

@@ -1,0 +1,286 @@
+"""The program itself: help, version, completion, how commands end, doctor, the consoles."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sepcli.cli import app, console, doctor
+from sepcli.errors import (
+    DeviceError,
+    InputError,
+    ModelError,
+    OutputError,
+    SepcliError,
+    UsageError,
+    worst_exit_code,
+)
+
+SEPCLI = [sys.executable, "-m", "sepcli.cli.app"]
+
+
+def program(*arguments, **environment):
+    return subprocess.run([*SEPCLI, *arguments], capture_output=True, text=True, timeout=120,
+                          env={**os.environ, **environment})
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["separate", "--help"], ["models", "list", "-h"],
+                                       ["doctor", "--help"]])
+def test_help_goes_to_standard_output(arguments, capfd):
+    assert app.main(arguments) == 0
+    out, err = capfd.readouterr()
+    assert out.startswith("Usage: sepcli") and not err
+
+
+def test_options_of_separate_stand_in_sections(capfd):
+    app.main(["separate", "--help"])
+    page = capfd.readouterr().out
+    titles = re.findall(r"^(\S.*):$", page, re.MULTILINE)
+    assert titles == ["Arguments", "What to separate", "Where it goes", "What the files are", "Levels",
+                      "How it is computed", "Batches", "What is reported", "Options"]
+    for option in ("--model --target --rest --two-stems --out --template --start --duration --device "
+                   "--precision --overlap --segment --shifts --seed --batch-size --format --bit-depth "
+                   "--bitrate --sample-rate --clip --sum --resume --no-resume --force --shard --dry-run --json "
+                   "--progress --no-tags -O --quiet --verbose --catalog").split():
+        assert re.search(rf"(^|[ ,]){option}\b", page, re.MULTILINE), option
+
+
+def test_version(capfd):
+    assert app.main(["--version"]) == 0
+    assert re.fullmatch(r"sepcli \d+\.\d+\.\d+\n", capfd.readouterr().out)
+
+
+def cpu_seconds(arguments):
+    """User and system time of a whole process."""
+    before = os.times()
+    subprocess.run([*SEPCLI, *arguments], capture_output=True, check=True)
+    after = os.times()
+    return after.children_user - before.children_user + after.children_system - before.children_system
+
+
+def test_help_takes_under_0_35_s_of_cpu_time():
+    best = 1.0
+    for _ in range(8):  # other processes on the machine only ever add to it
+        best = min(best, cpu_seconds(["--help"]))
+        if best < 0.35:
+            break
+        time.sleep(0.5)
+    assert best < 0.35
+
+
+LAZY = """
+import sys
+from sepcli.cli.app import main
+code = main({arguments!r})
+heavy = [name for name in ("torch", "numpy", "soundfile", "huggingface_hub", "rich") if name in sys.modules]
+print(code, heavy, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(("arguments", "heavy"), [
+    (["--help"], []), (["--version"], []), (["separate", "--help"], []), (["models", "list"], None)])
+def test_torch_and_its_like_stay_unimported(arguments, heavy):
+    code = LAZY.format(arguments=arguments)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("0 "), done.stderr
+    assert "torch" not in last and "numpy" not in last and "soundfile" not in last
+    assert heavy is None or last == f"0 {heavy}"
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    ("sepcli separate -m htdemucs_", {"htdemucs_ft", "htdemucs_6s"}),
+    ("sepcli separate --target gui", {"guitar"}),
+    ("sepcli models info repro", {"repro_mdx_a"}),
+    ("sepcli separ", {"separate"}),
+])
+def test_the_shell_completes_commands_models_and_stems(words, expected):
+    done = program(_SEPCLI_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(len(words.split()) - 1))
+    assert set(done.stdout.split()) == expected, done.stderr
+
+
+def test_completion_survives_a_broken_catalogue(tmp_path):
+    (tmp_path / "bad.toml").write_text("[")
+    done = program(_SEPCLI_COMPLETE="complete_bash", COMP_WORDS="sepcli separate -m ht", COMP_CWORD="3",
+                   SEPCLI_CATALOG=str(tmp_path / "bad.toml"))
+    assert done.stdout.strip() == "" and "Traceback" not in done.stderr
+
+
+# --- how a command ends ---
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["separate"], ["separate", "--nonsense", "a.wav"], ["nonsense"],
+    ["separate", "--format", "aiff", "a.wav"], ["separate", "--shifts", "-1", "a.wav"],
+    ["separate", "--bitrate", "x", "a.wav"], ["models"], ["models", "info"]])
+def test_a_bad_command_line_exits_2_and_says_why(arguments, capfd):
+    assert app.main(arguments) == 2
+    out, err = capfd.readouterr()
+    assert out + err and "Traceback" not in err
+    if arguments and arguments not in (["separate"], ["models"]):  # those two print their help
+        assert err.startswith("Error: ") and "--help" in err and not out
+
+
+def test_json_gets_an_object_for_a_bad_command_line_too(capfd):
+    assert app.main(["separate", "--json", "--nonsense", "a.wav"]) == 2
+    out, err = capfd.readouterr()
+    said = json.loads(out)
+    assert said["input"] is None and said["status"] == "failed"
+    assert said["error"]["code"] == "usage" and "--nonsense" in said["error"]["message"]
+    assert err.startswith("Error: ")
+
+
+@pytest.mark.parametrize(("error", "code"), [
+    (InputError("x"), 1), (UsageError("x"), 2), (ModelError("x"), 3), (DeviceError("x"), 4),
+    (OutputError("x"), 5), (ValueError("x"), 1), (MemoryError(), 4), (KeyboardInterrupt(), 130),
+    (app.Terminated(), 143)])
+def test_whatever_a_command_raises_becomes_an_exit_code_without_a_traceback(error, code, capfd, monkeypatch):
+    def raises(json):
+        raise error
+
+    monkeypatch.setattr(doctor, "report", raises)
+    monkeypatch.delenv("SEPCLI_DEBUG", raising=False)
+    assert app.main(["doctor"]) == code
+    out, err = capfd.readouterr()
+    assert "Traceback" not in err and not out
+    monkeypatch.setenv("SEPCLI_DEBUG", "1")
+    assert app.main(["doctor"]) == code
+    assert ("Traceback" in capfd.readouterr().err) == isinstance(error, Exception)
+
+
+def test_an_error_is_its_fact_and_its_remedy(capfd, monkeypatch):
+    def raises(json):
+        raise ModelError("There is no [model] 'x'.", remedy="Take y.", code="unknown_model")
+
+    monkeypatch.setattr(doctor, "report", raises)
+    app.main(["doctor", "--json"])
+    out, err = capfd.readouterr()
+    assert err == "Error: There is no [model] 'x'.\nTake y.\n"
+    assert json.loads(out)["error"] == {"code": "unknown_model", "message": "There is no [model] 'x'.",
+                                        "remedy": "Take y."}
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    done = subprocess.run(f"{sys.executable} -m sepcli.cli.app models list | head -1; echo ${{PIPESTATUS[0]}}",
+                          shell=True, executable="/bin/bash", capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "0" and not done.stderr
+
+
+def test_the_worst_exit_code_wins():
+    assert worst_exit_code([]) == 0
+    assert worst_exit_code([0, 1, 3]) == 3
+    assert worst_exit_code([1, 5, 4, 3, 2]) == 5
+    assert worst_exit_code([5, 143]) == 143 and worst_exit_code([130, 5]) == 130
+
+
+# --- doctor ---
+
+
+def findings(capfd):
+    return {finding["what"]: finding for finding in json.loads(capfd.readouterr().out)}
+
+
+def test_doctor_reports_all_it_should(capfd):
+    assert app.main(["doctor", "--json"]) == 0
+    found = findings(capfd)
+    assert {"sepcli", "torch", "soundfile", "soxr", "huggingface_hub", "torchaudio", "device", "precision",
+            "write wav", "write m4a", "ffmpeg", "models", "cache"} <= set(found)
+    assert "libsndfile" in found["soundfile"]["fact"] and "free" in found["cache"]["fact"]
+    assert app.main(["doctor"]) == 0
+    assert "can work here" in capfd.readouterr().out
+
+
+def test_doctor_without_torchaudio_or_ffmpeg_is_no_problem(capfd, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchaudio", None)
+    monkeypatch.setenv("PATH", "")
+    assert app.main(["doctor", "--json"]) == 0
+    found = findings(capfd)
+    for what in ("torchaudio", "ffmpeg", "write m4a"):
+        assert found[what]["state"] == "note" and found[what]["remedy"], what
+
+
+def test_doctor_without_a_library_that_separation_needs_exits_1(capfd, monkeypatch):
+    monkeypatch.setitem(sys.modules, "soxr", None)
+    assert app.main(["doctor", "--json"]) == 1
+    found = findings(capfd)["soxr"]
+    assert found["state"] == "problem" and "pip install" in found["remedy"]
+
+
+def test_doctor_says_when_a_check_itself_breaks(capfd, monkeypatch):
+    def _broken():
+        raise SepcliError("It broke.", remedy="Mend it.")
+        yield
+
+    monkeypatch.setattr(doctor, "CHECKS", (_broken,))
+    assert app.main(["doctor", "--json"]) == 1
+    assert findings(capfd)["broken"]["remedy"] == "Mend it."
+
+
+def test_doctor_knows_an_unwritable_cache_and_offline_mode(capfd, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    app.main(["doctor", "--json"])
+    found = findings(capfd)
+    assert found["cache"]["state"] == "note" and "HF_HOME" in found["cache"]["remedy"]
+    assert "network" in found
+
+
+# --- consoles ---
+
+
+@pytest.fixture
+def style():
+    yield console.report_as
+    console.report_as("text")
+
+
+def test_download_progress_in_every_style(style, capfd, monkeypatch):
+    monkeypatch.setattr(console, "PLAIN_INTERVAL", 0.0)
+    for name in ("text", "json", "quiet"):
+        style(name)
+        with console.download_progress("Downloading x") as progress:
+            progress(10, None)
+            progress(500_000, 1_000_000)
+            progress(1_000_000, 1_000_000)
+        out, err = capfd.readouterr()
+        assert not out
+        if name == "text":
+            assert "Downloading x: 500.0 kB of 1.0 MB" in err.splitlines()
+        elif name == "json":
+            assert json.loads(err.splitlines()[-1]) == {"event": "download", "what": "Downloading x",
+                                                        "done": 1_000_000, "total": 1_000_000}
+        else:
+            assert not err
+
+
+def test_lines_are_not_wrapped_marked_up_or_coloured(capfd):
+    long = "a path [bold]/" + "x" * 300 + "[/bold] :smile:"
+    console.notice(long)
+    assert capfd.readouterr().err == long + "\n"
+
+
+def test_no_color_is_honoured(monkeypatch):
+    from rich.console import Console
+
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert Console(force_terminal=True).no_color
+
+
+def test_names_that_are_not_utf8_can_be_printed(capfd):
+    name = os.fsdecode(b"caf\xe9.wav")
+    console.say(name)
+    console.print_json({"input": name})
+    out, err = capfd.readouterr()
+    assert err == "caf\N{REPLACEMENT CHARACTER}.wav\n"
+    assert json.loads(out)["input"] == name
+
+
+def test_sizes_and_times_for_people():
+    assert [console.bytes_text(n) for n in (None, 0, 999, 84_141_911, 5_000_000_000)] == [
+        "unknown size", "0 bytes", "999 bytes", "84.1 MB", "5.0 GB"]
+    assert [console.clock(s) for s in (0, 59.6, 65, 3725.4)] == ["0:00", "1:00", "1:05", "1:02:05"]

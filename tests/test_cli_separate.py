@@ -1,0 +1,349 @@
+"""`sepcli separate` as a user meets it: options, streams, exit codes, dry runs, standard input and output."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from sepcli import loading
+from sepcli.cli.app import main
+from sepcli.cli.separate import parse_batch_size, parse_options, parse_time
+from sepcli.errors import ModelError, UsageError
+from tests import fake_model
+from tests.test_jobs import STEMS, song, tree
+
+ROOT = Path(__file__).parents[1]
+REAL_LOAD = loading.load_model
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch, tmp_path):
+    monkeypatch.setattr(loading, "load_model", fake_model.load_model)
+    monkeypatch.setenv("SEPCLI_CATALOG", str(fake_model.catalog_file(tmp_path)))
+    monkeypatch.delenv("SEPCLI_DEBUG", raising=False)
+    fake_model.loads.clear()
+    (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path / "in")
+
+
+def separate(capfd, *arguments):
+    """(exit code, standard output, standard error) of `sepcli separate -m fake ...` in this process."""
+    model = () if "-m" in arguments else ("-m", "fake")
+    code = main(["separate", *model, *arguments])
+    return code, *capfd.readouterr()
+
+
+def process(*arguments, **more):
+    return subprocess.run(
+        [sys.executable, "-m", "tests.fake_model", "separate", "-m", "fake", *arguments], capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120, **more)
+
+
+# --- the ordinary run ---
+
+
+def test_stems_go_to_separated_and_everything_said_to_standard_error(capfd):
+    song("a.wav")
+    code, out, err = separate(capfd, "a.wav")
+    assert code == 0 and not out
+    assert tree("separated") == sorted(f"a/{stem}.wav" for stem in STEMS)
+    assert "Model fake: drums, bass, other, vocals. Licence of the weights: MIT." in err
+    assert re.search(r"Device cpu: .+\. Precision float32: .+\.", err)
+    assert "1 done" in err and "x realtime" in err and "The stems are in separated." in err
+
+
+def test_two_stems_is_target_and_rest(capfd):
+    song("a.wav")
+    assert separate(capfd, "a.wav", "--two-stems", "vocals")[0] == 0
+    assert tree("separated") == ["a/no_vocals.wav", "a/vocals.wav"]
+    assert separate(capfd, "a.wav", "-t", "vocals", "--rest")[0] == 0  # the same: skipped
+    assert separate(capfd, "a.wav", "--two-stems", "vocals", "-t", "bass")[0] == 2
+
+
+def test_a_part_of_the_input(capfd):
+    song("a.wav", seconds=1)
+    assert separate(capfd, "a.wav", "--start", "0.25", "--duration", "0:0.5", "-t", "bass")[0] == 0
+    assert soundfile.info("separated/a/bass.wav").frames == 22050
+
+
+def test_a_template_and_a_format(capfd):
+    song("a.wav")
+    template = "{model}/{track} - {stem}.{ext}"
+    code, *_ = separate(capfd, "a.wav", "--template", template, "--format", "flac", "-o", "o")
+    assert code == 0 and "fake/a - bass.flac" in tree("o")
+
+
+def test_quiet_says_nothing_but_errors(capfd):
+    song("a.wav")
+    assert separate(capfd, "a.wav", "-q") == (0, "", "")
+    code, out, err = separate(capfd, "missing.wav", "-q")
+    assert code == 1 and not out and "missing.wav" in err
+
+
+def test_json_prints_one_object_for_each_input(capfd):
+    song("a.wav"), song("b.wav", seed=1)
+    separate(capfd, "a.wav")
+    code, out, err = separate(capfd, "a.wav", "b.wav", "missing.wav", "--json")
+    results = {result["input"]: result for result in map(json.loads, out.splitlines())}
+    assert code == 1 and len(out.splitlines()) == 3
+    assert {name: result["status"] for name, result in results.items()} == {
+        "a.wav": "skipped", "b.wav": "done", "missing.wav": "failed"}
+    done = results["b.wav"]
+    assert done["outputs"] == {stem: f"separated/b/{stem}.wav" for stem in STEMS}
+    assert done["device"] == "cpu" and done["precision"] == "float32" and done["gain"] == 1.0
+    assert done["audio_seconds"] == pytest.approx(0.2, abs=1e-3) and done["realtime"] > 0
+    assert results["missing.wav"]["error"]["code"] == "missing"
+    assert "1 done, 1 skipped, 1 failed" in err
+
+
+def test_progress_json_makes_all_of_standard_error_json(capfd, monkeypatch):
+    monkeypatch.setattr("sepcli.cli.reporting.JSON_INTERVAL", 0.0)
+    song("x/a.wav", seconds=2), song("y/a.wav", seed=1)
+    code, out, err = separate(capfd, "x/a.wav", "y/a.wav", "missing.wav", "--progress", "json")
+    events = [json.loads(line) for line in err.splitlines()]
+    kinds = [event["event"] for event in events]
+    assert code == 1 and not out
+    assert kinds.count("result") == 3 and kinds[-1] == "summary" and "start" in kinds and "notice" in kinds
+    moved = [event for event in events if event["event"] == "progress" and event["input"] == "x/a.wav"]
+    assert moved and moved[-1]["total_seconds"] == pytest.approx(2)
+    assert [event["done_seconds"] for event in moved] == sorted(event["done_seconds"] for event in moved)
+    code, out, err = separate(capfd, "a.wav", "--progress", "json", "-m", "fkae")
+    assert code == 3 and json.loads(err)["event"] == "error"
+
+
+def test_plain_lines_where_there_is_no_terminal(capfd, monkeypatch):
+    monkeypatch.setattr("sepcli.cli.reporting.PLAIN_INTERVAL", 0.0)
+    song("a.wav", seconds=2)
+    _, _, err = separate(capfd, "a.wav")
+    assert re.search(r"\[1/1\] a\.wav: 0:0[12] of 0:02, \d+\.\dx realtime, 0:0\d left", err)
+    assert "\x1b" not in err
+    song("b.wav", seconds=2)
+    _, _, err = separate(capfd, "b.wav", "--progress", "none")
+    assert "[1/1]" not in err and "1 done" in err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pseudo terminals")
+def test_bars_on_a_terminal():
+    import pty
+
+    for seed, name in enumerate("ab"):
+        song(f"{name}.wav", seconds=2, seed=seed)
+    leader, follower = pty.openpty()
+    running = subprocess.Popen(
+        [sys.executable, "-m", "tests.fake_model", "separate", "-m", "fake", "a.wav", "b.wav"], stderr=follower,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "FAKE_SECONDS": "0.1", "TERM": "xterm", "COLUMNS": "150"})
+    os.close(follower)
+    drawn = b""
+    try:
+        while block := os.read(leader, 65536):
+            drawn += block
+    except OSError:  # Linux says so when the last writer has closed it
+        pass
+    os.close(leader)
+    assert running.wait() == 0
+    text = drawn.decode()
+    assert "All tracks" in text and "track 2 of 2" in text and "x realtime" in text and "left" in text
+    assert "2 done" in text
+
+
+def test_clipping_is_reported(capfd):
+    soundfile.write("loud.wav", np.full((4410, 2), 0.9), 44100, subtype="PCM_16")
+    code, out, err = separate(capfd, "loud.wav", "--two-stems", "drums", "--json")
+    assert code == 0 and json.loads(out)["gain"] == 1.0
+    soundfile.write("over.wav", np.full((4410, 2), 3.0), 44100, subtype="FLOAT")
+    code, out, err = separate(capfd, "over.wav", "--bit-depth", "16", "--json")
+    assert code == 0 and json.loads(out)["gain"] == pytest.approx(1 / 1.5, rel=1e-3)
+    assert "lowered by 3.5" in err
+
+
+# --- exit codes and messages ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["missing.wav"], 1, "does not exist"),
+        (["text.wav"], 1, "text.wav"),
+        (["empty.wav"], 1, "empty"),
+        (["nothing"], 1, "no audio file"),
+        (["a.wav", "-t", "choir"], 2, "it has drums, bass, other, vocals"),
+        (["a.wav", "--overlap", "1"], 2, "less than 1"),
+        (["a.wav", "--segment", "0"], 2, "--segment"),
+        (["a.wav", "--start", "1:75"], 2, "59"),
+        (["a.wav", "--duration", "0"], 2, "--duration"),
+        (["a.wav", "--shard", "3/2"], 2, "I/N"),
+        (["a.wav", "--batch-size", "0"], 2, "--batch-size"),
+        (["a.wav", "-O", "steps"], 2, "KEY=VALUE"),
+        (["a.wav", "--sample-rate", "high"], 2, "--sample-rate"),
+        (["a.wav", "--template", "{artist}/{stem}"], 2, "{artist}"),
+        (["a.wav", "--template", "{track}.{ext}"], 2, "{stem}"),
+        (["a.wav", "--format", "mp3", "--sum", "exact"], 2, "exact"),
+        (["a.wav", "--format", "mp3", "--bitrate", "9999"], 2, "9999"),
+        (["a.wav", "--catalog", "none.toml"], 2, "none.toml"),
+        (["a.wav", "-o", "-"], 2, "one stem"),
+        (["a.wav", "-o", "-", "--json"], 2, "--json"),
+        (["a.wav", "b.wav", "-o", "-", "-t", "bass"], 2, "one input"),
+        (["a.wav", "-o", "-", "-t", "bass", "--format", "flac"], 2, "WAV"),
+        (["a.wav", "-m", "fkae"], 3, "Did you mean fake"),
+        (["a.wav", "-m", "hf://nobody"], 2, "hf://"),
+        (["a.wav", "--device", "cuda:99"], 4, "cuda:99"),
+        (["a.wav", "--device", "tpu"], 2, "tpu"),
+        (["a.wav", "-o", "a.wav/x"], 5, "a.wav/x"),
+    ],
+)
+def test_each_mistake_has_its_exit_code_and_a_sentence(capfd, monkeypatch, arguments, code, said):
+    song("a.wav"), song("b.wav", seed=1)
+    Path("text.wav").write_text("no audio")
+    Path("empty.wav").touch()
+    Path("nothing").mkdir()
+    if "hf://nobody" in arguments:
+        monkeypatch.setattr(loading, "load_model", REAL_LOAD)
+    found, out, err = separate(capfd, *arguments)
+    assert found == code, err
+    assert said in err and "Traceback" not in err
+    assert not Path("separated").exists()
+    if "--json" not in arguments and "-" not in arguments:
+        found, out, err = separate(capfd, *arguments, "--json")
+        said = [json.loads(line) for line in out.splitlines()]
+        assert found == code and len(said) == 1
+        assert said[0]["status"] == "failed" and said[0]["error"]["message"]
+        known = code in (1, 4, 5) or "tpu" in arguments or "hf://nobody" in arguments
+        assert (said[0]["input"] is None) == (not known)  # wrong before the inputs were even looked for
+
+
+def test_a_model_that_cannot_be_had_ends_the_run_with_3(capfd, monkeypatch):
+    def fails(*rest, **named):
+        raise ModelError("The hub can't be reached.", remedy="Try later.")
+
+    monkeypatch.setattr(loading, "load_model", fails)
+    song("a.wav")
+    code, out, err = separate(capfd, "a.wav", "missing.wav", "--json")
+    results = {result["input"]: result["error"]["code"] for result in map(json.loads, out.splitlines())}
+    assert code == 3 and results == {"missing.wav": "missing", "a.wav": "model"}
+    assert err.count("The hub can't be reached.") == 1 and not Path("separated").exists()
+
+
+def test_a_format_that_cannot_be_written_here_is_found_before_the_model_is_loaded(capfd, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    song("a.wav")
+    code, _, err = separate(capfd, "a.wav", "--format", "m4a")
+    assert code == 5 and "ffmpeg" in err and not fake_model.loads
+
+
+def test_refused_files_end_the_run_before_any_work(capfd):
+    song("a.wav"), song("b.wav", seed=1)
+    separate(capfd, "a.wav")
+    code, out, err = separate(capfd, "b.wav", "a.wav", "--overlap", "0.5")
+    assert code == 2 and "overlap" in err and "--force" in err and "{model}" in err
+    assert not Path("separated/b").exists()
+
+
+# --- standard input and output ---
+
+
+def test_standard_input_is_a_track_known_by_its_content():
+    song("a.wav"), song("b.wav", seed=1)
+
+    def piped(name, *arguments):
+        with open(name, "rb") as file:
+            done = process("-", "--json", *arguments, stdin=file)
+        return done.returncode, json.loads(done.stdout)
+
+    code, result = piped("a.wav")
+    assert (code, result["status"], result["input"]) == (0, "done", "-")
+    assert tree("separated") == sorted(f"stdin/{stem}.wav" for stem in STEMS)
+    assert piped("a.wav")[1]["status"] == "skipped"
+    code, result = piped("b.wav")
+    assert code == 2 and "another input" in result["error"]["message"]
+    assert piped("b.wav", "--force")[0] == 0
+    assert not list(Path("separated").glob(".sepcli-work*"))
+
+
+def test_one_stem_goes_to_standard_output_as_wav_and_nothing_else():
+    path = song("a.wav", seconds=0.5)
+    done = process(path, "-o", "-", "-t", "bass")
+    assert done.returncode == 0, done.stderr
+    samples, rate = soundfile.read(io.BytesIO(done.stdout))
+    mix, _ = soundfile.read(path)
+    assert rate == 44100 and np.abs(samples - mix * 0.25).max() < 1e-4
+    assert os.listdir() == ["a.wav"] and b"1 done" in done.stderr
+
+
+def test_a_pipe_from_end_to_end():
+    path = song("a.wav")
+    with open(path, "rb") as file:
+        done = process("-", "-o", "-", "--two-stems", "bass", stdin=file)
+    assert done.returncode == 2 and not done.stdout  # two files
+    with open(path, "rb") as file:
+        done = process("-", "-o", "-", "-t", "bass", "-q", stdin=file)
+    assert done.returncode == 0 and done.stdout[:4] == b"RIFF" and not done.stderr
+
+
+def test_empty_standard_input_is_a_bad_input():
+    done = process("-", "--json", input=b"")
+    assert done.returncode == 1 and json.loads(done.stdout)["status"] == "failed"
+
+
+# --- dry runs ---
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(capfd):
+    song("a.wav"), song("b.wav", seed=1)
+    code, out, err = separate(capfd, "a.wav", "missing.wav", "--dry-run")
+    assert code == 1 and not Path("separated").exists() and not fake_model.loads
+    assert "separate  a.wav" in out and "-> separated/a/vocals.wav" in out
+    assert "1.0 MB to download" in out and "MIT" in out and "fail      missing.wav" in out
+    separate(capfd, "a.wav")
+    before = os.stat("separated").st_mtime_ns, Path("separated/.sepcli.jsonl").read_bytes()
+    fake_model.loads.clear()
+    code, out, err = separate(capfd, "a.wav", "b.wav", "--dry-run")
+    assert code == 0 and "skip      a.wav" in out and "separate  b.wav" in out
+    code, out, err = separate(capfd, "a.wav", "b.wav", "--dry-run", "--shifts", "1")
+    assert code == 2 and "refuse    a.wav" in out and "shifts" in out and "--force" in out
+    code, out, err = separate(capfd, "a.wav", "b.wav", "--dry-run", "--shifts", "1", "--force")
+    assert code == 0 and "replace   a.wav" in out
+    assert before == (os.stat("separated").st_mtime_ns, Path("separated/.sepcli.jsonl").read_bytes())
+    assert not fake_model.loads
+
+
+def test_a_dry_run_as_json(capfd):
+    song("a.wav"), song("b.wav", seed=1)
+    separate(capfd, "a.wav")
+    code, out, _ = separate(capfd, "a.wav", "b.wav", "missing.wav", "--dry-run", "--json", "-q")
+    found = {result["input"]: result for result in map(json.loads, out.splitlines())}
+    assert {name: result["status"] for name, result in found.items()} == {
+        "a.wav": "skipped", "b.wav": "planned", "missing.wav": "failed"}
+    assert found["b.wav"]["outputs"]["bass"] == "separated/b/bass.wav"
+    assert found["b.wav"]["download_bytes"] == 1_000_000 and found["b.wav"]["license"] == "MIT"
+
+
+# --- values ---
+
+
+@pytest.mark.parametrize(("text", "seconds"), [
+    ("0", 0), ("90", 90), ("90.5", 90.5), (".5", 0.5), ("5.", 5), ("1:30", 90), ("1:30.25", 90.25),
+    ("90:00", 5400), ("1:00:01", 3601), ("00:01:30.5", 90.5)])
+def test_times(text, seconds):
+    assert parse_time(text, "--start") == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "-1", "1:60", "1:60:00", "1:2:3:4", "1:", ":30", "1.5:30", "nan", "1e3"])
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(UsageError):
+        parse_time(text, "--start")
+
+
+def test_batch_sizes_and_options():
+    assert parse_batch_size("auto") is None and parse_batch_size("8") == 8
+    assert parse_options(["steps=4", "name=a=b"]) == {"steps": "4", "name": "a=b"}
+    for text in ("=4", "steps"):
+        with pytest.raises(UsageError):
+            parse_options([text])
