@@ -223,9 +223,7 @@ def test_a_listed_name_can_not_be_changed(tmp_path, listed, name):
     text = b"X" + struct.pack("<I", len(name)) + name.encode()
     for state in (b"}" + text + b"K\x01s", b"(N}" + text + b"K\x01st"):
         refused(zip_of(tmp_path / "a.th", b"\x80\x02" + foreign(listed) + state + b"b."))
-    torch.save(
-        {"a": torch.ones(2), "b": Fraction(1, 2), "c": collections.OrderedDict(d=1)}, tmp_path / "b.th"
-    )
+    torch.save({"a": torch.ones(2), "b": Fraction(1, 2), "c": collections.OrderedDict(d=1)}, tmp_path / "b.th")
     assert read_checkpoint(tmp_path / "b.th").payload["b"] == Fraction(1, 2)
 
 
@@ -376,3 +374,18 @@ def test_legacy_sources_of_classes_are_ignored(tmp_path):
             assert read_checkpoint(tmp_path / "a.th").payload["klass"].dotted == "demucs.a.B"
         else:
             refused(tmp_path / "a.th")
+
+
+@pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_numpy_scalars_of_both_generations(tmp_path, module, order):
+    """As numpy 1 and 2 write them, whichever is installed."""
+    state = f"(K\x03X\x01\x00\x00\x00{order}NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb".encode("latin1")
+    data = (
+        b"\x80\x02" + foreign(f"{module}.scalar") + b"(cnumpy\ndtype\n(X\x02\x00\x00\x00f8K\x00K\x01tR" + state
+    )
+    data += b"c_codecs\nencode\n(X"
+    text = struct.pack(f"{order}d", 1.25).decode("latin1").encode()
+    data += struct.pack("<I", len(text)) + text + b"X\x06\x00\x00\x00latin1tRtR."
+    value = read_checkpoint(zip_of(tmp_path / "a.th", data)).payload
+    assert type(value) is float and value == 1.25
