@@ -15,9 +15,10 @@ How an exact sum is made. One file, the *carrier*, is not taken from the model b
 
 Integers are subtracted after rounding, so the rounding errors of all files end up in the carrier and the
 integers add up to round(g x mix x 2^(bits-1)) exactly: to the input's own integers where g is 1, the rate is
-kept and the output has at least the input's depth. In float32 only the carrier's own rounding is left over:
-summed in float64, the files equal g x mix to half a unit in the last place of the carrier. Where the carrier
-is merely the last stem, every stem first takes an equal share of the residual.
+kept and the output has at least the input's depth (of 32-bit integers, the 24 digits that float32 holds). In
+float32 only the carrier's own rounding is left over: summed in float64, the files equal g x mix to half a
+unit in the last place of the carrier. Where the carrier is merely the last stem, every stem first takes an
+equal share of the residual.
 
 Axes: F files (stems in order, then the rest), K stems, C channels, T frames.
 """

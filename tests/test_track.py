@@ -168,6 +168,7 @@ def test_silence_gives_silence(tmp_path):
         ("PCM_U8", "PCM_16", "PCM_16"),
         ("PCM_16", "PCM_16", "PCM_16"),
         ("PCM_24", "PCM_24", "PCM_24"),
+        ("PCM_32", "PCM_32", "PCM_24"),
         ("FLOAT", "FLOAT", "PCM_24"),
         ("DOUBLE", "FLOAT", "PCM_24"),
     ],
@@ -257,6 +258,16 @@ def test_exact_sum_in_more_bits_than_the_input_is_still_the_input(tmp_path):
     result = separate(path, Shares({"a": 0.37, "other": 0.2}), sum="exact", depth="24")
     total = sum(ints(file, 24) for file in result.outputs.values())
     np.testing.assert_array_equal(total, ints(path, 16) << 8)
+
+
+def test_exact_sum_at_32_bits_is_the_input_as_float32_holds_it(tmp_path):
+    path = song(tmp_path, noise(30_000, peak=0.9), subtype="PCM_32")
+    result = separate(path, Shares({"a": 0.37, "other": 0.2}), sum="exact")
+    total = sum(ints(file, 32) for file in result.outputs.values())
+    mix = soundfile.read(path, dtype="float32", always_2d=True)[0].astype(np.float64)
+    np.testing.assert_array_equal(total, mix * 2**31)
+    loud = separate(path, Shares({"a": 2.0, "other": 0.2}), out="loud", sum="exact")
+    assert loud.gain < 1 and ints(loud.outputs["a"], 32).max() > 0.99 * 2**31
 
 
 def test_exact_sum_of_floats(tmp_path):
