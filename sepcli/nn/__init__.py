@@ -1,1 +1,0 @@
-"""Building blocks that two families really use."""
