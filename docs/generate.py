@@ -17,7 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
-sys.path.insert(0, str(DOCS.parent))  # the checkout this file stands in, whatever else is installed
+sys.path[:0] = [str(DOCS.parent), str(DOCS)]  # the checkout this file stands in, whatever else is installed
+
+import cli_page  # noqa: E402
 
 from sepcli.catalog import Entry, WeightFile, bundled_catalog, read_catalog  # noqa: E402
 from sepcli.cli.console import bytes_text  # noqa: E402
@@ -175,7 +177,11 @@ def _plain(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-PAGES: dict[str, Callable[[], str]] = {"models.md": models}
+def cli() -> str:
+    return GENERATED.format(source="the commands in sepcli/cli or docs/cli_page.py") + cli_page.cli()
+
+
+PAGES: dict[str, Callable[[], str]] = {"models.md": models, "cli.md": cli}
 
 
 def main(arguments: list[str]) -> int:
