@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sepcli.audio import probe
 from sepcli.device import choose_device, choose_precision
 from sepcli.errors import InputError, UsageError
 from sepcli.feed import Feed, StemsBack
@@ -154,6 +155,7 @@ def separate_file(
         format, bit_depth, bitrate, sample_rate, clip, sum, rest or _implied(sum, targets), tags
     )
     spec.validate()
+    info = probe(source)  # a wrong path is said before a model is fetched
     engine = _engine(model, targets, device, precision, Settings(overlap, segment, shifts, seed, batch_size))
     names = [*engine.sources, *([rest_name(targets or ())] if spec.rest else [])]
     check_template(template, names)
@@ -177,7 +179,7 @@ def separate_file(
     check_writable(folder)
     with Workspace(folder) as work:
         return separate_track(
-            source, engine, outputs, spec, work, start=start, duration=duration, progress=progress
+            source, engine, outputs, spec, work, info=info, start=start, duration=duration, progress=progress
         )
 
 
