@@ -4,7 +4,7 @@ Knows nothing of any family: it gives tensors, containers and numbers, and leave
 `models/<family>/checkpoint.py`.
 
 A pickle is a program. Here it can reach only the short table `_LISTED` of constructors written for it, and
-the classes of a few projects (`FOREIGN_ROOTS`) as markers that remember their name and nothing else; any
+the classes of packages that the caller names as markers, which remember their name and nothing else; any
 other name stops the reading. torch.load is not used: it hands TorchScript archives to an interpreter and
 depends on environment variables, while the file layout itself is small and stable:
 
@@ -32,9 +32,6 @@ import torch
 from torch import Tensor
 
 from sepcli.errors import ModelError
-
-# Projects whose classes occur in published checkpoints; their names are kept, their code is never loaded.
-FOREIGN_ROOTS = frozenset({"demucs", "diffq"})
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of a file by torch.save before 1.6
 _AGAIN = "Download it again, or check that it is the file you meant."
@@ -99,12 +96,13 @@ class InertObject:
 
 
 def read_checkpoint(
-    path: str | os.PathLike[str], device: str = "cpu", *, foreign: Collection[str] = FOREIGN_ROOTS
+    path: str | os.PathLike[str], device: str = "cpu", *, foreign: Collection[str] = ()
 ) -> Checkpoint:
     """Read `path`, whatever its suffix says; ModelError if it is damaged, of no known format, or unsafe.
 
     device: where tensors go; on "cpu" they stay mapped to the file until they are copied.
-    foreign: top-level packages whose classes become `Inert`; any other unlisted name is refused.
+    foreign: top-level packages whose classes become `Inert` (their code is not loaded, they need not be
+    installed); any other unlisted name is refused.
     """
     path = Path(path)
     try:

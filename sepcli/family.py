@@ -48,6 +48,8 @@ class Family:
     # Config fields that change training or initial values but never a separation; not compared between
     # the catalogue and a checkpoint.
     training_only: frozenset[str] = field(default_factory=frozenset)
+    # Top-level packages whose classes its published pickles name; read as names, never imported.
+    packages: frozenset[str] = field(default_factory=frozenset)
 
 
 def family_names() -> list[str]:

@@ -129,9 +129,10 @@ def _load_entry(
             remedy="Give its files in a --catalog file instead (docs/models.md).",
         )
     models, weights, hashes, origins = [], [], [], []
+    packages = get_family(entry.family).packages
     for member in members:
         path, digest, origin = _member_file(member, local, progress, notice)
-        model = _build_member(entry, member, read_checkpoint(path), options)
+        model = _build_member(entry, member, read_checkpoint(path, foreign=packages), options)
         row = dict(zip(entry.sources, member.weights or [1.0] * len(entry.sources), strict=True))
         models.append(model.select([name for name in wanted if row[name] > 0]))
         weights.append([row[name] for name in wanted])
@@ -191,9 +192,9 @@ def _refuse_disagreement(name: str, arch: Arch, ours: Any, package: Package, exe
 def _load_path(
     name: str, path: Path, origin: str, targets: Sequence[str] | None, options: Mapping[str, str]
 ) -> Loaded:
-    checkpoint = read_checkpoint(path)
-    for family_name in family_names():
-        family = get_family(family_name)
+    families = [get_family(family_name) for family_name in family_names()]
+    checkpoint = read_checkpoint(path, foreign=frozenset().union(*(family.packages for family in families)))
+    for family in families:
         package = describe(checkpoint, family)
         if package is not None:
             break

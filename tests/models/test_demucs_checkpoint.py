@@ -167,7 +167,7 @@ def test_quantised_networks():
 
 
 def test_the_real_quantised_state_through_a_structure():
-    state = read_checkpoint(GOLDEN / "state.th").payload
+    state = read_checkpoint(GOLDEN / "state.th", foreign=FAMILY.packages).payload
     wanted = read_checkpoint(GOLDEN / "decoded.safetensors").payload
     network = torch.nn.Sequential(torch.nn.Conv1d(2, 40, 32), torch.nn.LSTM(16, 12), torch.nn.Linear(24, 16))
     tensors: dict[str, torch.Tensor] = {}

@@ -162,7 +162,7 @@ def save_safetensors(package: dict[str, Any], path: Path) -> None:
 
 
 def read(path: Path) -> torch.nn.Module:
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, foreign=FAMILY.packages)
     package = FAMILY.describe(checkpoint)
     arch = FAMILY.archs[package.arch]
     model = arch.build(make_config(arch, package.config))

@@ -24,4 +24,5 @@ FAMILY = Family(
     describe=describe,
     convert=convert,
     training_only=frozenset(_TRAINING | _SPARSE),
+    packages=frozenset({"demucs", "diffq"}),
 )

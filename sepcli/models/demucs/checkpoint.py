@@ -24,8 +24,8 @@ from torch import Tensor
 from sepcli.checkpoint import Checkpoint, Inert
 from sepcli.errors import ModelError
 from sepcli.family import Package
-from sepcli.models.demucs import diffq
 from sepcli.models.demucs.demucs import Demucs, DemucsConfig
+from sepcli.models.demucs.diffq import decode, is_quantised
 from sepcli.models.demucs.hdemucs import HDemucsConfig
 from sepcli.models.demucs.htdemucs import HTDemucsConfig
 from sepcli.separator import Separator
@@ -78,8 +78,8 @@ def describe(checkpoint: Checkpoint) -> Package | None:
 def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
     """The file's tensors under the names of `model`, in float32. Nothing is left out or filled in."""
     state = _state(checkpoint)
-    if diffq.is_quantised(state):
-        state = diffq.decode(state, {name: value.shape for name, value in model.named_parameters()})
+    if is_quantised(state):
+        state = decode(state, {name: value.shape for name, value in model.named_parameters()})
     if not all(isinstance(value, Tensor) for value in state.values()):
         raise _damaged(checkpoint.path, "its state has other things than tensors")
     if isinstance(model, Demucs):

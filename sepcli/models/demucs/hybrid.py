@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+import sepcli.models.demucs.spectral as spectral
 from sepcli.errors import ModelError
-from sepcli.models.demucs import spectral
 from sepcli.models.demucs.dconv import fold_refinements
 from sepcli.models.demucs.layers import (
     DecoderLayer,
