@@ -27,28 +27,34 @@ from sepcli.formats import (
     output_rate,
     sndfile_writes,
 )
-from sepcli.tags import Tags, add_tags
+from sepcli.id3 import id3v2
+from sepcli.tags import Tags, add_tags, read_cover
 from sepcli.wav import WavFile
 
 __all__ = [
     "FORMATS", "AudioWriter", "check_format", "formats_report", "output_error", "output_rate", "quantize",
 ]  # fmt: skip
 
-_BITS = {"16": 16, "24": 24}
+_BITS = {"16": 16, "24": 24, "32": 32}
+_DEPTHS = {"wav": ("16", "24", "32", "32f"), "flac": ("16", "24")}
 
 
 def quantize(block: np.ndarray, depth: str) -> np.ndarray:
-    """float32, full scale at 1.0 -> int32 in the range of `depth` ("16", "24"); any shape.
+    """float32, full scale at 1.0 -> int32 in the range of `depth` ("16", "24", "32"); any shape.
 
-    To nearest, ties to even. Exact in float32: scaling by a power of two changes no digit, and 24 bits is
-    what its mantissa holds. Clamped: full scale itself is one step above the largest integer.
+    To nearest, ties to even. Up to 24 bits exact in float32: scaling by a power of two changes no digit, and
+    24 bits is what its mantissa holds; the largest of 32 bits is a float64 only. Clamped: full scale itself
+    is one step above the largest integer.
     """
     full = 1 << (_BITS[depth] - 1)
-    scaled = np.rint(np.multiply(block, np.float32(full), dtype=np.float32))
+    wide = np.float64 if depth == "32" else np.float32
+    scaled = np.rint(np.multiply(block, wide(full), dtype=wide))
     return np.clip(scaled, -full, full - 1, out=scaled).astype(np.int32)
 
 
 class _Encoder(Protocol):
+    tagged: bool  # it has written the tags itself
+
     def write(self, frames: np.ndarray) -> None: ...  # [T, C]
     def close(self) -> None: ...
     def abort(self) -> None: ...
@@ -58,8 +64,8 @@ class AudioWriter:
     """One output file: `write` blocks, then `close`; or `abort`, which removes it.
 
     path: the file; for wav also an open descriptor (standard output), which stays open. samplerate: Hz, one
-    that the format has (`output_rate`). depth: "16", "24" or "32f" for wav, "16" or "24" for flac; the lossy
-    formats take the float samples. bitrate: kbit/s. frames: how many will come, where that is known.
+    that the format has (`output_rate`). depth: "16", "24", "32" or "32f" for wav, "16" or "24" for flac; the
+    lossy formats take the float samples. bitrate: kbit/s. frames: how many will come, where that is known.
 
     `warnings` is complete after `close`. As a context manager: `close`, or `abort` after an exception.
     """
@@ -77,12 +83,13 @@ class AudioWriter:
         frames: int | None = None,
     ):
         assert isinstance(path, int) is False or format == "wav", "only wav goes into a descriptor"
-        assert format not in ("wav", "flac") or depth in ({"16", "24", "32f"} if format == "wav" else _BITS)
+        assert format not in _DEPTHS or depth in _DEPTHS[format], (format, depth)
+        assert output_rate(format, samplerate)[0] == samplerate, (format, samplerate)
         self.path, self.format, self.channels = path, format, channels
         self.depth = depth if format in ("wav", "flac") else "lossy"
         self.frames_written = 0
         self.warnings: list[str] = []
-        self._tags = tags
+        self._samplerate, self._tags = samplerate, tags
         spec = FORMATS[format]
         bitrate = bitrate or spec.default_bitrate
         self._encoder: _Encoder
@@ -97,6 +104,8 @@ class AudioWriter:
             else:
                 self._encoder = _FfmpegEncoder(Path(path), spec, samplerate, channels, bitrate)
         except OSError as error:
+            if error.errno not in _NOT_WRITABLE:  # it was opened, and then refused its header
+                self._remove()
             raise output_error(error, path) from error
 
     def write(self, block: np.ndarray) -> None:
@@ -125,17 +134,21 @@ class AudioWriter:
             self._encoder.close()
         except OSError as error:
             raise output_error(error, self.path) from error
-        if self._tags is None or self.format == "wav" or isinstance(self.path, int):
+        if self._tags is None or isinstance(self.path, int) or ffmpeg.find() is None:
             return
-        if ffmpeg.find() is not None:
-            failure = add_tags(self.path, FORMATS[self.format].container, self._tags)
+        if not self._encoder.tagged:
+            spec = FORMATS[self.format]
+            failure = add_tags(self.path, spec.container, self._tags, muxer_options(spec, self._samplerate))
             if failure:
-                self.warnings.append(f"Tags beyond the basic ones could not be written: {failure}")
+                self.warnings.append(f"Tags beyond the basic ones could not be written: {failure}.")
 
     def abort(self) -> None:
         """Stop and remove what has been written."""
         with suppress(OSError):
             self._encoder.abort()
+        self._remove()
+
+    def _remove(self) -> None:
         if not isinstance(self.path, int):
             with suppress(OSError):
                 self.path.unlink(missing_ok=True)
@@ -157,9 +170,11 @@ class _Sink:
     would print it and go on, Ctrl-C included.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, prefix: bytes = b""):
+        """prefix: what stands in the file before all that libsndfile writes, and that it does not see."""
         self._file = open(path, "wb", buffering=0)  # noqa: SIM115
         self.error: BaseException | None = None
+        self._begin = self.write(prefix)
 
     def write(self, data: bytes) -> int:
         rest = memoryview(data)
@@ -171,10 +186,14 @@ class _Sink:
         return len(data) - len(rest)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return -1 if self._file.closed else self._file.seek(offset, whence)
+        if self._file.closed:
+            return -1
+        if whence == os.SEEK_SET:
+            offset += self._begin
+        return self._file.seek(offset, whence) - self._begin
 
     def tell(self) -> int:
-        return -1 if self._file.closed else self._file.tell()
+        return -1 if self._file.closed else self._file.tell() - self._begin
 
     def close(self) -> None:
         self._file.close()
@@ -200,17 +219,23 @@ class _SndfileEncoder:
             self._shift = 32 - _BITS[depth]  # libsndfile takes the upper bits of 32
         else:
             options = _compression(subtype, samplerate, channels, bitrate)
-        self._sink = _Sink(path)
+        self.tagged = major == "MP3"  # libsndfile's own tag would be Latin-1
+        prefix = id3v2(tags.text, *read_cover(tags)) if tags and self.tagged else b""
+        self._sink = _Sink(path, prefix)
         try:
             self._file = soundfile.SoundFile(
                 self._sink, "w", samplerate, channels, subtype, format=major, **options
             )
-            for name, text in (tags.sndfile if tags else {}).items():
-                with suppress(soundfile.SoundFileError, UnicodeError):
-                    setattr(self._file, name, text)
+            if not self.tagged:
+                self._set_text(tags)
         except soundfile.SoundFileError as error:
             self._sink.close()
             self._fail(error)
+
+    def _set_text(self, tags: Tags | None) -> None:
+        for name, text in (tags.sndfile if tags else {}).items():
+            with suppress(soundfile.SoundFileError, UnicodeError):
+                setattr(self._file, name, text)
 
     def write(self, frames: np.ndarray) -> None:
         if self._shift:
@@ -265,6 +290,8 @@ def _compression(subtype: str, samplerate: int, channels: int, bitrate: int | No
 
 
 class _FfmpegEncoder:
+    tagged = False
+
     def __init__(self, path: Path, spec: Format, samplerate: int, channels: int, bitrate: int | None):
         # ffmpeg would say why, but in its own words; and it would keep a name that we can't open.
         with open(path, "wb"):

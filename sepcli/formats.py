@@ -12,7 +12,6 @@ import soundfile
 
 from sepcli import ffmpeg
 from sepcli.errors import OutputError, UsageError
-from sepcli.tags import CONTAINER_OPTIONS
 
 
 @dataclass(frozen=True)
@@ -140,4 +139,6 @@ def muxer_options(spec: Format, samplerate: int) -> tuple[str, ...]:
     # The movie's clock ticks in milliseconds by default: its edit list would cut up to one off the end.
     if spec.container == "ipod":
         return ("-movie_timescale", str(samplerate))
-    return CONTAINER_OPTIONS.get(spec.container, ())
+    if spec.container == "mp3":
+        return ("-id3v2_version", "3")  # what players of all ages read
+    return ()

@@ -1,8 +1,9 @@
 """Text tags and the cover: read from the input, put on each stem.
 
-Knows libsndfile's ten text fields and ffmpeg, which knows all tags and pictures. Tags are put on after the
-encoding, by a copy that re-encodes nothing: the samples stay as they are (tests/test_tags.py). What can't be
-put on is left out; a tag is never a reason for a track to fail.
+Knows libsndfile's text fields and ffmpeg, which knows all tags and pictures. WAV and MP3 get theirs while
+they are written (wav.py, id3.py); the others after the encoding, by a copy that re-encodes nothing: the
+samples stay as they are (tests/test_tags.py). What can't be put on is left out: a tag is never a reason for a
+track to fail.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import base64
 import os
 import secrets
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -29,7 +30,7 @@ _DROPPED_PREFIXES = ("replaygain_", "r128_", "duration-", "bps", "number_of_", "
 
 # ffmpeg's names -> libsndfile's fields.
 SNDFILE_FIELDS = {
-    **dict.fromkeys("title artist album date genre comment copyright license".split()),
+    **{name: name for name in "title artist album date genre comment copyright license".split()},
     "track": "tracknumber",
 }
 
@@ -51,9 +52,7 @@ class Tags:
     def sndfile(self) -> dict[str, str]:
         """What libsndfile can carry, by its field names."""
         return {
-            SNDFILE_FIELDS[name] or name: text
-            for name, text in self.text.items()
-            if name in SNDFILE_FIELDS and text
+            SNDFILE_FIELDS[name]: text for name, text in self.text.items() if name in SNDFILE_FIELDS and text
         }
 
 
@@ -85,32 +84,35 @@ def _clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\0", "")
 
 
-def add_tags(path: Path, container: str, tags: Tags) -> str:
+def add_tags(path: Path, container: str, tags: Tags, options: Sequence[str] = ()) -> str:
     """Put tags and cover on a finished file, by copying its streams next to it and renaming.
 
-    container: ffmpeg's name of the file's format. Returns "" or why it was left as it was.
+    container: ffmpeg's name of the file's format; options: for writing that. Returns "" or why the file was
+    left as it was.
     """
     # The same pattern as outputs.py's own temporary files, so that a run's leftovers are cleared alike.
     temporary = path.with_name(f".sepcli-part-{os.getpid()}-{secrets.token_hex(4)}")
     text = dict(tags.text)
+    ogg = container in ("ogg", "opus")
     picture: list[str | bytes] = []
     streams: list[str | bytes] = []
     if tags.cover is not None and tags.source is not None:
-        if container in ("ogg", "opus"):
-            text["METADATA_BLOCK_PICTURE"] = _picture_block(tags.source, tags.cover)
+        if ogg:
+            text["METADATA_BLOCK_PICTURE"] = _picture_block(*read_cover(tags))
         else:
             picture = ["-i", ffmpeg.url(tags.source)]
             streams = ["-map", f"2:{tags.cover}", "-disposition:v:0", "attached_pic"]
     arguments = [
         *("-i", ffmpeg.url(path), "-f", "ffmetadata", "-i", "pipe:0", *picture, "-map", "0:a", *streams),
-        *("-c", "copy", "-map_metadata", "1"),
-        *(("-map_metadata:s:a:0", "1:g") if container in ("ogg", "opus") else ()),
-        *("-f", container, *CONTAINER_OPTIONS.get(container, ()), ffmpeg.url(temporary)),
+        *("-c", "copy", "-map_metadata", "1", *(("-map_metadata:s:a:0", "1:g") if ogg else ())),
+        *("-f", container, *options, ffmpeg.url(temporary)),
     ]
     try:
         status, _, messages = ffmpeg.run(arguments, feed=_ffmetadata(text))
         if status or not temporary.exists() or temporary.stat().st_size == 0:
             return messages[0] if messages else f"ffmpeg ended with status {status}"
+        if ogg and _last_granule(temporary) != _last_granule(path):
+            return "ffmpeg's copy of a file this short would change its length"
         os.replace(temporary, path)
     except OSError as error:
         return error.strerror or str(error)
@@ -119,15 +121,19 @@ def add_tags(path: Path, container: str, tags: Tags) -> str:
     return ""
 
 
-# ID3v2.3 is what players of all ages read. (MP4's time scale is the encoder's matter: encode.py.)
-CONTAINER_OPTIONS: dict[str, tuple[str, ...]] = {"mp3": ("-id3v2_version", "3")}
+def _last_granule(path: Path) -> int:
+    """Where an Ogg stream says that it ends: what lies beyond in its last packet is padding (RFC 3533)."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 2 * 65307))  # the largest page there is, twice
+        tail = file.read()
+    at = tail.rfind(b"OggS")
+    return struct.unpack_from("<q", tail, at + 6)[0] if 0 <= at <= len(tail) - 14 else -1
 
 
 def _ffmetadata(text: Mapping[str, str]) -> bytes:
     """ffmpeg's text format for tags; through a pipe there is no limit on their length."""
     lines = [";FFMETADATA1"]
-    for name, value in text.items():
-        lines.append(f"{_escape(name)}={_escape(value)}")
+    lines += [f"{_escape(name)}={_escape(value)}" for name, value in text.items() if value]
     return "\n".join([*lines, ""]).encode("utf-8", "replace")
 
 
@@ -137,14 +143,22 @@ def _escape(text: str) -> str:
     return text
 
 
-def _picture_block(source: Path, stream: int) -> str:
-    """The cover as Ogg carries it: a FLAC picture block (RFC 9639, section 8.8) in base64; "" without one."""
-    copy = ("-map", f"0:{stream}", "-c", "copy", "-frames:v", "1", "-f", "image2pipe", "-")
-    status, image, _ = ffmpeg.run(["-i", ffmpeg.url(source), *copy])
+def read_cover(tags: Tags) -> tuple[bytes, str]:
+    """The cover's bytes as they are in the source, and their MIME type; (b"", "") without one."""
+    if tags.cover is None or tags.source is None or ffmpeg.find() is None:
+        return b"", ""
+    copy = ("-map", f"0:{tags.cover}", "-c", "copy", "-frames:v", "1", "-f", "image2pipe", "-")
+    status, image, _ = ffmpeg.run(["-i", ffmpeg.url(tags.source), *copy])
     if status or not image:
+        return b"", ""
+    return image, "image/png" if image.startswith(b"\x89PNG") else "image/jpeg"
+
+
+def _picture_block(image: bytes, kind: str) -> str:
+    """The cover as Ogg carries it: a FLAC picture block (RFC 9639, section 8.8) in base64; "" without one."""
+    if not image:
         return ""
-    kind = b"image/png" if image.startswith(b"\x89PNG") else b"image/jpeg"
     front_cover = 3
-    block = struct.pack(">II", front_cover, len(kind)) + kind + struct.pack(">I", 0)  # no description
+    block = struct.pack(">II", front_cover, len(kind)) + kind.encode() + struct.pack(">I", 0)  # no description
     block += struct.pack(">IIII", 0, 0, 0, 0)  # width, height, depth, colours: 0 = see the image
     return base64.b64encode(block + struct.pack(">I", len(image)) + image).decode()

@@ -21,7 +21,7 @@ import numpy as np
 
 SIZE_LIMIT = 0xFFFFFFFF  # the largest size a RIFF header can state; as a size, "see ds64" or "unknown"
 _DS64_BYTES = 28  # RIFF size, data size, frames: 64 bits each; table length: 32 bits
-_BITS = {"16": 16, "24": 24, "32f": 32}
+_BITS = {"16": 16, "24": 24, "32": 32, "32f": 32}
 
 # Text tags by ffmpeg's names, and the INFO chunks that players read.
 INFO_CHUNKS = {
@@ -40,10 +40,12 @@ INFO_CHUNKS = {
 class WavFile:
     """A WAV being written: `write` interleaved samples, then `close`.
 
-    path: a file, or an open descriptor (standard output), which stays open. depth: "16", "24" or "32f".
+    path: a file, or an open descriptor (standard output), which stays open. depth: "16", "24", "32" or "32f".
     frames: how many will come, None where that is not known; a pipe's header can't be corrected afterwards,
     so there it states these.
     """
+
+    tagged = True  # tags are part of the header
 
     def __init__(
         self,
@@ -66,7 +68,11 @@ class WavFile:
         self._file = open(path, "wb", buffering=0, closefd=not isinstance(path, int))  # noqa: SIM115
         self._patchable = self._file.seekable()
         self._roomy = expected is None or expected + 4096 + len(self._info) > SIZE_LIMIT
-        self._put(self._header(expected))
+        try:
+            self._put(self._header(expected))
+        except OSError:
+            self._file.close()
+            raise
 
     def write(self, frames: np.ndarray) -> None:
         """[T, C]: float32 samples for "32f", else integers of the depth's range (int32)."""
@@ -74,8 +80,9 @@ class WavFile:
             raw = np.ascontiguousarray(frames, dtype="<f4").tobytes()
         elif self._bits == 16:
             raw = frames.astype("<i2").tobytes()
-        else:  # the low three bytes of each
-            raw = np.ascontiguousarray(frames, dtype="<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
+        else:  # the low three, or all four, bytes of each
+            kept = self._bits // 8
+            raw = np.ascontiguousarray(frames, dtype="<i4").view(np.uint8).reshape(-1, 4)[:, :kept].tobytes()
         self._put(raw)
         self._data_bytes += len(raw)
 

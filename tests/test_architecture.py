@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "sepcli"
 # A file imports only from groups above its own, or from its own group without cycles.
 GROUPS = {
     "A": ["errors", "catalog"],
-    "B": ["separator", "chunking", "noise", "audio", "encode", "ffmpeg", "formats", "sndfile", "tags", "wav",
-          "resample", "stft", "device", "download", "transfer", "checkpoint", "background"],
+    "B": ["separator", "chunking", "noise", "audio", "encode", "ffmpeg", "formats", "id3", "sndfile", "tags",
+          "wav", "resample", "stft", "device", "download", "transfer", "checkpoint", "background"],
     "C": ["nn", "diffusion", "losses"],
     "D": ["family", "models"],
     "E": ["ensemble", "loading", "pipeline", "feed", "levels", "outputspec", "outputs", "workspace", "manifest",

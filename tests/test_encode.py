@@ -1,0 +1,561 @@
+"""Writing: integers to the last digit, exact lengths, RF64, and every failure of a disk told."""
+
+import errno
+import os
+import struct
+import subprocess
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from sepcli import encode, ffmpeg, formats, wav
+from sepcli.audio import AudioReader, probe
+from sepcli.encode import AudioWriter, check_format, formats_report, output_error, output_rate, quantize
+from sepcli.errors import OutputError, UsageError
+from sepcli.wav import WavFile
+from tests.sounds import lag, music
+
+FRAMES = 50021
+linux = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+posix = pytest.mark.skipif(os.name == "nt", reason="POSIX")
+
+
+def write(path, x, *, block=65536, **options):
+    options = {"samplerate": 44100, "channels": x.shape[0], "format": path.suffix[1:], **options}
+    with AudioWriter(path, **options) as writer:
+        for at in range(0, x.shape[1], block):
+            writer.write(x[:, at : at + block])
+    assert writer.frames_written == x.shape[1]
+    return writer
+
+
+def read(path):
+    return np.concatenate(list(AudioReader(path)), axis=1)
+
+
+def ints(path, depth):
+    """The integers in the file, by libsndfile alone: [C, T]."""
+    return (soundfile.read(path, dtype="int32", always_2d=True)[0] >> (32 - int(depth))).T
+
+
+# Rounding
+
+
+@pytest.mark.parametrize("depth", ["16", "24"])
+def test_every_integer_survives(depth):
+    bits = int(depth)
+    step = 1 if bits == 16 else 97
+    values = np.arange(-(1 << (bits - 1)), 1 << (bits - 1), step, dtype=np.int64)
+    assert np.array_equal(quantize((values / (1 << (bits - 1))).astype(np.float32), depth), values)
+
+
+def test_to_nearest_with_ties_to_even():
+    x = np.array([0.5, 1.5, 2.5, -0.5, -1.5, 0.49999, 0.50001, 1.0], np.float32) / 32768
+    assert quantize(x, "16").tolist() == [0, 2, 2, 0, -2, 0, 1, 1]
+
+
+@pytest.mark.parametrize("depth", ["16", "24"])
+def test_full_scale_is_clamped(depth):
+    full = 1 << (int(depth) - 1)
+    x = np.array([1.0, 0.99999994, 5.0, -1.0, -1.1, -5.0], np.float32)
+    expected = [full - 1] * 3 + [-full] * 3
+    assert quantize(x, depth).tolist() == expected
+
+
+@given(hnp.arrays(np.float32, 50, elements=st.floats(-1.5, 1.5, width=32)), st.sampled_from([16, 24]))
+def test_it_is_the_arithmetic_of_doubles(x, bits):
+    full = 1 << (bits - 1)
+    assert np.array_equal(quantize(x, str(bits)), np.clip(np.rint(x.astype(float) * full), -full, full - 1))
+
+
+# Lossless formats
+
+
+@pytest.mark.parametrize("format", ["wav", "flac"])
+@pytest.mark.parametrize("depth", ["16", "24"])
+@pytest.mark.parametrize(("channels", "frames"), [(1, 1), (1, 3), (2, 1), (2, FRAMES), (3, 1001), (8, 4097)])
+def test_integers_are_read_back_as_they_were_rounded(tmp_path, format, depth, channels, frames):
+    path = tmp_path / f"a.{format}"
+    x = music(frames, channels) * 2.5  # some of it clips
+    write(path, x, depth=depth, block=1000)
+    info = probe(path)
+    assert (info.frames, info.channels, info.depth, info.samplerate) == (frames, channels, depth, 44100)
+    assert np.array_equal(ints(path, depth), quantize(x, depth))
+
+
+@pytest.mark.parametrize("format", ["wav", "flac"])
+@pytest.mark.parametrize("depth", ["16", "24"])
+def test_ready_integers_are_written_digit_for_digit(tmp_path, format, depth):
+    path = tmp_path / f"a.{format}"
+    full = 1 << (int(depth) - 1)
+    x = np.random.default_rng(0).integers(-full, full, (2, FRAMES), dtype=np.int32)
+    x[:, :4] = [[-full, full - 1, 0, -1], [1, -2, full - 1, -full]]
+    with AudioWriter(path, samplerate=48000, channels=2, format=format, depth=depth) as writer:
+        writer.write_ints(x[:, :999])
+        writer.write_ints(x[:, 999:])
+    assert np.array_equal(ints(path, depth), x)
+
+
+@pytest.mark.parametrize("frames", [1, 2, FRAMES])
+def test_float_is_never_clamped(tmp_path, frames):
+    path = tmp_path / "a.wav"
+    x = music(frames) * 1000
+    x[0, 0] = 1e-40  # a denormal
+    write(path, x, depth="32f", block=777)
+    assert probe(path).depth == "32f"
+    assert np.array_equal(soundfile.read(path, dtype="float32", always_2d=True)[0].T, x)
+
+
+def test_float_holds_no_ready_integers(tmp_path):
+    with AudioWriter(tmp_path / "a.wav", samplerate=44100, channels=1, depth="32f") as writer:
+        with pytest.raises(AssertionError):
+            writer.write_ints(np.zeros((1, 10), np.int32))
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_views_and_odd_layouts(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    x = music(2000, 4)[::2, ::2]  # neither contiguous nor aligned
+    write(path, x, depth="24")
+    assert np.array_equal(ints(path, "24"), quantize(x, "24"))
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_zero_frames_are_no_failure(tmp_path, suffix):
+    write(tmp_path / f"a.{suffix}", np.zeros((2, 0), np.float32))
+
+
+# WAV
+
+
+def test_an_ordinary_wav_has_the_ordinary_header(tmp_path):
+    path = tmp_path / "a.wav"
+    write(path, music(10), depth="16", frames=10)
+    data = path.read_bytes()
+    assert len(data) == 44 + 40
+    assert data[:44] == struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 76, b"WAVE", b"fmt ", 16, 1, 2, 44100,
+                                    176400, 4, 16, b"data", 40)  # fmt: skip
+
+
+@pytest.mark.parametrize("depth", ["16", "24", "32f"])
+@pytest.mark.parametrize("frames", [None, 1001])
+def test_wav_is_the_same_bytes_every_time_and_reads_by_ffmpeg(tmp_path, depth, frames):
+    x = music(1001, 1)
+    paths = [tmp_path / "a.wav", tmp_path / "b.wav"]
+    for path, block in zip(paths, (1001, 10), strict=True):
+        write(path, x, depth=depth, frames=frames, block=block)
+    one, other = (path.read_bytes() for path in paths)
+    assert one == other and len(one) % 2 == 0
+    assert struct.unpack("<I", one[4:8])[0] == len(one) - 8
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-i", paths[0], "-f", "f32le", "-"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert done.stderr == b""
+    assert np.array_equal(np.frombuffer(done.stdout, "<f4"), read(paths[0])[0])
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("depth", ["16", "24", "32f"])
+@pytest.mark.parametrize("frames", [998, 999, 1000, 1001])
+def test_the_boundary_to_rf64(tmp_path, monkeypatch, known, depth, frames):
+    """With a limit that a small file reaches: just below it a RIFF, beyond it an RF64."""
+    path = tmp_path / "a.wav"
+    x = music(frames)
+    width = {"16": 4, "24": 6, "32f": 8}[depth]
+    overhead = 4 + 36 + 24 + 8 + (14 if depth == "32f" else 0)  # WAVE, JUNK, fmt, data; float: cbSize and fact
+    monkeypatch.setattr(wav, "SIZE_LIMIT", overhead + 999 * width)
+    write(path, x, depth=depth, frames=frames if known else None)
+    monkeypatch.undo()
+    data = bytearray(path.read_bytes())
+    if frames <= 999:
+        assert data[:4] == b"RIFF" and struct.unpack("<I", data[4:8])[0] == len(data) - 8
+    else:
+        assert data[:4] == b"RF64" and data[12:16] == b"ds64"
+        riff, size, count = struct.unpack("<QQQ", data[20:44])
+        assert (riff, size, count) == (len(data) - 8, frames * width, frames)
+        data[4:8] = b"\xff" * 4  # what the real limit would have put there
+        at = data.index(b"data") + 4
+        data[at : at + 4] = b"\xff" * 4
+        path.write_bytes(data)
+    if depth == "32f":
+        assert np.array_equal(read(path), x)
+    else:
+        assert np.array_equal(ints(path, depth), quantize(x, depth))
+
+
+@posix
+@pytest.mark.parametrize("known", [True, False])
+def test_a_wav_of_more_than_4_gib(tmp_path, known):
+    """A real one, with a hole instead of most samples: libsndfile and ffmpeg find the last of them."""
+    path = tmp_path / "a.wav"
+    hole = (5 << 30) // 8  # frames of silence, 5 GiB
+    x = music(1000)
+    file = WavFile(path, 44100, 2, "32f", frames=hole + 2000 if known else None)
+    file.write(x.T)
+    file._file.seek(hole * 8, os.SEEK_CUR)
+    file._data_bytes += hole * 8
+    file.write(x.T)
+    file.close()
+    try:
+        assert path.stat().st_size > 5 << 30 and path.stat().st_blocks * 512 < 1 << 20, "not sparse"
+        info = probe(path)
+        assert (info.frames, info.depth, info.container) == (hole + 2000, "32f", "wav")
+        reader = AudioReader(path, info, start=(hole + 1000) / 44100)
+        assert np.array_equal(np.concatenate(list(reader), axis=1), x) and reader.warnings == []
+        seconds = ffmpeg.probe(path)["format"]["duration"]
+        assert float(seconds) == pytest.approx((hole + 2000) / 44100, abs=1e-3)
+    finally:
+        path.unlink()
+
+
+def test_what_libsndfile_reads_near_4_gib_is_expected_by_frames(tmp_path):
+    """Room for 64-bit sizes is left by what is expected, before a sample is written."""
+    near = (0xFFFFFFFF - 100) // 8
+    for frames, roomy in ((1000, False), (near - 10000, False), (near, True), (near * 2, True), (None, True)):
+        path = tmp_path / "a.wav"
+        WavFile(path, 44100, 2, "32f", frames=frames).abort()
+        assert (path.read_bytes()[12:16] in (b"JUNK", b"ds64")) is roomy
+
+
+@posix
+@pytest.mark.parametrize("depth", ["16", "32f"])
+def test_wav_into_a_pipe(depth):
+    """Standard output can't be corrected afterwards: its header states what is expected."""
+    x = music(1000)
+    got = []
+    for frames in (1000, None):
+        source, sink = os.pipe()
+        with open(source, "rb") as file:
+            thread = threading.Thread(target=lambda f=file: got.append(f.read()))
+            thread.start()
+            with AudioWriter(sink, samplerate=44100, channels=2, depth=depth, frames=frames) as writer:
+                writer.write(x)
+            os.close(sink)  # the writer leaves that to its caller
+            thread.join()
+    known, unknown = got
+    assert struct.unpack("<I", known[4:8])[0] == len(known) - 8
+    assert struct.unpack("<I", unknown[4:8])[0] == 0xFFFFFFFF
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_unfinished_files_do_not_look_finished(tmp_path, suffix):
+    """What a killed process leaves behind under a temporary name still opens, at worst, as what is there."""
+    path = tmp_path / f"a.{suffix}"
+    writer = AudioWriter(path, samplerate=44100, channels=2, format=suffix, depth="16")
+    writer.write(music(FRAMES))
+    (tmp_path / f"b.{suffix}").write_bytes(path.read_bytes())
+    writer.close()
+    reader = AudioReader(tmp_path / f"b.{suffix}")
+    assert sum(block.shape[1] for block in reader) <= FRAMES
+
+
+# Lossy formats
+
+
+# Codecs work in packets. Opus, Vorbis and MP3 say how much of the last is padding, and decoders cut it off;
+# in M4A ffmpeg's decoder leaves the last packet of 1024 frames whole.
+PADDING = {"ogg": 0, "opus": 0, "mp3": 0, "m4a": 1023}
+
+
+@pytest.mark.parametrize("format", PADDING)
+@pytest.mark.parametrize("frames", [1, 100, 1023, 1025, 2049, FRAMES])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_lossy_formats_keep_length_place_and_sound(tmp_path, format, frames, channels):
+    path = tmp_path / f"a.{format}"
+    rate = output_rate(format, 44100)[0]
+    x = music(frames, channels, rate)
+    write(path, x, samplerate=rate)
+    y = read(path)
+    info = probe(path)
+    assert info.lossy and (info.samplerate, info.channels) == (rate, channels)
+    assert 0 <= y.shape[1] - frames <= PADDING[format]
+    if frames > 10000:
+        y = y[:, :frames]
+        assert lag(x, y) == 0
+        assert 10 * np.log10((x**2).sum() / ((x - y) ** 2).sum()) > 14  # dB; the noise is what codecs drop
+
+
+def kbits(path, seconds):
+    return path.stat().st_size * 8 / seconds / 1000
+
+
+@pytest.mark.parametrize(
+    ("format", "bitrate", "expected"),
+    [
+        ("mp3", None, 320), ("mp3", 128, 128), ("mp3", 192, 192),
+        ("opus", None, 192), ("opus", 64, 64), ("opus", 256, 256),
+        ("m4a", None, 256), ("m4a", 128, 128),
+        ("ogg", 192, 192), ("ogg", 320, 320),
+    ],
+)  # fmt: skip
+def test_bit_rates(tmp_path, format, bitrate, expected):
+    path = tmp_path / f"a.{format}"
+    rate = output_rate(format, 44100)[0]
+    # Noise, so that an encoder has a use for what it may spend; kept from full scale.
+    x = (np.random.default_rng(0).standard_normal((2, rate * 5)) * 0.1).astype(np.float32)
+    write(path, x, samplerate=rate, bitrate=bitrate)
+    assert kbits(path, 5) == pytest.approx(expected, rel=0.3 if format == "ogg" else 0.08)
+
+
+def test_ogg_is_quality_8(tmp_path):
+    x = music(44100 * 3)
+    write(tmp_path / "a.ogg", x)
+    soundfile.write(tmp_path / "b.ogg", x.T, 44100, "VORBIS", format="OGG", compression_level=0.2)
+    size, reference = ((tmp_path / name).stat().st_size for name in ("a.ogg", "b.ogg"))
+    assert abs(size - reference) < 200
+
+
+RATES = [8000, 11025, 12000, 16000, 22050, 32000, 37800, 44056, 44100, 48000, 88200, 96000, 192000, 352800]
+
+
+@pytest.mark.parametrize("format", formats.FORMATS)
+@pytest.mark.parametrize("samplerate", RATES)
+def test_every_rate_finds_one_that_the_format_has(tmp_path, format, samplerate):
+    rate, notice = output_rate(format, samplerate)
+    assert (notice is None) is (rate == samplerate)
+    if format in ("wav", "flac"):
+        assert rate == samplerate
+    if notice:
+        assert str(samplerate) in notice and str(rate) in notice and format in notice
+    path = tmp_path / f"a.{format}"
+    write(path, music(3000, 1, rate, noise=0), samplerate=rate, depth="16")
+    assert probe(path).samplerate == rate
+
+
+@pytest.mark.parametrize(
+    ("format", "asked", "given"),
+    [
+        ("opus", 44100, 48000), ("opus", 22050, 24000), ("opus", 8000, 8000), ("opus", 7000, 8000),
+        ("opus", 96000, 48000), ("mp3", 44056, 44100), ("mp3", 96000, 48000), ("mp3", 37800, 44100),
+        ("m4a", 44056, 44100), ("m4a", 192000, 96000), ("ogg", 44056, 44056), ("ogg", 352800, 192000),
+        ("flac", 65537, 65540), ("flac", 700000, 655350), ("flac", 44056, 44056), ("wav", 44057, 44057),
+    ],
+)  # fmt: skip
+def test_the_nearest_higher_rate_else_the_highest(format, asked, given):
+    assert output_rate(format, asked)[0] == given
+
+
+# What can be written
+
+
+def test_everything_can_be_written_here():
+    report = {name: (writable, how) for name, writable, how in formats_report()}
+    assert list(report) == ["wav", "flac", "ogg", "opus", "mp3", "m4a"]
+    assert all(writable for writable, _ in report.values()) and "ffmpeg" in report["m4a"][1]
+    for format in report:
+        check_format(format)
+
+
+@pytest.fixture
+def without_ffmpeg(monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("PATH", str(tmp_path_factory.mktemp("empty")))
+    assert ffmpeg.find() is None
+
+
+def test_without_ffmpeg(tmp_path, without_ffmpeg):
+    for format in ("wav", "flac", "ogg", "opus", "mp3"):
+        check_format(format)
+        write(tmp_path / f"a.{format}", music(1000), samplerate=48000)
+    with pytest.raises(OutputError, match="needs ffmpeg") as caught:
+        check_format("m4a")
+    assert caught.value.code == "needs_ffmpeg" and caught.value.exit_code == 5 and caught.value.remedy
+    assert ("m4a", False, "needs ffmpeg") in formats_report()
+
+
+@pytest.mark.parametrize("format", ["ogg", "opus", "mp3"])
+def test_ffmpeg_takes_over_what_a_lesser_libsndfile_lacks(tmp_path, monkeypatch, format):
+    for module in (encode, formats):
+        monkeypatch.setattr(module, "sndfile_writes", lambda name: name == "wav")
+    check_format(format)
+    path = tmp_path / f"a.{format}"
+    rate = output_rate(format, 44100)[0]
+    x = music(FRAMES, samplerate=rate)
+    write(path, x, samplerate=rate)
+    assert probe(path).container == format and lag(x, read(path)) == 0
+    with pytest.raises(OutputError) as caught:
+        check_format("flac")
+    assert caught.value.code == "no_encoder"
+
+
+def test_an_ffmpeg_without_the_encoder(monkeypatch):
+    monkeypatch.setattr(ffmpeg, "run", lambda arguments, feed=b"": (1, b"", ["Unknown encoder 'aac'"]))
+    with pytest.raises(OutputError) as caught:
+        check_format("m4a")
+    assert caught.value.code == "no_encoder"
+    assert ("m4a", False, "ffmpeg lacks aac") in formats_report()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"format": "aiff"}, "no output format 'aiff'"),
+        ({"format": "wav", "bitrate": 128}, "lossless"),
+        ({"format": "flac", "bitrate": 128}, "lossless"),
+        ({"format": "mp3", "bitrate": 1000}, "8 to 320"),
+        ({"format": "opus", "bitrate": 5}, "6 to 510"),
+        ({"format": "mp3", "channels": 6}, "up to 2 channels"),
+        ({"format": "flac", "channels": 9}, "up to 8 channels"),
+    ],
+)
+def test_requests_that_make_no_sense(arguments, match):
+    with pytest.raises(UsageError, match=match) as caught:
+        check_format(**arguments)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("format", ["wav", "flac", "ogg", "opus", "m4a"])
+def test_six_channels(tmp_path, format):
+    check_format(format, channels=6)
+    x = music(4800, 6, 48000)
+    path = tmp_path / f"a.{format}"
+    write(path, x, samplerate=48000)
+    y = read(path)
+    assert y.shape[0] == 6 and y.shape[1] >= 4800
+    if format in ("wav", "flac"):
+        assert np.abs(y - x).max() <= 2**-23
+
+
+# Failures
+
+
+ALL = ["wav", "flac", "ogg", "opus", "mp3", "m4a"]
+
+
+def fill(writer):
+    try:
+        for _ in range(200):
+            writer.write(music(65536, samplerate=48000))
+        writer.close()
+    finally:
+        writer.abort()
+
+
+@linux
+@pytest.mark.parametrize("format", ALL)
+def test_a_full_disk(tmp_path, format):
+    path = tmp_path / f"a.{format}"
+    path.symlink_to("/dev/full")
+    with pytest.raises(OutputError, match="the disk is full") as caught:
+        fill(AudioWriter(path, samplerate=48000, channels=2, format=format))
+    assert caught.value.code == "disk_full" and caught.value.exit_code == 5
+    assert not os.path.lexists(path)
+
+
+@linux
+@pytest.mark.parametrize("format", ALL)
+def test_a_disk_that_is_full_only_at_the_end(tmp_path, format):
+    """A short file may all be buffered until `close`."""
+    path = tmp_path / f"a.{format}"
+    path.symlink_to("/dev/full")
+    with pytest.raises(OutputError) as caught:
+        writer = AudioWriter(path, samplerate=48000, channels=2, format=format)
+        writer.write(music(10))
+        writer.close()
+    assert caught.value.code == "disk_full"
+
+
+@posix
+@pytest.mark.parametrize("format", ALL)
+def test_a_disk_that_fills_up_midway(tmp_path, format):
+    """By the limit that the kernel puts on a file's size: a short write first, then an error."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_001, limits[1]))
+    try:
+        with pytest.raises(OutputError) as caught:
+            writer = AudioWriter(tmp_path / f"a.{format}", samplerate=48000, channels=2, format=format)
+            fill(writer)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    # ffmpeg is ended by the kernel's signal and can't say why.
+    assert caught.value.code == ("output" if format == "m4a" else "too_large")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format", ALL)
+def test_where_nothing_can_be_written(tmp_path, format):
+    for path in (tmp_path / "missing" / f"a.{format}", tmp_path):
+        with pytest.raises(OutputError) as caught:
+            AudioWriter(path, samplerate=48000, channels=2, format=format)
+        assert caught.value.code == "not_writable" and caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (errno.ENOSPC, "disk_full"), (errno.EDQUOT, "disk_full"), (errno.EROFS, "not_writable"),
+        (errno.EACCES, "not_writable"), (errno.EFBIG, "too_large"), (errno.EIO, "output"),
+    ],
+)  # fmt: skip
+def test_codes_of_the_system(number, code):
+    error = output_error(OSError(number, os.strerror(number)), Path("a.wav"))
+    assert error.code == code and error.remedy
+    assert os.strerror(number) in error.message or code == "too_large"
+
+
+def test_ffmpeg_that_dies(tmp_path):
+    path = tmp_path / "a.m4a"
+    writer = AudioWriter(path, samplerate=48000, channels=2, format="m4a")
+    writer.write(music(1000))
+    writer._encoder._process._process.kill()
+    with pytest.raises(OutputError, match="ffmpeg"):
+        fill(writer)
+    assert not path.exists()
+
+
+def test_ffmpeg_that_refuses_to_begin(tmp_path):
+    with pytest.raises(OutputError, match="ffmpeg"):
+        with AudioWriter(tmp_path / "a.m4a", samplerate=48000, channels=30, format="m4a") as writer:
+            for _ in range(20):
+                writer.write(music(48000, 30, 48000))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rate_that_the_format_lacks_is_a_mistake(tmp_path):
+    for format in ("opus", "m4a"):
+        with pytest.raises(AssertionError):
+            AudioWriter(tmp_path / f"a.{format}", samplerate=44056, channels=2, format=format)
+
+
+@pytest.mark.parametrize("format", ["flac", "ogg", "mp3"])
+def test_ctrl_c_inside_libsndfile_is_not_swallowed(tmp_path, monkeypatch, format):
+    """soundfile's callbacks print what is raised in them and go on."""
+    writer = AudioWriter(tmp_path / f"a.{format}", samplerate=48000, channels=2, format=format)
+    raw = writer._encoder._sink._file
+
+    class Interrupted:
+        closed = False
+
+        def __getattr__(self, name):
+            return getattr(raw, name)
+
+        def write(self, data):
+            raise KeyboardInterrupt
+
+    writer._encoder._sink._file = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        fill(writer)
+
+
+@pytest.mark.parametrize("format", ALL)
+def test_abort_leaves_nothing(tmp_path, format):
+    with pytest.raises(KeyError):
+        with AudioWriter(tmp_path / f"a.{format}", samplerate=48000, channels=2, format=format) as writer:
+            writer.write(music(1000))
+            raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+@posix
+@pytest.mark.parametrize("format", ALL)
+def test_any_name(tmp_path, monkeypatch, format):
+    monkeypatch.chdir(tmp_path)
+    for name in (b"caf\xe9.", b"-o.", b"a:b.", b"x" * 250 + b"."):
+        path = Path(os.fsdecode(name + format.encode()))
+        write(path, music(1000, samplerate=48000), samplerate=48000)
+        assert read(path).shape[1] >= 1000

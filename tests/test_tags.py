@@ -1,0 +1,199 @@
+"""Tags and covers: what goes over, what must not, and that no sample changes."""
+
+import subprocess
+
+import numpy as np
+import pytest
+import soundfile
+
+from sepcli import ffmpeg, tags
+from sepcli.audio import AudioReader, probe
+from sepcli.encode import AudioWriter
+from sepcli.tags import Tags, read_tags
+from tests.sounds import music
+
+FORMATS = ["wav", "flac", "ogg", "opus", "mp3", "m4a"]
+FRAMES = 30011
+
+
+def run_ffmpeg(*arguments):
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-y", *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True).stdout
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """An MP3 with tags of all kinds and a cover."""
+    folder = tmp_path_factory.mktemp("source")
+    soundfile.write(folder / "a.wav", music(FRAMES, samplerate=48000).T, 48000)
+    run_ffmpeg("-f", "lavfi", "-i", "color=red:size=32x32:duration=0.1", "-frames:v", 1, folder / "cover.jpg")
+    text = {
+        "title": "S\u00f6ng; \u266a = #1 \\ 'x'", "artist": "\u6771\u4eac", "album": "Album", "date": "1999",
+        "genre": "Rock", "comment": "two\nlines", "track": "3/12", "album_artist": "Various",
+        "composer": "C", "MYTAG": "mine", "REPLAYGAIN_TRACK_GAIN": "-7.5 dB", "encoder": "old",
+    }  # fmt: skip
+    metadata = [part for name, value in text.items() for part in ("-metadata", f"{name}={value}")]
+    path = folder / "01 Track.mp3"
+    run_ffmpeg("-i", folder / "a.wav", "-i", folder / "cover.jpg", "-map", "0:a", "-map", "1:v", "-c:v", "copy",
+               "-disposition:v:0", "attached_pic", *metadata, "-c:a", "libmp3lame", path)  # fmt: skip
+    return path
+
+
+def picture(path):
+    """The bytes of the cover, or None."""
+    streams = [s for s in ffmpeg.probe(path)["streams"] if s["disposition"]["attached_pic"]]
+    if not streams:
+        return None
+    return run_ffmpeg("-i", path, "-map", f"0:{streams[0]['index']}", "-c", "copy", "-f", "image2pipe", "-")
+
+
+def write(path, found, **options):
+    options = {"samplerate": 48000, "channels": 2, "format": path.suffix[1:], "depth": "24", **options}
+    with AudioWriter(path, tags=found, **options) as writer:
+        writer.write(music(FRAMES, samplerate=48000))
+    return writer
+
+
+def samples(path):
+    return np.concatenate(list(AudioReader(path)), axis=1)
+
+
+def test_reading(source):
+    found = read_tags(source, probe(source))
+    assert found.title == "S\u00f6ng; \u266a = #1 \\ 'x'" and found.text["artist"] == "\u6771\u4eac"
+    assert found.text["mytag"] == "mine" and found.text["album_artist"] == "Various"
+    assert not {"encoder", "replaygain_track_gain"} & set(found.text)
+    assert found.source == source and found.cover is not None
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_tags_and_cover_go_over_and_no_sample_changes(tmp_path, source, format):
+    found = read_tags(source, probe(source)).for_stem("vocals")
+    path, bare = tmp_path / f"a.{format}", tmp_path / f"b.{format}"
+    writer = write(path, found)
+    write(bare, None)
+    assert writer.warnings == []
+    assert np.array_equal(samples(path), samples(bare))
+    back = read_tags(path, probe(path))
+    assert back.title == "S\u00f6ng; \u266a = #1 \\ 'x' (vocals)"
+    expected = {"artist": "\u6771\u4eac", "album": "Album", "genre": "Rock", "track": "3/12"}
+    expected["comment"] = "two\nlines"
+    if format != "wav":
+        expected |= {"album_artist": "Various", "composer": "C"}
+    if format not in ("wav", "m4a"):
+        expected |= {"mytag": "mine"}
+    assert {name: back.text.get(name) for name in expected} == expected
+    assert "1999" in back.text["date"]
+    assert "replaygain_track_gain" not in ffmpeg.probe(path)["format"].get("tags", {})
+    assert picture(path) == (None if format == "wav" else picture(source))
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([path.name, bare.name])
+
+
+@pytest.mark.parametrize("format", ["ogg", "opus", "mp3", "m4a", "flac"])
+@pytest.mark.parametrize("frames", [1, 1000, 1025, 100_003])
+def test_lengths_survive_the_copy(tmp_path, source, format, frames):
+    found = read_tags(source, probe(source)).for_stem("bass")
+    for name, with_tags in (("a", found), ("b", None)):
+        path = tmp_path / f"{name}.{format}"
+        with AudioWriter(path, samplerate=48000, channels=1, format=format, tags=with_tags) as writer:
+            writer.write(music(frames, 1, 48000))
+    one, other = samples(tmp_path / f"a.{format}"), samples(tmp_path / f"b.{format}")
+    assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("depth", ["16", "24", "32f"])
+def test_wav_keeps_its_depth(tmp_path, source, depth):
+    path = tmp_path / "a.wav"
+    write(path, read_tags(source, probe(source)).for_stem("x"), depth=depth, frames=FRAMES)
+    info = probe(path)
+    assert info.depth == depth and info.frames == FRAMES and info.tags["title"].endswith("(x)")
+
+
+@pytest.mark.parametrize("format", FORMATS[:-1])
+def test_without_ffmpeg_the_basic_tags_go_over(tmp_path, source, monkeypatch, format):
+    path = tmp_path / f"a.{format}"
+    info = probe(source)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        found = read_tags(source, info)
+        assert found.cover is None and found.text["title"] == info.tags["title"]
+        assert write(path, found.for_stem("vocals")).warnings == []
+        back = probe(path).tags
+    assert back["title"] == "S\u00f6ng; \u266a = #1 \\ 'x' (vocals)"
+    assert (back["artist"], back["album"]) == ("\u6771\u4eac", "Album")
+    assert back["track"].startswith("3")
+
+
+def test_without_a_title_the_name_of_the_file_stands_in(tmp_path):
+    path = tmp_path / "07 Night.wav"
+    soundfile.write(path, music(100).T, 44100)
+    found = read_tags(path, probe(path))
+    assert found.text == {} and found.for_stem("drums").text == {"title": "07 Night (drums)"}
+
+
+def test_flac_and_ogg_and_m4a_as_sources(tmp_path, source):
+    """Ogg keeps tags with the stream, the others with the file; each can be the source of any other."""
+    first = read_tags(source, probe(source))
+    for format in ("flac", "ogg", "m4a"):
+        middle, last = tmp_path / f"a.{format}", tmp_path / f"b-{format}.mp3"
+        write(middle, first)
+        write(last, read_tags(middle, probe(middle)).for_stem("x"))
+        back = read_tags(last, probe(last))
+        assert back.title.endswith("'x' (x)") and back.text["album_artist"] == "Various"
+        assert picture(last) == picture(source)
+
+
+def test_the_picture_of_a_video_is_no_cover(tmp_path):
+    path = tmp_path / "a.mp4"
+    run_ffmpeg("-f", "lavfi", "-i", "testsrc=size=64x64:rate=5:duration=1", "-f", "lavfi", "-i",
+               "sine=duration=1", "-c:v", "mpeg4", "-metadata", "title=Film", path)  # fmt: skip
+    found = read_tags(path, probe(path))
+    assert found.cover is None and found.title == "Film"
+    write(tmp_path / "a.m4a", found.for_stem("x"))
+    assert [s["codec_type"] for s in ffmpeg.probe(tmp_path / "a.m4a")["streams"]] == ["audio"]
+
+
+def test_very_long_tags(tmp_path):
+    """Longer than a command line takes."""
+    lyrics = "la la la \u266a\n" * 30000
+    found = Tags(text={"title": "x", "lyrics": lyrics}, title="x")
+    path = tmp_path / "a.flac"
+    assert write(path, found).warnings == []
+    # ffmpeg keeps 300 000 characters; what counts is that nothing is lost or truncated.
+    assert ffmpeg.probe(path)["format"]["tags"]["lyrics"] == lyrics
+
+
+def test_odd_characters_in_tags(tmp_path):
+    found = Tags(text={"title": "a\udcffb", "artist": "\x01 \u202e", "com=ment": "[x]\n; y"}, title="t")
+    for format in FORMATS:
+        path = tmp_path / f"a.{format}"
+        write(path, found)
+        assert read_tags(path, probe(path)).title == "a?b"
+
+
+def test_a_copy_that_fails_leaves_the_file_and_says_so(tmp_path, monkeypatch):
+    path = tmp_path / "a.flac"
+    monkeypatch.setattr(ffmpeg, "run", lambda arguments, feed=b"": (1, b"", ["No space left on device"]))
+    writer = write(path, Tags(text={"title": "x", "composer": "y"}, title="x"))
+    assert len(writer.warnings) == 1 and "No space left" in writer.warnings[0]
+    assert samples(path).shape == (2, FRAMES) and probe(path).tags["title"] == "x"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.flac"]
+
+
+def test_a_source_that_has_gone_costs_the_cover_only(tmp_path, source):
+    found = read_tags(source, probe(source)).for_stem("x")
+    gone = Tags(text=found.text, title=found.title, source=tmp_path / "gone.mp3", cover=1)
+    for format in ("flac", "ogg"):
+        path = tmp_path / f"a.{format}"
+        write(path, gone)
+        assert samples(path).shape == (2, FRAMES)
+        assert probe(path).tags["title"].endswith("(x)")
+
+
+def test_the_names_of_fields_are_ffmpegs(source):
+    """What libsndfile reads and what ffprobe reads are one vocabulary."""
+    info = probe(source)
+    everything = read_tags(source, info).text
+    assert set(info.tags) - {"software"} <= set(everything) | {"license", "copyright"}
+    assert set(tags.SNDFILE_FIELDS) == {"title", "artist", "album", "date", "genre", "comment", "copyright",
+                                        "license", "track"}  # fmt: skip
