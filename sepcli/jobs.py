@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sepcli.errors import DeviceError, InputError, OutputError, SepcliError
+from sepcli.errors import DeviceError, InputError, OutputError, SepcliError, UsageError
 from sepcli.manifest import Manifest, Output, Record
 from sepcli.outputs import check_space, check_writable, output_error
 from sepcli.plan import Plan, Track
@@ -142,7 +142,7 @@ def preview(plan: Plan, listener: Listener | None = None) -> None:
 
     listener = listener or Listener()
     device = choose_device(plan.request.device)
-    if plan.entry is None and not Path(plan.request.model).expanduser().exists():
+    if plan.entry is None and not os.path.exists(os.path.expanduser(plan.request.model)):
         return  # on the hub: its stems are in a file that would have to be downloaded
     run = _Run(plan, listener, device, None, None)
     weights, precision = run.identify(may_download=False)
@@ -272,8 +272,8 @@ class _Run:
         if track.skip:
             return self._skipped(track)
         if track.refused:
-            raise OutputError(f"{track.refused}; it was not there when the run began.", code="exists",
-                              remedy="See what wrote it, then run again.")
+            raise UsageError(f"{track.refused}; it was not there when the run began.", code="exists",
+                             remedy="See what wrote it, then run again.")
         try:
             identity = track.identify(self.manifest)
         except OSError as error:

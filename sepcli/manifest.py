@@ -79,6 +79,7 @@ class Manifest:
         self.path = folder / MANIFEST_NAME
         self._by_output: dict[str, Record] = {}
         self._inputs: dict[str, InputId] = {}
+        self._made_with: dict[str, Mapping[str, Any]] = {}  # by settings hash: one for all tracks alike
         self._read_to = 0  # bytes
         self.refresh()
 
@@ -106,8 +107,8 @@ class Manifest:
             self._inputs[identity.path] = identity
         elif line["kind"] in ("begin", "done"):
             outputs = tuple(Output(**output) for output in line["outputs"])
-            record = Record(line["kind"] == "done", line["settings"], identity, outputs,
-                            line.get("made_with", {}))
+            made_with = self._made_with.setdefault(line["settings"], line.get("made_with", {}))
+            record = Record(line["kind"] == "done", line["settings"], identity, outputs, made_with)
             for output in outputs:
                 self._by_output[output.path] = record
             if record.done:
@@ -154,7 +155,7 @@ class Manifest:
         """Append it. about: what a reader may want to know besides, such as gain and seconds."""
         line = {"kind": "done" if record.done else "begin", "settings": record.settings,
                 "input": asdict(record.input), "outputs": [asdict(output) for output in record.outputs],
-                "made_with": dict(record.made_with), **(about or {})}
+                "made_with": record.made_with, **(about or {})}
         self._append(line)
         self._take(line)
 

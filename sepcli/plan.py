@@ -113,7 +113,8 @@ class Plan:
     request: Request
     catalog: Catalog
     entry: Entry | None  # the catalogue's, where the model is one of its own
-    tracks: list[Track]
+    all_tracks: list[Track]  # of every shard: names depend on all of them, so that shards agree
+    tracks: list[Track]  # of this shard
     failures: list[tuple[str, SepcliError]]
     notices: list[str]
     stems: tuple[str, ...] = ()  # to be written, in the model's order, the rest last
@@ -142,10 +143,10 @@ class Plan:
         check_template(request.template, self.stems)
         self._limit = name_limit(request.out)
         fold = folds_case(request.out)
-        templates = {id(track): request.template for track in self.tracks}
+        templates = {id(track): request.template for track in self.all_tracks}
         for _ in range(ROUNDS):
             places: dict[str, list[Track]] = defaultdict(list)
-            for track in self.tracks:
+            for track in self.all_tracks:
                 track.outputs = self._paths(track, templates[id(track)])
                 for path in track.outputs.values():
                     places[collision_key(path, fold=fold)].append(track)
@@ -183,8 +184,8 @@ class Plan:
         spec = self.request.model
         if self.entry is not None:
             return self.entry.name
-        path = Path(spec.removeprefix("hf://"))
-        return path.name if Path(spec).is_dir() else path.stem
+        path = Path(os.path.expanduser(spec.removeprefix("hf://")))
+        return path.resolve().name if path.is_dir() else path.stem
 
     def _tell_apart(self, group: Sequence[Track], fold: bool) -> tuple[str, str]:
         """A template under which the group's paths differ, and what it has more."""
@@ -203,8 +204,8 @@ class Plan:
             remedy="Separate them in two runs with different -o, or change --template.", code="collision")
 
     def _guard_inputs(self) -> None:
-        originals = Originals([track.source for track in self.tracks])
-        for track in self.tracks:
+        originals = Originals([track.source for track in self.all_tracks])
+        for track in self.all_tracks:
             for path in track.outputs.values():
                 if (source := originals.at(path)) is not None:
                     raise UsageError(f"The output '{path}' is the input '{source.name}'.",
@@ -226,7 +227,7 @@ class Plan:
             return None
         members = self.entry.members_for(self.targets)
         if self.request.model != self.entry.name:  # NAME=FILE
-            file = Path(self.request.model.partition("=")[2]).expanduser()
+            file = Path(os.path.expanduser(self.request.model.partition("=")[2]))
             return [download.file_sha256(file)] * len(members) if file.is_file() else None
         hashes = []
         for member in members:
@@ -249,10 +250,12 @@ class Plan:
     def decide(self, weights: Sequence[str], precision: str) -> None:
         """Fill in every track's action. weights: from one of the two above; precision: the one used."""
         request, entry = self.request, self.entry
-        networks: Any = None
+        networks = None
         if entry is not None:
-            networks = [entry.segment, [[member.arch, dict(member.config), member.weights]
-                                        for member in entry.members_for(self.targets)]]
+            networks = settings_hash({
+                "segment": entry.segment,
+                "members": [[member.arch, dict(member.config), member.weights]
+                            for member in entry.members_for(self.targets)]})
         self.made_with = {
             "model": self.model_name, "weights": list(weights), "networks": networks,
             "stems": list(self.stems), "overlap": request.overlap, "segment": request.segment,
@@ -306,8 +309,8 @@ class Plan:
             return "exists, and sepcli did not make it"
         if record.settings != self.settings:
             differing = [name for name, value in _plain(self.made_with).items()
-                         if record.made_with.get(name) != value]
-            return f"was made with other settings ({', '.join(differing) or 'of another version'})"
+                         if record.made_with and record.made_with.get(name) != value]
+            return f"was made with other settings ({', '.join(differing) or 'by a run that was killed'})"
         same_file = not track.source.once and record.input.path == os.path.realpath(track.source.name)
         if not same_file and not self._same_input(track, record, manifest):
             return f"was made from another input ('{record.input.path}')"
@@ -336,11 +339,12 @@ def make_plan(request: Request, arguments: Sequence[str], catalog: Catalog, suff
     entry = find_entry(request.model, catalog)
     found = find_inputs(arguments, request.out, frozenset(suffixes))
     shard = request.shard
-    tracks = [Track(source) for source in found.sources if shard is None or shard.has(str(source.relative))]
+    all_tracks = [Track(source) for source in found.sources]
+    tracks = [track for track in all_tracks if shard is None or shard.has(str(track.source.relative))]
     failures = [failure for failure in found.failures if shard is None or shard.has(failure[0])]
     if request.spec.sum == "exact" and request.targets and not request.spec.rest:
         request = replace(request, spec=replace(request.spec, rest=True))
-    plan = Plan(request, catalog, entry, tracks, failures, found.notices)
+    plan = Plan(request, catalog, entry, all_tracks, tracks, failures, found.notices)
     if entry is not None:
         plan.name_outputs(entry.sources)
     return plan
@@ -353,7 +357,7 @@ def find_entry(spec: str, catalog: Catalog) -> Entry | None:
         return catalog[spec]
     if equals and name in catalog:
         return catalog[name]
-    if spec.startswith("hf://") or Path(spec).expanduser().exists():
+    if spec.startswith("hf://") or os.path.exists(os.path.expanduser(spec)):
         return None
     return catalog.find(spec if not equals else name)
 

@@ -45,7 +45,8 @@ def song(path, seconds=0.2, seed=0, samplerate=44100):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     samples = np.random.default_rng(seed).uniform(-0.5, 0.5, (int(seconds * samplerate), 2))
-    soundfile.write(path, samples, samplerate, subtype="PCM_16", format=path.suffix[1:].upper())
+    with open(path, "wb") as file:  # soundfile itself takes UTF-8 names only
+        soundfile.write(file, samples, samplerate, subtype="PCM_16", format=path.suffix[1:].upper())
     return str(path)
 
 
@@ -364,6 +365,29 @@ def test_shards_divide_a_batch_and_share_one_folder(catalog):
     done = [result.input for part in (1, 2, 3) for result in batch(catalog, ["m"], shard=Shard(part, 3))[1]]
     assert sorted(done) == sorted(f"m/{seed}.wav" for seed in range(6))
     assert statuses(batch(catalog, ["m"])[1]) == ["skipped"] * 6
+
+
+def test_shards_agree_on_names_that_collide_across_them(catalog):
+    song("m/a.wav"), song("m/a.flac", seed=1)
+    parts = {part: {name for name in ("a.wav", "a.flac") if Shard(part, 5).has(name)} for part in range(1, 6)}
+    assert {"a.wav", "a.flac"} not in parts.values(), "the two have to be in different shards for this"
+    for part in parts:
+        batch(catalog, ["m"], targets=("bass",), shard=Shard(part, 5))
+    assert tree() == ["a.flac/bass.wav", "a.wav/bass.wav"]
+
+
+def test_odd_and_long_names_are_separated_with_a_notice_where_shortened(catalog):
+    long, odd = "x" * 250, os.fsdecode(b"caf\xe9: 1?")
+    try:
+        song(f"m/{long}.wav"), song(f"m/{odd}.wav", seed=1)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    plan, results = batch(catalog, ["m"], targets=("bass",), template="{track} - {stem}.{ext}")
+    assert statuses(results) == ["done", "done"]
+    assert all(len(os.fsencode(path)) <= 255 for path in tree()) and len(tree()) == 2
+    assert any("longer than" in notice for notice in plan.notices)
+    assert statuses(batch(catalog, ["m"], targets=("bass",), template="{track} - {stem}.{ext}")[1]) == [
+        "skipped", "skipped"]
 
 
 def test_what_another_process_finished_meanwhile_is_not_done_twice(catalog):

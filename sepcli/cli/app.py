@@ -18,7 +18,7 @@ from sepcli import __version__
 from sepcli.cli import console, models, separate
 from sepcli.cli.panels import PanelCommand
 from sepcli.cli.signals import Terminated, catch_signals
-from sepcli.errors import INTERRUPTED, TERMINATED, DeviceError, SepcliError, UsageError
+from sepcli.errors import INTERRUPTED, TERMINATED, DeviceError, OutputError, SepcliError, UsageError
 
 app = typer.Typer(
     name="sepcli",
@@ -86,11 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ClickException as problem:
         return _bad_command_line(problem, arguments)
     except BrokenPipeError:
-        return _reader_left()
+        return _reader_left(arguments)
     except SystemExit as stop:  # typer and rich make this of a broken pipe
         if not isinstance(stop.__context__, BrokenPipeError):
             raise
-        return _reader_left()
+        return _reader_left(arguments)
     except MemoryError as problem:
         return _fail(DeviceError("The memory of this machine is exhausted.", code="memory",
                                  remedy="Close other programs, or use a smaller --batch-size or --segment."),
@@ -101,10 +101,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             remedy="Please report it with what SEPCLI_DEBUG=1 prints in addition."), arguments, problem)
 
 
-def _reader_left() -> int:
-    """Whoever reads our output, such as `head`, has enough: no error, and nobody to tell."""
+def _reader_left(arguments: Sequence[str]) -> int:
+    """Whoever reads our output has enough: no error for a list (`| head`), but for stems and results."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
-    return 0
+    return OutputError.exit_code if "separate" in arguments[:1] else 0
 
 
 def _fail(problem: SepcliError, arguments: Sequence[str], cause: BaseException) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from enum import StrEnum
@@ -215,7 +216,8 @@ def separate(
     from sepcli.plan import Request
 
     request = Request(
-        model=model, out=Path(out).expanduser(), targets=tuple(dict.fromkeys(target or ())), template=template,
+        model=model, out=Path(os.path.expanduser(out)), targets=tuple(dict.fromkeys(target or ())),
+        template=template,
         spec=OutputSpec(
             format=format.value, depth=depth.value, bitrate=bitrate, samplerate=parse_rate(samplerate),
             clip=clip.value if clip else None, sum=sum.value, rest=rest, tags=not no_tags),
