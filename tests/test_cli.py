@@ -284,3 +284,30 @@ def test_sizes_and_times_for_people():
     assert [console.bytes_text(n) for n in (None, 0, 999, 84_141_911, 5_000_000_000)] == [
         "unknown size", "0 bytes", "999 bytes", "84.1 MB", "5.0 GB"]
     assert [console.clock(s) for s in (0, 59.6, 65, 3725.4)] == ["0:00", "1:00", "1:05", "1:02:05"]
+
+
+STUBBORN = """
+import time
+from sepcli.cli.signals import Terminated, catch_signals
+catch_signals()
+try:
+    print("ready", flush=True)
+    time.sleep(60)
+except (KeyboardInterrupt, Terminated) as stop:
+    print(type(stop).__name__, flush=True)
+    time.sleep(60)  # a clean end that takes too long
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize(("first", "name"), [("SIGINT", "KeyboardInterrupt"), ("SIGTERM", "Terminated")])
+def test_a_second_ctrl_c_ends_the_process_at_once(first, name):
+    import signal
+
+    running = subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, text=True)
+    assert running.stdout.readline() == "ready\n"
+    running.send_signal(getattr(signal, first))
+    assert running.stdout.readline() == f"{name}\n"
+    running.send_signal(signal.SIGINT)
+    assert running.wait(timeout=20) == -signal.SIGINT
+    running.stdout.close()
