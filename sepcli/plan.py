@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from sepcli import download
 from sepcli.catalog import Catalog, Entry
-from sepcli.errors import SepcliError, UsageError
+from sepcli.errors import ModelError, SepcliError, UsageError
 from sepcli.inputs import Originals, Shard, Source, find_inputs
 from sepcli.manifest import InputId, Manifest, Record, content_sha256, settings_hash
 from sepcli.outputs import (
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from sepcli.outputspec import OutputSpec
 
 
+CHECKPOINT_SUFFIXES = frozenset({".safetensors", ".th", ".pt", ".pth", ".ckpt"})
 ROUNDS = 4  # of telling inputs apart, each of which may run into names of others
 
 
@@ -359,6 +360,9 @@ def find_entry(spec: str, catalog: Catalog) -> Entry | None:
         return catalog[name]
     if spec.startswith("hf://") or os.path.exists(os.path.expanduser(spec)):
         return None
+    if "/" in spec or os.sep in spec or Path(spec).suffix.lower() in CHECKPOINT_SUFFIXES:
+        raise ModelError(f"There is no model file or run folder '{spec}'.", code="unknown_model",
+                         remedy="Correct the path, or choose a model of `sepcli models list`.")
     return catalog.find(spec if not equals else name)
 
 

@@ -192,6 +192,8 @@ def test_clipping_is_reported(capfd):
         (["a.wav", "b.wav", "-o", "-", "-t", "bass"], 2, "one input"),
         (["a.wav", "-o", "-", "-t", "bass", "--format", "flac"], 2, "WAV"),
         (["a.wav", "-m", "fkae"], 3, "Did you mean fake"),
+        (["a.wav", "-m", "runs/mine"], 3, "no model file or run folder 'runs/mine'"),
+        (["a.wav", "-m", "mine.th"], 3, "no model file"),
         (["a.wav", "-m", "hf://nobody"], 2, "hf://"),
         (["a.wav", "--device", "cuda:99"], 4, "cuda:99"),
         (["a.wav", "--device", "tpu"], 2, "tpu"),
