@@ -278,7 +278,8 @@ def _compression(subtype: str, samplerate: int, channels: int, bitrate: int | No
     if subtype == "MPEG_LAYER_III" and bitrate is not None:
         low, high = (32, 320) if samplerate >= 32000 else (8, 160) if samplerate >= 16000 else (8, 64)
         level = (high - bitrate) / (high - low)
-        return {"compression_level": min(1.0, max(0.0, level)), "bitrate_mode": "CONSTANT"}
+        # 1 itself is refused; LAME takes the nearest rate of its table anyway.
+        return {"compression_level": min(0.99, max(0.0, level)), "bitrate_mode": "CONSTANT"}
     if subtype == "OPUS" and bitrate is not None:
         level = 1 - (bitrate / channels - 6) / 250
         return {"compression_level": min(1.0, max(0.0, level))}

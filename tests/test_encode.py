@@ -305,6 +305,19 @@ def test_bit_rates(tmp_path, format, bitrate, expected):
     assert kbits(path, 5) == pytest.approx(expected, rel=0.3 if format == "ogg" else 0.08)
 
 
+@pytest.mark.parametrize("format", ["ogg", "opus", "mp3", "m4a"])
+@pytest.mark.parametrize("end", [0, 1])
+@pytest.mark.parametrize("samplerate", [8000, 16000, 48000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_lowest_and_the_highest_bit_rate_work_everywhere(tmp_path, format, end, samplerate, channels):
+    """Where a rate or channel count has no such bit rate, the encoder takes its nearest."""
+    path = tmp_path / f"a.{format}"
+    bitrate = formats.FORMATS[format].bitrates[end]
+    check_format(format, bitrate=bitrate)
+    write(path, music(4800, channels, samplerate), samplerate=samplerate, bitrate=bitrate)
+    assert read(path).shape[1] >= 4800
+
+
 def test_ogg_is_quality_8(tmp_path):
     x = music(44100 * 3)
     write(tmp_path / "a.ogg", x)
