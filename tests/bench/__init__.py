@@ -1,0 +1,14 @@
+"""Measurements of sepcli beside demucs 4.1.0, on one machine and in one run. pytest does not collect them.
+
+    python -m tests.bench.speed          CPU and wall time of the two programs
+    python -m tests.bench.memory         peak memory against the length of the audio; --full 60, --demucs
+    python -m tests.bench.startup        what `sepcli --help` costs
+    python -m tests.bench.rtf            time over duration, one thread
+    python -m tests.bench.gpu            a CUDA device
+    python docs/generate.py              results/*.json -> docs/benchmarks.md
+
+From the root of the checkout, with the dev extra installed, on a machine that does nothing else. Each writes
+results/<name>.json; --name keeps the figures of several machines apart. The networks have random weights, so
+nothing is downloaded and nothing is heard: only time, memory and agreement are measured. tests/test_bench.py
+runs every one in miniature.
+"""

@@ -1,0 +1,105 @@
+"""The separation alone, without starting a process, loading a model, reading or writing a file.
+
+    python -m tests.bench.inprocess {sepcli|demucs} NAME WEIGHTS TRACK DEVICE PRECISION BATCH RUNS
+
+One program a process, as what one sets up for itself (allocator, caches, cudnn) would change the other. Array
+in, array out, both on the CPU, the track's normalisation included; the first pass is not counted. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.bench import programs
+from tests.bench.weights import Weights
+
+
+def measure(
+    program: str,
+    weights: Weights,
+    track: Path,
+    *,
+    device: str = "cpu",
+    precision: str = "float32",
+    batch: str = "auto",
+    runs: int = 3,
+    threads: int = 1,
+) -> dict[str, Any]:
+    """In a process of its own. seconds of each pass; peak: bytes of a GPU's memory; device: its name."""
+    command = [sys.executable, "-m", "tests.bench.inprocess", program, weights.name, str(weights.file)]
+    command += [str(track), device, precision, batch, str(runs)]
+    found = json.loads(programs.run(command, threads).output)
+    print(f"{program} {precision} batch {batch}: {min(found['seconds']):.3f} s", file=sys.stderr, flush=True)
+    return found
+
+
+def main() -> None:
+    import soundfile
+    import torch
+
+    program, name, file, track, device, precision, batch, runs = sys.argv[1:]
+    mix = torch.from_numpy(soundfile.read(track, dtype="float32")[0].T.copy())  # [C, T]
+    weights = Weights(name, Path(file))
+    if program == "sepcli":
+        separate, chosen_batch = sepcli(weights, device, precision, None if batch == "auto" else int(batch))
+    else:
+        separate, chosen_batch = demucs(weights, device), lambda: 1
+    seconds = []
+    for _ in range(int(runs) + 1):
+        start = time.perf_counter()
+        stems = separate(mix)
+        seconds.append(time.perf_counter() - start)
+        assert stems.device.type == "cpu" and stems.shape[-2:] == mix.shape  # so the device is done with it
+    on_gpu = device.startswith("cuda")
+    found = {
+        "seconds": [round(value, 4) for value in seconds[1:]],
+        "first": round(seconds[0], 4),
+        "batch": chosen_batch(),
+        "peak": torch.cuda.max_memory_reserved() if on_gpu else None,
+        "device": torch.cuda.get_device_name() if on_gpu else "",
+    }
+    print(json.dumps(found))
+
+
+Separate = Callable[[Any], Any]  # [C, T] -> [S, C, T]
+Batch = Callable[[], int]  # segments a call, known once it has separated
+
+
+def sepcli(weights: Weights, device: str, precision: str, batch: int | None) -> tuple[Separate, Batch]:
+    """As the command does it: one engine for all tracks, blocks in and out."""
+    import torch
+
+    from sepcli.device import choose_device, choose_precision, tune_process
+    from sepcli.loading import load_model
+    from sepcli.pipeline import Engine, Settings, measure
+
+    tune_process()
+    model = load_model(weights.model).model
+    chosen = choose_device(device).torch
+    dtype = choose_precision(precision, chosen, model.half).dtype
+    engine = Engine(model, Settings(batch_size=batch), chosen, dtype)
+
+    def separate(mix: torch.Tensor) -> torch.Tensor:
+        blocks = mix[None].split(65536, dim=-1)
+        stats = measure(iter(blocks)) if engine.normalize else None
+        return torch.cat(list(engine.separate(iter(blocks), stats)), dim=-1)[:, 0]
+
+    return separate, lambda: engine._batches[0].size
+
+
+def demucs(weights: Weights, device: str) -> Separate:
+    """As its command does it."""
+    import torch
+    from demucs.api import Separator
+
+    separator = Separator(weights.name, weights.repo, device=device, shifts=0)
+    return lambda mix: torch.stack(list(separator.separate_tensor(mix)[1].values()))
+
+
+if __name__ == "__main__":
+    main()
