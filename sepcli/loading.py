@@ -229,16 +229,18 @@ def _wanted(sources: Sequence[str], targets: Sequence[str] | None) -> tuple[str,
 
 def _arch(family: Family, name: str) -> Arch:
     if name not in family.archs:
-        raise ModelError(f"The family '{family.name}' has no network '{name}'; it has {', '.join(family.archs)}.",
-                         remedy="Correct `arch` in the catalogue, or update sepcli.")
+        raise ModelError(
+            f"The family '{family.name}' has no network '{name}'; it has {', '.join(family.archs)}.",
+            remedy="Correct `arch` in the catalogue, or update sepcli.",
+        )
     return family.archs[name]
 
 
 def make_config(arch: Arch, given: Mapping[str, Any]) -> Any:
     """The network's Config from values as they stand in TOML, JSON or a checkpoint.
 
-    Lists become tuples; a string like "39/5" becomes a Fraction, and so does a float that is a short one
-    (7.8), so that values from different places compare equal.
+    Lists become tuples, and a string like "39/5" a Fraction, so that values from different places compare
+    equal.
     """
     known = {field.name for field in fields(arch.config)}
     unknown = sorted(set(given) - known)
@@ -292,7 +294,9 @@ def parse_options(arch: Arch, options: Mapping[str, str]) -> Any:
     for key, text in options.items():
         if key not in known:
             there = f"it has {', '.join(known)}" if known else "it has none"
-            raise UsageError(f"{arch.name} has no option '{key}': {there}.", remedy="Leave -O out, or correct it.")
+            raise UsageError(
+                f"{arch.name} has no option '{key}': {there}.", remedy="Leave -O out, or correct it."
+            )
         kind = type(known[key].default)
         try:
             values[key] = kind(text)
@@ -302,11 +306,14 @@ def parse_options(arch: Arch, options: Mapping[str, str]) -> Any:
     return arch.options(**values) if arch.options else None
 
 
-def save_model(model_state: Mapping[str, torch.Tensor], path: Path, *, family: str, arch: str, config: Any) -> None:
+def save_model(
+    model_state: Mapping[str, torch.Tensor], path: Path, *, family: str, arch: str, config: Any
+) -> None:
     """Write a checkpoint in sepcli's own self-describing format (safetensors, config in the header)."""
     from safetensors.torch import save_file
 
-    said = {"family": family, "arch": arch, "config": {f.name: getattr(config, f.name) for f in fields(config)}}
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    said = {"family": family, "arch": arch, "config": values}
     header = json.dumps(said, default=str)  # a Fraction becomes "39/5"
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model_state.items()}
     save_file(tensors, path, metadata={OWN_FORMAT: header})

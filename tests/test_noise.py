@@ -24,7 +24,8 @@ def test_a_batch_equals_its_items():
 
 def test_every_part_of_the_key_matters():
     base = one(0, 1000)
-    for other in (one(0, 1000, seed=2), one(0, 1000, draw=1), one(0, 1000, source="bass"), one(0, 1000, group=1)):
+    for change in ({"seed": 2}, {"draw": 1}, {"source": "bass"}, {"group": 1}):
+        other = one(0, 1000, **change)
         assert abs(torch.corrcoef(torch.stack([base.flatten(), other.flatten()]))[0, 1]) < 0.1
     assert abs(torch.corrcoef(base)[0, 1]) < 0.1
 

@@ -33,7 +33,7 @@ class Split(Separator):
 
 
 class Context(Separator):
-    """A nonlinear network that looks around: its result at a chunk's edge depends on the window it was given."""
+    """A nonlinear network that looks around: what comes out at an edge depends on the window."""
 
     def __init__(self, segment: Segment, sources=("a", "b"), *, channels=2, normalize=True, seed=0):
         super().__init__()

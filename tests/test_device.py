@@ -1,0 +1,80 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from sepcli import device
+from sepcli.errors import DeviceError, UsageError
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+
+
+def test_auto_takes_what_is_there_and_says_why():
+    chosen = device.choose_device("auto")
+    assert chosen.reason and (chosen.torch.type == "cuda") == torch.cuda.is_available()
+
+
+@pytest.mark.parametrize("absent", ["cuda", "cuda:0", "mps"])
+def test_an_absent_device_is_an_error_never_the_cpu(absent, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match="not available") as failure:
+        device.choose_device(absent)
+    assert failure.value.exit_code == 4
+
+
+def test_a_cuda_index_too_high_names_those_there_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(DeviceError, match="cuda:0, cuda:1"):
+        device.choose_device("cuda:2")
+
+
+@pytest.mark.parametrize("word", ["gpu", "cpu:0", "cuda:x", "tpu"])
+def test_another_word_is_a_usage_error(word):
+    with pytest.raises(UsageError, match="choices are auto, cpu, cuda"):
+        device.choose_device(word)
+
+
+def test_reduced_precision_only_where_declared_and_native(monkeypatch):
+    monkeypatch.setattr(device, "cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    assert device.choose_precision("auto", CPU, half=True).name == "bfloat16"
+    assert device.choose_precision("auto", CUDA, half=True).name == "float16"
+    for where in (CPU, CUDA):
+        assert device.choose_precision("auto", where, half=False).name == "float32"
+    monkeypatch.setattr(device, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (6, 1))
+    for where in (CPU, CUDA):
+        assert device.choose_precision("auto", where, half=True).name == "float32"
+    assert device.choose_precision("bfloat16", CPU, half=False).dtype == torch.bfloat16
+    with pytest.raises(UsageError, match="choices are auto, float32"):
+        device.choose_precision("int8", CPU, half=True)
+
+
+def test_out_of_memory_is_recognised():
+    assert device.is_out_of_memory(torch.OutOfMemoryError())
+    assert device.is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))
+    assert device.is_out_of_memory(RuntimeError("MPS backend out of memory"))
+    assert not device.is_out_of_memory(RuntimeError("shape mismatch"))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads Linux's /proc")
+def test_freed_memory_is_kept_for_reuse():
+    code = (
+        "import torch, os\n"
+        "from sepcli.device import tune_process\n"
+        "{tune}\n"
+        "def resident(): return int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE')\n"
+        "x = torch.ones(50_000_000); before = resident(); del x; print((before - resident()) // 2**20)\n"
+    )
+
+    def given_back(tune):
+        done = subprocess.run([sys.executable, "-c", code.format(tune=tune)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+    if given_back("") > 150:  # glibc: 190 MiB go back to the kernel at once
+        assert given_back("tune_process()") < 20

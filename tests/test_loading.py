@@ -1,0 +1,180 @@
+import json
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+import torch
+
+from sepcli.catalog import read_catalog
+from sepcli.ensemble import Ensemble
+from sepcli.errors import ModelError, UsageError
+from sepcli.family import Arch, get_family
+from sepcli.loading import load_model, make_config, parse_hub, parse_options, save_model
+
+SOURCES = ("drums", "bass", "other", "vocals")
+SMALL = {"channels": 8, "depth": 2, "t_layers": 1, "t_heads": 2, "segment": Fraction(1, 4), "nfft": 512}
+
+
+def arch():
+    return get_family("demucs").archs["HTDemucs"]
+
+
+def save(path, seed=0, **changes):
+    torch.manual_seed(seed)
+    config = arch().config(SOURCES, **SMALL | changes)
+    save_model(arch().build(config).state_dict(), path, family="demucs", arch="HTDemucs", config=config)
+    return path
+
+
+def catalog(tmp_path, text):
+    path = tmp_path / "catalog.toml"
+    path.write_text(text)
+    return read_catalog(path)
+
+
+FILE = "files.model = { url = \"https://x.invalid/m\" }\n"
+ENTRY = """
+[{name}]
+family = "demucs"
+arch = "HTDemucs"
+sources = ["drums", "bass", "other", "vocals"]
+samplerate = 44100
+channels = 2
+license = "MIT"
+config = {{ channels = 8, depth = 2, t_layers = 1, t_heads = 2, segment = "1/4", nfft = {nfft} }}
+"""
+
+
+def test_a_file_and_a_run_folder_say_what_they_are(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    path = save(run / "model.safetensors")
+    for spec in (str(path), str(run)):
+        loaded = load_model(spec)
+        assert loaded.name == "run" and loaded.sources == SOURCES and len(loaded.hashes) == 1
+        assert loaded.model.segment.samples == 11025 and not loaded.model.training
+        assert not any(p.requires_grad for p in loaded.model.parameters())
+
+
+def test_weights_survive_the_way_through_a_file(tmp_path):
+    torch.manual_seed(0)
+    original = arch().build(arch().config(SOURCES, **SMALL)).eval()
+    loaded = load_model(str(save(tmp_path / "a.safetensors")))
+    mix = torch.randn(1, 2, 5000)
+    with torch.inference_mode():
+        assert torch.equal(loaded.model(mix), original(mix))
+
+
+def test_a_local_file_for_a_name(tmp_path):
+    entries = catalog(tmp_path, ENTRY.format(name="mine", nfft=512) + FILE)
+    path = save(tmp_path / "a.safetensors")
+    loaded = load_model(f"mine={path}", catalog=entries, targets=["vocals", "bass"])
+    assert loaded.model.sources == ("vocals", "bass") and loaded.entry.name == "mine"
+    with pytest.raises(ModelError, match="no file"):
+        load_model(f"mine={tmp_path / 'absent'}", catalog=entries)
+
+
+def test_the_catalogue_and_the_file_must_agree(tmp_path):
+    entries = catalog(tmp_path, ENTRY.format(name="mine", nfft=1024) + FILE)
+    with pytest.raises(ModelError, match="nfft = 1024.*512") as failure:
+        load_model(f"mine={save(tmp_path / 'a.safetensors')}", catalog=entries)
+    assert failure.value.exit_code == 3
+
+
+def test_a_bag_loads_only_what_the_targets_need(tmp_path, monkeypatch):
+    from sepcli import download
+
+    files = {name: save(tmp_path / f"{name}.safetensors", seed) for seed, name in enumerate(("a", "b"))}
+    text = ENTRY.format(name="bag", nfft=512) + (
+        'files.a = {url = "https://x.invalid/a"}\nfiles.b = {url = "https://x.invalid/b"}\n'
+        '[[bag.members]]\nfile = "a"\nweights = {drums = 1, bass = 1, other = 1}\n'
+        '[[bag.members]]\nfile = "b"\nweights = {bass = 3, vocals = 1}\n'
+    )
+    entries = catalog(tmp_path, text)
+    fetched = []
+
+    def fetch(file, **_):
+        fetched.append(file.name)
+        return download.Fetched(files[file.name], "0" * 64, "full", str(files[file.name]))
+
+    monkeypatch.setattr(download, "fetch", fetch)
+    vocals = load_model("bag", catalog=entries, targets=["vocals"]).model
+    assert fetched == ["b"] and not isinstance(vocals, Ensemble) and vocals.sources == ("vocals",)
+    bass = load_model("bag", catalog=entries, targets=["bass", "vocals"])
+    assert bass.model.weights == ((1, 0), (3, 1)) and len(bass.hashes) == 2
+    assert [member.sources for member in bass.model.members] == [("bass",), ("bass", "vocals")]
+    with pytest.raises(UsageError, match="one file can't stand for it"):
+        load_model(f"bag={files['a']}", catalog=entries)
+
+
+def test_an_entry_can_shorten_the_segment(tmp_path):
+    entries = catalog(tmp_path, ENTRY.format(name="mine", nfft=512) + FILE)
+    entry = replace(entries["mine"], segment=0.2)
+    loaded = load_model(f"mine={save(tmp_path / 'a.safetensors')}", catalog={"mine": entry})
+    assert loaded.model.segment.samples == 8820
+
+
+@pytest.mark.parametrize("spec, error, words", [
+    ("htdemuc", ModelError, "Did you mean htdemucs"),
+    ("hf://owner/repo", UsageError, "hf://owner/repo/file"),
+    ("htdemucs", UsageError, "no stem 'flute'.*drums, bass, other, vocals"),
+])
+def test_what_is_not_there_is_said(spec, error, words):
+    with pytest.raises(error, match=words):
+        load_model(spec, targets=["flute"])
+
+
+def test_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(ModelError, match="is no run"):
+        load_model(str(tmp_path))
+
+
+def test_a_file_that_does_not_say_what_it_is(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(2)}, tmp_path / "x.safetensors")
+    with pytest.raises(ModelError, match="does not say"):
+        load_model(str(tmp_path / "x.safetensors"))
+
+
+def test_weights_that_do_not_fit(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    path = save(tmp_path / "a.safetensors")
+    tensors = load_file(path)
+    tensors.pop("encoder.0.conv.weight")
+    header = {"sepcli": json.dumps({"family": "demucs", "arch": "HTDemucs", "config": {
+        "sources": SOURCES, **SMALL, "segment": "1/4"}})}
+    save_file(tensors, path, metadata=header)
+    with pytest.raises(ModelError, match="do not fit HTDemucs.*encoder.0.conv.weight"):
+        load_model(str(path))
+
+
+def test_hub_names():
+    assert parse_hub("hf://a/b/c/d.safetensors") == ("a/b", None, "c/d.safetensors")
+    assert parse_hub("hf://a/b@main/c") == ("a/b", "main", "c")
+
+
+def test_configs_from_different_places_are_equal():
+    toml = make_config(arch(), {"sources": ["a"], "segment": "39/5", "multi_freqs": [0.1]})
+    kwargs = make_config(arch(), {"sources": ("a",), "segment": Fraction(39, 5), "multi_freqs": (0.1,)})
+    assert toml == kwargs
+    with pytest.raises(ModelError, match="no setting colour"):
+        make_config(arch(), {"sources": ["a"], "colour": 1})
+
+
+def test_options_are_typed_and_known():
+    from dataclasses import dataclass
+
+    @dataclass(frozen=True)
+    class Options:
+        steps: int = 4
+
+    sampler = Arch("Sampler", object, object, Options)
+    assert parse_options(sampler, {"steps": "8"}) == Options(8)
+    with pytest.raises(UsageError, match="it has steps"):
+        parse_options(sampler, {"stps": "8"})
+    with pytest.raises(UsageError, match="'many' is not int"):
+        parse_options(sampler, {"steps": "many"})
+    with pytest.raises(UsageError, match="it has none"):
+        parse_options(arch(), {"steps": "8"})
