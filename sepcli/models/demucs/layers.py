@@ -222,8 +222,9 @@ class DecoderLayer(nn.Module):
         """Keep only these output channels. The layer must have no norm2, which mixes channels."""
         assert isinstance(self.norm2, nn.Identity)
         keep = torch.as_tensor(channels, device=self.conv_tr.weight.device)
-        self.conv_tr.weight = nn.Parameter(self.conv_tr.weight.detach()[:, keep])
-        self.conv_tr.bias = nn.Parameter(self.conv_tr.bias.detach()[keep])
+        weight, bias = self.conv_tr.weight, self.conv_tr.bias
+        self.conv_tr.weight = nn.Parameter(weight.detach()[:, keep], weight.requires_grad)
+        self.conv_tr.bias = nn.Parameter(bias.detach()[keep], bias.requires_grad)
         self.conv_tr.out_channels = self.chout = len(channels)
 
 
