@@ -19,6 +19,7 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 sys.path[:0] = [str(DOCS.parent), str(DOCS)]  # the checkout this file stands in, whatever else is installed
 
+import benchmarks_page  # noqa: E402
 import cli_page  # noqa: E402
 
 from sepcli.catalog import Entry, WeightFile, bundled_catalog, read_catalog  # noqa: E402
@@ -181,7 +182,11 @@ def cli() -> str:
     return GENERATED.format(source="the commands in sepcli/cli or docs/cli_page.py") + cli_page.cli()
 
 
-PAGES: dict[str, Callable[[], str]] = {"models.md": models, "cli.md": cli}
+def benchmarks() -> str:
+    return GENERATED.format(source="docs/benchmarks_page.py, or measure with tests/bench,") + benchmarks_page.benchmarks()
+
+
+PAGES: dict[str, Callable[[], str]] = {"models.md": models, "cli.md": cli, "benchmarks.md": benchmarks}
 
 
 def main(arguments: list[str]) -> int:

@@ -1,0 +1,124 @@
+"""docs/benchmarks.md: the figures of tests/bench/results/*.json, each beside its target; the words are here.
+
+`python docs/generate.py` calls it. Nothing is measured or judged here but whether a figure meets its target.
+"""
+
+# ruff: noqa: E501  (the rows of a Markdown table can't be wrapped)
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent.parent / "tests" / "bench" / "results"
+
+HEAD = """\
+# Benchmarks
+
+sepcli beside `demucs` 4.1.0: the same machine, the same random weights (full-size htdemucs in float16, as published,
+unless a table says otherwise), the same audio, one run. `demucs` gets `--shifts 0`, as its default is a random shift
+and sepcli's is none. Ratios carry over to other machines better than seconds do.
+
+Random weights cost what trained ones cost. They say nothing about quality; agreement with the original does, and is
+given as a signal-to-noise ratio: 10 log10 of the reference's energy over that of the difference, in the worst of the
+four stems.
+
+A *target* is a floor that must hold; an *aim* is what we would like. A commit with a + had changes that were not yet
+committed. Every single measurement is in `tests/bench/results/`; to repeat them, on a machine that does nothing
+else: `python -m tests.bench.speed` (and so on), then `python docs/generate.py`.
+"""
+
+# In the order of the page: script -> title and what its figures mean.
+SECTIONS = {
+    "speed": (
+        "Speed on a CPU",
+        """\
+Whole processes, from the start of the interpreter to the last written stem: importing, loading the weights,
+decoding, separating, writing four stems as float32 WAV. The programs take turns; the best of the runs counts. *CPU
+time* is the sum over all threads, user and system; *wall time* is what one waits. Reduced precision is compared by
+wall time, since that is what it is for, and by its distance from our own float32.
+""",
+    ),
+    "memory": (
+        "Memory",
+        """\
+The largest resident set of the whole process, in units of 10^6 bytes, shared libraries included (torch alone is
+several hundred). The options are the defaults: 16-bit stems and a common gain, so stems pass through a spool on
+disk. *Small network* is an htdemucs with a tiny fraction of the channels but the same segment, rate and stems, so
+that an hour of audio takes minutes: what grows with the length of a track shows there as well.
+""",
+    ),
+    "startup": (
+        "Start-up",
+        """\
+CPU time, user and system, of a process that only answers; the best of the runs. torch must not be imported for it.
+""",
+    ),
+    "rtf": (
+        "Real time factor",
+        """\
+As the slides of HT Demucs define it: the time to process 40 s of Gaussian noise, over 40 s. One thread, float32,
+array in and array out, without loading or files, after one pass that is not counted. Below 1 is faster than the
+music. The slides give 1.77 for such a network (segments of 7.8 s, dimension 512; theirs has 41.4 M parameters, the
+published one 42.0 M); by the paper, on one core of a 2.2 GHz Xeon.
+""",
+    ),
+    "gpu": (
+        "Speed on a GPU",
+        """\
+*Separation alone*: array in, array out, both in main memory, the model loaded and one pass done before: what each
+further track of a batch costs. *Whole program*: one track from start to end, where importing, loading and writing
+weigh as much. `batch auto` is the default; the number that it chose stands behind it. *Device memory* is what torch
+reserved at most. torch lets convolutions on recent GPUs round to TF32 where nothing forbids it, in both programs; it
+shows in the agreement of float32 with demucs.
+""",
+    ),
+}
+
+
+def benchmarks() -> str:
+    records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
+    text = HEAD
+    for bench, (title, words) in SECTIONS.items():
+        found = {name: record for name, record in records.items() if record["bench"] == bench}
+        text += f"\n## {title}\n\n{words}"
+        if not found:
+            text += f"\n**Not measured yet**: no result of `python -m tests.bench.{bench}` is in the repository.\n"
+        for name, record in found.items():
+            text += _record(name, record)
+    return text
+
+
+def _record(name: str, record: dict[str, Any]) -> str:
+    machine, versions = dict(record["machine"]), record["versions"]
+    where = f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}"
+    if "device" in machine:
+        where = f"**{machine['device']}**; {where}"
+    text = f"\n{record['date']}, commit `{record['commit']}`: {where}; "
+    text += ", ".join(f"{package} {number}" for package, number in versions.items())
+    text += f" (`{name}.json`).\n\n| figure | value | target | aim |\n|---|---:|---|---|\n"
+    for figure in record["figures"]:
+        value = f"{_number(figure['value'])} {figure.get('unit', '')}".rstrip()
+        text += f"| {figure['name']} | {value} | {_judged(figure, 'target')} | {_judged(figure, 'aim')} |\n"
+    if record["not_measured"]:
+        text += "\nNot measured:\n\n" + "".join(f"- {what}: {why}\n" for what, why in record["not_measured"].items())
+    return text + "\nSettings:\n\n" + "".join(f"- {key}: {_setting(value)}\n" for key, value in record["settings"].items())
+
+
+def _judged(figure: dict[str, Any], kind: str) -> str:
+    """ "<= 0.8" -> "at most 0.8: met"."""
+    if kind not in figure:
+        return ""
+    sign, bound = figure[kind].split()
+    met = figure["value"] <= float(bound) if sign == "<=" else figure["value"] >= float(bound)
+    return f"{'at most' if sign == '<=' else 'at least'} {bound}: {'met' if met else '**missed**'}"
+
+
+def _number(value: float) -> str:
+    """Four digits, never in powers of ten."""
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _setting(value: object) -> str:
+    return f"`{value}`" if str(value).startswith(("sepcli ", "demucs ")) else str(value)

@@ -1,0 +1,137 @@
+"""The scripts of tests/bench in miniature, so that they don't rot, and the page made from what they write.
+
+Nothing is asserted about time: this machine may be busy.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+
+import pytest
+
+from tests.bench import gpu, memory, results, rtf, sound, speed, startup
+from tests.bench.programs import run
+from tests.bench.results import Figure, Record
+from tests.bench.weights import Weights, make
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Weights:
+    return make("tiny", tmp_path_factory.mktemp("bench") / "weights")
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    """Writes a record and renders the page with it alone."""
+    monkeypatch.syspath_prepend(str(results.ROOT / "docs"))
+    module = importlib.import_module("benchmarks_page")
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+
+    def render(record: Record) -> str:
+        record.write("here", tmp_path / "results")
+        return module.benchmarks()
+
+    return render
+
+
+def figures(record: Record) -> dict[str, float]:
+    return {figure.name: figure.value for figure in record.figures}
+
+
+def check(record: Record, text: str) -> None:
+    """All figures are there, and no path of this machine."""
+    assert record.figures and all(figure.value > 0 for figure in record.figures if figure.unit != "MB")
+    assert all(f"| {figure.name} | " in text for figure in record.figures)
+    assert record.runs and "here.json" in text
+    assert not [value for value in record.settings.values() if str(results.ROOT) in str(value)]
+
+
+@pytest.mark.slow
+def test_speed(tmp_path, tiny, page):
+    record = speed.bench(tmp_path, tiny, seconds=2, runs=1, threads=1, reduced="bfloat16")
+    check(record, page(record))
+    found = figures(record)
+    assert found["SNR of sepcli in float32 against demucs, worst stem"] >= 85
+    assert 10 < found["SNR of bfloat16 against float32, worst stem"] < 90
+
+
+@pytest.mark.slow
+def test_memory(tmp_path, tiny, page):
+    lengths = {"minutes": (0.02, 0.05), "full_minutes": (0.02,), "demucs_minutes": (0.02,)}
+    record = memory.bench(tmp_path, tiny, tiny, **lengths)
+    text = page(record)
+    check(record, text)
+    assert "full size, 0.05 min: it takes long" in text
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_rtf(tmp_path, tiny, page):
+    record = rtf.bench(tmp_path, tiny, seconds=1.5, runs=1)
+    check(record, page(record))
+
+
+@pytest.mark.slow
+def test_gpu_without_one(tmp_path, tiny, page):
+    record = gpu.bench(tmp_path, tiny, seconds=2, runs=1, device="cpu", precisions=("float32",), batches=("2",))
+    check(record, page(record))
+    assert figures(record)["SNR of float32 against demucs, worst stem"] >= 85
+
+
+def test_startup(tmp_path, page):
+    record = startup.bench(tmp_path, runs=1)
+    text = page(record)
+    check(record, text)
+    assert "at most 0.35: " in text and "Not measured yet" in text
+
+
+def test_gpu_says_that_there_is_none(monkeypatch, capsys):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu"])
+    with pytest.raises(SystemExit) as stop:
+        gpu.main()
+    assert stop.value.code == 2 and "no CUDA device" in capsys.readouterr().err
+
+
+def test_a_process_is_charged_for_itself_alone():
+    """Not for the memory of the process that starts it, which has torch in it here."""
+    assert "torch" in sys.modules
+    work = "block = b'x' * 50_000_000; sum(range(2_000_000)); print(len(block))"
+    cost = run([sys.executable, "-c", work], 1)
+    assert 50e6 < cost.peak < 120e6 and cost.cpu > 0.01 and cost.wall > 0 and cost.output == "50000000\n"
+    with pytest.raises(RuntimeError, match="no such thing"):
+        run([sys.executable, "-c", "raise SystemExit('no such thing')"], 1)
+
+
+def test_music_has_the_length_asked_for_and_snr_is_what_it_says(tmp_path):
+    import soundfile
+
+    for name, gain in {"a": 1.0, "b": 0.9}.items():
+        (tmp_path / name).mkdir()
+        path = sound.music(tmp_path / name / "vocals.wav", 31.5)  # more than twice the clip
+        assert soundfile.info(path).frames == 31.5 * 44100
+        samples, samplerate = soundfile.read(path)
+        soundfile.write(path, gain * samples, samplerate, "FLOAT")
+    assert sound.worst_snr(tmp_path / "b", tmp_path / "a") == pytest.approx(20, abs=1e-3)  # a tenth off
+    assert sound.worst_snr(tmp_path / "a", tmp_path / "a") == float("inf")
+
+
+def test_the_page_judges_each_figure_by_its_target(page):
+    met, missed = Figure("good", 0.5, "", "<= 0.8", "<= 0.4"), Figure("bad", 39.0, "dB", ">= 40")
+    text = page(Record("speed", {"threads": 2, "sepcli": "sepcli x"}, [met, missed], {}, {"auto": "because"}))
+    assert "| good | 0.5 | at most 0.8: met | at most 0.4: **missed** |" in text
+    assert "| bad | 39 dB | at least 40: **missed** |  |" in text
+    assert "- auto: because\n" in text and "- sepcli: `sepcli x`\n" in text
+
+
+def test_a_record_can_be_judged_by_itself(tmp_path):
+    path = Record("speed", {"threads": 2}, [Figure("x", 0.123456)], device="Some GPU").write("here", tmp_path)
+    record = json.loads(path.read_text())
+    assert record["date"] and record["commit"] and record["machine"]["cpu"] and record["machine"]["cores"]
+    assert record["machine"]["device"] == "Some GPU"
+    assert record["versions"].keys() == {"python", "sepcli", "torch", "demucs"}
+    assert record["figures"] == [{"name": "x", "value": 0.1235}]
