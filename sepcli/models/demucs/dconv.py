@@ -173,7 +173,7 @@ class Folded:
         augmented[..., width] = r[:, :, None]
         augmented[..., width + 1] = (mu * r)[:, :, None]
         y = F.conv2d(augmented.to(x.dtype).permute(0, 3, 1, 2), self.expand, self.bias)
-        return x + F.glu(y, dim=1)
+        return F.glu(y, dim=1).add_(x)
 
 
 class DConv(nn.Module):
