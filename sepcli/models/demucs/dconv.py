@@ -15,6 +15,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+SLAB_BYTES = 8 << 20  # of a slab's largest intermediate tensor, on a CPU
+
+
+def slabs(x: Tensor, expansion: int) -> tuple[Tensor, ...]:
+    """[B, C, F, T] cut along F so that `expansion` times a slab stays small; on a GPU it stays whole.
+
+    What is computed slab by slab needs a fraction of the memory, most of it in a CPU's cache.
+    """
+    if x.device.type != "cpu" or not x.numel():
+        return (x,)
+    bins = SLAB_BYTES * x.shape[2] // (expansion * x.numel() * x.element_size())
+    return x.split(max(1, bins), dim=2)
+
+
 class LayerScale(nn.Module):
     """One learned factor a channel, small at first, so that a new branch starts as almost nothing."""
 
@@ -229,14 +243,21 @@ class DConv(nn.Module):
         if x.dim() == 3:
             return self(x[:, :, None]).squeeze(2)
         if self.folded is not None:
-            for branch in self.folded:
-                x = branch(x)
-            return x
+            return self._refine(x)
         batch, channels, bins, steps = x.shape
         x = x.transpose(1, 2).reshape(batch * bins, channels, steps)
         for branch in self.layers:
             x = x + branch(x)
         return x.view(batch, bins, channels, steps).transpose(1, 2)
+
+    def _refine(self, x: Tensor) -> Tensor:
+        """The folded branches, a slab of bins at a time, in place: bins do not know of each other."""
+        for slab in slabs(x, expansion=2):
+            y = slab
+            for branch in self.folded:
+                y = branch(y)
+            slab.copy_(y)
+        return x
 
 
 def fold_refinements(network: nn.Module, dtype: torch.dtype) -> None:

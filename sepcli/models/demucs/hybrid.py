@@ -202,16 +202,18 @@ class HybridUNet(Separator):
         order = {"dtype": dtype, "memory_format": torch.channels_last}
         x, xt = self.unet(x.to(**order), xt[:, :, None].to(**order))
 
-        x = torch.addcmul(mean, x.float(), deviation)
         xt = torch.addcmul(mean_t, xt.float().squeeze(2), deviation_t)
         x, xt = (y.unflatten(1, (self.computed, -1)) for y in (x, xt))
-        if self.picked is not None:
-            x, xt = x[:, self.picked], xt[:, self.picked]
-        if self.config.cac:
-            stems = spectral.from_complex_channels(x)
-        else:
-            stems = spectral.from_magnitudes(x, spec, damped=self.config.wiener_iters < 0)
-        return demucs_istft(stems, samples, window, old=self.old_stft) + xt
+        # Stem by stem: the spectrograms of all at once would be the largest tensors of the whole call.
+        stems = []
+        for index in range(self.computed) if self.picked is None else self.picked:
+            stem = torch.addcmul(mean, x[:, index].float(), deviation)[:, None]
+            if self.config.cac:
+                stem = spectral.from_complex_channels(stem)
+            else:
+                stem = spectral.from_magnitudes(stem, spec, damped=self.config.wiener_iters < 0)
+            stems.append(demucs_istft(stem, samples, window, old=self.old_stft)[:, 0] + xt[:, index])
+        return torch.stack(stems, dim=1)
 
     def unet(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
         """Standardised spectrogram [B, C, F, N] and wave [B, C, 1, T] -> those of all sources, S·C channels."""
