@@ -240,8 +240,10 @@ class _Run:
             if track.file is not None:
                 continue
             assert self.pipes is not None
-            file = self.pipes / f"input-{number}"
+            # Named "stdin", as its stems are: without tags the name becomes their title.
+            file = self.pipes / str(number) / "stdin"
             try:
+                file.parent.mkdir()
                 with open(0 if track.source.path is None else track.source.path, "rb",
                           closefd=track.source.path is not None) as source, open(file, "wb") as copy:
                     shutil.copyfileobj(source, copy, 1 << 20)

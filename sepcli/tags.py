@@ -90,7 +90,7 @@ def add_tags(path: Path, container: str, tags: Tags, options: Sequence[str] = ()
     container: ffmpeg's name of the file's format; options: for writing that. Returns "" or why the file was
     left as it was.
     """
-    # The same pattern as outputs.py's own temporary files, so that a run's leftovers are cleared alike.
+    # In the run's work folder, with which it goes should the process die.
     temporary = path.with_name(f".sepcli-part-{os.getpid()}-{secrets.token_hex(4)}")
     text = dict(tags.text)
     ogg = container in ("ogg", "opus")
