@@ -69,7 +69,10 @@ def test_full_scale_is_clamped(depth):
 
 
 @settings(deadline=None)
-@given(hnp.arrays(np.float32, 50, elements=st.floats(-1.5, 1.5, width=32, allow_subnormal=False)), st.sampled_from([16, 24, 32]))
+@given(
+    hnp.arrays(np.float32, 50, elements=st.floats(-1.5, 1.5, width=32, allow_subnormal=False)),
+    st.sampled_from([16, 24, 32]),
+)
 def test_it_is_the_arithmetic_of_doubles(x, bits):
     full = 1 << (bits - 1)
     assert np.array_equal(quantize(x, str(bits)), np.clip(np.rint(x.astype(float) * full), -full, full - 1))

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 SLAB_BYTES = 8 << 20  # of a slab's largest intermediate tensor, on a CPU
 
 
