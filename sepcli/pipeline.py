@@ -105,7 +105,7 @@ class Engine:
         ]
         for member, plan in zip(self.ensemble.members, self.plans, strict=True):
             member.prepare(plan.chunk(0, None).feed_length, device, dtype)
-        self._batches = [_Batch(settings.batch_size, device) for _ in self.plans]
+        self.batches = [Batch(settings.batch_size, device) for _ in self.plans]
 
     def separate(
         self, blocks: Iterator[Tensor], stats: Stats | None = None, progress: Progress | None = None
@@ -119,7 +119,7 @@ class Engine:
         return _Track(self, blocks, stats, progress).run()
 
 
-class _Batch:
+class Batch:
     """How many windows one call takes on this device: asked for, or found out, and halved when memory ends."""
 
     def __init__(self, wanted: int | None, device: torch.device):
@@ -254,7 +254,7 @@ class _Track:
 
     def _advance(self, member: int) -> None:
         """Run one batch of chunks through a member and add the results to their lanes."""
-        batch = self.engine._batches[member]
+        batch = self.engine.batches[member]
         planned: list[tuple[_Lane, Chunk, bool]] = []
         upcoming = {id(lane): lane.next for lane in self.lanes if lane.member == member and not lane.finished}
         groups = None

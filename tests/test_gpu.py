@@ -47,7 +47,7 @@ def test_cuda_equals_the_cpu(name):
         # cuDNN's TF32 convolutions have ten bits: far below audible, far above rounding.
         assert snr(expected, result) > 55
         if batch is None:
-            assert engine._batches[0].size > 1, "batches follow the free memory"
+            assert engine.batches[0].size > 1, "batches follow the free memory"
 
 
 def test_half_precision_on_tensor_cores():
