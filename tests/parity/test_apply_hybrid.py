@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sepcli.pipeline import Engine, Settings
-from tests.parity.test_hybrid import H, H_VARIANTS, HT, HT_VARIANTS, pair, peak_error
+from tests.parity.test_hybrid import H_VARIANTS, HT, HT_VARIANTS, H, pair, peak_error
 
 CASES = {f"HTDemucs, {name}": ("ht", HT | changes) for name, changes in HT_VARIANTS.items()}
 CASES |= {f"HDemucs, {name}": ("h", H | {"segment": 0.25} | changes) for name, changes in H_VARIANTS.items()}
