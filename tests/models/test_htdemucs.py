@@ -139,3 +139,15 @@ def test_config_defaults_never_change() -> None:
     assert {name for name, value in others.items() if value is None} == {
         "channels_time", "multi_freqs", "t_lr",
     }  # fmt: skip
+
+
+def test_slabs_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Full-size networks are refined a slab of bins at a time; small ones in these tests as a whole."""
+    model = network(dconv_mode=3, depth=3)
+    model.prepare(1600, torch.device("cpu"), torch.float32)
+    mix = torch.randn(2, 2, 1600)
+    with torch.inference_mode():
+        whole = model(mix)
+        for slab_bytes in (1, 20_000):
+            monkeypatch.setattr("sepcli.models.demucs.dconv.SLAB_BYTES", slab_bytes)
+            assert contracts.peak_error(model(mix), whole) <= 1e-6

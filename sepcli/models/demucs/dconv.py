@@ -238,7 +238,7 @@ class DConv(nn.Module):
         return super().train(mode)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, F, T] -> [B, C, F, T], every bin by itself; or [B, C, T] -> [B, C, T]."""
+        """[B, C, F, T] -> [B, C, F, T], every bin by itself; or [B, C, T] -> [B, C, T]. Folded: in place."""
         if x.dim() == 3:
             return self(x[:, :, None]).squeeze(2)
         if self.folded is not None:
