@@ -294,7 +294,8 @@ class _Run:
             before_publish=lambda sizes: self.manifest.add(record(sizes, done=False)))
         self.manifest.add(record(made.sizes, done=True), {
             "gain": made.gain, "seconds": round(made.wall_seconds, 3), "device": str(self.device.torch),
-            "frames": made.frames, "samplerate": made.samplerate, "time": int(time.time())})
+            "frames": made.frames, "samplerate": made.samplerate, "time": int(time.time()),
+            "origin": self._load().origin})
         return Result(
             track.source.name, "done", _paths(track), made.audio_seconds, made.wall_seconds,
             str(self.device.torch), self.precision.name, made.gain, list(made.warnings))

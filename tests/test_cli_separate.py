@@ -101,6 +101,8 @@ def test_json_prints_one_object_for_each_input(capfd):
     assert done["audio_seconds"] == pytest.approx(0.2, abs=1e-3) and done["realtime"] > 0
     assert results["missing.wav"]["error"]["code"] == "missing"
     assert "1 done, 1 skipped, 1 failed" in err
+    last = json.loads(Path("separated/.sepcli.jsonl").read_text().splitlines()[-1])
+    assert last["kind"] == "done" and last["origin"] and last["device"] == "cpu"
 
 
 def test_progress_json_makes_all_of_standard_error_json(capfd, monkeypatch):
