@@ -81,22 +81,10 @@ def load_model(
         if not path.exists():
             raise ModelError(f"The folder '{spec}' is no run: it has no {RUN_FILE}.",
                              remedy="Name a run folder, a checkpoint file or a model of `sepcli models list`.")
-    if path.exists():
-        return _load_path(path.stem if path.name != RUN_FILE else path.parent.name, path, str(path), targets,
-                          options)
-    raise unknown_model(spec, catalog)
-
-
-def unknown_model(spec: str, catalog: Catalog) -> ModelError:
-    """What to say about a name that is neither in the catalogue nor on disk."""
-    name = spec.partition("=")[0]
-    near = catalog.near(name)
-    guess = f"Did you mean {' or '.join(near)}? " if near else ""
-    return ModelError(
-        f"There is no model '{name}' in the catalogue, and no such file or folder.",
-        remedy=f"{guess}`sepcli models list` shows all of them.",
-        code="unknown_model",
-    )
+    if not path.exists():
+        catalog.find(name)  # neither there: refuses, naming the near ones
+    shown = path.parent.name if path.name == RUN_FILE else path.stem
+    return _load_path(shown, path, str(path), targets, options)
 
 
 def parse_hub(spec: str) -> tuple[str, str | None, str]:

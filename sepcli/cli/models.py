@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from sepcli.catalog import Catalog, Entry, load_catalog
+from sepcli.cli import separate
 from sepcli.errors import ModelError, UsageError
 
 ASK_ABOVE = 1_000_000_000  # bytes that a download may take without a question
@@ -27,10 +28,7 @@ app = typer.Typer(
 
 def complete_model(incomplete: str) -> list[str]:
     """Model names for shell completion; no name rather than an error."""
-    try:
-        return [name for name in load_catalog() if name.startswith(incomplete)]
-    except Exception:  # a traceback would land in the user's command line
-        return []
+    return [name for name, _ in separate.complete_model(incomplete)]
 
 
 Catalogs = Annotated[

@@ -68,7 +68,7 @@ def complete_model(incomplete: str) -> list[tuple[str, str]]:
 
     try:
         entries = load_catalog().values()
-    except SepcliError:
+    except Exception:  # a traceback would land in the user's command line
         return []
     return [(entry.name, ", ".join(entry.sources)) for entry in entries if entry.name.startswith(incomplete)]
 
