@@ -16,6 +16,7 @@ import typer
 
 from sepcli import __version__
 from sepcli.cli import console, models, separate
+from sepcli.cli.dataset import dataset_app
 from sepcli.cli.panels import PanelCommand
 from sepcli.cli.signals import Terminated, catch_signals
 from sepcli.errors import INTERRUPTED, TERMINATED, DeviceError, OutputError, SepcliError, UsageError
@@ -53,6 +54,7 @@ def sepcli(
 
 app.command("separate", cls=PanelCommand, no_args_is_help=True)(separate.separate)
 app.add_typer(models.app, name="models")
+app.add_typer(dataset_app, name="dataset")
 
 
 @app.command("doctor")

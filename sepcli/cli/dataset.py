@@ -1,0 +1,20 @@
+"""`sepcli dataset`: make, check and filter folders of stems to train on.
+
+Parses, calls one function of `sepcli.data`, prints. Results go to standard output, notices to standard error.
+Everything heavy is imported inside the command functions, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import typer
+
+dataset_app = typer.Typer(
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Make, check and filter folders of stems to train on.",
+)
+
+
+@dataset_app.callback()
+def dataset() -> None:
+    """Make, check and filter folders of stems to train on."""
