@@ -1,0 +1,137 @@
+"""Signal-to-distortion ratios of whole tracks from sums that are gathered block by block.
+
+Knows nothing of models or files: [S, C, T] blocks of references and estimates in, decibels out. s is a
+reference, h the estimate of it, e = h - s the error. Every ratio here is made of a few sums over frames of a
+second (and what is left at the end), so a track of any length takes a few numbers a second:
+
+    frames   |----1----|----2----|----3----|--rest
+    museval   sdr(1)    sdr(2)    sdr(3)    -          SDR of BSS Eval v4: frames of their own, the rest dropped
+    uSDR      sum       sum       sum       sum        one ratio for the track
+    SI-SDR    sum       sum       sum       sum        the same, blind to a gain on the estimate
+
+All sums are float64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+USDR_DELTA = 1e-7  # as the Music Demixing Challenge 2021 added to both energies
+FRAME_SECONDS = 1.0  # of museval v4 by its defaults
+
+# The rows of sums that are kept for each stem and frame, beside those of single channels.
+_SS, _EE, _SE, _HH, _LOUD_S, _LOUD_H, _FIRST_CHANNEL = range(7)
+
+
+class Sums:
+    """Sums over a track of S stems of C channels; `add` blocks of any length, then ask.
+
+    frame: samples of a frame; museval takes one second.
+    """
+
+    def __init__(self, stems: int, channels: int, frame: int):
+        assert frame >= 1, frame
+        self.stems, self.channels, self.frame = stems, channels, frame
+        self.samples = 0
+        self._closed: list[Floats] = []  # [R, S, n] of complete frames
+        self._open = np.zeros((_FIRST_CHANNEL + 2 * channels, stems))  # [R, S] of the last, incomplete one
+
+    def add(self, references: ArrayLike, estimates: ArrayLike) -> None:
+        """[S, C, T] each."""
+        s, h = np.asarray(references, np.float64), np.asarray(estimates, np.float64)
+        assert s.shape == h.shape and s.shape[:2] == (self.stems, self.channels), (s.shape, h.shape)
+        count = s.shape[-1]
+        if count == 0:
+            return
+        e = h - s
+        rows = np.empty((len(self._open), self.stems, count))
+        rows[_SS], rows[_EE] = (s * s).sum(axis=1), (e * e).sum(axis=1)
+        rows[_SE], rows[_HH] = (s * e).sum(axis=1), (h * h).sum(axis=1)
+        # museval calls a frame silent where the *sum of the channels* is 0 throughout: L = -R is silence to it.
+        rows[_LOUD_S], rows[_LOUD_H] = s.sum(axis=1) != 0, h.sum(axis=1) != 0
+        rows[_FIRST_CHANNEL:] = np.concatenate([s, h], axis=1).transpose(1, 0, 2)
+
+        filled = self.samples % self.frame
+        parts = np.add.reduceat(rows, [0, *range(self.frame - filled, count, self.frame)], axis=-1)
+        parts[..., 0] += self._open
+        self.samples += count
+        if self.samples % self.frame:
+            parts, self._open = parts[..., :-1], parts[..., -1].copy()
+        else:
+            self._open = np.zeros_like(self._open)
+        self._closed.append(parts)
+
+    def museval_sdr(self) -> Floats:
+        """[S, N] dB: the SDR of BSS Eval v4 in each of the N complete frames.
+
+        10 log10(sum s^2 / sum (h - s)^2), +inf where the error is 0. In "images" mode museval's three error
+        terms add up to h - s, whatever its filters are, so none are needed. A frame is NaN for all stems where
+        any reference or estimate is silent. A track shorter than a frame is one frame.
+        """
+        frames = self._frames()
+        ss, ee = frames[_SS], frames[_EE]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            sdr = np.where(ee == 0, np.inf, 10 * np.log10(ss / ee))
+        sdr[:, self._silent(frames)] = np.nan
+        return sdr
+
+    def usdr(self) -> Floats:
+        """[S] dB: uSDR of the Music Demixing Challenge, over the whole track and all channels.
+
+        10 log10((sum s^2 + d) / (sum (s - h)^2 + d)) with d = 1e-7.
+        """
+        total = self._total()
+        return 10 * np.log10((total[_SS] + USDR_DELTA) / (total[_EE] + USDR_DELTA))
+
+    def si_sdr(self, *, zero_mean: bool = False) -> Floats:
+        """[S] dB: scale-invariant SDR (Le Roux et al. 2019), one gain for all channels of the whole track.
+
+        a = <h, s> / <s, s>; 10 log10(|a s|^2 / |a s - h|^2). zero_mean: each channel's mean is removed from s
+        and h first. NaN where reference or estimate are silent; beyond about 150 dB it is rounding.
+        """
+        total, channels = self._total(), self.channels
+        ss, ee, se, hh = total[_SS], total[_EE], total[_SE], total[_HH]
+        if zero_mean and self.samples:
+            sum_s = total[_FIRST_CHANNEL : _FIRST_CHANNEL + channels]  # [C, S]
+            sum_h = total[_FIRST_CHANNEL + channels :]
+            sum_e = sum_h - sum_s
+            ss, hh = _less(ss, sum_s, sum_s, self.samples), _less(hh, sum_h, sum_h, self.samples)
+            ee, se = _less(ee, sum_e, sum_e, self.samples), se - (sum_s * sum_e).sum(axis=0) / self.samples
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # h = s + e, so a = 1 + <s, e> / <s, s>, and the residual of h beside s is that of e beside s: no
+            # digits are lost where the error is small.
+            a = 1 + se / ss
+            residual = np.maximum(ee - se**2 / ss, 0)
+            si_sdr = np.where(residual == 0, np.inf, 10 * np.log10(a**2 * ss / residual))
+        si_sdr[(ss == 0) | (hh == 0)] = np.nan
+        return si_sdr
+
+    def silent_frames(self) -> NDArray[np.bool_]:
+        """[N]: those of which museval's metrics are undefined."""
+        return self._silent(self._frames())
+
+    def _silent(self, frames: Floats) -> NDArray[np.bool_]:
+        return ((frames[_LOUD_S] == 0) | (frames[_LOUD_H] == 0)).any(axis=0)
+
+    def _frames(self) -> Floats:
+        """[R, S, N]; the rest is dropped, but a track shorter than a frame is one."""
+        if 0 < self.samples < self.frame:
+            return self._open[..., None]
+        return np.concatenate([np.empty((*self._open.shape, 0)), *self._closed], axis=-1)
+
+    def _total(self) -> Floats:
+        """[R, S]."""
+        return self._open + sum((part.sum(axis=-1) for part in self._closed), np.zeros_like(self._open))
+
+
+def _less(energy: Floats, a: Floats, b: Floats, samples: int) -> Floats:
+    """An energy without what the means contribute to it; never below 0. a, b: [C, S] sums."""
+    return np.maximum(energy - (a * b).sum(axis=0) / samples, 0)
+
+
+def frame_samples(samplerate: int, seconds: float = FRAME_SECONDS) -> int:
+    """Samples of a frame at that rate (Hz), cut as museval does it."""
+    return int(seconds * samplerate)
