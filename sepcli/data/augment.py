@@ -1,0 +1,366 @@
+"""Variations of music for training: each an object, called with a batch of stems before they are mixed.
+
+Knows tensors and random numbers; nothing of files. Row b of a batch is varied by `rngs[b]` alone (Remix: a
+group by its first row's), so what comes out does not depend on how a batch is divided among processes.
+
+Some need more than they return: `extra` says how much, and `Batches` reads that much more.
+
+    read  |==============================|      Shift: every source is cut where its own shift says
+             drums |====================|
+       vocals |====================|
+
+Axes: B rows, S sources, C channels, T samples. The defaults are those of HT Demucs' recipe (S. Rouard,
+F. Massa, A. Defossez, "Hybrid Transformers for Music Source Separation", section 4 and its code); Silence
+and Equalize are not part of it. `HT_DEMUCS` is all of it in its order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import soxr
+import torch
+from torch import Tensor
+
+from sepcli.errors import SepcliError, UsageError
+
+Rngs = Sequence[np.random.Generator]  # one a row
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What all variations are. `sources`: only these are varied; () = all."""
+
+    sources: tuple[str, ...] = field(default=(), kw_only=True)
+
+    group = 1  # rows that it mixes with each other: a batch may be divided between groups only
+
+    def extra(self, samples: int, samplerate: int) -> int:
+        """How many samples more than `samples` it must get to return at least `samples`. samplerate: Hz."""
+        return 0
+
+    def __call__(self, stems: Tensor, rngs: Rngs, *, sources: Sequence[str], samplerate: int) -> Tensor:
+        """stems [B, S, C, T] -> [B, S, C, T'], T' + extra(T') <= T; `stems` itself is left as it is.
+
+        sources: the names of the S sources. samplerate: Hz.
+        """
+        raise NotImplementedError
+
+    def chosen(self, sources: Sequence[str]) -> list[int]:
+        """The indices of the sources that are varied. UsageError for a name that is not among `sources`."""
+        for name in self.sources:
+            if name not in sources:
+                raise UsageError(
+                    f"{type(self).__name__} is for {name!r}, but the sources are {', '.join(sources)}.",
+                    remedy="Correct `sources` of the augmentation.",
+                )
+        return [index for index, name in enumerate(sources) if not self.sources or name in self.sources]
+
+    def _check(self, holds: bool, what: str) -> None:
+        if not holds:
+            raise UsageError(f"{type(self).__name__}: {what}.", remedy="Correct the augmentation's options.")
+
+    def _factors(self, stems: Tensor, rngs: Rngs, sources: Sequence[str], draw: Any) -> Tensor:
+        """[B, S, 1, 1]: draw(rng) for every chosen source of every row, 1 for the others."""
+        factors = torch.ones(stems.shape[0], stems.shape[1], 1, 1)
+        for row, rng in enumerate(rngs):
+            for source in self.chosen(sources):
+                factors[row, source] = draw(rng)
+        return factors
+
+
+@dataclass(frozen=True)
+class Gain(Augmentation):
+    """Every source by a factor of its own, uniform between `low` and `high`."""
+
+    low: float = 0.25
+    high: float = 1.25
+
+    def __post_init__(self):
+        self._check(0 <= self.low <= self.high, "low and high must be 0 <= low <= high")
+
+    def __call__(self, stems, rngs, *, sources, samplerate):
+        return stems * self._factors(stems, rngs, sources, lambda rng: rng.uniform(self.low, self.high))
+
+
+@dataclass(frozen=True)
+class Polarity(Augmentation):
+    """Every source negated with probability `p`."""
+
+    p: float = 0.5
+
+    def __post_init__(self):
+        self._check(0 <= self.p <= 1, "p must be between 0 and 1")
+
+    def __call__(self, stems, rngs, *, sources, samplerate):
+        return stems * self._factors(stems, rngs, sources, lambda rng: -1.0 if rng.random() < self.p else 1.0)
+
+
+@dataclass(frozen=True)
+class ChannelSwap(Augmentation):
+    """Left and right of every source exchanged with probability `p`. Mono stays as it is."""
+
+    p: float = 0.5
+
+    def __post_init__(self):
+        self._check(0 <= self.p <= 1, "p must be between 0 and 1")
+
+    def __call__(self, stems, rngs, *, sources, samplerate):
+        out = stems.clone()
+        for row, rng in enumerate(rngs):
+            for source in self.chosen(sources):
+                if rng.random() < self.p:
+                    out[row, source] = stems[row, source].flip(0)
+        return out
+
+
+@dataclass(frozen=True)
+class Silence(Augmentation):
+    """Every source silenced with probability `p`, but never all sources of a row."""
+
+    p: float = 0.1
+
+    def __post_init__(self):
+        self._check(0 <= self.p <= 1, "p must be between 0 and 1")
+
+    def __call__(self, stems, rngs, *, sources, samplerate):
+        chosen, keep = self.chosen(sources), torch.ones(stems.shape[0], stems.shape[1], 1, 1, dtype=torch.bool)
+        for row, rng in enumerate(rngs):
+            silent = rng.random(len(chosen)) < self.p
+            survivor = rng.integers(len(chosen))
+            if silent.all() and len(chosen) == len(sources):
+                silent[survivor] = False
+            for source, gone in zip(chosen, silent, strict=True):
+                keep[row, source] = not gone
+        return torch.where(keep, stems, torch.zeros(()))
+
+
+@dataclass(frozen=True)
+class Shift(Augmentation):
+    """Every source from a moment of its own, up to `seconds` later; with `same`, all of a row from one."""
+
+    seconds: float = 1.0
+    same: bool = False
+
+    def __post_init__(self):
+        self._check(self.seconds >= 0, "seconds must not be negative")
+
+    def extra(self, samples, samplerate):
+        return round(self.seconds * samplerate)
+
+    def __call__(self, stems, rngs, *, sources, samplerate):
+        most = self.extra(0, samplerate)
+        samples = stems.shape[-1] - most
+        assert samples > 0, (stems.shape, most)
+        out = torch.empty(*stems.shape[:-1], samples)
+        chosen = set(self.chosen(sources))
+        for row, rng in enumerate(rngs):
+            drawn = rng.integers(0, most + 1, size=1 if self.same else len(sources))
+            offsets = np.broadcast_to(drawn, len(sources))
+            for source, offset in enumerate(offsets):
+                begin = int(offset) if source in chosen else 0
+                out[row, source] = stems[row, source, :, begin : begin + samples]
+        return out
+
+
+@dataclass(frozen=True)
+class Remix(Augmentation):
+    """Within groups of `group` rows every source is dealt out anew: songs that never were.
+
+    The last group of a batch may be smaller. Everything that was in a group is still in it, once.
+    """
+
+    group: int = 4
+
+    def __post_init__(self):
+        self._check(self.group >= 1, "group must be at least 1")
+
+    def __call__(self, stems, rngs, *, sources, samplerate):
+        out = stems.clone()
+        for first in range(0, len(stems), self.group):
+            rows = np.arange(first, min(first + self.group, len(stems)))
+            for source in self.chosen(sources):
+                out[rows, source] = stems[rngs[first].permutation(rows), source]
+        return out
+
+
+@dataclass(frozen=True)
+class Repitch(Augmentation):
+    """With probability `p`, another pitch and tempo: one draw for all sources of a row, or one for each.
+
+    method "stretch": whole semitones up to +-`semitones`, and independent of them a tempo from
+    N(1, tempo_std), at most `max_tempo` off; by a phase vocoder (torchaudio) and resampling.
+    method "varispeed": a record at another speed, pitch and tempo together, any pitch up to +-`semitones`; by
+    resampling alone, at a twentieth of the cost. Formants move with the pitch in both.
+    """
+
+    p: float = 0.2
+    semitones: float = 2.0
+    tempo_std: float = 0.05
+    max_tempo: float = 0.12
+    independent: bool = False  # every source its own draw
+    method: str = "stretch"  # or "varispeed"
+
+    def __post_init__(self):
+        self._check(0 <= self.p <= 1, "p must be between 0 and 1")
+        self._check(0 <= self.semitones <= 12, "semitones must be between 0 and 12")
+        self._check(0 <= self.max_tempo < 0.5, "max_tempo must be between 0 and 0.5")
+        self._check(self.tempo_std >= 0, "tempo_std must not be negative")
+        self._check(self.method in ("stretch", "varispeed"), 'method must be "stretch" or "varispeed"')
+
+    def _kept(self) -> float:
+        """The share of the length that every draw leaves; that much of all is returned (HT Demucs: 0.88)."""
+        return 1 - self.max_tempo if self.method == "stretch" else 2 ** (-self.semitones / 12)
+
+    def extra(self, samples, samplerate):
+        return math.ceil(samples / self._kept()) - samples
+
+    def __call__(self, stems, rngs, *, sources, samplerate):
+        samples = math.floor(stems.shape[-1] * self._kept() + 1e-6)
+        out = stems[..., :samples].clone()
+        chosen = self.chosen(sources)
+        for row, rng in enumerate(rngs):
+            for part in [[source] for source in chosen] if self.independent else [chosen]:
+                if rng.random() >= self.p:
+                    continue
+                if self.method == "varispeed":
+                    speed = 2 ** (rng.uniform(-self.semitones, self.semitones) / 12)
+                    needed = math.ceil(samples * speed) + 64  # and a little for the resampler's filter
+                    out[row, part] = _faster(stems[row, part, :, :needed], speed, samples)
+                else:
+                    most = math.floor(self.semitones)
+                    pitch = 2 ** (rng.integers(-most, most + 1) / 12)
+                    tempo = 1 + float(np.clip(rng.normal(0, self.tempo_std), -self.max_tempo, self.max_tempo))
+                    stretched = _stretched(stems[row, part], tempo / pitch)
+                    out[row, part] = _faster(stretched, pitch, samples)
+        return out
+
+
+def _faster(stems: Tensor, speed: float, samples: int) -> Tensor:
+    """[S, C, T] -> [S, C, samples], played `speed` times as fast: pitch and tempo go up together."""
+    if speed == 1:
+        return torch.nn.functional.pad(stems[..., :samples], (0, max(0, samples - stems.shape[-1])))
+    interleaved = np.ascontiguousarray(stems.flatten(0, 1).T.numpy())  # [T, S * C]
+    resampled = soxr.resample(interleaved, speed, 1.0, quality="MQ")[:samples]
+    out = torch.zeros(*stems.shape[:2], samples)  # the stretch's own rounding may leave a few samples open
+    out[..., : len(resampled)] = torch.from_numpy(resampled.T.reshape(*stems.shape[:2], -1))
+    return out
+
+
+def _stretched(stems: Tensor, rate: float, fft: int = 2048) -> Tensor:
+    """[S, C, T] -> [S, C, T / rate]: the tempo `rate` times as fast at the same pitch, by a phase vocoder."""
+    if rate == 1:
+        return stems
+    try:
+        from torchaudio.functional import phase_vocoder
+    except (ImportError, OSError) as error:
+        raise SepcliError(
+            f"Repitch with method \"stretch\" needs torchaudio, which can't be imported: {error}.",
+            remedy='Install the torchaudio of your torch\'s version, or set method = "varispeed".',
+            code="needs_torchaudio",
+        ) from None
+    hop = fft // 4
+    window = torch.hann_window(fft)
+    flat = stems.flatten(0, 1)  # [S * C, T]
+    spec = torch.stft(flat, fft, hop, window=window, return_complex=True)
+    advance = torch.linspace(0, math.pi * hop, fft // 2 + 1)[:, None]  # radians a hop, at every bin's centre
+    spec = phase_vocoder(spec, rate, advance)
+    length = round(stems.shape[-1] / rate)
+    return torch.istft(spec, fft, hop, window=window, length=length).view(*stems.shape[:2], length)
+
+
+@dataclass(frozen=True)
+class Equalize(Augmentation):
+    """With probability `p`, every source through a gentle equaliser of its own: a tilt and some peaks or dips.
+
+    Zero phase, so nothing moves in time; the same for all channels. At 1 kHz the tilt is 0 dB.
+    """
+
+    p: float = 0.5
+    tilt: float = 1.5  # dB an octave, at most, up or down
+    peaks: int = 2
+    peak: float = 6.0  # dB at most, up or down
+    limit: float = 12.0  # dB: no frequency is changed by more
+
+    def __post_init__(self):
+        self._check(0 <= self.p <= 1, "p must be between 0 and 1")
+        self._check(min(self.tilt, self.peaks, self.peak, self.limit) >= 0, "no option may be negative")
+
+    def __call__(self, stems, rngs, *, sources, samplerate):
+        samples = stems.shape[-1]
+        step = 1 << max(0, samples.bit_length() - 5)
+        length = -(-samples // step) * step  # its prime factors are at most 31: fast to transform
+        hertz = np.maximum(np.fft.rfftfreq(length, 1 / samplerate), 1.0)
+        grid = np.linspace(0, math.log2(samplerate / 2), 512)  # log2 Hz
+        out = stems.clone()
+        for row, rng in enumerate(rngs):
+            for source in self.chosen(sources):
+                if rng.random() >= self.p:
+                    continue
+                curve = np.interp(np.log2(hertz), grid, self._decibels(rng, grid))
+                gain = torch.from_numpy(10 ** (curve / 20)).float()
+                spec = torch.fft.rfft(stems[row, source], n=length)
+                out[row, source] = torch.fft.irfft(spec * gain, n=length)[:, :samples]
+        return out
+
+    def _decibels(self, rng: np.random.Generator, grid: np.ndarray) -> np.ndarray:
+        """The gain in dB at `grid` (log2 of Hz)."""
+        curve = rng.uniform(-self.tilt, self.tilt) * (grid - math.log2(1000))
+        for _ in range(self.peaks):
+            centre, octaves = rng.uniform(math.log2(60), math.log2(12000)), rng.uniform(0.3, 1.5)
+            curve = curve + rng.uniform(-self.peak, self.peak) * np.exp(-(((grid - centre) / octaves) ** 2) / 2)
+        return np.clip(curve, -self.limit, self.limit)
+
+
+HT_DEMUCS: tuple[Augmentation, ...] = (Repitch(), Shift(), ChannelSwap(), Polarity(), Gain(), Remix())
+
+AUGMENTATIONS: dict[str, type[Augmentation]] = {
+    re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower(): cls
+    for cls in (Repitch, Shift, ChannelSwap, Polarity, Gain, Silence, Equalize, Remix)
+}  # repitch, shift, channel_swap, ...
+
+
+def from_config(name: str, fields: Mapping[str, Any]) -> Augmentation:
+    """The augmentation of a configuration's table `[augment.NAME]` with its `fields`.
+
+    UsageError for a name or a field that does not exist, with the near ones, and for a value of another type.
+    """
+    cls = AUGMENTATIONS.get(name)
+    if cls is None:
+        raise _unknown("augmentation", name, AUGMENTATIONS)
+    known = {option.name: option for option in dataclasses.fields(cls)}
+    values: dict[str, Any] = {}
+    for key, value in fields.items():
+        if key not in known:
+            raise _unknown(f"option of augmentation {name!r}", key, known)
+        values[key] = _as_declared(f"augment.{name}.{key}", value, known[key].default)
+    return cls(**values)
+
+
+def _unknown(what: str, name: str, known: Mapping[str, Any]) -> UsageError:
+    near = difflib.get_close_matches(name, known, n=3)
+    return UsageError(
+        f"There is no {what} {name!r}; there are {', '.join(known)}.",
+        remedy=f"Did you mean {' or '.join(near)}?" if near else "Correct its name.",
+    )
+
+
+def _as_declared(where: str, value: Any, default: Any) -> Any:
+    """`value` in the type of the field's default: TOML has no tuples, and writes 1.0 as 1."""
+    kind = type(default)
+    if kind is tuple and isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is kind:
+        return value
+    words = {tuple: "a list of strings", float: "a number", int: "an integer", bool: "true or false"}
+    wanted = words.get(kind, "text")
+    raise UsageError(f"{where} is {value!r}, but must be {wanted}.", remedy="Correct its value.")

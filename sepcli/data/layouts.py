@@ -1,0 +1,202 @@
+"""Which folders are tracks and which files their stems: four layouts of music on disk.
+
+Knows names and headers, decodes nothing. A stem's name is its file's (in pools its folder's), in lower case.
+
+    stems    ROOT/TRACK/STEM.ext                       any stems; ROOT may be a single TRACK
+    musdb    ROOT/{train,test}/TRACK/STEM.ext          MUSDB18-HQ: drums, bass, other, vocals (+ mixture)
+    slakh    ROOT/{train,validation,test}/TrackNNNNN/STEM.ext      bass, drums, guitar, piano: Slakh2100 as
+                                                       MSDM grouped it, 22.05 kHz mono
+    pools    ROOT/STEM/**/ANY.ext                      unaligned: every file is a track of that one stem
+
+In every layout `mixture` (or `mix`) is the whole and no stem, splits (train, test, valid, validation) may come
+first (then the names are "train/TRACK"), and ROOT may be one split. Hidden files and folders are skipped.
+
+How "auto" decides, for each split: "pools" if all subfolders with audio bear the names of stems (STEM_NAMES)
+and their files do not; else "slakh" if they are called TrackNNNNN, "musdb" if every track has exactly MUSDB18's
+four stems, else "stems". Name the layout where that guesses wrong, as for a pool of a stem not in the list.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sepcli import audio, sndfile
+from sepcli.errors import InputError, UsageError
+
+LAYOUTS = ("stems", "musdb", "slakh", "pools")
+SPLITS = ("train", "test", "valid", "validation")
+MIXTURES = ("mixture", "mix")
+MUSDB_STEMS = ("drums", "bass", "other", "vocals")
+SLAKH_STEMS = ("bass", "drums", "guitar", "piano")
+# Folders of these names are taken for pools by "auto".
+STEM_NAMES = frozenset(
+    (*MUSDB_STEMS, *SLAKH_STEMS, "accompaniment", "brass", "choir", "fx", "keys", "lead", "melody", "organ",
+     "pad", "percussion", "speech", "strings", "synth", "voice", "winds", "woodwinds")
+)  # fmt: skip
+_LOOKED_FOR = {
+    "stems": "folders TRACK/STEM.wav (or flac, ogg, opus, mp3 ...)",
+    "musdb": "train/TRACK/ and test/TRACK/ with " + ", ".join(MUSDB_STEMS),
+    "slakh": "train/TrackNNNNN/ (and validation, test) with " + ", ".join(SLAKH_STEMS),
+    "pools": "folders STEM/ with audio files",
+}
+
+
+@dataclass(frozen=True)
+class Track:
+    """One piece of music on disk: its stems, which all start at the same time."""
+
+    name: str  # the folder's, below its split: "train/NAME"; in pools "STEM/FILE"
+    stems: Mapping[str, Path]  # by source name, sorted
+    mixture: Path | None  # None: the mix is the sum of the stems
+    samplerate: int  # Hz, the mixture's where there is one, else the first stem's
+    channels: int  # likewise
+    frames: int  # at `samplerate`: the mixture's where there is one, else the shortest stem's
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.samplerate
+
+
+def find_tracks(root: Path | str, layout: str = "auto", *, problems: list[str] | None = None) -> list[Track]:
+    """The tracks below `root`, sorted by name.
+
+    problems: takes a message for each file that can't be opened; its stem is then missing from its track, and
+    a track without any is left out. Without that list such a file is an InputError ("broken"), because a
+    stem that is missing unnoticed would be measured as silence.
+    InputError "no_tracks", naming what was looked for, where there is nothing.
+    """
+    root = Path(root)
+    if layout not in ("auto", *LAYOUTS):
+        raise UsageError(f"There is no layout {layout!r}.", remedy=f"Choose among auto, {', '.join(LAYOUTS)}.")
+    if not root.is_dir():
+        fact = "is not a folder" if root.exists() else "does not exist"
+        raise InputError(f"{root} {fact}.", remedy="Name a folder of tracks.", code="missing")
+    found: list[str] = []
+    tracks = [track for parts in _parts(root) for track in _tracks_of(*parts, layout, found)]
+    if found and problems is None:
+        raise InputError(found[0], remedy="Replace or remove that file.", code="broken")
+    if problems is not None:
+        problems += found
+    if not tracks:
+        wanted = LAYOUTS if layout == "auto" else (layout,)
+        raise InputError(
+            f"No tracks in {root}: looked for " + "; or ".join(_LOOKED_FOR[name] for name in wanted)
+            + (f". {len(found)} files can't be read, the first: {found[0]}" if found else "."),
+            remedy="Name the folder above the tracks, and the layout if it is not one of these by its names.",
+            code="no_tracks",
+        )  # fmt: skip
+    return sorted(tracks, key=lambda track: track.name)
+
+
+def detect(root: Path) -> str:
+    """The layout of one split's folder, by the rule at the top of this file."""
+    folders = [folder for folder in _folders(root) if next(_audio_files(folder), None) or any(_folders(folder))]
+    names = [{path.stem.lower() for path in _audio_files(folder)} - set(MIXTURES) for folder in folders]
+    if folders and all(
+        folder.name.lower() in STEM_NAMES and not (files and files <= STEM_NAMES)
+        for folder, files in zip(folders, names, strict=True)
+    ):
+        return "pools"
+    if folders and all(re.fullmatch(r"Track\d+", folder.name) for folder in folders):
+        return "slakh"
+    return "musdb" if names and all(stems == set(MUSDB_STEMS) for stems in names) else "stems"
+
+
+def _parts(root: Path) -> Iterator[tuple[Path, str]]:
+    """(folder, what its tracks' names begin with): the splits, or the root itself where it has none."""
+    splits = [
+        folder for folder in _folders(root)
+        if folder.name.lower() in SPLITS and next(_audio_files(folder), None) is None
+    ]  # fmt: skip
+    if not splits:
+        yield root, ""
+    for folder in splits:
+        yield folder, f"{folder.name}/"
+
+
+def _tracks_of(root: Path, prefix: str, layout: str, problems: list[str]) -> Iterator[Track]:
+    if layout == "auto":
+        layout = detect(root)
+    if layout == "pools":
+        for folder in _folders(root):
+            for path in _files_below(folder):
+                name = path.relative_to(root).as_posix()
+                yield from _track(prefix + name, {folder.name.lower(): path}, None, problems)
+        return
+    allowed = {"musdb": MUSDB_STEMS, "slakh": SLAKH_STEMS}.get(layout)
+    folders = list(_folders(root))
+    if layout == "stems" and not any(next(_audio_files(folder), None) for folder in folders):
+        folders = [root]  # a single track
+    for folder in folders:
+        stems: dict[str, Path] = {}
+        mixture = None
+        for path in _audio_files(folder):
+            stem = path.stem.lower()
+            if stem in MIXTURES:
+                mixture = mixture or path
+            elif stem in stems:
+                problems.append(f"{path} is a second file for {stem}, beside {stems[stem].name}.")
+            elif allowed is None or stem in allowed:
+                stems[stem] = path
+        if stems:
+            yield from _track(prefix + folder.name, stems, mixture, problems)
+
+
+def _track(name: str, stems: Mapping[str, Path], mixture: Path | None, problems: list[str]) -> Iterator[Track]:
+    """One track, or none if nothing of it can be opened."""
+    headers = {}  # path: (Hz, channels, frames)
+    for path in [*stems.values(), *([mixture] if mixture else [])]:
+        try:
+            headers[path] = _header(path)
+        except InputError as problem:
+            problems.append(problem.message)
+    kept = {stem: stems[stem] for stem in sorted(stems) if stems[stem] in headers}
+    if not kept:
+        return
+    mixture = mixture if mixture in headers else None
+    samplerate, channels, frames = headers[mixture or next(iter(kept.values()))]
+    if mixture is None:
+        frames = min(headers[path][2] * samplerate // headers[path][0] for path in kept.values())
+    yield Track(name, kept, mixture, samplerate, channels, frames)
+
+
+def _header(path: Path) -> tuple[int, int, int]:
+    """(Hz, channels, frames) as the header states them, or estimates them for an MP3 that has none."""
+    try:
+        with sndfile.opened(path) as file:
+            samplerate, channels, frames = file.samplerate, file.channels, file.frames
+    except (sndfile.Error, TypeError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not audio for libsndfile"
+        raise InputError(f"{path} can't be read: {reason}.", remedy="Replace it.", code="broken") from None
+    if not 0 < frames < sndfile.UNKNOWN_FRAMES:
+        raise InputError(f"{path} has no audio frames.", remedy="Replace it.", code="no_frames")
+    return samplerate, channels, frames
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    yield from (path for path in _listed(root) if path.is_dir())
+
+
+def _audio_files(folder: Path) -> Iterator[Path]:
+    suffixes = audio.readable_suffixes(with_ffmpeg=False)  # ffmpeg can't give a window without all before it
+    yield from (path for path in _listed(folder) if path.suffix.lower() in suffixes and path.is_file())
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    yield from _audio_files(folder)
+    for below in _folders(folder):
+        yield from _files_below(below)
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
+    except PermissionError as error:
+        raise InputError(
+            f"{folder} can't be read: {error.strerror}.", remedy="Check its permissions.", code="unreadable"
+        ) from None
+    return [folder / name for name in names]
