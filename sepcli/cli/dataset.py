@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import typer
 
+from sepcli.cli import dataset_filter
+from sepcli.cli.panels import PanelCommand
+
 dataset_app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
@@ -18,3 +21,6 @@ dataset_app = typer.Typer(
 @dataset_app.callback()
 def dataset() -> None:
     """Make, check and filter folders of stems to train on."""
+
+
+dataset_app.command("filter", cls=PanelCommand)(dataset_filter.filter_)

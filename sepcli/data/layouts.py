@@ -61,12 +61,24 @@ class Track:
         return self.frames / self.samplerate
 
 
+class Problem(str):
+    """A message about a file, that knows the name of the track it belongs to."""
+
+    track: str
+
+    @classmethod
+    def of(cls, track: str, message: str) -> Problem:
+        problem = cls(message)
+        problem.track = track
+        return problem
+
+
 def find_tracks(root: Path | str, layout: str = "auto", *, problems: list[str] | None = None) -> list[Track]:
     """The tracks below `root`, sorted by name.
 
-    problems: takes a message for each file that can't be opened; its stem is then missing from its track, and
-    a track without any is left out. Without that list such a file is an InputError ("broken"), because a
-    stem that is missing unnoticed would be measured as silence.
+    problems: takes a message (a Problem) for each file that can't be opened; its stem is then missing from
+    its track, and a track without any is left out. Without that list such a file is an InputError ("broken"),
+    because a stem that is missing unnoticed would be measured as silence.
     InputError "no_tracks", naming what was looked for, where there is nothing.
     """
     root = Path(root)
@@ -139,7 +151,8 @@ def _tracks_of(root: Path, prefix: str, layout: str, problems: list[str]) -> Ite
             if stem in MIXTURES:
                 mixture = mixture or path
             elif stem in stems:
-                problems.append(f"{path} is a second file for {stem}, beside {stems[stem].name}.")
+                message = f"{path} is a second file for {stem}, beside {stems[stem].name}."
+                problems.append(Problem.of(prefix + folder.name, message))
             elif allowed is None or stem in allowed:
                 stems[stem] = path
         if stems:
@@ -153,7 +166,7 @@ def _track(name: str, stems: Mapping[str, Path], mixture: Path | None, problems:
         try:
             headers[path] = _header(path)
         except InputError as problem:
-            problems.append(problem.message)
+            problems.append(Problem.of(name, problem.message))
     kept = {stem: stems[stem] for stem in sorted(stems) if stems[stem] in headers}
     if not kept:
         return

@@ -1,0 +1,188 @@
+"""`sepcli dataset filter`: its options, what it shows while it runs, and the table at its end.
+
+The work is data/filter.py's. Progress goes to standard error; the table, or a JSON object a song, to standard
+output.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sepcli.cli import console
+from sepcli.cli.separate import Precision, complete_model, parse_batch_size, parse_options
+from sepcli.errors import SepcliError, worst_exit_code
+
+if TYPE_CHECKING:
+    from sepcli.data.quality import Rule, Verdict
+
+RULE, COMPUTE, REPORT = "What is kept", "How it is computed", "What is reported"
+
+
+def filter_(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=False, help="The tracks of stems.")],
+    model: Annotated[str, typer.Option(
+        "-m", "--model", metavar="MODEL", autocompletion=complete_model, show_default=False,
+        help="What judges: as for `sepcli separate`. Its stems should be those of the data.")],
+    out: Annotated[Path, typer.Option(
+        "-o", "--out", metavar="DIR", help="Where report.json, kept.txt and matrix.png go.")] = Path("quality"),
+    layout: Annotated[str, typer.Option(
+        "--layout", metavar="auto|stems|musdb|slakh|pools", help="How the folder is organised.")] = "auto",
+    force: Annotated[bool, typer.Option(
+        "--force", help="Begin anew where the report there was made in another way.")] = False,
+    keep_above: Annotated[float, typer.Option(
+        "--keep-above", metavar="PERCENT", rich_help_panel=RULE,
+        help="Each stem must be found in more than this share of its own segments.")] = 70.0,
+    off_below: Annotated[float, typer.Option(
+        "--off-below", metavar="PERCENT", rich_help_panel=RULE,
+        help="Every other part must be found in less than this share of them.")] = 30.0,
+    segment: Annotated[float, typer.Option(
+        "--segment", metavar="SECONDS", rich_help_panel=RULE, help="The length of the judged segments.")] = 1.0,
+    threshold: Annotated[float, typer.Option(
+        "--threshold", metavar="DB", rich_help_panel=RULE,
+        help="A part is found in a segment where it is louder than this, relative to the stem.")] = -10.0,
+    floor: Annotated[float, typer.Option(
+        "--floor", metavar="DBFS", rich_help_panel=RULE,
+        help="Segments in which the stem itself is below say nothing.")] = -60.0,
+    device: Annotated[str, typer.Option(
+        "--device", metavar="auto|cpu|cuda[:I]|mps", rich_help_panel=COMPUTE,
+        help="auto: the GPU if there is one.")] = "auto",
+    precision: Annotated[Precision, typer.Option(
+        "--precision", metavar="|".join(Precision), rich_help_panel=COMPUTE,
+        help="auto: reduced only where the model allows it and the device is faster with it.")
+    ] = Precision.auto,
+    batch_size: Annotated[str, typer.Option(
+        "--batch-size", metavar="auto|N", rich_help_panel=COMPUTE,
+        help="Segments of the model computed together.")] = "auto",
+    catalog: Annotated[list[Path] | None, typer.Option(
+        "--catalog", metavar="FILE", rich_help_panel=COMPUTE,
+        help="More models, in the format of weights.toml; repeatable.")] = None,
+    options: Annotated[list[str] | None, typer.Option(
+        "-O", metavar="KEY=VALUE", rich_help_panel=COMPUTE,
+        help="An option of the model itself; repeatable.")] = None,
+    json: Annotated[bool, typer.Option(
+        "--json", rich_help_panel=REPORT, help="Print one JSON object for each song on standard output.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", rich_help_panel=REPORT, help="Errors only.")] = False,
+) -> None:
+    """Find the songs whose stems hold what their names say.
+
+    A model separates every stem alone. A song is kept where nearly all of each stem comes back as itself and
+    little as anything else: the quality matrix of HT Demucs, with its limits. Nothing in DIR is changed. A run
+    that was stopped goes on with the same command, and other limits alone need no new separation.
+    """
+    console.report_as("quiet" if quiet else "text")
+    size, given = parse_batch_size(batch_size), parse_options(options or ())
+
+    from sepcli.catalog import load_catalog
+    from sepcli.data.filter import filter_dataset
+    from sepcli.data.quality import Rule
+    from sepcli.device import tune_process
+    from sepcli.loading import load_model
+    from sepcli.pipeline import Settings
+
+    rule = Rule(keep_above, off_below, segment, threshold, floor)
+    tune_process()
+    with console.download_progress(f"Downloading {model}") as progress:
+        loaded = load_model(model, catalog=load_catalog(catalog or ()), options=given, progress=progress,
+                            notice=console.notice)
+    with _Display(json) as display:
+        verdicts = filter_dataset(
+            folder, loaded, out, rule, layout=layout, settings=Settings(batch_size=size), device=device,
+            precision=precision.value, options=given, force=force, begun=display.begun,
+            progress=display.progress, done=display.done)
+    if not json:
+        _print_table(verdicts, rule)
+    each = [verdict.status for verdict in verdicts]
+    counts = [f"{each.count(status)} {status}" for status in ("kept", "rejected", "failed") if status in each]
+    console.say(f"{', '.join(counts)}. The report is in {out}.")
+    code = worst_exit_code(SepcliError.exit_code for verdict in verdicts if verdict.error)
+    if code:
+        raise typer.Exit(code)
+
+
+class _Display:
+    """One bar in audio seconds of the current stem on a terminal, else a line now and then."""
+
+    def __init__(self, json: bool):
+        self.json = json
+        self.count = self.number = 0
+        self._bars: Any = None
+        self._bar: Any = None
+        self._last = time.monotonic()
+
+    def __enter__(self) -> _Display:
+        if console.err().is_terminal and not console.is_quiet():
+            from rich import progress
+
+            self._bars = progress.Progress(
+                progress.TextColumn("{task.description}", markup=False), progress.BarColumn(bar_width=30),
+                progress.TimeElapsedColumn(), console=console.err(), transient=True,
+                redirect_stdout=False)  # what is printed there may be piped
+            self._bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def begun(self, count: int, known: int) -> None:
+        self.count = count
+        done = f", {known} of them done before" if known else ""
+        console.say(f"{count} {'song' if count == 1 else 'songs'}{done}.")
+
+    def progress(self, song: str, stem: str, done: float, total: float | None) -> None:
+        text = f"[{self.number + 1}/{self.count}] {console.shown(song)}: {stem}"
+        if self._bars is not None:
+            if self._bar is None:
+                self._bar = self._bars.add_task(text, total=total)
+            self._bars.update(self._bar, description=text, completed=done, total=total)
+        elif time.monotonic() - self._last >= console.PLAIN_INTERVAL:
+            self._last = time.monotonic()
+            console.say(f"{text}, {console.clock(done)}" + (f" of {console.clock(total)}" if total else ""))
+
+    def done(self, verdict: Verdict, before: bool) -> None:
+        self.number += 1
+        if self.json:
+            from sepcli.data.quality_report import as_json
+
+            console.print_json(as_json(verdict))
+        if verdict.error is not None:
+            console.error(verdict.error)
+        elif not before:
+            console.say(f"[{self.number}/{self.count}] {verdict.name}: {verdict.status}")
+
+
+def _print_table(verdicts: Sequence[Verdict], rule: Rule) -> None:
+    """A line a song with its weakest own part and its strongest foreign one; then the mean matrix."""
+    from sepcli.data.quality_report import mean_matrix
+
+    rows = [("SONG", "VERDICT", "OWN %", "OTHERS %", "WHY")]
+    for verdict in verdicts:
+        own = [shares[stem] for stem, shares in verdict.matrix.items()]
+        others = [share for stem, shares in verdict.matrix.items() for part, share in shares.items()
+                  if part != stem]
+        why = str(verdict.error) if verdict.error else "; ".join((*verdict.reasons, *verdict.notes))
+        rows.append((console.shown(verdict.name), verdict.status, f"{min(own):.1f}" if own else "-",
+                     f"{max(others):.1f}" if others else "-", console.shown(why)))
+    _columns(rows)
+    mean = mean_matrix(verdicts)
+    if mean:
+        parts = list(next(iter(mean.values())))
+        console.out().print(f"\nMEAN % OF {rule.segment:g} S SEGMENTS")
+        _columns([("STEM", *parts), *((stem, *_percent(shares, parts)) for stem, shares in mean.items())])
+
+
+def _percent(shares: Mapping[str, float], parts: Sequence[str]) -> list[str]:
+    return [f"{shares[part]:.1f}" for part in parts]
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        console.out().print("  ".join(cells).rstrip(), soft_wrap=True)
