@@ -29,7 +29,8 @@ import soxr
 import torch
 from torch import Tensor
 
-from sepcli.errors import SepcliError, UsageError
+from sepcli.data.stretch import stretch
+from sepcli.errors import UsageError
 
 Rngs = Sequence[np.random.Generator]  # one a row
 
@@ -196,9 +197,9 @@ class Repitch(Augmentation):
     """With probability `p`, another pitch and tempo: one draw for all sources of a row, or one for each.
 
     method "stretch": whole semitones up to +-`semitones`, and independent of them a tempo from
-    N(1, tempo_std), at most `max_tempo` off; by a phase vocoder (torchaudio) and resampling.
+    N(1, tempo_std), at most `max_tempo` off; by overlap-add (data/stretch.py) and resampling.
     method "varispeed": a record at another speed, pitch and tempo together, any pitch up to +-`semitones`; by
-    resampling alone, at a twentieth of the cost. Formants move with the pitch in both.
+    resampling alone, which leaves no artefacts. Formants move with the pitch in both.
     """
 
     p: float = 0.2
@@ -238,8 +239,9 @@ class Repitch(Augmentation):
                     most = math.floor(self.semitones)
                     pitch = 2 ** (rng.integers(-most, most + 1) / 12)
                     tempo = 1 + float(np.clip(rng.normal(0, self.tempo_std), -self.max_tempo, self.max_tempo))
-                    stretched = _stretched(stems[row, part], tempo / pitch)
-                    out[row, part] = _faster(stretched, pitch, samples)
+                    for source in part:  # each is cut where it suits it, as if it were a song of its own
+                        stretched = stretch(stems[row, source].numpy(), tempo / pitch, samplerate)
+                        out[row, source] = _faster(torch.from_numpy(stretched)[None], pitch, samples)[0]
         return out
 
 
@@ -252,28 +254,6 @@ def _faster(stems: Tensor, speed: float, samples: int) -> Tensor:
     out = torch.zeros(*stems.shape[:2], samples)  # the stretch's own rounding may leave a few samples open
     out[..., : len(resampled)] = torch.from_numpy(resampled.T.reshape(*stems.shape[:2], -1))
     return out
-
-
-def _stretched(stems: Tensor, rate: float, fft: int = 2048) -> Tensor:
-    """[S, C, T] -> [S, C, T / rate]: the tempo `rate` times as fast at the same pitch, by a phase vocoder."""
-    if rate == 1:
-        return stems
-    try:
-        from torchaudio.functional import phase_vocoder
-    except (ImportError, OSError) as error:
-        raise SepcliError(
-            f"Repitch with method \"stretch\" needs torchaudio, which can't be imported: {error}.",
-            remedy='Install the torchaudio of your torch\'s version, or set method = "varispeed".',
-            code="needs_torchaudio",
-        ) from None
-    hop = fft // 4
-    window = torch.hann_window(fft)
-    flat = stems.flatten(0, 1)  # [S * C, T]
-    spec = torch.stft(flat, fft, hop, window=window, return_complex=True)
-    advance = torch.linspace(0, math.pi * hop, fft // 2 + 1)[:, None]  # radians a hop, at every bin's centre
-    spec = phase_vocoder(spec, rate, advance)
-    length = round(stems.shape[-1] / rate)
-    return torch.istft(spec, fft, hop, window=window, length=length).view(*stems.shape[:2], length)
 
 
 @dataclass(frozen=True)
