@@ -1,0 +1,152 @@
+"""How far an estimate is from its reference, as something to descend on.
+
+Knows tensors only: no model, no data. Every distance is a function [B, S, C, T] x 2 -> [B, S], so that sources
+can be weighted; `Criterion` sums weighted terms into one `Loss`. `C` channels are averaged over, never mixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sepcli.errors import UsageError
+
+MR_STFT_SIZES = (512, 1024, 2048)  # samples; Yamamoto et al. 2020, table 1, rounded to powers of two
+SI_SDR_CEILING = 30.0  # dB: beyond it a source is as good as done and stops pulling
+SILENCE = 1e-8  # mean square under which a reference counts as silent: SI-SDR is not defined there
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What an objective gives: `total` to descend on; `parts` for the log, detached, by name."""
+
+    total: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One weighted distance of a Criterion."""
+
+    kind: str = "l1"  # l1 | mse | mrstft | sisdr
+    on: str = "wave"  # l1 and mse: the waveform, or its complex spectrogram
+    weight: float = 1.0
+    nfft: int = 2048  # samples, of the spectrogram
+    hop: int = 512  # samples, of the spectrogram
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (("kind", self.kind, tuple(_KINDS)), ("on", self.on, _DOMAINS)):
+            if value not in allowed:
+                raise UsageError(f"A loss term has {name} = '{value}', but it can be {', '.join(allowed)}.",
+                                 remedy="Correct [[loss.terms]].")
+
+    @property
+    def name(self) -> str:
+        """As it stands in the log: "l1", "mse_spectrogram", ..."""
+        return f"{self.kind}_{self.on}" if self.on != "wave" else self.kind
+
+
+def complex_spec(wave: Tensor, nfft: int, hop: int) -> Tensor:
+    """[..., T] -> complex64 [..., F, N]: periodic Hann, centred, scaled by 1 / sqrt(nfft), always in float32.
+
+    With that scaling white noise keeps its level, so weights mean the same at every `nfft`.
+    """
+    *batch, samples = wave.shape
+    window = torch.hann_window(nfft, device=wave.device)
+    pad = "reflect" if samples > nfft // 2 else "constant"
+    spec = torch.stft(wave.float().reshape(-1, samples), nfft, hop, window=window, pad_mode=pad,
+                      normalized=True, return_complex=True)
+    return spec.view(*batch, *spec.shape[-2:])
+
+
+def l1(estimate: Tensor, reference: Tensor) -> Tensor:
+    """[B, S, ...] -> [B, S]: mean absolute error; of complex values, the mean modulus of the error."""
+    return (estimate - reference).abs().flatten(2).mean(-1)
+
+
+def mse(estimate: Tensor, reference: Tensor) -> Tensor:
+    """[B, S, ...] -> [B, S]: mean squared error; of complex values, that of real plus imaginary part."""
+    error = estimate - reference
+    if error.is_complex():
+        error = torch.view_as_real(error)
+    return error.square().flatten(2).mean(-1)
+
+
+def multi_resolution_stft(estimate: Tensor, reference: Tensor, sizes: Sequence[int] = MR_STFT_SIZES) -> Tensor:
+    """[B, S, C, T] -> [B, S]: spectral convergence plus log-magnitude L1, averaged over resolutions.
+
+    Yamamoto et al. 2020 (Parallel WaveGAN), equations 3 to 6, with a quarter of the window as hop. The
+    convergence of a silent reference is relative to the floor, so that it stays finite.
+    """
+    total = torch.zeros(estimate.shape[:2], device=estimate.device)
+    for nfft in sizes:
+        ours, theirs = (complex_spec(wave, nfft, nfft // 4).abs().clamp(min=1e-5)
+                        for wave in (estimate, reference))
+        distance = (ours - theirs).flatten(2).norm(dim=-1) / theirs.flatten(2).norm(dim=-1).clamp(min=1e-2)
+        total = total + distance + (ours.log() - theirs.log()).abs().flatten(2).mean(-1)
+    return total / len(sizes)
+
+
+def negative_si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
+    """[B, S, C, T] -> [B, S]: minus the SI-SDR in dB (Le Roux et al. 2019, eq. 4), channels pooled, no mean removed.
+
+    Bounded at 30 dB. A silent reference has no scale to be invariant to: there it is the estimate's level in
+    dB instead, which asks for silence.
+    """
+    s, e = reference.float().flatten(2), estimate.float().flatten(2)
+    energy = s.square().mean(-1)
+    alpha = (e * s).mean(-1) / (energy + SILENCE)
+    target = alpha[..., None] * s
+    signal, noise = target.square().mean(-1), (e - target).square().mean(-1)
+    floor = 10 ** (-SI_SDR_CEILING / 10)
+    ratio = 10 * torch.log10((signal + SILENCE) / (noise + floor * signal + SILENCE))
+    level = 10 * torch.log10(e.square().mean(-1) + SILENCE)
+    return torch.where(energy > SILENCE, -ratio, level)
+
+
+_DOMAINS = ("wave", "spectrogram")
+_KINDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": l1, "mse": mse, "mrstft": multi_resolution_stft, "sisdr": negative_si_sdr}
+
+
+class Criterion(nn.Module):
+    """A weighted sum of terms and sources: [B, S, C, T] x 2 -> Loss.
+
+    source_weights: one a source, relative; the total is their weighted mean, so scaling all of them changes
+    nothing. A weight of 0 leaves a source out (per-source fine-tuning).
+    """
+
+    def __init__(self, terms: Sequence[Term], source_weights: Sequence[float]):
+        super().__init__()
+        if not terms or sum(source_weights) <= 0 or min(source_weights) < 0:
+            raise UsageError("A loss needs at least one term, and source weights that are 0 or more, not all 0.",
+                             remedy="Correct [loss].")
+        self.terms = tuple(terms)
+        self.register_buffer("weights", torch.tensor(source_weights).float() / sum(source_weights), False)
+
+    def forward(self, estimate: Tensor, reference: Tensor) -> Loss:
+        estimate = estimate.float()
+        specs: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        total, parts = estimate.new_zeros(()), {}
+        for term in self.terms:
+            pair = (estimate, reference)
+            if term.on == "spectrogram":
+                size = (term.nfft, term.hop)
+                if size not in specs:
+                    specs[size] = tuple(complex_spec(wave, *size) for wave in pair)
+                pair = specs[size]
+            value = (_KINDS[term.kind](*pair) * self.weights).sum(-1).mean()
+            total = total + term.weight * value
+            name = term.name if term.name not in parts else f"{term.name}_{term.nfft}"
+            parts[name] = value.detach()
+        return Loss(total, parts)
+
+
+def sdr(estimate: Tensor, reference: Tensor) -> Tensor:
+    """[B, S, C, T] -> [B, S] dB: the uSDR of the MDX challenge on a window; for logs, not to descend on."""
+    noise = F.mse_loss(estimate, reference, reduction="none").flatten(2).sum(-1)
+    return 10 * torch.log10((reference.square().flatten(2).sum(-1) + 1e-7) / (noise + 1e-7))

@@ -1,0 +1,258 @@
+"""What a training run is made of: one frozen dataclass a TOML table, presets, overrides, and their checks.
+
+Knows no network and reads no data. An unknown key is an error that names the near ones, everywhere: a typing
+error must not cost a night.
+
+    preset TOML  ->  merged with a file of the user's, then with KEY=VALUE overrides  ->  TrainConfig
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from sepcli.data.mixing import DataSource
+from sepcli.errors import UsageError
+from sepcli.losses import Term
+
+
+@dataclass(frozen=True)
+class ModelTable:
+    """[model]: which network, as in weights.toml."""
+
+    family: str = ""
+    arch: str = ""
+    config: dict[str, Any] = field(default_factory=dict)  # differences from the Config's defaults
+
+
+@dataclass(frozen=True)
+class DataTable:
+    """[data]: what is read. Sample rate and channels are the network's."""
+
+    train: tuple[DataSource, ...] = ()  # [[data.train]]; the command's --data
+    valid: tuple[DataSource, ...] = ()  # [[data.valid]]; the command's --valid
+    holdout: float = 0.1  # share of the training tracks kept for validation where `valid` is empty
+    segment: float = 6.0  # seconds of one example
+    aligned: float = 0.5  # share of examples cut from one track; the others mix sources across tracks
+    skip_silent: float = 0.0  # share of silent windows that are drawn again
+
+
+@dataclass(frozen=True)
+class LossTable:
+    """[loss]"""
+
+    terms: tuple[Term, ...] = (Term(),)
+    source_weights: dict[str, float] = field(default_factory=dict)  # 1 where a source isn't named
+
+
+@dataclass(frozen=True)
+class OptimGroup:
+    """[[optim.groups]]: parameters with their own settings."""
+
+    match: str = ""  # parameters whose name contains this
+    lr: float | None = None
+    weight_decay: float | None = None
+
+
+@dataclass(frozen=True)
+class OptimTable:
+    """[optim]"""
+
+    name: str = "adamw"  # adam | adamw | radam
+    lr: float = 3e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    clip: float = 0.0  # of the gradient's norm; 0 = none
+    accumulate: int = 1  # parts that a batch is cut into; the gradient is the same, the memory smaller
+    groups: tuple[OptimGroup, ...] = ()
+    schedule: str = "constant"  # constant | cosine | plateau
+    warmup_steps: int = 0
+    final: float = 0.0  # cosine: where it ends, as a share of lr
+    factor: float = 0.5  # plateau: what lr is multiplied with
+    patience: int = 5  # plateau: validations without a better score before that
+
+
+@dataclass(frozen=True)
+class EmaTable:
+    """[ema]: moving averages of the weights; the best by validation, raw weights included, becomes the model."""
+
+    steps: tuple[float, ...] = ()  # decays a step
+    epochs: tuple[float, ...] = ()  # decays an epoch
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """[run]: how long and how."""
+
+    seed: int = 0
+    batch_size: int = 8  # examples a step, over all processes
+    steps_per_epoch: int = 500  # an epoch ends with a validation
+    max_steps: int = 100_000
+    max_minutes: float = 0.0  # of training time, over all sessions; 0 = no limit
+    precision: str = "float32"  # float32 | bfloat16 | float16, of the network's products (autocast)
+    workers: int = 2  # processes that read data; 0 = the training process itself
+    save_minutes: float = 5.0  # between two saved states
+    max_bad_steps: int = 20  # non-finite losses in a row before the run stops
+    valid_seconds: float = 0.0  # of each validation track; 0 = all of it
+    log_steps: int = 50  # between two lines of metrics.jsonl
+    store: str = "float32"  # float32 | float16: what model.safetensors holds
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    model: ModelTable = ModelTable()
+    data: DataTable = DataTable()
+    augment: tuple[dict[str, Any], ...] = ()  # [[augment]]: kind = "Gain", and its fields; in this order
+    loss: LossTable = LossTable()
+    optim: OptimTable = OptimTable()
+    ema: EmaTable = EmaTable()
+    run: RunTable = RunTable()
+    objective: str = "separation"  # what is learnt; a family may have more
+    objective_options: dict[str, Any] = field(default_factory=dict)
+    about: str = ""  # one sentence: what this is, where its values are from
+
+    def __post_init__(self) -> None:
+        _one_of("optim.name", self.optim.name, ("adam", "adamw", "radam"))
+        _one_of("optim.schedule", self.optim.schedule, ("constant", "cosine", "plateau"))
+        _one_of("run.precision", self.run.precision, ("float32", "bfloat16", "float16"))
+        _one_of("run.store", self.run.store, ("float32", "float16"))
+        for name, value, least in (
+            ("data.segment", self.data.segment, 0.01), ("optim.lr", self.optim.lr, 0.0),
+            ("optim.accumulate", self.optim.accumulate, 1), ("run.batch_size", self.run.batch_size, 1),
+            ("run.steps_per_epoch", self.run.steps_per_epoch, 1), ("run.max_steps", self.run.max_steps, 1),
+            ("run.max_minutes", self.run.max_minutes, 0), ("run.workers", self.run.workers, 0),
+            ("run.max_bad_steps", self.run.max_bad_steps, 1),
+        ):
+            if value < least:
+                raise UsageError(f"{name} is {value}, but must be {least} or more.", remedy=f"Correct {name}.")
+        for name, decay in [(f"ema.{k}", d) for k in ("steps", "epochs") for d in getattr(self.ema, k)]:
+            if not 0 < decay < 1:
+                raise UsageError(f"{name} has {decay}, but a decay lies between 0 and 1.", remedy=f"Correct {name}.")
+
+
+def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{name} is '{value}', but can be {', '.join(allowed)}.", remedy=f"Correct {name}.")
+
+
+# --- from TOML ---------------------------------------------------------------------------------------------
+
+
+def preset_names() -> list[str]:
+    """The presets inside the package, sorted."""
+    folder = resources.files("sepcli.training") / "presets"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """A preset of the package by name, or a TOML file by path, as nested tables."""
+    path = Path(name)
+    if name.endswith(".toml") and path.exists():
+        text = path.read_text(encoding="utf-8")
+    elif name in preset_names():
+        text = (resources.files("sepcli.training") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
+    else:
+        raise UsageError(f"There is no preset '{name}'.{_near(name, preset_names())}",
+                         remedy=f"The presets are {', '.join(preset_names())}; or name a TOML file.")
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"The preset '{name}' is not TOML: {error}.", remedy="Correct the file.") from None
+    base = tables.pop("base", None)  # a preset may be the difference from another
+    return merge(read_preset(base), tables) if base else tables
+
+
+def merge(tables: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`tables` with the values of `over`, table by table; lists are replaced as a whole."""
+    merged = dict(tables)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """ "optim.lr=1e-3" -> {"optim": {"lr": 0.001}}; values as in TOML, bare words as strings."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set {text}: KEY=VALUE is needed.", remedy="For example --set optim.lr=1e-3.")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    for part in reversed(key.strip().split(".")):
+        parsed = {part: parsed}
+    return parsed
+
+
+def make_train_config(tables: Mapping[str, Any]) -> TrainConfig:
+    """Nested tables -> TrainConfig; UsageError names an unknown key and the near ones, or a wrong type."""
+    return _build(TrainConfig, tables, "")
+
+
+def as_tables(config: Any) -> Any:
+    """A config -> what TOML can hold, every field; None is left out."""
+    if dataclasses.is_dataclass(config):
+        values = {f.name: as_tables(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        return {name: value for name, value in values.items() if value is not None}
+    if isinstance(config, Mapping):
+        return {key: as_tables(value) for key, value in config.items() if value is not None}
+    if isinstance(config, (list, tuple)):
+        return [as_tables(value) for value in config]
+    return config if isinstance(config, (bool, int, float, str, type(None))) else str(config)
+
+
+def _build(kind: type, tables: Any, where: str) -> Any:
+    if not isinstance(tables, Mapping):
+        raise UsageError(f"[{where}] is {tables!r}, but must be a table.", remedy=f"Correct {where}.")
+    hints = typing.get_type_hints(kind)
+    for key in tables:
+        if key not in hints:
+            place = f" in [{where}]" if where else ""
+            raise UsageError(f"There is no setting '{key}'{place}.{_near(key, hints)}",
+                             remedy=f"The settings there are {', '.join(hints)}.")
+    values = {key: _convert(hints[key], value, f"{where}.{key}".lstrip(".")) for key, value in tables.items()}
+    return kind(**values)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """A TOML value as the type that a field has."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, where)
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _convert(next(k for k in inner if k is not type(None)), value, where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise _wrong_type(where, value, "a list")
+        kinds = [inner[0]] * len(value) if inner[-1] is ... else inner
+        if len(kinds) != len(value):
+            raise _wrong_type(where, value, f"a list of {len(kinds)}")
+        return tuple(_convert(kind, item, where) for kind, item in zip(kinds, value, strict=True))
+    if origin is dict or hint is dict or origin is Mapping or origin is typing.get_origin(Mapping[str, str]):
+        if not isinstance(value, Mapping):
+            raise _wrong_type(where, value, "a table")
+        return dict(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is Any or (isinstance(value, hint) and not (hint is int and isinstance(value, bool))):
+        return value
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    raise _wrong_type(where, value, words.get(hint, str(hint)))
+
+
+def _wrong_type(where: str, value: Any, needed: str) -> UsageError:
+    return UsageError(f"{where} is {value!r}, but must be {needed}.", remedy=f"Correct {where}.")
+
+
+def _near(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(near)}?" if near else ""

@@ -1,0 +1,78 @@
+"""One process or several: who this one is, and the few things that all of them do together.
+
+Knows torch.distributed and its environment variables (set by torchrun), nothing of training. With one process
+every function is free and nothing is initialised.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+PATIENCE = timedelta(hours=6)  # rank 0 validates while the others wait
+
+
+@dataclass(frozen=True)
+class Team:
+    """All processes of one run. rank: this one's number; 0 leads: it validates, saves and prints."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0  # number on this machine: its CUDA device
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """The model whose backward averages gradients over all processes."""
+        if self.world == 1:
+            return model
+        ids = [device.index] if device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(model, device_ids=ids, find_unused_parameters=False)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over all processes; a NaN of one is a NaN for all."""
+        if self.world > 1:
+            distributed.all_reduce(values)
+            values = values / self.world
+        return values
+
+    def gather(self, thing: Any) -> list[Any]:
+        """What each process has, in order of rank."""
+        if self.world == 1:
+            return [thing]
+        things: list[Any] = [None] * self.world
+        distributed.all_gather_object(things, thing)
+        return things
+
+    def from_leader(self, thing: Any) -> Any:
+        """What rank 0 has, for all."""
+        if self.world == 1:
+            return thing
+        box = [thing]
+        distributed.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def leave(self) -> None:
+        if self.world > 1:
+            with suppress(Exception):
+                distributed.destroy_process_group()
+
+
+def join_team(device_kind: str) -> Team:
+    """The team that torchrun's environment describes; one process alone where there is none.
+
+    device_kind: "cuda" talks by NCCL, everything else by gloo.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return Team()
+    distributed.init_process_group("nccl" if device_kind == "cuda" else "gloo", timeout=PATIENCE)
+    return Team(distributed.get_rank(), world, int(os.environ.get("LOCAL_RANK", "0")))

@@ -1,0 +1,303 @@
+"""THE training loop: every kind of training in sepcli is an objective(model, batch) -> Loss that this runs.
+
+Knows optimisers, averages, processes and when to save; nothing of separation, files or what is learnt.
+
+    for step:  batch(step) -> objective -> backward -> all processes agree it is finite -> optimiser -> averages
+    for epoch: validate the raw weights and every average; the best becomes the model
+    between two steps only: save the state, stop on a signal
+
+A step is a function of the state and of its number, so a run that is killed and goes on from its last state
+ends with the same weights, to the bit, as one that was not.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sepcli.data.mixing import Batch
+from sepcli.device import PRECISIONS
+from sepcli.errors import ModelError
+from sepcli.training.config import TrainConfig
+from sepcli.training.distributed import Team
+from sepcli.training.ema import Averages
+from sepcli.training.objectives import Objective
+from sepcli.training.optim import Schedule, make_optimiser
+from sepcli.training.state import random_state, restore_random_state
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step was. loss, parts: means over all processes; of a bad step not finite."""
+
+    number: int  # counted from 1
+    loss: float
+    parts: Mapping[str, float]
+    lr: float
+    bad: bool  # not finite: skipped, the weights are as before
+    problems: Sequence[str]  # files that could not be read
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best validation so far."""
+
+    score: float
+    weights: str  # "raw" or the name of an average
+    step: int
+
+
+class Recorder(Protocol):
+    """What the loop tells as it goes; on the leading process only."""
+
+    def stepped(self, step: Step, seconds: float) -> None:
+        """After every step. seconds: training time so far, over all sessions."""
+
+    def validated(self, step: int, scores: Mapping[str, Mapping[str, float]], best: Best) -> None:
+        """After every epoch. scores: {"raw" or an average: {"score": higher is better, ...}}."""
+
+    def keep(self, model: nn.Module, best: Best | None) -> None:
+        """The model has its best weights on: write them. best: None where nothing is validated."""
+
+    def save(self, state: dict[str, Any]) -> None:
+        """The state to go on from."""
+
+
+class Trainer:
+    """A network on its way: weights, optimiser, averages, and how many steps lie behind.
+
+    model: on its device, in training mode. Every process has one; `team` keeps them equal.
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective, config: TrainConfig, device: torch.device,
+                 team: Team):
+        self.model, self.objective, self.config, self.device, self.team = model, objective, config, device, team
+        self.wrapped = team.wrap(model, device)
+        self.optimiser = make_optimiser(model, config.optim)
+        self.schedule = Schedule(config.optim)
+        self.averages = Averages(model, config.ema.steps, config.ema.epochs)
+        self.dtype = PRECISIONS[config.run.precision]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        self.steps = 0
+        self.seconds = 0.0  # of training, over all sessions
+        self.bad_steps = 0  # in all
+        self.bad_items: list[list[str]] = []  # of the bad steps in a row
+        self.best: Best | None = None
+
+    # --- one step ---
+
+    def step(self, batch: Batch) -> Step:
+        """One update of the weights, unless a loss is not finite."""
+        done = self.steps / self.config.run.max_steps
+        if self.config.run.max_minutes:
+            done = max(done, self.seconds / 60 / self.config.run.max_minutes)
+        lr = self.schedule.apply(self.optimiser, self.steps, done)
+        self.optimiser.zero_grad(set_to_none=True)
+        names, values = self._backward(batch)
+        values = self.team.mean(values)
+        self.scaler.unscale_(self.optimiser)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip or float("inf"))
+        # With a scaler infinite gradients are part of its search for a scale, and it skips those steps itself.
+        bad = not values.isfinite().all() or not (self.scaler.is_enabled() or norm.isfinite())
+        if not bad:
+            self.scaler.step(self.optimiser)
+            self.averages.after_step(self.model)
+        self.scaler.update()
+        self.steps += 1
+        self._count(bad, batch)
+        loss, *parts = values.tolist()
+        return Step(self.steps, loss, dict(zip(names, parts, strict=True)), lr, bad, batch.problems)
+
+    def _backward(self, batch: Batch) -> tuple[list[str], Tensor]:
+        """Gradients of the whole batch in `accumulate` parts; the names of the parts, and [total, *parts]."""
+        pieces = self.config.optim.accumulate
+        rows = len(batch.stems)
+        names: list[str] = []
+        sums = torch.zeros(0)
+        for index in range(pieces):
+            piece = _rows(batch, index * rows // pieces, (index + 1) * rows // pieces, self.device)
+            share = len(piece.stems) / rows
+            last = index == pieces - 1
+            hold = nullcontext() if last or self.wrapped is self.model else self.wrapped.no_sync()
+            with hold:
+                with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                    loss = self.objective(self.wrapped, piece)
+                self.scaler.scale(loss.total * share).backward()
+            names = list(loss.parts)
+            values = torch.stack([loss.total.detach(), *loss.parts.values()]).float() * share
+            sums = values if index == 0 else sums + values
+        return names, sums
+
+    def _count(self, bad: bool, batch: Batch) -> None:
+        """Bad steps in a row end the run: weights or data are broken, and time would only be lost."""
+        if not bad:
+            self.bad_items.clear()
+            return
+        self.bad_steps += 1
+        self.bad_items.append([item for items in self.team.gather(batch.items) for item in items])
+        if len(self.bad_items) >= self.config.run.max_bad_steps:
+            named = list(dict.fromkeys(item for items in self.bad_items for item in items))[:8]
+            raise ModelError(
+                f"The loss was not finite in {len(self.bad_items)} steps in a row, up to step {self.steps}; "
+                f"among their items: {'; '.join(named)}.",
+                remedy="Check those files with `sepcli dataset check`, or lower optim.lr or set optim.clip; "
+                       "the last state from before stands.", code="diverged")
+
+    # --- state ---
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on; collective: every process must call it."""
+        generators = self.team.gather(random_state())
+        return {
+            "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(), "averages": self.averages.state_dict(),
+            "scaler": self.scaler.state_dict(), "steps": self.steps, "seconds": self.seconds,
+            "bad_steps": self.bad_steps, "generators": generators,
+            "best": None if self.best is None else vars(self.best),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.averages.load_state_dict(state["averages"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.steps, self.seconds, self.bad_steps = state["steps"], state["seconds"], state["bad_steps"]
+        self.best = Best(**state["best"]) if state["best"] else None
+        if self.team.rank < len(state["generators"]):
+            restore_random_state(state["generators"][self.team.rank])
+
+
+def _rows(batch: Batch, start: int, stop: int, device: torch.device) -> Batch:
+    stems = batch.stems[start:stop].to(device, non_blocking=True)
+    return Batch(stems, batch.items[start:stop], batch.problems)
+
+
+def fit(
+    trainer: Trainer,
+    batches: Callable[[int, int], Iterator[Batch]],
+    validate: Callable[[nn.Module], Mapping[str, float]] | None,
+    recorder: Recorder,
+) -> None:
+    """Train until max_steps or max_minutes, saving on the way; ends with the best weights kept.
+
+    batches: (first step, last step + 1) -> the batches of those steps. validate: a model -> its scores, one of
+    them "score"; None: nothing to validate on, the newest average (else the raw weights) is kept.
+    Ctrl-C and SIGTERM wait for the step to end, save, and are then raised; a second one is not waited for.
+    """
+    run, team = trainer.config.run, trainer.team
+    clock = _Clock(trainer)
+    saved = clock.now
+    with _Deferred() as stop:
+        for batch in batches(trainer.steps, run.max_steps):
+            step = trainer.step(batch)
+            clock.tick()
+            if team.leads:
+                recorder.stepped(step, trainer.seconds)
+            epoch_ends = trainer.steps % run.steps_per_epoch == 0
+            if epoch_ends:
+                _end_epoch(trainer, validate, recorder)
+                clock.skip()
+            # What ends or saves a run depends on this process's clock or signals: the leader decides for all.
+            over = bool(run.max_minutes) and trainer.seconds >= 60 * run.max_minutes
+            due = clock.now - saved >= 60 * run.save_minutes
+            over, due, number = team.from_leader((over, due or epoch_ends, stop.number))
+            if due or over or number:
+                _save(trainer, recorder)
+                saved = clock.now
+            if number:
+                stop.deliver(number)
+            if over:
+                break
+        if trainer.steps % run.steps_per_epoch or trainer.best is None:
+            _end_epoch(trainer, validate, recorder)
+        _save(trainer, recorder)
+
+
+def _end_epoch(trainer: Trainer, validate: Callable[[nn.Module], Mapping[str, float]] | None,
+               recorder: Recorder) -> None:
+    """Score the raw weights and every average; keep the best that was ever seen."""
+    trainer.averages.after_epoch(trainer.model)
+    if validate is None:
+        if trainer.team.leads:
+            newest = [average for _, average in trainer.averages.items()]
+            with newest[0].worn_by(trainer.model) if newest else nullcontext():
+                recorder.keep(trainer.model, None)
+        return
+    best = trainer.best
+    if trainer.team.leads:
+        scores = {}
+        for name, average in [("raw", None), *trainer.averages.items()]:
+            with average.worn_by(trainer.model) if average else nullcontext():
+                scores[name] = dict(validate(trainer.model))
+                if best is None or scores[name]["score"] > best.score:
+                    best = Best(scores[name]["score"], name, trainer.steps)
+                    recorder.keep(trainer.model, best)
+        trainer.model.train()
+        assert best is not None
+        recorder.validated(trainer.steps, scores, best)
+        top = max(score["score"] for score in scores.values())
+    trainer.best, top = trainer.team.from_leader((best, top if trainer.team.leads else None))
+    trainer.schedule.validated(top)
+
+
+def _save(trainer: Trainer, recorder: Recorder) -> None:
+    state = trainer.state_dict()
+    if trainer.team.leads:
+        recorder.save(state)
+
+
+class _Clock:
+    """Training time: of steps and of waiting for data, not of validation."""
+
+    def __init__(self, trainer: Trainer):
+        self.trainer, self.now = trainer, time.monotonic()
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        self.trainer.seconds += now - self.now
+        self.now = now
+
+    def skip(self) -> None:
+        self.now = time.monotonic()
+
+
+@dataclass
+class _Deferred:
+    """Signals that wait until the weights are whole. Does nothing outside the main thread."""
+
+    number: int = 0  # of the signal that arrived; 0 = none
+    _former: dict[int, Any] = field(default_factory=dict)
+
+    def __enter__(self) -> _Deferred:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._former[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: object) -> None:
+        self._restore()  # the next one acts at once
+        self.number = number
+
+    def _restore(self) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def deliver(self, number: int) -> None:
+        """What would have happened when it arrived."""
+        handler = self._former.get(number, signal.default_int_handler)
+        self._restore()
+        if callable(handler):
+            handler(number, None)
+        raise KeyboardInterrupt
+
+    def __exit__(self, *problem: object) -> None:
+        self._restore()

@@ -1,0 +1,248 @@
+"""The folder that a run leaves behind, and from which it goes on.
+
+    RUN/config.toml         every setting, also those that were not given
+    RUN/metrics.jsonl       a line every log_steps steps, a line a validation
+    RUN/curves.png          both, drawn
+    RUN/model.safetensors   the best weights so far; says itself what it is, so `--model RUN` works everywhere
+    RUN/state.pt            what the run goes on from; may be removed when it is done
+
+Knows files; nothing of how training works.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sepcli.errors import OutputError, UsageError
+from sepcli.loading import RUN_FILE, save_model
+from sepcli.training.config import TrainConfig, as_tables
+from sepcli.training.loop import Best, Step
+from sepcli.training.setup import Network
+from sepcli.training.state import load_state, save_state
+
+try:
+    import fcntl
+except ImportError:  # Windows: two trainings in one folder are not noticed there
+    fcntl = None  # type: ignore[assignment]
+
+# What may differ when a run goes on: how long and how fast, not what.
+_FREE = {("run", key) for key in ("max_steps", "max_minutes", "workers", "save_minutes", "valid_seconds", "store")}
+_FREE.add(("", "about"))
+
+
+class RunFolder:
+    """A run's files; a Recorder of the loop.
+
+    display: called with the same arguments as `stepped` and `validated`, to show them.
+    """
+
+    def __init__(self, path: Path, config: TrainConfig, network: Network):
+        self.path, self.config, self.network = path, config, network
+        self.on_step: Callable[[Step, float], None] = lambda step, seconds: None
+        self.on_validated: Callable[[int, Mapping[str, Mapping[str, float]], Best], None] = lambda *_: None
+        self._sums: dict[str, float] = {}
+        self._count = 0
+        self._since = 0.0  # training seconds at the last line
+        self._lock: int | None = None
+
+    # --- opening ---
+
+    def open(self) -> dict[str, Any] | None:
+        """Make the folder, or find its state to go on from; UsageError where it belongs to another run."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+            state = load_state(self.path / "state.pt") if (self.path / "state.pt").exists() else None
+            if state is None:
+                self._refuse_foreign()
+            else:
+                self._refuse_other_settings(state["config"])
+                self._cut_metrics(state["steps"])
+                self._since = state["seconds"]
+            self._write_text("config.toml", _toml(as_tables(self.config)))
+        except OSError as error:
+            raise OutputError(f"The run folder '{self.path}' can't be written: {error.strerror}.",
+                              remedy="Choose another -o.") from error
+        return state
+
+    def _take_lock(self) -> None:
+        if fcntl is None:
+            return
+        self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"Another process trains in '{self.path}'.",
+                             remedy="Wait for it, or choose another -o.", code="locked") from None
+        except OSError:  # no locks on this file system
+            pass
+
+    def close(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+            (self.path / ".lock").unlink(missing_ok=True)
+
+    def _refuse_foreign(self) -> None:
+        """A folder with something in it and no state is not a run to go on with."""
+        others = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
+        unfinished = {"config.toml", "metrics.jsonl", "curves.png"}  # killed before the first state
+        if set(others) - unfinished:
+            raise UsageError(f"The folder '{self.path}' has no state of a run, but {', '.join(others[:4])} in it.",
+                             remedy="Choose another -o; nothing is ever overwritten.", code="exists")
+        for name in unfinished:
+            (self.path / name).unlink(missing_ok=True)
+
+    def _refuse_other_settings(self, theirs: Mapping[str, Any]) -> None:
+        ours = as_tables(self.config)
+        changed = _differences(json.loads(json.dumps(theirs)), json.loads(json.dumps(ours)))
+        if changed:
+            raise UsageError(f"The run in '{self.path}' has other settings: {'; '.join(changed[:4])}.",
+                             remedy="Choose another -o (with --init to begin with its weights), or give those back.",
+                             code="other_settings")
+
+    def _cut_metrics(self, steps: int) -> None:
+        """Drop what was written after the state that the run goes on from."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return
+        lines = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= steps:
+                    lines.append(line)
+            except (ValueError, KeyError):
+                continue  # cut off by the kill
+        self._write_text("metrics.jsonl", "".join(line + "\n" for line in lines))
+
+    # --- Recorder ---
+
+    def stepped(self, step: Step, seconds: float) -> None:
+        self.on_step(step, seconds)
+        if not step.bad:
+            self._count += 1
+            for name, value in {"loss": step.loss, **step.parts}.items():
+                self._sums[name] = self._sums.get(name, 0.0) + value
+        for problem in step.problems:
+            self._append({"step": step.number, "problem": problem})
+        if step.bad:
+            self._append({"step": step.number, "bad": True})
+        if step.number % self.config.run.log_steps == 0 and self._count:
+            means = {name: total / self._count for name, total in self._sums.items()}
+            rate = self._count * self.config.run.batch_size / max(seconds - self._since, 1e-9)
+            self._append({"step": step.number, **means, "lr": step.lr, "examples_per_s": round(rate, 3),
+                          "seconds": round(seconds, 1)})
+            self._sums, self._count, self._since = {}, 0, seconds
+
+    def validated(self, step: int, scores: Mapping[str, Mapping[str, float]], best: Best) -> None:
+        self._append({"step": step, "valid": scores, "best": vars(best)})
+        self.on_validated(step, scores, best)
+        self.draw()
+
+    def keep(self, model: nn.Module, best: Best | None) -> None:
+        dtype = getattr(torch, self.config.run.store)
+        weights = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+                   for name, tensor in model.state_dict().items()}
+        beside = self.path / f".{RUN_FILE}.new"
+        table = self.config.model
+        try:
+            save_model(weights, beside, family=table.family, arch=table.arch, config=self.network.config)
+            os.replace(beside, self.path / RUN_FILE)
+        except Exception as error:
+            beside.unlink(missing_ok=True)
+            raise _cant_write(self.path / RUN_FILE, error) from error
+
+    def save(self, state: dict[str, Any]) -> None:
+        """With metrics that are still being summed up: the same lines come out after a resumption."""
+        kept = {"config": as_tables(self.config), "sums": self._sums, "count": self._count, "since": self._since}
+        save_state(self.path / "state.pt", {**state, **kept})
+
+    def go_on(self, state: Mapping[str, Any]) -> None:
+        """Take up the sums of a state that `save` wrote."""
+        self._sums, self._count, self._since = dict(state["sums"]), state["count"], state["since"]
+
+    # --- files ---
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        try:
+            with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise _cant_write(self.path / "metrics.jsonl", error) from error
+
+    def _write_text(self, name: str, text: str) -> None:
+        beside = self.path / f".{name}.new"
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, self.path / name)
+
+    def draw(self) -> None:
+        """curves.png from metrics.jsonl: the loss and its parts, and the scores, over steps."""
+        from matplotlib.figure import Figure
+
+        lines = read_metrics(self.path)
+        losses = [line for line in lines if "loss" in line]
+        scores = [line for line in lines if "valid" in line]
+        figure = Figure(figsize=(10, 7), layout="constrained")
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        for name in sorted({key for line in losses for key in line}
+                           - {"step", "lr", "examples_per_s", "seconds"}, key=lambda name: (name != "loss", name)):
+            upper.plot([line["step"] for line in losses if name in line],
+                       [line[name] for line in losses if name in line],
+                       label=name, linewidth=2 if name == "loss" else 1)
+        upper.set_ylabel("training loss")
+        upper.set_yscale("log" if losses and all(line["loss"] > 0 for line in losses) else "linear")
+        best = {line["step"]: max(line["valid"].values(), key=lambda score: score["score"]) for line in scores}
+        for name in sorted({key for score in best.values() for key in score}):
+            lower.plot(list(best), [score.get(name) for score in best.values()], marker=".",
+                       label="mean" if name == "score" else name, linewidth=2 if name == "score" else 1)
+        lower.set_ylabel("validation uSDR (dB), best weights")
+        lower.set_xlabel("step")
+        for axes in (upper, lower):
+            axes.grid(alpha=0.3)
+            if axes.lines:
+                axes.legend(loc="best", fontsize="small")
+        beside = self.path / ".curves.new.png"
+        figure.savefig(beside, dpi=100)
+        os.replace(beside, self.path / "curves.png")
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl; [] where there is none. A line that a kill cut off is left out."""
+    path = run / "metrics.jsonl"
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines
+
+
+def _toml(tables: Mapping[str, Any]) -> str:
+    import tomli_w
+
+    return tomli_w.dumps(tables)
+
+
+def _differences(theirs: Any, ours: Any, where: tuple[str, ...] = ()) -> list[str]:
+    """ "optim.lr is 0.001 there and 0.0003 here", for every setting that must not change."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        found = []
+        for key in sorted({*theirs, *ours}):
+            if (where[0] if where else "", key) not in _FREE:
+                found += _differences(theirs.get(key), ours.get(key), (*where, key))
+        return found
+    return [] if theirs == ours else [f"{'.'.join(where)} is {theirs!r} there and {ours!r} here"]
+
+
+def _cant_write(path: Path, error: Exception) -> OutputError:
+    reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+    return OutputError(f"'{path}' can't be written: {reason}.",
+                       remedy="Make room and run the same command again: it goes on from the last state.")

@@ -1,0 +1,161 @@
+"""From a configuration to the parts of a run: the network, its data, its objective, what it is validated on.
+
+Knows how the parts fit together; trains nothing and writes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sepcli.data.augment import from_config
+from sepcli.data.layouts import Track, find_tracks
+from sepcli.data.mixing import Batches, DataSource
+from sepcli.errors import ModelError, UsageError
+from sepcli.evaluate import usdr
+from sepcli.family import Arch, get_family
+from sepcli.loading import load_model, make_config
+from sepcli.losses import Criterion
+from sepcli.separator import Separator
+from sepcli.training.config import ModelTable, TrainConfig
+from sepcli.training.distributed import Team
+from sepcli.training.objectives import Objective, Separation
+
+Notice = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is trained, and what its checkpoint says of it."""
+
+    model: Separator
+    arch: Arch
+    config: Any
+
+
+def make_network(table: ModelTable, init: str | None = None, notice: Notice = lambda text: None) -> Network:
+    """A network with fresh weights, or those of the model `init` (anything that --model takes)."""
+    if not table.family or not table.arch:
+        raise UsageError("[model] names no family and arch.", remedy="Choose a --preset, or set model.family.")
+    family = get_family(table.family)
+    if table.arch not in family.archs:
+        raise UsageError(f"The family '{table.family}' has no network '{table.arch}'.",
+                         remedy=f"It has {', '.join(family.archs)}.")
+    arch = family.archs[table.arch]
+    unknown = sorted(set(table.config) - {field.name for field in fields(arch.config)})
+    if unknown:
+        raise UsageError(f"{arch.name} has no setting {', '.join(unknown)} in [model.config].",
+                         remedy=f"It has {', '.join(field.name for field in fields(arch.config))}.")
+    config = make_config(arch, table.config)
+    try:
+        model = arch.build(config)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{arch.name} can't be built from [model.config]: {error}.", remedy="Correct it.") from None
+    if init is not None:
+        _copy_weights(model, init, arch, notice)
+    return Network(model, arch, config)
+
+
+def _copy_weights(model: Separator, init: str, arch: Arch, notice: Notice) -> None:
+    source = load_model(init, notice=notice).model
+    try:
+        model.load_state_dict(source.state_dict(), strict=True)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise ModelError(f"The weights of '{init}' do not fit this {arch.name}: {reason}",
+                         remedy="Use the [model.config] that they were made with.") from None
+
+
+def example_samples(model: Separator, seconds: float) -> int:
+    """T of a training example: what the configuration asks for, as the network's segment allows it."""
+    segment = model.segment
+    if segment.exact:
+        assert segment.samples is not None
+        return segment.samples
+    samples = round(seconds * model.samplerate)
+    return max(segment.multiple, samples // segment.multiple * segment.multiple)
+
+
+def make_batches(config: TrainConfig, model: Separator, train: Sequence[DataSource], team: Team) -> Batches:
+    return Batches(
+        train, sources=model.sources, samplerate=model.samplerate, channels=model.channels,
+        samples=example_samples(model, config.data.segment), batch_size=config.run.batch_size,
+        seed=config.run.seed, aligned=config.data.aligned, skip_silent=config.data.skip_silent,
+        augment=[augmentation(table) for table in config.augment],
+        rank=team.rank, world=team.world, steps_per_epoch=config.run.steps_per_epoch)
+
+
+def augmentation(table: Mapping[str, Any]) -> Any:
+    """One [[augment]] table -> the object it describes."""
+    if "kind" not in table:
+        raise UsageError("A table [[augment]] has no kind.", remedy='For example kind = "Gain".')
+    return from_config(table["kind"], {name: value for name, value in table.items() if name != "kind"})
+
+
+def make_objective(config: TrainConfig, model: Separator) -> Objective:
+    """The objective by its name; the network's own order of sources decides that of the weights."""
+    unknown = sorted(set(config.loss.source_weights) - set(model.sources))
+    if unknown:
+        raise UsageError(f"[loss.source_weights] names {', '.join(unknown)}, which the network does not make.",
+                         remedy=f"Its sources are {', '.join(model.sources)}.")
+    weights = [config.loss.source_weights.get(name, 1.0) for name in model.sources]
+    if config.objective != "separation":
+        raise UsageError(f"There is no objective '{config.objective}'.", remedy="The objectives are: separation.")
+    return Separation(Criterion(config.loss.terms, weights), model.normalize)
+
+
+# --- validation --------------------------------------------------------------------------------------------
+
+
+def split(config: TrainConfig) -> tuple[list[DataSource], list[Track]]:
+    """What to train on, and what to validate on.
+
+    Where no validation data is given, a share of the training tracks is held out: those whose names' hashes are
+    the smallest, so that the same ones are chosen on every machine and in every session. Tracks that lack a
+    source still serve: each source is scored where it is.
+    """
+    if config.data.valid:
+        return list(config.data.train), [track for source in config.data.valid for track in _tracks(source)]
+    train, valid = [], []
+    for source in config.data.train:
+        tracks = [track for track in _tracks(source) if len(track.stems) > 1]
+        count = min(len(tracks) - 1, round(config.data.holdout * len(tracks))) if len(tracks) > 1 else 0
+        count = max(count, 1) if config.data.holdout > 0 and len(tracks) >= 5 else max(count, 0)
+        held = sorted(tracks, key=lambda track: hashlib.sha256(track.name.encode()).digest())[:count]
+        valid += held
+        train.append(replace(source, exclude=(*source.exclude, *(track.name for track in held))))
+    return train, valid
+
+
+def _tracks(source: DataSource) -> list[Track]:
+    """The source's tracks with only the stems it allows, under the names it gives them."""
+    found = []
+    for track in find_tracks(source.path, source.layout):
+        stems = {source.rename.get(name, name): path for name, path in track.stems.items()
+                 if not source.stems or name in source.stems}
+        if stems and track.name not in source.exclude:
+            found.append(replace(track, stems=stems))
+    return found
+
+
+def make_validation(
+    tracks: Sequence[Track], config: TrainConfig, model: Separator, device: torch.device
+) -> Callable[[nn.Module], dict[str, float]] | None:
+    """A model -> uSDR of each source in dB, and "score": the mean over those that have a weight in the loss."""
+    if not any(set(track.stems) & set(model.sources) for track in tracks):
+        return None
+    weighted = [name for name in model.sources if config.loss.source_weights.get(name, 1.0) > 0]
+    limit = config.run.valid_seconds or None
+
+    def validate(network: nn.Module) -> dict[str, float]:
+        assert isinstance(network, Separator)
+        scores = usdr(network, tracks, device, torch.float32, limit)
+        return {**scores, "score": float(np.mean([scores[name] for name in weighted if name in scores] or [0.0]))}
+
+    return validate

@@ -1,0 +1,89 @@
+"""A configuration and a folder -> a trained model in it. What `sepcli train` does, without its display."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from sepcli.data.mixing import batches_from
+from sepcli.device import choose_device
+from sepcli.errors import UsageError
+from sepcli.training.config import TrainConfig
+from sepcli.training.distributed import join_team
+from sepcli.training.loop import Best, Trainer, fit
+from sepcli.training.run import RunFolder
+from sepcli.training.setup import Notice, make_batches, make_network, make_objective, make_validation, split
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a run ended."""
+
+    path: Path
+    steps: int
+    seconds: float  # of training, over all sessions
+    bad_steps: int
+    best: Best | None
+
+
+def train(
+    config: TrainConfig,
+    folder: Path,
+    *,
+    init: str | None = None,
+    device: str = "auto",
+    notice: Notice = lambda text: None,
+    watch: Callable[[RunFolder, int], None] = lambda run, steps: None,
+) -> Trained:
+    """Train until the configuration's end, going on from the folder's state where there is one.
+
+    init: a model whose weights to begin with; read only at the very beginning. device: as for `separate`.
+    notice: called with sentences for the user. watch: called once before the first step with the run folder
+    (to set its callbacks) and the steps that lie behind. Under torchrun, one of several processes.
+    """
+    if not config.data.train:
+        raise UsageError("There is nothing to train on.", remedy="Name a folder of stems with --data.")
+    chosen = choose_device(device)
+    team = join_team(chosen.torch.type)
+    place = torch.device("cuda", team.local_rank) if chosen.torch.type == "cuda" and team.world > 1 else chosen.torch
+    run: RunFolder | None = None
+    try:
+        torch.manual_seed(config.run.seed)  # the same fresh weights in every process
+        begun = (folder / "state.pt").exists()
+        network = make_network(config.model, None if begun else init, notice)
+        train_sources, tracks = split(config)
+        config = replace(config, data=replace(config.data, train=tuple(train_sources)))
+        batches = make_batches(config, network.model, train_sources, team)
+        objective = make_objective(config, network.model)
+        validate = make_validation(tracks, config, network.model, place)
+        for problem in batches.problems:
+            notice(problem)
+        if validate is None:
+            notice("There is nothing to validate on, so the last weights are kept, not the best.")
+        model = network.model.to(place).train()
+        if isinstance(objective, torch.nn.Module):
+            objective.to(place)
+        torch.manual_seed(config.run.seed + team.rank)  # dropout and the like differ between processes
+        trainer = Trainer(model, objective, config, place, team)
+        run = RunFolder(folder, config, network)
+        state = run.open() if team.leads else None
+        state = team.from_leader(state)
+        if state is not None:
+            trainer.load_state_dict(state)
+            run.go_on(state)
+        if team.leads:
+            watch(run, trainer.steps)
+        fit(trainer, lambda start, stop: batches_from(batches, start, stop, config.run.workers), validate, run)
+        if team.leads:
+            run.draw()
+        return Trained(folder, trainer.steps, trainer.seconds, trainer.bad_steps, trainer.best)
+    finally:
+        if run is not None:
+            run.close()
+        team.leave()
+
+
+
