@@ -36,33 +36,34 @@ class Sums:
         assert frame >= 1, frame
         self.stems, self.channels, self.frame = stems, channels, frame
         self.samples = 0
-        self._closed: list[Floats] = []  # [R, S, n] of complete frames
+        self._closed: list[Floats] = []  # [R, S] of each complete frame
         self._open = np.zeros((_FIRST_CHANNEL + 2 * channels, stems))  # [R, S] of the last, incomplete one
 
     def add(self, references: ArrayLike, estimates: ArrayLike) -> None:
         """[S, C, T] each."""
         s, h = np.asarray(references, np.float64), np.asarray(estimates, np.float64)
         assert s.shape == h.shape and s.shape[:2] == (self.stems, self.channels), (s.shape, h.shape)
-        count = s.shape[-1]
-        if count == 0:
-            return
-        e = h - s
-        rows = np.empty((len(self._open), self.stems, count))
-        rows[_SS], rows[_EE] = (s * s).sum(axis=1), (e * e).sum(axis=1)
-        rows[_SE], rows[_HH] = (s * e).sum(axis=1), (h * h).sum(axis=1)
-        # museval calls a frame silent where the *sum of the channels* is 0 throughout: L = -R is silence to it.
-        rows[_LOUD_S], rows[_LOUD_H] = s.sum(axis=1) != 0, h.sum(axis=1) != 0
-        rows[_FIRST_CHANNEL:] = np.concatenate([s, h], axis=1).transpose(1, 0, 2)
+        at, count = 0, s.shape[-1]
+        while at < count:
+            end = min(count, at + self.frame - self.samples % self.frame)
+            self._open += self._sums(s[..., at:end], h[..., at:end])
+            self.samples += end - at
+            at = end
+            if self.samples % self.frame == 0:
+                self._closed.append(self._open)
+                self._open = np.zeros_like(self._open)
 
-        filled = self.samples % self.frame
-        parts = np.add.reduceat(rows, [0, *range(self.frame - filled, count, self.frame)], axis=-1)
-        parts[..., 0] += self._open
-        self.samples += count
-        if self.samples % self.frame:
-            parts, self._open = parts[..., :-1], parts[..., -1].copy()
-        else:
-            self._open = np.zeros_like(self._open)
-        self._closed.append(parts)
+    def _sums(self, s: Floats, h: Floats) -> Floats:
+        """[S, C, n] of one frame -> [R, S]."""
+        e = h - s
+        rows = np.empty_like(self._open)
+        for row, (a, b) in {_SS: (s, s), _EE: (e, e), _SE: (s, e), _HH: (h, h)}.items():
+            rows[row] = np.einsum("sct,sct->s", a, b)
+        # museval calls a frame silent where the *sum of the channels* is 0 throughout: L = -R is silence to it.
+        for row, signal in ((_LOUD_S, s), (_LOUD_H, h)):
+            rows[row] = (signal.sum(axis=1) != 0).any(axis=-1)
+        rows[_FIRST_CHANNEL:] = np.concatenate([s.sum(axis=-1), h.sum(axis=-1)], axis=1).T
+        return rows
 
     def museval_sdr(self) -> Floats:
         """[S, N] dB: the SDR of BSS Eval v4 in each of the N complete frames.
@@ -120,11 +121,11 @@ class Sums:
         """[R, S, N]; the rest is dropped, but a track shorter than a frame is one."""
         if 0 < self.samples < self.frame:
             return self._open[..., None]
-        return np.concatenate([np.empty((*self._open.shape, 0)), *self._closed], axis=-1)
+        return np.stack(self._closed, axis=-1) if self._closed else np.empty((*self._open.shape, 0))
 
     def _total(self) -> Floats:
         """[R, S]."""
-        return self._open + sum((part.sum(axis=-1) for part in self._closed), np.zeros_like(self._open))
+        return np.sum([self._open, *self._closed], axis=0)
 
 
 def _less(energy: Floats, a: Floats, b: Floats, samples: int) -> Floats:
