@@ -16,7 +16,7 @@ import torch
 
 from sepcli.metrics.sdr import Sums, frame_samples
 from sepcli.pipeline import Engine, Settings
-from sepcli.scoring import Material, ModelEstimator
+from sepcli.scoring import Material, Model
 from sepcli.separator import Separator
 
 if TYPE_CHECKING:
@@ -38,14 +38,14 @@ def usdr(
     only the first so many. The engine is that of `separate`. InputError for a track that can't be read.
     """
     engine = Engine(copy.deepcopy(model), Settings(overlap=overlap), device, dtype)
-    estimator, scores = ModelEstimator(engine), {}
+    estimator, scores = Model(engine), {}
     for track in tracks:
         wanted = [name for name in engine.sources if name in track.stems]
         if not wanted:
             continue
         rows = [engine.sources.index(name) for name in wanted]
         material = Material(track, seconds_limit)
-        sums = Sums(len(wanted), track.channels, frame_samples(track.samplerate))
+        sums = Sums(len(wanted), material.channels, frame_samples(track.samplerate))
         with closing(material.references(wanted)) as references:
             for block in estimator.estimate(material):
                 sums.add(references.take(block.shape[-1]), block[rows])

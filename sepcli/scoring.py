@@ -1,95 +1,113 @@
 """One track under one model: references and estimates side by side, block by block.
 
-Knows tracks (their stem files, their mixture) and the engine; nothing of tables, processes or command lines.
-Scores are taken where the listener is: at the track's own rate and channels, on what `separate` would write
-before it turns samples into a file. References are read in step with the estimates, so memory does not grow
-with the track.
+Knows tracks (their stem files, their mixture), the engine and the metrics; nothing of tables, processes or
+command lines. Scores are taken where the listener is: at the track's own rate and channels, on what
+`separate` would write before it makes integers of it. References are read in step with the estimates, so
+memory does not grow with the track.
+
+    files -> Material -- mix -------> Estimator -- [S, C, n] --> sums -> {stem: {metric: dB}}
+                      -- references -----------------------------^
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
-from typing import TYPE_CHECKING, Protocol
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sepcli.audio import AudioReader
+from sepcli.data.layouts import Track
 from sepcli.errors import InputError
 from sepcli.feed import Feed, StemsBack
+from sepcli.metrics.bsseval import BssEval
+from sepcli.metrics.masks import ORACLES, Wiener, learn, make_mask, masked
+from sepcli.metrics.sdr import Sums, frame_samples
 from sepcli.pipeline import Engine, Progress
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from sepcli.data.layouts import Track
 
 BLOCK_FRAMES = 65536
 
 Block = NDArray[np.float32]
 
 
-class Stems:
-    """Some stems of a track as one stream of [S, C, n] blocks, silent where a file has ended.
+# --- a track's audio ---------------------------------------------------------------------------------------
 
-    A mono file in a stereo track is on both sides. InputError for another rate or number of channels than the
-    track has.
-    """
 
-    def __init__(self, track: Track, names: Sequence[str]):
-        self.track = track
-        self._readers = [_open(track, track.stems[name]) for name in names]
-        self._blocks = [iter(reader) for reader in self._readers]
-        self._left: list[Block | None] = [
-            np.empty((reader.channels, 0), np.float32) for reader in self._readers]  # None: ended
+class InStep:
+    """A stream of [C, n] blocks by the number of frames that someone else's blocks have."""
+
+    def __init__(self, blocks: Iterator[Block], channels: int):
+        self.channels = channels
+        self._blocks = blocks
+        self._left: Block | None = np.empty((channels, 0), np.float32)  # None: ended
 
     def take(self, frames: int) -> Block:
-        """The next so many frames, [S, C, frames]."""
-        out = np.zeros((len(self._readers), self.track.channels, frames), np.float32)
-        for k in range(len(self._readers)):
-            self._fill(k, out[k])
+        """[C, frames]; silent after the end. One channel is given to all."""
+        out, at = np.zeros((self.channels, frames), np.float32), 0
+        while at < frames and self._left is not None:
+            part = self._left[:, : frames - at]
+            out[:, at : at + part.shape[1]] = part
+            at += part.shape[1]
+            self._left = self._left[:, part.shape[1] :]
+            if self._left.shape[1] == 0:
+                self._left = next(self._blocks, None)
         return out
 
-    def _fill(self, k: int, out: Block) -> None:
-        at, frames = 0, out.shape[1]
-        while at < frames and (left := self._left[k]) is not None:
-            if left.shape[1] == 0:
-                self._left[k] = next(self._blocks[k], None)
-                continue
-            count = min(left.shape[1], frames - at)
-            out[:, at : at + count] = left[:, :count]
-            self._left[k] = left[:, count:]
-            at += count
+    def close(self) -> None:
+        self._blocks.close()  # type: ignore[attr-defined]  (a generator)
+
+
+class Stems:
+    """Some stems of a track in step: [S, C, frames]."""
+
+    def __init__(self, stems: Sequence[InStep], channels: int):
+        self._stems, self._channels = stems, channels
+
+    def take(self, frames: int) -> Block:
+        if not self._stems:
+            return np.zeros((0, self._channels, frames), np.float32)
+        return np.stack([stem.take(frames) for stem in self._stems])
 
     def close(self) -> None:
-        for blocks in self._blocks:
-            blocks.close()  # type: ignore[attr-defined]  (a generator)
+        for stem in self._stems:
+            stem.close()
 
 
 class Material:
     """A track as an evaluation sees it: the mix, the references, and how much of them.
 
-    seconds: only the beginning. The mix is the mixture's file where there is one, else the sum of all stems.
+    seconds: only the beginning. The mix is the mixture's file where there is one, else the sum of all stems,
+    as long as the shortest of them. A mono file in a stereo track is on both sides. InputError where a file
+    has another rate, or channels that don't fit.
     """
 
     def __init__(self, track: Track, seconds: float | None = None):
-        self.track = track
-        self.samplerate, self.channels = track.samplerate, track.channels
+        self.track, self.samplerate = track, track.samplerate
         self.frames = track.frames if seconds is None else min(track.frames, round(seconds * track.samplerate))
+        self._readers = {path: AudioReader(path, block=BLOCK_FRAMES)
+                         for path in [*track.stems.values(), *([track.mixture] if track.mixture else [])]}
+        shaping = [self._readers[track.mixture]] if track.mixture else self._readers.values()
+        self.channels = max(reader.channels for reader in shaping)
+        for path, reader in self._readers.items():
+            self._check(path, reader)
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.samplerate
 
     def mix(self) -> Iterator[Block]:
-        """[C, n] blocks from the beginning, `frames` in all where the file is not shorter."""
+        """[C, n] blocks from the beginning; `frames` in all, where the file decodes to its end."""
         left = self.frames
         if self.track.mixture is not None:
-            reader = _open(self.track, self.track.mixture)
-            with closing(iter(reader)) as blocks:  # type: ignore[type-var]
+            with closing(self._read(self.track.mixture)) as blocks:
                 for block in blocks:
                     block = block[:, :left]
-                    if block.shape[0] != self.channels:
-                        block = np.repeat(block, self.channels, axis=0)
                     left -= block.shape[1]
-                    yield block
+                    yield np.repeat(block, self.channels // block.shape[0], axis=0)
                     if left == 0:
                         return
             return
@@ -100,24 +118,29 @@ class Material:
                 yield block
 
     def references(self, names: Sequence[str]) -> Stems:
-        return Stems(self.track, names)
+        """A new reader of these stems, from the beginning."""
+        paths = [self.track.stems[name] for name in names]
+        return Stems([InStep(self._read(path), self.channels) for path in paths], self.channels)
+
+    def _read(self, path: Path) -> Iterator[Block]:
+        yield from AudioReader(path, self._readers[path].info, block=BLOCK_FRAMES)
+
+    def _check(self, path: Path, reader: AudioReader) -> None:
+        if reader.samplerate != self.samplerate:
+            raise InputError(
+                f"'{self.track.name}' is at {self.samplerate} Hz, but {path.name} at {reader.samplerate} Hz.",
+                remedy="Bring a track's files to one rate; `sepcli dataset check` finds such tracks.",
+                code="rates",
+            )
+        if reader.channels not in (1, self.channels):
+            raise InputError(
+                f"'{self.track.name}' has {self.channels} channels, but {path.name} has {reader.channels}.",
+                remedy="Give a track's files the same channels; `sepcli dataset check` finds such tracks.",
+                code="channels",
+            )
 
 
-def _open(track: Track, path: Path) -> AudioReader:
-    reader = AudioReader(path, block=BLOCK_FRAMES)
-    if reader.samplerate != track.samplerate:
-        raise InputError(
-            f"'{track.name}' has files of {track.samplerate} Hz, but {path.name} has {reader.samplerate} Hz.",
-            remedy="Bring a track's files to one rate; `sepcli dataset check` finds such tracks.",
-            code="rates",
-        )
-    if reader.channels not in (1, track.channels):
-        raise InputError(
-            f"'{track.name}' has {track.channels} channels, but {path.name} has {reader.channels}.",
-            remedy="Give all files of a track the same channels; `sepcli dataset check` finds such tracks.",
-            code="channels",
-        )
-    return reader
+# --- what makes estimates of it ----------------------------------------------------------------------------
 
 
 class Estimator(Protocol):
@@ -132,7 +155,7 @@ class Estimator(Protocol):
         ...
 
 
-class ModelEstimator:
+class Model:
     """A separator through the engine, exactly as `separate` runs it."""
 
     def __init__(self, engine: Engine):
@@ -148,3 +171,103 @@ class ModelEstimator:
             for chunk in feed.separate(progress):
                 yield back.process(chunk)
             yield back.flush()
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The mix itself as every stem (share 1), or silence (share 0): what a model must beat."""
+
+    share: float
+
+    def sources(self, track: Track) -> tuple[str, ...]:
+        return tuple(sorted(track.stems))
+
+    def estimate(self, material: Material, progress: Progress | None = None) -> Iterator[Block]:
+        for block in material.mix():
+            yield np.repeat(block[None] * np.float32(self.share), len(material.track.stems), axis=0)
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Masks that know the stems (metrics/masks.py); always from all stems that the track has."""
+
+    name: str
+
+    def sources(self, track: Track) -> tuple[str, ...]:
+        return tuple(sorted(track.stems))
+
+    def estimate(self, material: Material, progress: Progress | None = None) -> Iterator[Block]:
+        mask = make_mask(self.name)
+        if isinstance(mask, Wiener):
+            learn(mask, (both[1:] for both in self._blocks(material)))
+        for block in masked(mask, self._blocks(material), material.frames):
+            yield block.astype(np.float32)
+
+    def _blocks(self, material: Material) -> Iterator[Block]:
+        """[1 + S, C, n]: the mix, then the stems."""
+        with closing(material.references(self.sources(material.track))) as references:
+            for block in material.mix():
+                yield np.concatenate([block[None], references.take(block.shape[-1])])
+
+
+PSEUDO_MODELS: dict[str, Estimator] = {
+    "mixture": Constant(1.0), "silence": Constant(0.0), **{f"oracle:{name}": Oracle(name) for name in ORACLES}
+}  # fmt: skip
+
+
+# --- scores ------------------------------------------------------------------------------------------------
+
+EXTRA_METRICS = ("isr", "sir", "sar")
+
+
+@dataclass(frozen=True)
+class TrackScores:
+    """stems: {stem: {metric: dB}}, NaN where a metric is undefined. Names: metrics/summary.py."""
+
+    stems: dict[str, dict[str, float]]
+    frames: int  # of museval's metrics, one second each
+    silent_frames: int  # of these, left out because a reference or an estimate is silent
+
+
+def score(
+    material: Material,
+    estimator: Estimator,
+    names: Sequence[str],
+    *,
+    extra: bool = False,
+    zero_mean: bool = False,
+    progress: Progress | None = None,
+) -> TrackScores:
+    """Every metric of the stems `names`, which the track has and the estimator makes.
+
+    extra: ISR, SIR and SAR too, for which the track is held in memory. zero_mean: of the SI-SDRs.
+    InputError where a file can't be read.
+    """
+    made = estimator.sources(material.track)
+    rows = [made.index(name) for name in names]
+    frame = frame_samples(material.samplerate)
+    sums, before = (Sums(len(names), material.channels, frame) for _ in range(2))
+    bss = BssEval(len(names), material.channels, frame) if extra else None
+    with ExitStack() as stack:
+        references = stack.enter_context(closing(material.references(names)))
+        mix = stack.enter_context(closing(InStep(material.mix(), material.channels)))
+        for block in estimator.estimate(material, progress):
+            s, h = references.take(block.shape[-1]), block[rows]
+            sums.add(s, h)
+            before.add(s, np.broadcast_to(mix.take(block.shape[-1]), s.shape))
+            if bss is not None:
+                bss.add(s, h)
+    si_sdr = sums.si_sdr(zero_mean=zero_mean)
+    metrics = {"sdr": _medians(sums.museval_sdr()), "usdr": sums.usdr(), "si_sdr": si_sdr,
+               "si_sdri": si_sdr - before.si_sdr(zero_mean=zero_mean)}
+    if bss is not None:
+        metrics |= {name: _medians(frames) for name, frames in bss.result().items()}
+    silent = sums.silent_frames()
+    stems = {name: {metric: float(values[k]) for metric, values in metrics.items()}
+             for k, name in enumerate(names)}
+    return TrackScores(stems, len(silent), int(silent.sum()))
+
+
+def _medians(frames: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[S, N] -> [S]: the median of the frames that are defined, NaN where none is."""
+    return np.array([np.median(row[~np.isnan(row)]) if not np.isnan(row).all() else np.nan for row in frames])
