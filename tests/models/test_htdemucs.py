@@ -92,9 +92,6 @@ def test_training_moves_positions_evaluation_does_not(emb: str) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"t_sparse_self_attn": True},
-        {"t_sparse_cross_attn": True},
-        {"t_auto_sparsity": True},
         {"t_emb": "rotary"},
         {"t_heads": 3},
         {"wiener_iters": 1},

@@ -11,8 +11,8 @@ from sepcli.models.demucs.htdemucs import HTDemucs, HTDemucsConfig
 # Initial values, regularisation and augmentation.
 _TRAINING = {"rescale", "dconv_init", "emb_smooth", "t_dropout", "t_weight_decay", "t_lr"}
 _TRAINING |= {"t_sin_random_shift", "t_cape_augment", "t_cape_glob_loc_scale"}
-# Read only with sparse attention, which no published weights use and the networks refuse.
-_SPARSE = {"t_mask_type", "t_mask_random_seed", "t_sparse_attn_window", "t_global_window", "t_sparsity"}
+# Read only with fixed masks of attention, which no weights use; published files give it all the same.
+_UNREAD = {"t_sparse_attn_window"}
 
 FAMILY = Family(
     name="demucs",
@@ -23,6 +23,6 @@ FAMILY = Family(
     },
     describe=describe,
     convert=convert,
-    training_only=frozenset(_TRAINING | _SPARSE),
+    training_only=frozenset(_TRAINING | _UNREAD),
     packages=frozenset({"demucs", "diffq"}),
 )

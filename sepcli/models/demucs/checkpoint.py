@@ -6,8 +6,8 @@ Knows the layouts of the files, not how bytes become objects (sepcli/checkpoint.
                    quantised ones have `structure` too: a tree whose leaves name the file's flat tensors
     .th            {"klass": <class>, "args": (...), "kwargs": {...}, "state": {...}, ...}
 
-Our networks have the published names, so converting is: decode quantised values, widen float16, and move
-two indices of time-domain networks from before the norms existed.
+Our networks have the published names, so converting is: decode quantised values, widen float16, move two
+indices of time-domain networks from before the norms existed, and join the projections of sparse attention.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sepcli.checkpoint import Checkpoint, Inert
@@ -27,7 +28,7 @@ from sepcli.family import Package
 from sepcli.models.demucs.demucs import Demucs, DemucsConfig
 from sepcli.models.demucs.diffq import decode, is_quantised
 from sepcli.models.demucs.hdemucs import HDemucsConfig
-from sepcli.models.demucs.htdemucs import HTDemucsConfig
+from sepcli.models.demucs.htdemucs import HTDemucs, HTDemucsConfig
 from sepcli.separator import Separator
 
 # The classes a checkpoint may name. Looked up here, never imported.
@@ -84,7 +85,25 @@ def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
         raise _damaged(checkpoint.path, "its state has other things than tensors")
     if isinstance(model, Demucs):
         state = _renumbered(state, set(model.state_dict()))
+    elif isinstance(model, HTDemucs):
+        state = _joined(state)
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+
+
+def _joined(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The original's sparse attention has q, k and v apart; its dense one and all of ours have them joined."""
+    joined = {}
+    for name, value in state.items():
+        layer, _, rest = name.rpartition("attn.")
+        projection, _, kind = rest.partition(".")
+        if not layer or projection not in ("q", "k", "v", "proj"):
+            joined[name] = value
+        elif projection == "proj":
+            joined[f"{layer}attn.out_proj.{kind}"] = value
+        elif projection == "q":
+            parts = [state[f"{layer}attn.{part}.{kind}"] for part in "qkv"]
+            joined[f"{layer}attn.in_proj_{kind}"] = torch.cat(parts)
+    return joined
 
 
 def _renumbered(state: Mapping[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:

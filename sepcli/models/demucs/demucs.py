@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from sepcli.models.demucs.dconv import BLSTM, DConv
 from sepcli.models.demucs.hybrid import EPSILON, freeze_lists, segment_samples
-from sepcli.models.demucs.layers import group_norm, rescale_convolutions, sharing_copy
+from sepcli.models.demucs.layers import group_norm, rescale_convolutions
+from sepcli.nn.sharing import sharing_copy
 from sepcli.separator import Segment, Separator, source_indices
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ four levels, so the branches never merge: the transformer is where they exchange
     spectrogram  4 x F x N  -> 4 levels ->  C x F/256 x N    one token for each bin and frame
     wave         2 x T      -> 4 levels ->  C x T/256        one token for each step
 
-Dense attention only: no weights of the sparse variants were ever published.
+Attention is dense in all published weights; Sparse HT Demucs (t_sparse_self_attn, t_auto_sparsity) has to be
+trained from scratch, or from dense weights, which fit it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sepcli.models.demucs.hybrid import HybridUNet, freeze_lists, refuse, segment_samples
+from sepcli.models.demucs.sparse import Sparsity
 from sepcli.models.demucs.transformer import CrossTransformer
 from sepcli.separator import Segment
 from sepcli.stft import demucs_frames
@@ -84,14 +86,14 @@ class HTDemucsConfig:
     t_cape_mean_normalize: bool = True  # with t_emb = cape: centred positions
     t_cape_augment: bool = True  # with t_emb = cape, training only
     t_cape_glob_loc_scale: Sequence[float] = (5000.0, 1.0, 1.4)  # with t_emb = cape, training only
-    t_sparse_self_attn: bool = False  # refused, as is all that belongs to it:
-    t_sparse_cross_attn: bool = False  # refused
-    t_mask_type: str = "diag"
-    t_mask_random_seed: int = 42
-    t_sparse_attn_window: int = 500
-    t_global_window: int = 100
-    t_sparsity: float = 0.95
-    t_auto_sparsity: bool = False
+    t_sparse_self_attn: bool = False  # sparse attention within a branch: sparse.py
+    t_sparse_cross_attn: bool = False  # sparse attention across the branches
+    t_mask_type: str = "diag"  # fixed pairs: diag, jmask, random, global, or several joined by _
+    t_mask_random_seed: int = 42  # of random masks; of the hashes outside training
+    t_sparse_attn_window: int = 500  # tokens to either side (diag)
+    t_global_window: int = 100  # first tokens, which read all and are read by all (global)
+    t_sparsity: float = 0.95  # share of pairs that is left out (hashed, random)
+    t_auto_sparsity: bool = False  # pairs by hashing, instead of fixed ones
     t_cross_first: bool = False  # begin with attention across the branches
     rescale: float = 0.1  # of initial convolution weights
     samplerate: int = 44100  # Hz
@@ -146,6 +148,8 @@ class HTDemucs(HybridUNet):
                 cape_mean_normalize=config.t_cape_mean_normalize,
                 cape_augment=config.t_cape_augment,
                 cape_glob_loc_scale=tuple(config.t_cape_glob_loc_scale),
+                sparse_self=sparsity(config) if config.t_sparse_self_attn else None,
+                sparse_cross=sparsity(config) if config.t_sparse_cross_attn else None,
             )
 
     def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
@@ -197,12 +201,23 @@ def pointwise(conv: nn.Conv1d, tokens: Tensor) -> Tensor:
     return F.linear(tokens, conv.weight[:, :, 0], conv.bias)
 
 
+def sparsity(config: HTDemucsConfig) -> Sparsity:
+    """What the config says of sparse attention, where it has any."""
+    return Sparsity(
+        hashed=config.t_auto_sparsity,
+        dropped=config.t_sparsity,
+        masks=tuple(config.t_mask_type.split("_")),
+        window=config.t_sparse_attn_window,
+        leading=config.t_global_window,
+        seed=config.t_mask_random_seed,
+    )
+
+
 def check_transformer(config: HTDemucsConfig) -> None:
-    """ModelError for what this HTDemucs can't do; CrossTransformer checks its own arguments."""
-    sparse = ("t_sparse_self_attn", "t_sparse_cross_attn", "t_auto_sparsity")
-    asked = [name for name in sparse if getattr(config, name)]
-    if asked:
-        raise refuse(f"HTDemucs has dense attention only, the config sets {', '.join(asked)}.")
+    """ModelError for what this HTDemucs can't do; CrossTransformer and Sparsity check their own arguments."""
+    if config.t_auto_sparsity and not (config.t_sparse_self_attn or config.t_sparse_cross_attn):
+        raise refuse("t_auto_sparsity says how attention is sparse, but neither t_sparse_self_attn nor "
+                     "t_sparse_cross_attn says which.")  # fmt: skip
     if not config.t_layers:
         return
     bins = config.nfft // 2

@@ -34,8 +34,8 @@ from sepcli.models.demucs.layers import (
     ScaledEmbedding,
     channels_last,
     rescale_convolutions,
-    sharing_copy,
 )
+from sepcli.nn.sharing import sharing_copy
 from sepcli.separator import Separator, source_indices
 from sepcli.stft import demucs_istft, demucs_stft, demucs_window
 

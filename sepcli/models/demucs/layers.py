@@ -14,17 +14,14 @@ Axes: B batch, C channels, F frequency bins (1 in the time branch), T time steps
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sepcli.models.demucs.dconv import DConv
-
-AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 class ScaledEmbedding(nn.Module):
@@ -317,19 +314,3 @@ def rescale_convolutions(network: nn.Module, reference: float) -> None:
                 module.weight /= scale
                 if module.bias is not None:
                     module.bias /= scale
-
-
-def sharing_copy(network: AnyModule) -> AnyModule:
-    """A second module tree over the same weight memory.
-
-    Its parameters are new objects, so that moving, converting or replacing them leaves the first tree as it
-    is; until then both read the same memory.
-    """
-    tensors = [*network.parameters(), *network.buffers()]
-    memo: dict[int, Any] = {
-        id(tensor): nn.Parameter(tensor.detach(), tensor.requires_grad)
-        if isinstance(tensor, nn.Parameter)
-        else tensor.detach()
-        for tensor in tensors
-    }
-    return copy.deepcopy(network, memo)

@@ -6,7 +6,7 @@ Knows nothing of convolutions or spectrograms: two sequences of tokens in, the s
                               X             X                          each branch asks, the other answers
     temporal   xt --- self ---'--- cross ---'--- self ---'--- ...      T tokens
 
-Module names are those of the published checkpoints. Dense attention only.
+Module names are those of the published checkpoints. Attention is dense, or sparse where asked (sparse.py).
 Axes: B batch, N frames, F frequency bins, T time steps, C channels, H heads; tokens are [B, tokens, C].
 """
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from sepcli.errors import ModelError
 from sepcli.models.demucs.dconv import LayerScale
 from sepcli.models.demucs.layers import ScaledEmbedding
+from sepcli.models.demucs.sparse import SparseWeighing, Sparsity
 
 
 def spectral_positions(
@@ -64,12 +65,16 @@ class TokenGroupNorm(nn.GroupNorm):
 
 
 class Attention(nn.Module):
-    """Multi-head attention, its input projections in one matrix, stored as by nn.MultiheadAttention."""
+    """Multi-head attention, its input projections in one matrix, stored as by nn.MultiheadAttention.
 
-    def __init__(self, channels: int, heads: int, dropout: float):
+    dropout: of the attention weights; sparse attention has none, as in the original.
+    """
+
+    def __init__(self, channels: int, heads: int, dropout: float, sparsity: Sparsity | None = None):
         super().__init__()
         self.heads = heads
         self.dropout = dropout
+        self.sparse = None if sparsity is None else SparseWeighing(sparsity)
         self.in_proj_weight = nn.Parameter(torch.empty(3 * channels, channels))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * channels))
         self.out_proj = nn.Linear(channels, channels)
@@ -86,9 +91,11 @@ class Attention(nn.Module):
             both = F.linear(other, self.in_proj_weight[channels:], self.in_proj_bias[channels:])
             key, value = both.chunk(2, dim=-1)
         query, key, value = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (query, key, value))
-        y = F.scaled_dot_product_attention(
-            query, key, value, dropout_p=self.dropout if self.training else 0.0
-        )
+        if self.sparse is not None:
+            y = self.sparse(query, key, value)
+        else:
+            dropout = self.dropout if self.training else 0.0
+            y = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
         return self.out_proj(y.transpose(1, 2).flatten(2))
 
 
@@ -113,6 +120,7 @@ class TransformerLayer(nn.Module):
         norm_first: bool,
         norm_out: bool,
         layer_scale: bool,
+        sparsity: Sparsity | None = None,
     ):
         super().__init__()
 
@@ -122,7 +130,7 @@ class TransformerLayer(nn.Module):
         self.norm_first = norm_first
         self.dropout = dropout
         self.activation = F.gelu if gelu else F.relu
-        attention = Attention(channels, heads, dropout)
+        attention = Attention(channels, heads, dropout, sparsity)
         if self.cross:
             self.cross_attn = attention
         else:
@@ -191,6 +199,8 @@ class CrossTransformer(nn.Module):
         cape_mean_normalize: bool,
         cape_augment: bool,
         cape_glob_loc_scale: tuple[float, float, float],
+        sparse_self: Sparsity | None = None,
+        sparse_cross: Sparsity | None = None,
     ):
         super().__init__()
         if emb not in ("sin", "cape", "scaled"):
@@ -227,6 +237,7 @@ class CrossTransformer(nn.Module):
         def branch() -> nn.ModuleList:
             alone, across = int(cross_first), 1 - int(cross_first)  # parity of a layer's number
             kinds = {alone: TransformerLayer, across: CrossLayer}
+            sparsities = {alone: sparse_self, across: sparse_cross}
             return nn.ModuleList(
                 kinds[index % 2](
                     channels,
@@ -238,6 +249,7 @@ class CrossTransformer(nn.Module):
                     norm_first=norm_first,
                     norm_out=norm_out,
                     layer_scale=layer_scale,
+                    sparsity=sparsities[index % 2],
                 )
                 for index in range(layers)
             )
