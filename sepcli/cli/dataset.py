@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from sepcli.cli import dataset_filter
+from sepcli.cli import dataset_filter, dataset_render
 from sepcli.cli.panels import PanelCommand
 
 dataset_app = typer.Typer(
@@ -24,3 +24,4 @@ def dataset() -> None:
 
 
 dataset_app.command("filter", cls=PanelCommand)(dataset_filter.filter_)
+dataset_app.command("render", cls=PanelCommand, no_args_is_help=True)(dataset_render.render)

@@ -1,0 +1,275 @@
+"""Songs to stems on disk: presets drawn from a SoundFont, FluidSynth a part, processing, one FLAC a stem.
+
+    OUT/song-SEED-00012/{drums,bass,other}.flac  song.json
+
+Song i depends on (seed, i), the SoundFonts and the drums folder alone: not on --hours, --jobs or what is there
+already. A finished song is kept; an unfinished one lies in a hidden folder and is made again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from sepcli.data import mixdown
+from sepcli.data.compose import compose
+from sepcli.data.effects import Audio, at_level, pan
+from sepcli.data.fluidsynth import find_fluidsynth, synthesise
+from sepcli.data.groove import Grooves, find_grooves
+from sepcli.data.instruments import DRUM_BANK, GROUPS, KITS, LABELS
+from sepcli.data.midi import write_part
+from sepcli.data.score import Note, Part, Song, song_name
+from sepcli.data.soundfont import read_presets
+from sepcli.errors import OutputError, UsageError
+
+GENERATOR = 1  # grows when the same seed gives other songs; in every song.json
+# Which stem each label goes to; a label that is not named is left out.
+GROUPINGS: Mapping[str, Mapping[str, str]] = {
+    "four": {label: {"drums": "drums", "percussion": "drums", "bass": "bass"}.get(label, "other")
+             for label in LABELS},
+    "slakh": {"drums": "drums", "percussion": "drums", "bass": "bass", "guitar": "guitar", "piano": "piano"},
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    soundfonts: tuple[Path, ...]  # one is drawn a song
+    drums: Path | None  # a folder like the Groove MIDI Dataset's; None: every drum part is programmed
+    stems: str = "four"  # a key of GROUPINGS
+    samplerate: int = 44100  # Hz
+    channels: int = 2
+
+    @property
+    def grouping(self) -> Mapping[str, str]:
+        return GROUPINGS[self.stems]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    name: str
+    seconds: float
+    new: bool  # False: it was there already
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise before any work where FluidSynth, a SoundFont or the drums folder is missing."""
+    if settings.stems not in GROUPINGS:
+        raise UsageError(f"There is no grouping of stems named {settings.stems!r}; there are: "
+                         f"{', '.join(GROUPINGS)}.", remedy="Choose one of them for --stems.")
+    if not settings.soundfonts:
+        raise UsageError("No SoundFont is named.", remedy=(
+            "Give --soundfont FILE; Debian has some: `apt install fluid-soundfont-gm` puts one at "
+            "/usr/share/sounds/sf2/FluidR3_GM.sf2."))
+    find_fluidsynth()
+    for path in settings.soundfonts:
+        read_presets(path)
+    if settings.drums is not None:
+        find_grooves(settings.drums)
+
+
+def render_dataset(
+    out: Path, *, hours: float, seed: int, settings: Settings, jobs: int = 1,
+    done: Callable[[Rendered, float], None] = lambda song, seconds: None,
+) -> float:
+    """Render songs 0, 1, ... of `seed` until they last `hours`. Returns the seconds of music there are then.
+
+    done(song, seconds): called after each song with the seconds that are finished so far.
+    """
+    check_settings(settings)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The folder {out} can't be made: {error.strerror}.",
+                          remedy="Choose another folder.") from None
+    total = 0.0
+    for song in _rendered(out, _wanted(hours, seed, settings), seed, settings, jobs):
+        total += song.seconds
+        done(song, total)
+    return total
+
+
+def _wanted(hours: float, seed: int, settings: Settings) -> Iterator[int]:
+    """Indices of as many songs as make up that time."""
+    seconds, index = 0.0, 0
+    while seconds < hours * 3600:
+        yield index
+        seconds += _compose(seed, index, settings).seconds
+        index += 1
+
+
+def _rendered(out: Path, indices: Iterator[int], seed: int, settings: Settings, jobs: int,
+              ) -> Iterator[Rendered]:
+    if jobs <= 1:
+        for index in indices:
+            yield render_song(out, seed, index, settings)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        waiting = set()
+        try:
+            for index in indices:
+                waiting.add(pool.submit(render_song, out, seed, index, settings))
+                if len(waiting) >= 2 * jobs:  # no more in advance: Ctrl-C ends soon
+                    finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        yield future.result()
+            while waiting:
+                finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+@lru_cache(maxsize=4)
+def _grooves(folder: Path | None) -> Grooves | None:
+    return None if folder is None else find_grooves(folder)
+
+
+@lru_cache(maxsize=8)
+def _presets(path: Path) -> Mapping[tuple[int, int], str]:
+    return read_presets(path)
+
+
+def _compose(seed: int, index: int, settings: Settings) -> Song:
+    needs = [label for label, stem in settings.grouping.items() if label == stem]
+    return compose(seed, index, _grooves(settings.drums), needs=needs if settings.stems != "four" else ())
+
+
+def render_song(out: Path, seed: int, index: int, settings: Settings) -> Rendered:
+    """One song into its folder, unless it is there."""
+    final = out / song_name(seed, index)
+    if (final / "song.json").is_file():
+        return Rendered(final.name, float(json.loads((final / "song.json").read_text())["seconds"]), False)
+    song = _compose(seed, index, settings)
+    hidden = out / f".{final.name}.unfinished"
+    shutil.rmtree(hidden, ignore_errors=True)
+    try:
+        hidden.mkdir()
+        stems, facts = render_stems(song, settings, hidden)
+        for name, audio in stems.items():
+            soundfile.write(hidden / f"{name}.flac", audio.T, settings.samplerate, subtype="PCM_16")
+        (hidden / "song.json").write_text(json.dumps(facts, indent=1) + "\n")
+        os.replace(hidden, final)
+    except OSError as error:
+        raise OutputError(f"The song {final} can't be written: {error.strerror or error}.",
+                          remedy="Check the free space and the folder's permissions; then run the same "
+                                 "again: it goes on where it stopped.") from None
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+    return Rendered(final.name, facts["seconds"], True)
+
+
+def render_stems(song: Song, settings: Settings, scratch: Path) -> tuple[dict[str, Audio], dict[str, Any]]:
+    """({stem: [C, T]}, the facts of song.json). scratch: a folder for temporary files."""
+    rng = np.random.default_rng([song.seed, song.index, 20])
+    soundfont = settings.soundfonts[int(rng.integers(len(settings.soundfonts)))]
+    tail = float(rng.uniform(1.0, 3.0))  # seconds in which the last notes ring
+    frames = round((song.seconds + tail) * settings.samplerate)
+    stems = {stem: np.zeros((settings.channels, frames), dtype=np.float32)
+             for stem in dict.fromkeys(settings.grouping.values())}
+    machine = song.drummer == "machine"
+    parts, audios, facts = [], [], []
+    for number, part in enumerate(song.parts):
+        own = np.random.default_rng([song.seed, song.index, 30, number])  # a part left out changes no other
+        if part.label not in settings.grouping:
+            continue
+        audio, presets = _render_part(own, song, part, soundfont, settings, frames, scratch)
+        audio = mixdown.process_part(own, audio, settings.samplerate, label=part.label, group=part.group,
+                                     role=part.role, beat_seconds=60 / song.tempo, machine=machine)
+        audios.append(at_level(audio, -20 + mixdown.part_level(own, part.label), settings.samplerate))
+        parts.append(part)
+        facts.append({"name": part.name, "label": part.label, "role": part.role, "group": part.group,
+                      "presets": presets, "notes": len(part.notes)})
+    if machine and rng.random() < 0.4:
+        kicks = [note.start * 60 / song.tempo for note in song.parts[0].notes if note.pitch in (35, 36)]
+        audios = mixdown.duck_parts(rng, audios, [part.label for part in parts], kicks, settings.samplerate)
+    for part, audio in zip(parts, audios, strict=True):
+        stems[settings.grouping[part.label]] += audio
+    stems = mixdown.finish(rng, stems, settings.samplerate)
+    return stems, {
+        "generator": GENERATOR, "seed": song.seed, "index": song.index, "style": song.style,
+        "tempo": song.tempo, "beats_per_bar": song.beats_per_bar, "key": song.key, "mode": song.mode,
+        "drummer": song.drummer, "seconds": frames / settings.samplerate, "soundfont": soundfont.name,
+        "sections": [[section.kind, section.bar, section.bars] for section in song.sections], "parts": facts,
+    }
+
+
+def _render_part(rng: np.random.Generator, song: Song, part: Part, soundfont: Path, settings: Settings,
+                 frames: int, scratch: Path) -> tuple[Audio, list[str]]:
+    """([C, T], the names of the presets that play it)."""
+    drums = part.group == "kit"
+    available = _presets(soundfont)
+    place = float(np.clip(rng.normal(0, 0.1 if drums or part.label == "bass" else 0.4), -0.9, 0.9))
+    takes = [(part.notes, place, 0.0)]  # (notes, position, dB)
+    wide = part.role in ("chug", "strum", "broken", "block", "sustain", "arpeggiator", "riff")
+    if not drums and part.label != "bass" and wide and rng.random() < 0.3:
+        # Double-tracked: the same, played again with other small errors, on the other side.
+        side = float(rng.uniform(0.4, 1.0))
+        takes = [(part.notes, -side, 0.0), (_again(rng, part.notes, song.tempo), side, 0.0)]
+    elif not drums and rng.random() < 0.2:
+        # Layered with another sound, perhaps an octave higher.
+        higher = int(rng.choice([0, 12] if part.label == "bass" else [0, 12, -12]))
+        low, high = GROUPS[part.group].low, GROUPS[part.group].high + 12
+        moved = tuple(Note(n.start, n.length, n.pitch + higher, n.velocity) for n in part.notes
+                      if low <= n.pitch + higher <= high)
+        takes.append((moved, place, float(rng.uniform(-14, -3))))
+    preset = _draw_preset(rng, song, part, available)
+    reverb, chorus = float(rng.uniform(0, 0.6)), float(rng.choice([0.0, 0.0, rng.uniform(0.1, 0.9)]))
+    if part.label == "bass":
+        reverb *= 0.2
+    total = np.zeros((2, frames), dtype=np.float32)
+    names = []
+    loudness, steepness = float(rng.uniform(0.8, 1.15)), float(rng.uniform(0.7, 1.3))
+    for number, (notes, position, level) in enumerate(takes):
+        if number and level:  # a layer
+            preset = _draw_preset(rng, song, part, available)
+        midi = scratch / f"part{number}.mid"
+        shaped = [Note(n.start, n.length, n.pitch, _velocity(n.velocity, loudness, steepness)) for n in notes]
+        write_part(midi, shaped, part.controls, tempo=song.tempo, drums=drums, reverb=reverb, chorus=chorus,
+                   beats=frames / settings.samplerate * song.tempo / 60, bank=0 if drums else preset[0],
+                   program=preset[1])
+        audio = synthesise(midi, soundfont, samplerate=settings.samplerate, frames=frames,
+                           room_size=float(rng.uniform(0.05, 0.9)), damping=float(rng.uniform(0, 0.7)),
+                           reverb=float(rng.uniform(0.3, 0.9)), chorus=float(rng.uniform(0.5, 2.5)))
+        midi.unlink()
+        if settings.channels == 1:
+            audio = audio.mean(axis=0, keepdims=True)
+        total[:settings.channels] += pan(audio, position) * np.float32(10 ** (level / 20))
+        names.append(f"{preset[0]}:{preset[1]} {available.get(preset, 'unknown')}")
+    return total[:settings.channels], names
+
+
+def _velocity(velocity: int, loudness: float, steepness: float) -> int:
+    return int(np.clip(round(127 * loudness * (velocity / 127) ** steepness), 1, 127))
+
+
+def _again(rng: np.random.Generator, notes: Sequence[Note], tempo: float) -> tuple[Note, ...]:
+    jitter = 0.012 * tempo / 60  # beats: 12 ms
+    return tuple(Note(max(0.0, note.start + float(rng.normal(0, jitter))), note.length, note.pitch,
+                      int(np.clip(note.velocity + rng.normal(0, 6), 1, 127))) for note in notes)
+
+
+def _draw_preset(rng: np.random.Generator, song: Song, part: Part, available: Mapping[tuple[int, int], str],
+                 ) -> tuple[int, int]:
+    """(bank, program) among those of the part's group that the SoundFont has; else its first one."""
+    if part.group == "kit":
+        wanted: Sequence[tuple[int, int]] = [(DRUM_BANK, program) for program in KITS[song.kit]]
+    else:
+        wanted = GROUPS[part.group].presets
+    there = [preset for preset in wanted if preset in available]
+    drawn = float(rng.random())
+    if there:
+        return there[int(drawn * len(there))]
+    return (DRUM_BANK, 0) if part.group == "kit" else min(available)
