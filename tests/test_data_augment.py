@@ -38,7 +38,8 @@ def rngs(rows=8, seed=0):
 
 def apply(augmentation, stems, seed=0):
     generators = rngs(len(stems), seed)
-    return augmentation(stems, generators, sources=SOURCES[: stems.shape[1]], samplerate=RATE)
+    names = SOURCES[: stems.shape[1]]
+    return augmentation(stems.clone(), generators, sources=names, samplerate=RATE)  # it overwrites them
 
 
 def tone(hertz, samples):
@@ -57,13 +58,18 @@ def peak_hertz(signal):
 
 
 @pytest.mark.parametrize("augmentation", ALL, ids=repr)
-def test_the_input_is_left_as_it_is_and_the_result_is_reproducible(augmentation):
+def test_the_result_depends_on_the_generators_only(augmentation):
     stems = batch()
-    before = stems.clone()
     one, two = apply(augmentation, stems), apply(augmentation, stems)
-    assert torch.equal(stems, before) and torch.equal(one, two)
+    assert torch.equal(one, two)
     assert one.dtype == torch.float32 and one.shape[:3] == stems.shape[:3] and one.isfinite().all()
     assert not torch.equal(apply(augmentation, stems, seed=1), one)
+
+
+@pytest.mark.parametrize("augmentation", ALL, ids=repr)
+def test_it_works_in_the_memory_it_is_given(augmentation):
+    stems = batch()
+    assert augmentation(stems, rngs(), sources=SOURCES, samplerate=RATE).data_ptr() == stems.data_ptr()
 
 
 @pytest.mark.parametrize("augmentation", [*ALL, *HT_DEMUCS], ids=repr)
@@ -78,14 +84,14 @@ def test_a_row_depends_on_its_own_generator_only(augmentation):
     stems = batch()
     whole = apply(augmentation, stems)
     generators = rngs()
-    row = augmentation(stems[5:6], generators[5:6], sources=SOURCES, samplerate=RATE)
+    row = augmentation(stems[5:6].clone(), generators[5:6], sources=SOURCES, samplerate=RATE)
     torch.testing.assert_close(row, whole[5:6], rtol=0, atol=1e-6)
 
 
 def test_remix_may_be_divided_between_groups():
     stems = batch()
     whole = apply(Remix(4), stems)
-    half = Remix(4)(stems[4:], rngs()[4:], sources=SOURCES, samplerate=RATE)
+    half = Remix(4)(stems[4:].clone(), rngs()[4:], sources=SOURCES, samplerate=RATE)
     assert torch.equal(half, whole[4:])
 
 
@@ -249,7 +255,7 @@ def test_the_published_recipe():
 
 def test_from_config():
     assert from_config("gain", {"low": 0, "high": 2}) == Gain(0.0, 2.0)
-    assert from_config("channel_swap", {}) == ChannelSwap()
+    assert from_config("channel_swap", {}) == from_config("ChannelSwap", {}) == ChannelSwap()
     assert from_config("repitch", {"sources": ["vocals"], "method": "varispeed"}) == Repitch(
         method="varispeed", sources=("vocals",))
     assert {type(from_config(name, {})) for name in AUGMENTATIONS} == set(AUGMENTATIONS.values())

@@ -126,6 +126,11 @@ def test_only_some_stems_of_a_source(data, tmp_path):
         batches([DataSource(str(data), stems=("tuba",))])
 
 
+def test_tracks_can_be_left_out(data):
+    some = batches([DataSource(str(data), exclude=("two", "three"))], batch_size=20)
+    assert some.aligned_seconds == 3.0 and not any("/two" in item or "/three" in item for item in some[0].items)
+
+
 def test_stems_of_one_new_name_are_added_up(tmp_path):
     sounds = track(tmp_path / "song", ["guitar", "piano", "drums"], seconds=1)
     source = DataSource(str(tmp_path), rename={"guitar": "other", "piano": "other"})

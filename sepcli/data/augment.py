@@ -48,9 +48,10 @@ class Augmentation:
         return 0
 
     def __call__(self, stems: Tensor, rngs: Rngs, *, sources: Sequence[str], samplerate: int) -> Tensor:
-        """stems [B, S, C, T] -> [B, S, C, T'], T' + extra(T') <= T; `stems` itself is left as it is.
+        """stems [B, S, C, T] -> [B, S, C, T'], T' + extra(T') <= T, in the memory of `stems`, which is used up.
 
-        sources: the names of the S sources. samplerate: Hz.
+        sources: the names of the S sources. samplerate: Hz. In place, because a batch takes 100 MB: the pages
+        of a second one cost more time than most of the variations themselves.
         """
         raise NotImplementedError
 
@@ -88,7 +89,7 @@ class Gain(Augmentation):
         self._check(0 <= self.low <= self.high, "low and high must be 0 <= low <= high")
 
     def __call__(self, stems, rngs, *, sources, samplerate):
-        return stems * self._factors(stems, rngs, sources, lambda rng: rng.uniform(self.low, self.high))
+        return stems.mul_(self._factors(stems, rngs, sources, lambda rng: rng.uniform(self.low, self.high)))
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ class Polarity(Augmentation):
         self._check(0 <= self.p <= 1, "p must be between 0 and 1")
 
     def __call__(self, stems, rngs, *, sources, samplerate):
-        return stems * self._factors(stems, rngs, sources, lambda rng: -1.0 if rng.random() < self.p else 1.0)
+        signs = self._factors(stems, rngs, sources, lambda rng: -1.0 if rng.random() < self.p else 1.0)
+        return stems.mul_(signs)
 
 
 @dataclass(frozen=True)
@@ -114,12 +116,11 @@ class ChannelSwap(Augmentation):
         self._check(0 <= self.p <= 1, "p must be between 0 and 1")
 
     def __call__(self, stems, rngs, *, sources, samplerate):
-        out = stems.clone()
         for row, rng in enumerate(rngs):
             for source in self.chosen(sources):
                 if rng.random() < self.p:
-                    out[row, source] = stems[row, source].flip(0)
-        return out
+                    stems[row, source] = stems[row, source].flip(0)
+        return stems
 
 
 @dataclass(frozen=True)
@@ -132,15 +133,16 @@ class Silence(Augmentation):
         self._check(0 <= self.p <= 1, "p must be between 0 and 1")
 
     def __call__(self, stems, rngs, *, sources, samplerate):
-        chosen, keep = self.chosen(sources), torch.ones(stems.shape[0], stems.shape[1], 1, 1, dtype=torch.bool)
+        chosen = self.chosen(sources)
         for row, rng in enumerate(rngs):
             silent = rng.random(len(chosen)) < self.p
             survivor = rng.integers(len(chosen))
             if silent.all() and len(chosen) == len(sources):
                 silent[survivor] = False
             for source, gone in zip(chosen, silent, strict=True):
-                keep[row, source] = not gone
-        return torch.where(keep, stems, torch.zeros(()))
+                if gone:
+                    stems[row, source] = 0
+        return stems
 
 
 @dataclass(frozen=True)
@@ -160,15 +162,14 @@ class Shift(Augmentation):
         most = self.extra(0, samplerate)
         samples = stems.shape[-1] - most
         assert samples > 0, (stems.shape, most)
-        out = torch.empty(*stems.shape[:-1], samples)
         chosen = set(self.chosen(sources))
         for row, rng in enumerate(rngs):
             drawn = rng.integers(0, most + 1, size=1 if self.same else len(sources))
             offsets = np.broadcast_to(drawn, len(sources))
             for source, offset in enumerate(offsets):
-                begin = int(offset) if source in chosen else 0
-                out[row, source] = stems[row, source, :, begin : begin + samples]
-        return out
+                if source in chosen and offset:
+                    stems[row, source, :, :samples] = stems[row, source, :, offset : offset + samples].clone()
+        return stems[..., :samples]
 
 
 @dataclass(frozen=True)
@@ -184,12 +185,11 @@ class Remix(Augmentation):
         self._check(self.group >= 1, "group must be at least 1")
 
     def __call__(self, stems, rngs, *, sources, samplerate):
-        out = stems.clone()
         for first in range(0, len(stems), self.group):
             rows = np.arange(first, min(first + self.group, len(stems)))
             for source in self.chosen(sources):
-                out[rows, source] = stems[rngs[first].permutation(rows), source]
-        return out
+                stems[rows, source] = stems[rngs[first].permutation(rows), source]
+        return stems
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ class Repitch(Augmentation):
 
     def __call__(self, stems, rngs, *, sources, samplerate):
         samples = math.floor(stems.shape[-1] * self._kept() + 1e-6)
-        out = stems[..., :samples].clone()
+        out = stems[..., :samples]
         chosen = self.chosen(sources)
         for row, rng in enumerate(rngs):
             for part in [[source] for source in chosen] if self.independent else [chosen]:
@@ -279,7 +279,6 @@ class Equalize(Augmentation):
         length = -(-samples // step) * step  # its prime factors are at most 31: fast to transform
         hertz = np.maximum(np.fft.rfftfreq(length, 1 / samplerate), 1.0)
         grid = np.linspace(0, math.log2(samplerate / 2), 512)  # log2 Hz
-        out = stems.clone()
         for row, rng in enumerate(rngs):
             for source in self.chosen(sources):
                 if rng.random() >= self.p:
@@ -287,8 +286,8 @@ class Equalize(Augmentation):
                 curve = np.interp(np.log2(hertz), grid, self._decibels(rng, grid))
                 gain = torch.from_numpy(10 ** (curve / 20)).float()
                 spec = torch.fft.rfft(stems[row, source], n=length)
-                out[row, source] = torch.fft.irfft(spec * gain, n=length)[:, :samples]
-        return out
+                stems[row, source] = torch.fft.irfft(spec * gain, n=length)[:, :samples]
+        return stems
 
     def _decibels(self, rng: np.random.Generator, grid: np.ndarray) -> np.ndarray:
         """The gain in dB at `grid` (log2 of Hz)."""
@@ -308,11 +307,11 @@ AUGMENTATIONS: dict[str, type[Augmentation]] = {
 
 
 def from_config(name: str, fields: Mapping[str, Any]) -> Augmentation:
-    """The augmentation of a configuration's table `[augment.NAME]` with its `fields`.
+    """The augmentation `name` ("channel_swap", or as its class: "ChannelSwap") with a TOML table's `fields`.
 
     UsageError for a name or a field that does not exist, with the near ones, and for a value of another type.
     """
-    cls = AUGMENTATIONS.get(name)
+    cls = {**AUGMENTATIONS, **{cls.__name__: cls for cls in AUGMENTATIONS.values()}}.get(name)
     if cls is None:
         raise _unknown("augmentation", name, AUGMENTATIONS)
     known = {option.name: option for option in dataclasses.fields(cls)}
