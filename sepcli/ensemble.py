@@ -57,6 +57,10 @@ class Ensemble(Separator):
         for member in self.members:
             member.prepare(samples, device, dtype)
 
+    def notices(self, device: torch.device) -> Sequence[str]:
+        """The members', each once."""
+        return tuple(dict.fromkeys(text for member in self.members for text in member.notices(device)))
+
     def select(self, sources: Sequence[str]) -> Ensemble:
         """Only the members that these sources need, each narrowed to those it is needed for."""
         columns = source_indices(self.sources, sources)

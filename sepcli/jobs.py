@@ -229,6 +229,8 @@ class _Run:
 
         loaded = self._load()
         self.listener.loaded(loaded)
+        for text in loaded.model.notices(self.device.torch):
+            self.listener.notice(text)
         request = self.request
         settings = Settings(request.overlap, request.segment, request.shifts, request.seed, request.batch_size)
         with _memory_as_device_error():

@@ -66,6 +66,10 @@ class Separator(nn.Module):
         self.to(device)
         self.eval()
 
+    def notices(self, device: torch.device) -> Sequence[str]:
+        """Sentences the user should see before this model runs on `device`: what works another way there."""
+        return ()
+
     def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
         """[B, C, T] float32 at `samplerate` -> [B, S, C, T] float32."""
         raise NotImplementedError

@@ -1,9 +1,12 @@
 """What only a CUDA device can show: run with `pytest -m gpu`."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from sepcli.family import get_family
+from sepcli.models.demucs import sparse
 from sepcli.pipeline import Engine, Settings, measure
 
 pytestmark = pytest.mark.gpu
@@ -55,3 +58,32 @@ def test_half_precision_on_tensor_cores():
     expected, _ = separate(model, x, CPU)
     result, _ = separate(model, x, CUDA, torch.float16)
     assert snr(expected, result) > 40
+
+
+@pytest.mark.parametrize("head_channels", [48, 64])  # of dimensions 384 and 512
+def test_flex_attention_equals_the_reference(head_channels):
+    """Sparse HT Demucs: result and gradients, with queries that keep no key."""
+    backend = sparse.choose_backend("cuda", head_channels)
+    assert backend.name == "flex", backend.reason
+    inputs = [torch.randn(2, 8, 700, head_channels, device=CUDA, requires_grad=True) for _ in range(3)]
+    for keep in (0.002, 0.1):
+        pairs = sparse.HashedPairs(inputs[0], inputs[1], keep, torch.Generator().manual_seed(0))
+        found = []
+        for result in (sparse.masked_attention(*inputs, pairs),
+                       sparse.compiled_flex()(*inputs, *sparse.flex_arguments(pairs))):
+            found.append([result, *torch.autograd.grad(result.square().sum(), inputs)])
+        for reference, other in zip(*found, strict=True):
+            assert snr(reference, other) > 50
+
+
+def test_sparse_network_on_cuda_equals_the_cpu():
+    model, x = build("HTDemucs"), torch.randn(1, 2, 400_000)
+    sparse_self = {"t_sparse_self_attn": True, "t_auto_sparsity": True, "t_sparsity": 0.9}
+    model = get_family("demucs").archs["HTDemucs"].build(replace(model.config, **sparse_self)).eval()
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if key.endswith("scale"):
+                parameter.fill_(0.2)
+    expected, _ = separate(model, x, CPU)
+    result, _ = separate(model, x, CUDA)
+    assert snr(expected, result) > 40  # rounding moves a few pairs over the threshold

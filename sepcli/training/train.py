@@ -59,8 +59,8 @@ def train(
         batches = make_batches(config, network.model, train_sources, team)
         objective = make_objective(config, network.model)
         validate = make_validation(tracks, config, network.model, place)
-        for problem in batches.problems:
-            notice(problem)
+        for text in (*batches.problems, *network.model.notices(place)):
+            notice(text)
         if validate is None:
             notice("There is nothing to validate on, so the last weights are kept, not the best.")
         model = network.model.to(place).train()

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sepcli.ensemble import Ensemble
 from sepcli.errors import ModelError
 from sepcli.models.demucs import sparse
 from sepcli.models.demucs.sparse import FixedPairs, HashedPairs, Sparsity
@@ -139,7 +140,7 @@ def test_masked_attention_by_hand() -> None:
 def test_every_pair_kept_is_dense_attention() -> None:
     query, key, value = tokens()
     expected = F.scaled_dot_product_attention(query, key, value)
-    every_pair = sparse.SparseWeighing(Sparsity(hashed=True, dropped=0.0))
+    every_pair = sparse.SparseWeighing(Sparsity(hashed=True, dropped=0.0), 16)
     assert contracts.peak_error(every_pair(query, key, value), expected) < 1e-5
     x = torch.randn(2, 100, 32)
     dense, all_kept = Attention(32, 4, 0.0), Attention(32, 4, 0.0, Sparsity(hashed=True, dropped=0.0))
@@ -210,12 +211,18 @@ def test_flex_attention_compiled_on_a_cpu_equals_the_reference() -> None:
 
 
 def test_the_way_is_chosen_and_said() -> None:
-    backend = sparse.choose_backend("cpu")
-    assert backend.name == "masked" and "no backward" in str(backend)
-    assert sparse.choose_backend("mps").name == "masked"
-    if not torch.cuda.is_available():  # a CUDA that can't compile: said, and the reference is used
-        broken = sparse.choose_backend("cuda")
-        assert broken.name == "masked" and "does not compile" in str(broken)
+    cpu = torch.device("cpu")
+    assert sparse.choose_backend("cpu").name == sparse.choose_backend("mps").name == "masked"
+    (notice,) = network(**LSH).notices(cpu)
+    assert "masked dense attention" in notice and "no backward pass" in notice and notice.endswith(".")
+    assert not network().notices(cpu)
+    assert Ensemble([network(**LSH)] * 2, [[1.0] * 4] * 2, network().sources).notices(cpu) == (notice,)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA works here")
+def test_a_device_that_does_not_compile_is_said_and_the_reference_used() -> None:
+    broken = sparse.choose_backend("cuda")
+    assert broken.name == "masked" and "does not compile here" in broken.reason
 
 
 # --- the network -------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sepcli.models.demucs.hybrid import HybridUNet, freeze_lists, refuse, segment_samples
-from sepcli.models.demucs.sparse import Sparsity
+from sepcli.models.demucs.sparse import SparseWeighing, Sparsity
 from sepcli.models.demucs.transformer import CrossTransformer
 from sepcli.separator import Segment
 from sepcli.stft import demucs_frames
@@ -167,6 +167,13 @@ class HTDemucs(HybridUNet):
         with torch.inference_mode(False), torch.no_grad():
             positions = self.crosstransformer.positions(bins, frames, steps, like)
         self.prepared_positions = ((bins, frames, steps, like.device, dtype), positions)
+
+    def notices(self, device: torch.device) -> Sequence[str]:
+        """See Separator: where sparse attention is not computed by flex_attention, and why."""
+        for module in self.modules():
+            if isinstance(module, SparseWeighing):
+                return module.notices(device)  # all of them are computed in one way
+        return ()
 
     def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
         """[B, C, T] float32 -> [B, S, C, T] float32."""

@@ -203,11 +203,27 @@ class FixedPairs:
 
 
 class SparseWeighing(nn.Module):
-    """What stands between the projections of sparse attention: no weights of its own."""
+    """What stands between the projections of sparse attention: no weights of its own.
 
-    def __init__(self, sparsity: Sparsity):
+    head_channels: D.
+    """
+
+    def __init__(self, sparsity: Sparsity, head_channels: int):
         super().__init__()
         self.sparsity = sparsity
+        self.head_channels = head_channels
+
+    def backend(self, device: torch.device) -> Backend:
+        """How it is computed on `device`, and why."""
+        if not self.sparsity.hashed:
+            return Backend("masked", "fixed masks are only computed in this way")
+        return choose_backend(device.type, self.head_channels)
+
+    def notices(self, device: torch.device) -> tuple[str, ...]:
+        backend = self.backend(device)
+        if backend.name == "flex":
+            return ()
+        return (f"Sparse attention runs as masked dense attention, so it saves nothing: {backend.reason}.",)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """[B, H, Q, D], [B, H, K, D] twice -> [B, H, Q, D]; zeros for a query that keeps no key."""
@@ -217,7 +233,7 @@ class SparseWeighing(nn.Module):
         # In training every call hashes anew, so that no pair is left out for good.
         generator = None if self.training else self.sparsity.generator()
         pairs = HashedPairs(query, key, 1 - self.sparsity.dropped, generator)
-        if choose_backend(query.device.type, query.shape[-1]).name == "flex":
+        if self.backend(query.device).name == "flex":
             return compiled_flex()(query, key, value, *flex_arguments(pairs))
         return masked_attention(query, key, value, pairs)
 
@@ -261,10 +277,7 @@ def block_rows(query: Tensor, keys: int) -> int:
 @dataclass(frozen=True)
 class Backend:
     name: str  # "masked" or "flex"
-    reason: str  # the rest of a sentence: "masked: flex_attention has no backward pass on a CPU"
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.reason}"
+    reason: str  # a clause without its full stop
 
 
 @functools.cache

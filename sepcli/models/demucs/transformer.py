@@ -74,7 +74,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.sparse = None if sparsity is None else SparseWeighing(sparsity)
+        self.sparse = None if sparsity is None else SparseWeighing(sparsity, channels // heads)
         self.in_proj_weight = nn.Parameter(torch.empty(3 * channels, channels))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * channels))
         self.out_proj = nn.Linear(channels, channels)
