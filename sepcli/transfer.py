@@ -98,18 +98,25 @@ def transfer(file: WeightFile, progress: Progress | None) -> Path:
     return _hub_download(file, progress) if file.repo else _url_download(file, progress)
 
 
-def _hub_download(file: WeightFile, progress: Progress | None) -> Path:
-    """Have the hub client put the file into its cache; its pointer there."""
-    from huggingface_hub import errors, hf_hub_download
+def hub_failures() -> tuple[type[Exception], ...]:
+    """All that the hub client may raise where the hub, the way to it or this machine's disk is the cause."""
+    from huggingface_hub import errors
 
     # Whatever the HTTP library of this version is, its errors share this base, which the hub's own
     # extends; naming the library would tie us to one version (httpx in 1.x, httpx2 in 2.x).
     transport = next(base for base in errors.HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
     assert issubclass(transport, Exception)
+    return (errors.EntryNotFoundError, errors.HFValidationError, transport, OSError, RuntimeError)
+
+
+def _hub_download(file: WeightFile, progress: Progress | None) -> Path:
+    """Have the hub client put the file into its cache; its pointer there."""
+    from huggingface_hub import errors, hf_hub_download
+
     # huggingface_hub 1.0 has no such parameter and draws a bar of its own.
     bars = "tqdm_class" in signature(hf_hub_download).parameters
     bar = {"tqdm_class": _bar(progress, file.bytes)} if bars else {}
-    failures = (errors.EntryNotFoundError, errors.HFValidationError, transport, OSError, RuntimeError)
+    failures = hub_failures()
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)  # its retries would be printed across our progress bar

@@ -17,8 +17,8 @@ GROUPS = {
     "C": ["nn", "diffusion", "losses"],
     "D": ["family", "models"],
     "E": ["ensemble", "loading", "pipeline", "feed", "levels", "outputspec", "outputs", "workspace", "manifest",
-          "track", "inputs", "plan", "jobs", "api"],
-    "F": ["data", "metrics", "scoring", "evaluate", "training"],
+          "track", "inputs", "plan", "jobs", "api", "modelcard", "publish"],
+    "F": ["data", "metrics", "rows", "scoring", "workers", "evaluate", "training"],
     "G": ["cli"],
 }
 GROUP_OF = {module: group for group, modules in GROUPS.items() for module in modules}

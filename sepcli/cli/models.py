@@ -1,7 +1,7 @@
-"""`sepcli models`: what there is, what is on this machine, and moving between the two.
+"""`sepcli models`: what there is, what is on this machine, and moving between the two and the hub.
 
 Parses, asks the catalogue and the cache, prints. Results go to standard output, one a line and never
-wrapped, so that they can be piped; progress, notices and questions to standard error. No torch, ever.
+wrapped, so that they can be piped; progress, notices and questions to standard error. No torch, but in `push`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ASK_ABOVE = 1_000_000_000  # bytes that a download may take without a question
 app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="List, download, check and remove models.",
+    help="List, download, check, remove and publish models.",
 )
 
 
@@ -229,6 +229,55 @@ def remove(name: Name, catalog: Catalogs = None) -> None:
     console.out().print(
         f"{name}: {console.bytes_text(freed)} freed" if freed else f"{name}: was not downloaded", soft_wrap=True
     )
+
+
+@app.command()
+def push(
+    run: Annotated[Path, typer.Argument(
+        metavar="RUN", show_default=False, help="The folder that `sepcli train` wrote.")],
+    repo: Annotated[str, typer.Option(
+        "--repo", metavar="OWNER/NAME", show_default=False, help="Where on the hub; made if it is not there.")],
+    private: Annotated[bool, typer.Option("--private", help="Make it a private repository.")] = False,
+    branch: Annotated[str, typer.Option(
+        "--revision", "--branch", metavar="BRANCH", help="The branch to add to; made if it is not there.")
+    ] = "main",
+    message: Annotated[str | None, typer.Option("--message", metavar="TEXT", help="Of the commit.")] = None,
+    license: Annotated[str | None, typer.Option(
+        "--license", metavar="ID", help="Of the weights: mit, cc-by-4.0, ... Without it the card has none.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be uploaded and the model card; ask nothing.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Publish a trained model on the Hugging Face hub.
+
+    One commit with the weights, the settings, the curves and a model card made from them. Prints the name that
+    --model takes, pinned to this commit, and an entry for a --catalog file. Log in first with `hf auth login`.
+    """
+    from sepcli.cli import console
+    from sepcli.publish import prepare, publish
+
+    upload = prepare(run, repo, branch=branch, license=license)
+    sizes = {name: upload.size(name) for name in upload.files}
+    if license is None:
+        console.notice("No --license is given: others will not know what they may do with these weights.")
+    if dry_run:
+        if json:
+            console.print_json({"repo": repo, "revision": branch, "files": sizes, "card": upload.card})
+            return
+        _print_table(("FILE", "SIZE"), [(name, console.bytes_text(size)) for name, size in sizes.items()])
+        console.out().print(f"\n{upload.card}", soft_wrap=True, end="")
+        return
+    console.say(f"Uploading {console.bytes_text(sum(sizes.values()))} to {repo} at {branch} ...")
+    done = publish(upload, private=private, message=message)
+    if json:
+        console.print_json({"model": done.spec, "repo": repo, "revision": done.commit, "url": done.url,
+                            "files": sizes, "entry": done.entry})
+        return
+    console.out().print(done.spec, soft_wrap=True)
+    console.out().print(f"\n{done.entry}", soft_wrap=True, end="")
+    console.say(f"Published: {done.url}")
 
 
 _CHECKS = {
