@@ -1,0 +1,15 @@
+"""The band-split family: small networks of our own; the bundled model is one."""
+
+from __future__ import annotations
+
+from sepcli.family import Arch, Family
+from sepcli.models.bandsplit.bandsplit import BandSplit, BandSplitConfig
+from sepcli.models.bandsplit.checkpoint import convert, describe
+
+FAMILY = Family(
+    name="bandsplit",
+    archs={"BandSplit": Arch("BandSplit", BandSplitConfig, BandSplit)},
+    describe=describe,
+    convert=convert,
+    training_only=frozenset(),
+)

@@ -1,0 +1,1 @@
+"""Building blocks that two families really use; nothing else."""
