@@ -97,6 +97,7 @@ def test_training_moves_positions_evaluation_does_not(emb: str) -> None:
         {"wiener_iters": 1},
         {"wiener_iters": 1, "end_iters": 1, "cac": False},
         {"channels_time": 4},
+        {"channels": 4},
         {"depth": 6},
         {"multi_freqs": (0.5,), "norm_starts": 0},
     ],

@@ -61,6 +61,9 @@ def check(config: Any) -> None:
         raise refuse(f"wiener_iters={config.wiener_iters} and end_iters={config.end_iters} differ.")
     if config.wiener_iters > 0 and not config.cac:
         raise refuse(f"wiener_iters={config.wiener_iters}: only 0 and below (no Wiener filter) exist.")
+    least = min(config.channels, config.channels_time or config.channels)
+    if config.dconv_mode and least < config.dconv_comp:
+        raise refuse(f"dconv_comp={config.dconv_comp:g} leaves nothing of {least} channels.")
     bins, samples = config.nfft // 2, 1
     for _ in range(config.depth):
         samples *= config.stride
