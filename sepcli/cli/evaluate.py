@@ -1,0 +1,305 @@
+"""`sepcli evaluate`: its options, and what is seen of an evaluation. The work is evaluate.py's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sepcli.cli import console
+from sepcli.cli.separate import Precision, complete_model, parse_batch_size, parse_options, parse_time
+from sepcli.errors import UsageError, worst_exit_code
+
+if TYPE_CHECKING:
+    from sepcli.evaluate import Listener, Request
+    from sepcli.rows import Row
+
+
+class Protocol(StrEnum):
+    musdb = "musdb"
+    mdx = "mdx"
+    sisdr = "sisdr"
+
+
+WHAT, HOW, COMPUTE, WHERE = "What to evaluate", "How it is scored", "How it is computed", "Where it goes"
+EXTRA = ("isr", "sir", "sar")
+
+
+def evaluate(
+    model: Annotated[list[str], typer.Option(
+        "-m", "--model", metavar="MODEL", autocompletion=complete_model, show_default=False,
+        rich_help_panel=WHAT,
+        help="As for `separate`, or oracle:irm1, oracle:irm2, oracle:ibm, oracle:mwf (masks that know the "
+             "stems), mixture or silence; repeatable. Several separated by commas are runs of one model: their "
+             "mean and deviation.")],
+    data: Annotated[Path, typer.Option(
+        "--data", metavar="DIR", show_default=False, rich_help_panel=WHAT,
+        help="A folder of tracks: DIR/TRACK/STEM.wav, with a mixture or without.")],
+    layout: Annotated[str, typer.Option(
+        "--layout", metavar="auto|musdb|stems|slakh", rich_help_panel=WHAT,
+        help="How the folder is laid out.")] = "auto",
+    target: Annotated[list[str] | None, typer.Option(
+        "-t", "--target", metavar="STEM", rich_help_panel=WHAT,
+        help="Only this stem, and only the work it needs; repeatable.")] = None,
+    duration: Annotated[str | None, typer.Option(
+        "--duration", metavar="TIME", rich_help_panel=WHAT,
+        help="Only so much of each track's beginning.")] = None,
+    options: Annotated[list[str] | None, typer.Option(
+        "-O", metavar="KEY=VALUE", rich_help_panel=WHAT,
+        help="An option of the models themselves; repeatable.")] = None,
+    sweep: Annotated[list[str] | None, typer.Option(
+        "--sweep", metavar="OPTION=A,B,C", rich_help_panel=WHAT,
+        help="A run for each value of overlap, segment, shifts or an option of the model; repeatable, then for "
+             "each combination.")] = None,
+    seed: Annotated[str, typer.Option(
+        "--seed", "--seeds", metavar="N[,N...]", rich_help_panel=WHAT,
+        help="Several: a run for each, and their mean and deviation.")] = "0",
+    catalog: Annotated[list[Path] | None, typer.Option(
+        "--catalog", metavar="FILE", rich_help_panel=WHAT,
+        help="More models, in the format of weights.toml; repeatable. Also: $SEPCLI_CATALOG.")] = None,
+    protocol: Annotated[list[Protocol] | None, typer.Option(
+        "--protocol", metavar="|".join(Protocol), show_default=False, rich_help_panel=HOW,
+        help="musdb: museval v4 SDR, median over frames, then over tracks; mdx: uSDR, mean over tracks; sisdr: "
+             "SI-SDR and SI-SDRi, mean over tracks. Repeatable; default: musdb and mdx.")] = None,
+    metrics: Annotated[str, typer.Option(
+        "--metrics", metavar="isr,sir,sar", rich_help_panel=HOW,
+        help="These of museval v4 too; slower, and a track is held in memory.")] = "",
+    zero_mean: Annotated[bool, typer.Option(
+        "--zero-mean", rich_help_panel=HOW, help="Remove each signal's mean before SI-SDR.")] = False,
+    device: Annotated[str, typer.Option(
+        "--device", metavar="auto|cpu|cuda[:I]|mps", rich_help_panel=COMPUTE,
+        help="auto: the GPU if there is one.")] = "auto",
+    precision: Annotated[Precision, typer.Option(
+        "--precision", metavar="|".join(Precision), rich_help_panel=COMPUTE,
+        help="auto: reduced only where the model allows it and the device is faster with it.")
+    ] = Precision.auto,
+    overlap: Annotated[str, typer.Option(
+        "--overlap", metavar="published|SHARE", rich_help_panel=COMPUTE,
+        help="The share of a segment that the next one covers. published: what the model's paper used where "
+             "the catalogue knows it, else 0.25.")] = "published",
+    segment: Annotated[float | None, typer.Option(
+        "--segment", metavar="SECONDS", rich_help_panel=COMPUTE,
+        help="The length of a segment. Default: the model's.")] = None,
+    shifts: Annotated[int, typer.Option(
+        "--shifts", metavar="N", min=0, rich_help_panel=COMPUTE,
+        help="Average N passes at random offsets.")] = 0,
+    batch_size: Annotated[str, typer.Option(
+        "--batch-size", metavar="auto|N", rich_help_panel=COMPUTE, help="Segments computed together.")
+    ] = "auto",
+    jobs: Annotated[int, typer.Option(
+        "--jobs", metavar="N", min=1, rich_help_panel=COMPUTE,
+        help="Tracks at a time, each in a process with a model of its own.")] = 1,
+    out: Annotated[Path | None, typer.Option(
+        "-o", "--out", metavar="DIR", rich_help_panel=WHERE,
+        help="Keep each track's scores, the summary and pictures there; the same command goes on where it "
+             "stopped.")] = None,
+    resume: Annotated[bool, typer.Option(
+        "--resume/--no-resume", rich_help_panel=WHERE,
+        help="With -o: don't compute again what stands there, made with the same settings.")] = True,
+    csv: Annotated[Path | None, typer.Option(
+        "--csv", metavar="FILE", rich_help_panel=WHERE, help="A line for each track and stem.")] = None,
+    json: Annotated[bool, typer.Option(
+        "--json", rich_help_panel=WHERE,
+        help="One JSON object for each track on standard output, then the summary's.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", rich_help_panel=WHERE, help="Results and errors only.")
+                     ] = False,
+) -> None:
+    """Measure how well models separate tracks whose stems are known.
+
+    Scores are taken at the tracks' own rate, on what `separate` would give. A stem counts where the track
+    has it and the model makes it. docs/evaluation.md has the formulas.
+    """
+    console.report_as("quiet" if quiet else "text")
+    protocols = list(dict.fromkeys(each.value for each in protocol or (Protocol.musdb, Protocol.mdx)))
+    wanted = [name for name in metrics.split(",") if name]
+    if unknown := [name for name in wanted if name not in EXTRA]:
+        raise UsageError(f"--metrics {unknown[0]}: the extra metrics are {', '.join(EXTRA)}.",
+                         remedy="The others belong to a --protocol and are always computed.")
+
+    from sepcli.evaluate import Request
+
+    request = Request(
+        models=tuple(model), data=data, layout=layout, targets=tuple(dict.fromkeys(target or ())),
+        extra=bool(wanted), zero_mean=zero_mean,
+        duration=parse_time(duration, "--duration") if duration is not None else None,
+        device=device, precision=precision.value, overlap=parse_overlap(overlap), segment=segment,
+        shifts=shifts, batch_size=parse_batch_size(batch_size), seeds=parse_seeds(seed),
+        options=parse_options(options or ()), sweeps=parse_sweeps(sweep or ()), jobs=jobs, out=out, resume=resume,
+        catalogs=tuple(catalog or ()))
+    raise typer.Exit(_run(request, protocols, csv, json))
+
+
+def _run(request: Request, protocols: Sequence[str], csv: Path | None, json: bool) -> int:
+    """Evaluate, report every row, sum up; the exit code."""
+    from sepcli import comparison, rows
+    from sepcli.cli.scores import print_tables
+    from sepcli.evaluate import evaluate
+
+    found: list[Row] = []
+    with _reporter(json) as reporter:
+        for row in evaluate(request, reporter):
+            found.append(row)
+            reporter.row(row)
+    order = {name: k for k, name in enumerate(reporter.order)}
+    found.sort(key=lambda row: order[(row.run, row.seed, tuple(row.swept.items())), row.track])
+    groups = comparison.compare(found, protocols)
+    if json:
+        for each in comparison.as_json(groups, zero_mean=request.zero_mean):
+            console.print_json(each)
+    else:
+        print_tables(groups, protocols, zero_mean=request.zero_mean)
+    if csv is not None:
+        rows.write_csv(csv, found, zero_mean=request.zero_mean)
+    if "musdb" in protocols:
+        _say_silent(found)
+    if request.out is not None:
+        written = comparison.write(request.out, groups, protocols, zero_mean=request.zero_mean)
+        names = ", ".join([rows.ROWS_NAME, *(path.name for path in written)])
+        console.say(f"In {request.out}: {names}.")
+    return worst_exit_code(row.error.exit_code for row in found if row.error is not None)
+
+
+def _say_silent(found: Sequence[Row]) -> None:
+    frames, silent = sum(row.frames for row in found), sum(row.silent_frames for row in found)
+    if silent:
+        console.say(f"museval v4: {silent} of {frames} frames are left out, as some stem or estimate is silent "
+                    "in them.")
+
+
+@contextmanager
+def _reporter(json: bool) -> Iterator[Any]:
+    reporter = _make_reporter(json)
+    try:
+        yield reporter
+    finally:
+        reporter.stop()
+
+
+def _make_reporter(json: bool) -> Listener:
+    """The class is made here, as its base brings torch."""
+    from sepcli.evaluate import Listener
+
+    class Reporter(Listener):
+        """Lines on standard error, with a bar on a terminal."""
+
+        def __init__(self) -> None:
+            self.order: list[Any] = []  # (run, track), as planned
+            self._count = self._kept = self._number = 0
+            self._bar: Any = None
+            self._task: Any = None
+            self._began = time.monotonic()
+
+        def notice(self, text: str) -> None:
+            console.notice(text)
+
+        @contextmanager
+        def downloading(self, name: str) -> Iterator[Callable[[int, int | None], None]]:
+            with console.download_progress(f"Downloading {name}") as progress:
+                yield progress
+
+        def planned(self, runs: Sequence[Any], tracks: Sequence[Any]) -> None:
+            for each in runs:
+                run = each.run
+                self.order += [((run.spec, run.seed, run.swept), track.name) for track in tracks]
+                made = "" if each.sources is None else f": {', '.join(each.sources)}; "
+                console.say(f"{run}{made}{_settings(each.identity)}")
+            self._count = len(self.order)
+            seconds = sum(track.seconds for track in tracks)
+            console.say(f"{len(tracks)} tracks, {console.clock(seconds)} of audio.")
+            self._began = time.monotonic()
+            if console.err().is_terminal and not console.is_quiet():
+                self._start_bar()
+
+        def progress(self, run: Any, track: Any, done: float, total: float | None) -> None:
+            if self._bar is not None:
+                share = done / total if total else 0.0
+                self._bar.update(self._task, completed=self._number + min(share, 1.0),
+                                 description=f"{run}: {track.name}")
+
+        def row(self, row: Row) -> None:
+            self._number += 1
+            if json:
+                console.print_json(row.as_json())
+            if self._bar is not None:
+                self._bar.update(self._task, completed=self._number)
+            name = f"[{self._number}/{self._count}] {console.shown(row.run)}: {console.shown(row.track)}"
+            if row.error is not None:
+                console.err().print(f"{name}: failed: {console.shown(row.error.message)}", style="red",
+                                    soft_wrap=True)
+                if row.error.remedy:
+                    console.err().print(f"    {console.shown(row.error.remedy)}", soft_wrap=True)
+            elif row.status == "kept":
+                console.say(f"{name}: computed before")
+            else:
+                speed = f", {row.audio_seconds / row.seconds:.1f}x realtime" if row.seconds else ""
+                console.say(f"{name}: {row.seconds:.1f} s{speed}")
+
+        def stop(self) -> None:
+            if self._bar is not None:
+                self._bar.stop()
+
+        def _start_bar(self) -> None:
+            from rich import progress
+
+            self._bar = progress.Progress(
+                progress.TextColumn("{task.description}", markup=False), progress.BarColumn(bar_width=30),
+                progress.MofNCompleteColumn(), progress.TimeRemainingColumn(), console=console.err(),
+                transient=True)
+            self._task = self._bar.add_task("Evaluating", total=self._count)
+            self._bar.start()
+
+    return Reporter()
+
+
+def _settings(identity: Any) -> str:
+    if "overlap" not in identity:  # no model is run
+        return ""
+    segment = f", segment {identity['segment']:g} s" if identity["segment"] else ""
+    shifts = f", shifts {identity['shifts']}" if identity["shifts"] else ""
+    return f"overlap {identity['overlap']:g}{segment}{shifts}, {identity['device']}, {identity['precision']}"
+
+
+# --- values that need more than a type ---
+
+
+def parse_overlap(text: str) -> float | None:
+    """ "published" -> None."""
+    if text == "published":
+        return None
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise UsageError(f"--overlap {text}: published, or a number from 0 to below 1 is needed.",
+                         remedy="Leave it out, or give a share such as 0.25.")
+    return share
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    seeds = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in seeds):
+        raise UsageError(f"--seed {text}: whole numbers from 0 are needed.", remedy="For example --seed 0,1,2.")
+    return tuple(dict.fromkeys(int(word) for word in seeds))
+
+
+def parse_sweeps(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """["overlap=0,0.25"] -> {"overlap": ("0", "0.25")}."""
+    sweeps: dict[str, tuple[str, ...]] = {}
+    for text in texts:
+        option, equals, values = text.partition("=")
+        words = tuple(dict.fromkeys(word.strip() for word in values.split(",") if word.strip()))
+        if not (equals and option and words):
+            raise UsageError(f"--sweep {text}: OPTION=A,B,C is needed.",
+                             remedy="For example --sweep overlap=0,0.25,0.5.")
+        if option in sweeps or option == "seed":
+            reason = "it has an option of its own" if option == "seed" else "it is given twice"
+            raise UsageError(f"--sweep {text}: {option} can't be swept here, {reason}.",
+                             remedy="Use --seed 0,1,2." if option == "seed" else "Give all values at once.")
+        sweeps[option] = words
+    return sweeps

@@ -1,0 +1,124 @@
+"""What the rows of an evaluation say: models side by side, in lines for tables, in JSON and in pictures.
+
+Knows rows and the protocols' summaries; no models, no terminal. Runs of one model (seeds, or several files)
+with the same swept options are one group: their mean and deviation.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sepcli.errors import OutputError
+from sepcli.metrics import plots
+from sepcli.metrics.summary import PROTOCOLS, Line, Scores, defined, metric, summarize
+from sepcli.rows import Row, line_as_json, scores_of
+
+SUMMARY_NAME = "summary.json"
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of one model with one set of swept options. scores: one a run."""
+
+    model: str
+    swept: Mapping[str, str]
+    scores: Sequence[Scores]
+    lines: Sequence[Line]
+
+    @property
+    def label(self) -> str:
+        return " ".join([self.model, *(f"{option}={value}" for option, value in self.swept.items())])
+
+    def line(self, metric_key: str, statistic: str) -> Line | None:
+        for each in self.lines:
+            if (each.metric, each.statistic) == (metric_key, statistic):
+                return each
+        return None
+
+
+def compare(rows: Iterable[Row], protocols: Sequence[str]) -> list[Group]:
+    """A group for each model and set of swept options, in the order of the rows; failed rows don't count."""
+    runs: dict[tuple[str, tuple[tuple[str, str], ...]], dict[tuple[str, int], list[Row]]] = {}
+    for row in rows:
+        group = runs.setdefault((row.model, tuple(row.swept.items())), {})
+        group.setdefault((row.run, row.seed), []).append(row)
+    groups = []
+    for (model, swept), each in runs.items():
+        scores = [scores_of(own) for own in each.values()]
+        scores = [own for own in scores if own]
+        if scores:
+            groups.append(Group(model, dict(swept), scores, summarize(scores, protocols)))
+    return groups
+
+
+def as_json(groups: Sequence[Group], *, zero_mean: bool = False) -> Iterator[dict[str, Any]]:
+    """An object for each group and line."""
+    for group in groups:
+        for line in group.lines:
+            yield line_as_json(line, group.model, group.swept, len(group.scores), zero_mean=zero_mean)
+
+
+def write(
+    folder: Path, groups: Sequence[Group], protocols: Sequence[str], *, zero_mean: bool = False
+) -> list[Path]:
+    """The summary, and pictures where there is something to compare. OutputError where they can't be written.
+
+    Several models: boxes over tracks. A sweep: the mean over the stems against each swept option, a line for
+    each model and setting of the others. Of each protocol the first metric is drawn.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        summary = folder / SUMMARY_NAME
+        text = json.dumps([*as_json(groups, zero_mean=zero_mean)], indent=1)
+        summary.write_text(text + "\n", encoding="utf-8")
+        return [summary, *_draw(folder, groups, protocols, zero_mean)]
+    except OSError as error:
+        raise OutputError(f"The folder '{folder}' can't be written: {error.strerror}.", code="not_writable",
+                          remedy="Choose another folder with -o.") from error
+
+
+def _draw(folder: Path, groups: Sequence[Group], protocols: Sequence[str], zero_mean: bool) -> Iterator[Path]:
+    options = list(dict.fromkeys(option for group in groups for option in group.swept))
+    for protocol in protocols:
+        key, statistic = PROTOCOLS[protocol].metrics[0], PROTOCOLS[protocol].statistics[0]
+        name = metric(key, zero_mean=zero_mean).name
+        if len({group.model for group in groups}) > 1:
+            path = folder / f"boxes-{key}.png"
+            boxes = {group.label: _over_tracks(group, key) for group in groups}
+            plots.box_plot(path, f"{name}, each track", "dB", boxes)
+            yield path
+        for option in options:
+            path = folder / f"sweep-{_plain(option)}-{key}.png"
+            lines = _sweep(groups, option, key, statistic)
+            plots.line_plot(path, f"{name}, {statistic}, mean over stems", "dB", option, lines)
+            yield path
+
+
+def _over_tracks(group: Group, key: str) -> dict[str, list[float]]:
+    stems = sorted({stem for run in group.scores for track in run.values() for stem in track})
+    return {stem: [value for run in group.scores for value in defined(run, stem, key)] for stem in stems}
+
+
+def _sweep(groups: Sequence[Group], option: str, key: str, statistic: str) -> dict[str, dict[str, float]]:
+    """{line: {value of the option: dB}}; what is not swept (an oracle) is a level line."""
+    words = list(dict.fromkeys(group.swept[option] for group in groups if option in group.swept))
+    lines: dict[str, dict[str, float]] = {}
+    for group in groups:
+        line = group.line(key, statistic)
+        value = math.nan if line is None else line.mean.value
+        if option in group.swept:
+            others = [f"{name}={text}" for name, text in group.swept.items() if name != option]
+            lines.setdefault(" ".join([group.model, *others]), {})[group.swept[option]] = value
+        else:
+            lines[group.label] = dict.fromkeys(words, value)
+    return lines
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text)

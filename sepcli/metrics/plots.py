@@ -1,0 +1,76 @@
+"""Pictures of scores: boxes for models side by side, lines for a sweep. Numbers in, a PNG out.
+
+Knows nothing of models or where the numbers come from. matplotlib is imported here and only when drawing,
+through its Figure objects: no global state, no window, any thread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+INCHES_A_GROUP = 1.9  # of a box plot's width
+DPI = 150
+
+
+def box_plot(path: Path, title: str, label: str, scores: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """scores: {model: {stem: a value a track}}. A group of boxes for each stem, a box in it for each model.
+
+    A box spans the quartiles, its line is the median, its whiskers reach 1.5 boxes; every track is a dot too.
+    """
+    from matplotlib.figure import Figure
+
+    stems = sorted({stem for each in scores.values() for stem in each})
+    width = 0.8 / max(len(scores), 1)
+    figure = Figure(figsize=(3 + INCHES_A_GROUP * max(len(stems), 1), 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for m, (model, each) in enumerate(scores.items()):
+        colour = f"C{m % 10}"
+        at = [s + (m - (len(scores) - 1) / 2) * width for s in range(len(stems))]
+        values = [[value for value in each.get(stem, ()) if math.isfinite(value)] for stem in stems]
+        boxes = axes.boxplot(
+            values, positions=at, widths=0.85 * width, patch_artist=True, manage_ticks=False, showfliers=False,
+            medianprops={"color": "black"}, boxprops={"facecolor": colour, "alpha": 0.5})
+        boxes["boxes"][0].set_label(model)
+        for x, each_stem in zip(at, values, strict=True):
+            axes.plot([x] * len(each_stem), each_stem, ".", color=colour, markersize=3)
+    axes.set_xticks(range(len(stems)), stems)
+    _finish(figure, axes, path, title, label)
+
+
+def line_plot(
+    path: Path, title: str, label: str, option: str, scores: Mapping[str, Mapping[str, float]]
+) -> None:
+    """scores: {line: {the option's value as text: dB}}. Numbers stand where they belong, words side by side."""
+    from matplotlib.figure import Figure
+
+    words = list(dict.fromkeys(word for each in scores.values() for word in each))
+    numeric = all(_is_number(word) for word in words)
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for name, each in scores.items():
+        points = [(float(word) if numeric else words.index(word), value) for word, value in each.items()]
+        points = sorted(point for point in points if math.isfinite(point[1]))
+        axes.plot([x for x, _ in points], [y for _, y in points], "o-", label=name)
+    if not numeric:
+        axes.set_xticks(range(len(words)), words)
+    axes.set_xlabel(option)
+    _finish(figure, axes, path, title, label)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        return math.isfinite(float(word))
+    except ValueError:
+        return False
+
+
+def _finish(figure, axes, path: Path, title: str, label: str) -> None:
+    axes.set_title(title)
+    axes.set_ylabel(label)
+    axes.grid(axis="y", alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside right upper")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=DPI)
