@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -109,6 +109,14 @@ def event(name: str, **fields: Any) -> None:
 def print_json(fields: Any) -> None:
     """One line of JSON on standard output, at once. ASCII: any terminal and any byte of a name survives."""
     _write_line(sys.stdout, fields)
+
+
+def print_columns(rows: Sequence[Sequence[str]]) -> None:
+    """A table on standard output, its head the first row; a line a row, never wrapped, so it can be piped."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        out().print("  ".join(cells).rstrip(), soft_wrap=True)
 
 
 def _write_line(stream: Any, fields: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from sepcli.cli import dataset_filter, dataset_render
+from sepcli.cli import dataset_check, dataset_filter, dataset_render
 from sepcli.cli.panels import PanelCommand
 
 dataset_app = typer.Typer(
@@ -23,5 +23,6 @@ def dataset() -> None:
     """Make, check and filter folders of stems to train on."""
 
 
+dataset_app.command("check", cls=PanelCommand, no_args_is_help=True)(dataset_check.check)
 dataset_app.command("filter", cls=PanelCommand)(dataset_filter.filter_)
 dataset_app.command("render", cls=PanelCommand, no_args_is_help=True)(dataset_render.render)

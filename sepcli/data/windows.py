@@ -63,7 +63,7 @@ def _window(file: sndfile.Sequential, start: int, samples: int, samplerate: int,
     common = math.gcd(file.samplerate, samplerate)
     p, q = file.samplerate // common, samplerate // common  # p frames of the file last as long as q wanted
     if p == q:
-        frames = _channels(_read(file, start, samples), channels)
+        frames = to_channels(_read(file, start, samples), channels)
         return np.ascontiguousarray(frames.T)
     margin = -(-_MARGIN * max(p, q) // q)
     first = (start * p // q - margin) // p * p
@@ -71,10 +71,10 @@ def _window(file: sndfile.Sequential, start: int, samples: int, samplerate: int,
     if last <= 0 or first >= file.frames:
         return np.zeros((channels, samples), np.float32)
     # Fewer channels first, or more last: what is resampled is then the least.
-    frames = _channels(_read(file, first, last - first), min(channels, file.channels))
+    frames = to_channels(_read(file, first, last - first), min(channels, file.channels))
     frames = soxr.resample(np.ascontiguousarray(frames), file.samplerate, samplerate, quality=QUALITY)
     skip = start - first // p * q
-    frames = _channels(frames[skip : skip + samples], channels)
+    frames = to_channels(frames[skip : skip + samples], channels)
     assert len(frames) == samples, (len(frames), samples)
     return np.ascontiguousarray(frames.T)
 
@@ -92,8 +92,8 @@ def _read(file: sndfile.Sequential, first: int, count: int) -> np.ndarray:
     return frames
 
 
-def _channels(frames: np.ndarray, channels: int) -> np.ndarray:
-    """[T, C] -> [T, channels]."""
+def to_channels(frames: np.ndarray, channels: int) -> np.ndarray:
+    """[T, C] -> [T, channels]: mono on both sides, the mean of two, the front pair of more."""
     if frames.shape[1] == channels:
         return frames
     if frames.shape[1] == 1:

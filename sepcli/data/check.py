@@ -1,0 +1,305 @@
+"""What is wrong with a folder of stems: the whole of `sepcli dataset check` but its display.
+
+Reads every file once from end to end, all files of a track side by side, a block at a time: memory is a few
+blocks, whatever the length. Knows files and levels; nothing of models.
+
+Where a track has a mixture, the stems should add up to it. If they don't, each stem s_k is compared with what
+the others leave of the mixture, r_k = m - (sum of s_j, j != k), which is s_k itself where all is right:
+
+    correlation of s_k and r_k  -> its peak lies at the time by which s_k is early, and is negative where s_k
+                                   has the wrong sign
+
+summed over blocks of N samples, each against the 2 N samples around it: all lags up to N / 2 count alike. The
+sum of all stems is compared with the mixture in the same way: they may be early together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sepcli.audio import AudioReader
+from sepcli.data.layouts import Problem, Track, find_tracks
+from sepcli.data.windows import to_channels
+from sepcli.errors import InputError
+from sepcli.resample import resampled
+
+BLOCK = 1 << 15  # samples; lags are searched up to half of it, 0.37 s at 44.1 kHz
+LENGTHS = 0.1  # seconds by which files of a track may differ: encoders add up to 50 ms
+LIKENESS = 0.5  # of a stem and what the others leave, from which on a lag is believed
+SAME = 0.9  # of the sum and the mixture, from which on it is believed that all stems are early together
+EXACT = 200.0  # dB that stand for "exactly": float32 holds 150
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What counts as a problem."""
+
+    silent: float = -60.0  # dBFS: a stem whose peak over the whole file is below is silent
+    snr: float = 20.0  # dB: the mixture over what the stems' sum misses of it; lossy stems reach about 25
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with a track."""
+
+    kind: str  # "broken" "not_finite" "silent" "lengths" "sum" "lag" "polarity" "level"
+    message: str  # a full sentence
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """A file as it decodes."""
+
+    path: str
+    samplerate: int  # Hz
+    channels: int
+    seconds: float  # what decodes
+    peak_dbfs: float  # -200 for digital silence
+    rms_dbfs: float
+
+
+@dataclass(frozen=True)
+class SumReport:
+    """The stems' sum beside the mixture."""
+
+    snr_db: float  # the mixture's energy over that of mixture - sum; 200 where they are equal
+    gain_db: float  # by which the sum has to be raised to come nearest to the mixture
+    snr_after_gain_db: float
+    lag_samples: Mapping[str, int]  # by stem, where it is clear: by how much it is early, at the mixture's rate
+    common_lag_samples: int  # by how much all stems together are early; then `lag_samples` says nothing
+    inverted: tuple[str, ...]  # stems with the wrong sign
+
+
+@dataclass(frozen=True)
+class TrackReport:
+    """All that was found out about one track."""
+
+    name: str
+    seconds: float  # of the mixture, else of the longest stem
+    stems: Mapping[str, FileReport]
+    mixture: FileReport | None
+    sum: SumReport | None  # None: no mixture, or some file could not be read to its end
+    problems: tuple[Finding, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def check_dataset(
+    root: Path | str,
+    layout: str = "auto",
+    limits: Limits | None = None,
+    *,
+    begun: Callable[[int], None] = lambda tracks: None,
+) -> Iterator[TrackReport]:
+    """A report on each track below `root`, sorted by name, as soon as it is made.
+
+    begun: called with the number of tracks. InputError where there are none; files that can't be read are
+    findings.
+    """
+    limits = limits or Limits()
+    problems: list[str] = []
+    tracks = {track.name: track for track in find_tracks(root, layout, problems=problems)}
+    broken: dict[str, list[str]] = {}
+    for problem in problems:
+        broken.setdefault(problem.track if isinstance(problem, Problem) else "", []).append(str(problem))
+    names = sorted({*tracks, *broken})
+    begun(len(names))
+    for name in names:
+        findings = [Finding("broken", message) for message in broken.get(name, ())]
+        if name in tracks:
+            yield check_track(tracks[name], limits, findings)
+        else:
+            yield TrackReport(name, 0.0, {}, None, None, tuple(findings))
+
+
+def check_track(track: Track, limits: Limits, known: Sequence[Finding] = ()) -> TrackReport:
+    """Read all of the track's files. known: what was found on opening it."""
+    paths = dict(track.stems)
+    if track.mixture is not None:
+        paths[""] = track.mixture  # last; no stem is called so
+    channels = min(2, track.channels)
+    files = {name: _File(path, track.samplerate, channels) for name, path in paths.items()}
+    comparison = _Comparison(list(track.stems)) if track.mixture is not None else None
+    for blocks in _side_by_side(list(files.values())):
+        if comparison is not None:
+            comparison.add(blocks)
+    findings = [*known, *(finding for file in files.values() for finding in file.findings)]
+    reports = {name: file.report() for name, file in files.items()}
+    mixture = reports.pop("", None)
+    whole = not any(finding.kind in ("broken", "not_finite") for finding in findings)
+    findings += [
+        Finding("silent", f"{name} is silent: its peak is {_level(report.peak_dbfs)}.")
+        for name, report in reports.items()
+        if report.peak_dbfs < limits.silent and not files[name].failed
+    ]
+    seconds = {name or "mixture": report.seconds for name, report in {**reports, "": mixture}.items() if report}
+    if whole and max(seconds.values()) - min(seconds.values()) > LENGTHS:
+        lengths = ", ".join(f"{name} {length:.2f} s" for name, length in seconds.items())
+        findings.append(Finding("lengths", f"Its files differ in length: {lengths}."))
+    total = comparison.report() if comparison is not None and whole else None
+    if total is not None:
+        findings += _judged(total, track, limits)
+    length = mixture.seconds if mixture is not None else max(report.seconds for report in reports.values())
+    return TrackReport(track.name, length, reports, mixture, total, tuple(findings))
+
+
+def _judged(total: SumReport, track: Track, limits: Limits) -> Iterator[Finding]:
+    """What is to be said of a sum that is not the mixture."""
+    if total.snr_db >= limits.snr:
+        return
+    common = total.common_lag_samples
+    apart = {name: lag for name, lag in total.lag_samples.items() if lag}
+    late = {"The sum of the stems": common} if common else apart
+    for name, lag in late.items():
+        how = f"{abs(lag)} samples ({abs(lag) / track.samplerate * 1000:.1f} ms)"
+        yield Finding("lag", f"{name} is {how} {'early' if lag > 0 else 'late'} against the mixture.")
+    for name in total.inverted:
+        yield Finding("polarity", f"{name} stands in the mixture with the opposite sign.")
+    if total.snr_after_gain_db >= limits.snr:
+        yield Finding("level", f"The mixture is the sum of the stems times {total.gain_db:+.1f} dB.")
+    elif not late and not total.inverted:
+        why = f"{total.snr_db:.1f} dB SNR; one is missing or was processed"
+        yield Finding("sum", f"The stems don't add up to the mixture: {why}.")
+
+
+class _File:
+    """One file of a track as a stream of mono-compatible blocks, measured on the way."""
+
+    def __init__(self, path: Path, samplerate: int, channels: int):
+        """samplerate, channels: of the blocks it gives; the levels are those of the file itself."""
+        self.path = path
+        self.findings: list[Finding] = []
+        self.failed = False
+        self._wanted = (samplerate, channels)
+        self._peak, self._energy, self._frames = 0.0, 0.0, 0
+        self._samplerate, self._channels = samplerate, channels  # of the file, once it is open
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """[C, T] float32, BLOCK samples each but the last; ends where the file can't be read on."""
+        samplerate, channels = self._wanted
+        waiting = np.zeros((channels, 0), np.float32)
+        try:
+            reader = AudioReader(self.path)
+            self._samplerate, self._channels = reader.samplerate, reader.channels
+            blocks = (to_channels(block.T, channels).T for block in self._measured(reader))
+            for block in resampled(blocks, reader.samplerate, samplerate, channels):
+                waiting = np.concatenate([waiting, block], axis=1)
+                while waiting.shape[1] >= BLOCK:
+                    yield waiting[:, :BLOCK]
+                    waiting = waiting[:, BLOCK:]
+            for warning in reader.warnings:
+                self.findings.append(Finding("broken", warning))
+        except InputError as problem:
+            self.failed = True
+            kind = problem.code if problem.code == "not_finite" else "broken"
+            self.findings.append(Finding(kind, problem.message))
+        yield waiting
+
+    def _measured(self, blocks: AudioReader) -> Iterator[np.ndarray]:
+        for block in blocks:
+            self._peak = max(self._peak, float(np.abs(block).max()))
+            self._energy += float(np.square(block, dtype=np.float64).sum())
+            self._frames += block.shape[1]
+            yield block
+
+    def report(self) -> FileReport:
+        mean = self._energy / max(1, self._frames * self._channels)
+        return FileReport(
+            str(self.path), self._samplerate, self._channels, self._frames / self._samplerate,
+            _decibels(self._peak**2), _decibels(mean),
+        )  # fmt: skip
+
+
+def _side_by_side(files: Sequence[_File]) -> Iterator[np.ndarray]:
+    """[F, C, BLOCK] from the beginning to the end of the longest file, silence after the end of the others."""
+    streams = [file.blocks() for file in files]
+    while True:
+        blocks = [next(stream, None) for stream in streams]
+        channels = next((len(block) for block in blocks if block is not None), 0)
+        if not channels:
+            return
+        out = np.zeros((len(blocks), channels, BLOCK), np.float32)
+        for row, block in zip(out, blocks, strict=True):
+            if block is not None:
+                row[:, : block.shape[1]] = block
+        yield out
+
+
+class _Comparison:
+    """Energies and correlations of stems and mixture, collected block by block."""
+
+    def __init__(self, names: Sequence[str]):
+        self.names = names
+        count = len(names)
+        self._mix = self._sum = self._both = self._rest = 0.0  # energies; `_both`: mixture x sum
+        # In mono, of every stem s_k with r_k, and of their sum with the mixture: energies, and the correlation
+        # as a spectrum of 2 BLOCK samples.
+        self._one, self._other = np.zeros(count + 1), np.zeros(count + 1)
+        self._correlation = np.zeros((count + 1, BLOCK + 1), np.complex128)
+        self._window = np.zeros((count + 1, 2 * BLOCK), np.float32)  # mono, the newest samples at its end
+
+    def add(self, blocks: np.ndarray) -> None:
+        """[S + 1, C, BLOCK], the mixture last."""
+        mix, total = blocks[-1].astype(np.float64), blocks[:-1].sum(axis=0, dtype=np.float64)
+        self._mix += float((mix**2).sum())
+        self._sum += float((total**2).sum())
+        self._both += float((mix * total).sum())
+        self._rest += float(((mix - total) ** 2).sum())
+        self._correlate(blocks.mean(axis=1))
+
+    def _correlate(self, block: np.ndarray) -> None:
+        """[S + 1, BLOCK] in mono."""
+        self._window = np.concatenate([self._window[:, BLOCK:], block], axis=1)
+        half = BLOCK // 2
+        one, other = _pairs(self._window[:, half : half + BLOCK])
+        self._one += np.square(one, dtype=np.float64).sum(axis=1)
+        self._other += np.square(other, dtype=np.float64).sum(axis=1)
+        _, around = _pairs(np.fft.rfft(self._window))
+        self._correlation += np.fft.rfft(one, 2 * BLOCK).conj() * around
+
+    def report(self) -> SumReport:
+        self._correlate(np.zeros((len(self.names) + 1, BLOCK), np.float32))  # the second half of the last block
+        factor = self._both / self._sum if self._sum > 0 and self._both > 0 else 1.0
+        after = self._mix - 2 * factor * self._both + factor**2 * self._sum
+        scale = np.sqrt(self._one * self._other)
+        lags, likeness = np.zeros(len(scale), int), np.zeros(len(scale))
+        for row in np.flatnonzero(scale):
+            correlation = np.fft.irfft(self._correlation[row])[: BLOCK + 1]
+            peak = int(np.argmax(np.abs(correlation)))
+            lags[row], likeness[row] = peak - BLOCK // 2, correlation[peak] / scale[row]
+        common = int(lags[-1]) if likeness[-1] > SAME else 0
+        clear = [] if common else [row for row in range(len(self.names)) if abs(likeness[row]) > LIKENESS]
+        return SumReport(
+            _ratio(self._mix, self._rest), 20 * math.log10(factor), _ratio(self._mix, after),
+            {self.names[row]: int(lags[row]) for row in clear}, common,
+            tuple(self.names[row] for row in clear if likeness[row] < 0),
+        )  # fmt: skip
+
+
+def _pairs(signals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[S + 1, ...], the mixture last -> what is compared: every s_k and the sum; every r_k and the mixture."""
+    stems, mix = signals[:-1], signals[-1:]
+    total = stems.sum(axis=0, keepdims=True)
+    return np.concatenate([stems, total]), np.concatenate([mix - total + stems, mix])
+
+
+def _ratio(signal: float, error: float) -> float:
+    """dB, between -EXACT and EXACT; two silences are equal."""
+    if error <= signal * 10 ** (-EXACT / 10):
+        return EXACT
+    return max(-EXACT, 10 * math.log10(signal / error)) if signal > 0 else -EXACT
+
+
+def _decibels(power: float) -> float:
+    return max(-EXACT, 10 * math.log10(power)) if power > 0 else -EXACT
+
+
+def _level(decibels: float) -> str:
+    return "0, digital silence" if decibels == -EXACT else f"{decibels:.1f} dBFS"
