@@ -21,7 +21,7 @@ EXIT_WORDS = {
     0: "All inputs are done, or were done before.",
     1: "Some inputs failed; the others are done. Missing, unreadable, empty, not audio, no frames, samples that are NaN or infinite, a folder without audio. Also an error inside sepcli, and `doctor` where separation can't work.",
     2: "Wrong usage: an option or a value, a stem the model lacks, outputs that collide or are in the way. Nothing was separated.",
-    3: "The model: unknown name, download, hash, bad checkpoint.",
+    3: "The model: unknown name, download, hash, bad checkpoint, an upload that can't be made.",
     4: "The device is absent, or memory ran out.",
     5: "An output can't be written: no permission, disk full, missing encoder. The batch stops there; finished tracks stand.",
     errors.INTERRUPTED: "Stopped by Ctrl-C, cleanly: nothing unfinished is left. A second Ctrl-C ends the process at once.",
@@ -31,10 +31,13 @@ EXIT_WORDS = {
 
 def cli() -> str:
     group = typer.main.get_command(app)
-    commands = [("separate", group.commands["separate"])]
-    models = group.commands["models"]
-    commands += [(f"models {name}", command) for name, command in models.commands.items()]
-    commands += [("doctor", group.commands["doctor"])]
+    order = ["separate", "train", "evaluate", "dataset", "models", "doctor"]
+    assert set(order) == set(group.commands), "every command has its place"
+    commands = []
+    for name in order:
+        below = getattr(group.commands[name], "commands", None)
+        commands += [(name, group.commands[name])] if below is None else [
+            (f"{name} {one}", command) for one, command in below.items()]
     return HEAD + _exit_codes() + SEPARATE_RULES + "".join(_command(*command) for command in commands)
 
 
@@ -78,7 +81,7 @@ def _names(param: Any) -> str:
     if param.param_type_name == "argument":
         return f"`{_argument(param)}`"
     names = ", ".join([*param.opts, *param.secondary_opts])
-    value = "" if param.is_flag or param.count else f" {param.metavar or param.type.name.upper()}"
+    value = "" if param.is_flag or param.count else f" {param.metavar or param.name.upper()}"
     return f"`{names}{value}`".replace("|", "\\|")
 
 
@@ -94,8 +97,8 @@ def _default(param: Any) -> str:
 HEAD = """\
 # The command line
 
-`sepcli separate` is the main command; `sepcli models` looks after the weights; `sepcli doctor` looks after the
-installation. Results go to standard output, everything else to standard error. Each error is one sentence
+`sepcli separate` is the main command; `sepcli models` looks after the weights, `sepcli doctor` after the
+installation. `sepcli dataset`, `train` and `evaluate` make models and measure them. Results go to standard output, everything else to standard error. Each error is one sentence
 that says what is the case and one that says what to do; `SEPCLI_DEBUG=1` (or `-vv`) adds the traceback.
 
 `sepcli --install-completion` makes the shell complete commands, options, model names and stems.

@@ -129,14 +129,16 @@ class Report:
 
 
 def mean_matrix(verdicts: Sequence[Verdict]) -> dict[str, dict[str, float]]:
-    """The mean over the songs that have a row for the stem; in %."""
+    """The mean over the songs that have a row for the stem, in %; rows in the order of the columns."""
     rows: dict[str, list[Mapping[str, float]]] = {}
     for verdict in verdicts:
         for stem, shares in verdict.matrix.items():
             rows.setdefault(stem, []).append(shares)
+    parts = list(next(iter(rows.values()))[0]) if rows else []
     return {
-        stem: {part: sum(row[part] for row in found) / len(found) for part in found[0]}
-        for stem, found in rows.items()
+        stem: {part: sum(row[part] for row in rows[stem]) / len(rows[stem]) for part in parts}
+        for stem in parts
+        if stem in rows
     }
 
 
