@@ -92,7 +92,7 @@ def multi_resolution_stft(estimate: Tensor, reference: Tensor, sizes: Sequence[i
 
 
 def negative_si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
-    """[B, S, C, T] -> [B, S]: minus the SI-SDR in dB (Le Roux et al. 2019, eq. 4), channels pooled, no mean removed.
+    """[B, S, C, T] -> [B, S]: minus the SI-SDR in dB (Le Roux et al. 2019, eq. 4), no mean removed.
 
     Bounded at 30 dB. A silent reference has no scale to be invariant to: there it is the estimate's level in
     dB instead, which asks for silence.
@@ -123,7 +123,7 @@ class Criterion(nn.Module):
     def __init__(self, terms: Sequence[Term], source_weights: Sequence[float]):
         super().__init__()
         if not terms or sum(source_weights) <= 0 or min(source_weights) < 0:
-            raise UsageError("A loss needs at least one term, and source weights that are 0 or more, not all 0.",
+            raise UsageError("A loss needs at least one term, and source weights of 0 or more, not all 0.",
                              remedy="Correct [loss].")
         self.terms = tuple(terms)
         self.register_buffer("weights", torch.tensor(source_weights).float() / sum(source_weights), False)

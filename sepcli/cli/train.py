@@ -50,7 +50,8 @@ def train(
                                               rich_help_panel="Output")] = False,
     json: Annotated[bool, typer.Option("--json", help="Progress and the result as JSON lines.",
                                        rich_help_panel="Output")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.", rich_help_panel="Output")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.",
+                                        rich_help_panel="Output")] = False,
 ) -> None:
     """Train a model on folders of stems.
 
@@ -100,7 +101,8 @@ def train(
     if json:
         console.print_json(result)
         return
-    score = f"; best {done.best.score:.2f} dB at step {done.best.step} ({done.best.weights})" if done.best else ""
+    best = done.best
+    score = f"; best {best.score:.2f} dB at step {best.step} ({best.weights})" if best else ""
     console.say(f"{done.steps} steps in {console.clock(done.seconds)}{score}.")
     console.say(f"The model is in {console.shown(out)}: sepcli separate song.wav --model {console.shown(out)}")
 
@@ -178,5 +180,6 @@ class _Display:
             return
         name, top = max(scores.items(), key=lambda item: item[1]["score"])
         stems = "  ".join(f"{stem} {value:.2f}" for stem, value in top.items() if stem != "score")
-        mark = ", the best so far" if best.step == step else f"; the best is {best.score:.2f} at step {best.step}"
+        older = f"; the best is {best.score:.2f} at step {best.step}"
+        mark = ", the best so far" if best.step == step else older
         console.say(f"Step {step}: uSDR {top['score']:.2f} dB ({stems}), {name} weights{mark}.")

@@ -82,7 +82,7 @@ class OptimTable:
 
 @dataclass(frozen=True)
 class EmaTable:
-    """[ema]: moving averages of the weights; the best by validation, raw weights included, becomes the model."""
+    """[ema]: moving averages of the weights; the best by validation, raw or averaged, becomes the model."""
 
     steps: tuple[float, ...] = ()  # decays a step
     epochs: tuple[float, ...] = ()  # decays an epoch
@@ -135,7 +135,8 @@ class TrainConfig:
                 raise UsageError(f"{name} is {value}, but must be {least} or more.", remedy=f"Correct {name}.")
         for name, decay in [(f"ema.{k}", d) for k in ("steps", "epochs") for d in getattr(self.ema, k)]:
             if not 0 < decay < 1:
-                raise UsageError(f"{name} has {decay}, but a decay lies between 0 and 1.", remedy=f"Correct {name}.")
+                raise UsageError(f"{name} has {decay}, but a decay lies between 0 and 1.",
+                                 remedy=f"Correct {name}.")
 
 
 def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
@@ -149,7 +150,8 @@ def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
 def preset_names() -> list[str]:
     """The presets inside the package, sorted."""
     folder = resources.files("sepcli.training") / "presets"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    names = (entry.name for entry in folder.iterdir())
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
 def read_preset(name: str) -> dict[str, Any]:

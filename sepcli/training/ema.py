@@ -1,7 +1,7 @@
 """Moving averages of a network's weights.
 
-Knows tensors by name; nothing of steps, epochs or files. Bias-corrected: an average that has seen n values weighs
-them 1, d, d^2, ... normalised to 1, so a young one is the plain mean instead of a pull towards the start.
+Knows tensors by name; nothing of steps, epochs or files. Bias-corrected: an average that has seen n values
+weighs them 1, d, d^2, ... normalised to 1, so a young one is the plain mean and not a pull towards the start.
 """
 
 from __future__ import annotations

@@ -234,7 +234,7 @@ def _end_epoch(trainer: Trainer, validate: Callable[[nn.Module], Mapping[str, fl
         return
     best = trainer.best
     if trainer.team.leads:
-        scores = {}
+        scores, generators = {}, random_state()
         for name, average in [("raw", None), *trainer.averages.items()]:
             with average.worn_by(trainer.model) if average else nullcontext():
                 scores[name] = dict(validate(trainer.model))
@@ -242,6 +242,7 @@ def _end_epoch(trainer: Trainer, validate: Callable[[nn.Module], Mapping[str, fl
                     best = Best(scores[name]["score"], name, trainer.steps)
                     recorder.keep(trainer.model, best)
         trainer.model.train()
+        restore_random_state(generators)  # what a validation draws must not change the training
         assert best is not None
         recorder.validated(trainer.steps, scores, best)
         top = max(score["score"] for score in scores.values())

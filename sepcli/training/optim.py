@@ -18,7 +18,7 @@ _OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "radam": to
 
 
 def make_optimiser(model: nn.Module, table: OptimTable) -> torch.optim.Optimizer:
-    """Over the parameters that want gradients; a parameter is in the first group whose `match` its name contains.
+    """Over the parameters that want gradients; each is in the first group whose `match` its name contains.
 
     UsageError for a group that matches nothing: a typing error would otherwise go unnoticed.
     """

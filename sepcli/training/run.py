@@ -33,7 +33,8 @@ except ImportError:  # Windows: two trainings in one folder are not noticed ther
     fcntl = None  # type: ignore[assignment]
 
 # What may differ when a run goes on: how long and how fast, not what.
-_FREE = {("run", key) for key in ("max_steps", "max_minutes", "workers", "save_minutes", "valid_seconds", "store")}
+_FREE = {("run", key) for key in
+         ("max_steps", "max_minutes", "workers", "save_minutes", "valid_seconds", "store")}
 _FREE.add(("", "about"))
 
 
@@ -95,7 +96,7 @@ class RunFolder:
         others = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
         unfinished = {"config.toml", "metrics.jsonl", "curves.png"}  # killed before the first state
         if set(others) - unfinished:
-            raise UsageError(f"The folder '{self.path}' has no state of a run, but {', '.join(others[:4])} in it.",
+            raise UsageError(f"The folder '{self.path}' has no state of a run, but {', '.join(others[:4])}.",
                              remedy="Choose another -o; nothing is ever overwritten.", code="exists")
         for name in unfinished:
             (self.path / name).unlink(missing_ok=True)
@@ -105,7 +106,7 @@ class RunFolder:
         changed = _differences(json.loads(json.dumps(theirs)), json.loads(json.dumps(ours)))
         if changed:
             raise UsageError(f"The run in '{self.path}' has other settings: {'; '.join(changed[:4])}.",
-                             remedy="Choose another -o (with --init to begin with its weights), or give those back.",
+                             remedy="Choose another -o (--init begins with its weights), or give those back.",
                              code="other_settings")
 
     def _cut_metrics(self, steps: int) -> None:
@@ -137,8 +138,8 @@ class RunFolder:
         if step.number % self.config.run.log_steps == 0 and self._count:
             means = {name: total / self._count for name, total in self._sums.items()}
             rate = self._count * self.config.run.batch_size / max(seconds - self._since, 1e-9)
-            self._append({"step": step.number, **means, "lr": step.lr, "examples_per_s": round(rate, 3),
-                          "seconds": round(seconds, 1)})
+            self._append({"step": step.number, **means, "lr": step.lr,
+                          "examples_per_s": round(rate, 3), "seconds": round(seconds, 1)})
             self._sums, self._count, self._since = {}, 0, seconds
 
     def validated(self, step: int, scores: Mapping[str, Mapping[str, float]], best: Best) -> None:
@@ -161,7 +162,8 @@ class RunFolder:
 
     def save(self, state: dict[str, Any]) -> None:
         """With metrics that are still being summed up: the same lines come out after a resumption."""
-        kept = {"config": as_tables(self.config), "sums": self._sums, "count": self._count, "since": self._since}
+        kept = {"config": as_tables(self.config), "sums": self._sums, "count": self._count,
+                "since": self._since}
         save_state(self.path / "state.pt", {**state, **kept})
 
     def go_on(self, state: Mapping[str, Any]) -> None:
@@ -191,8 +193,8 @@ class RunFolder:
         scores = [line for line in lines if "valid" in line]
         figure = Figure(figsize=(10, 7), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True)
-        for name in sorted({key for line in losses for key in line}
-                           - {"step", "lr", "examples_per_s", "seconds"}, key=lambda name: (name != "loss", name)):
+        parts = {key for line in losses for key in line} - {"step", "lr", "examples_per_s", "seconds"}
+        for name in sorted(parts, key=lambda name: (name != "loss", name)):
             upper.plot([line["step"] for line in losses if name in line],
                        [line[name] for line in losses if name in line],
                        label=name, linewidth=2 if name == "loss" else 1)

@@ -56,7 +56,8 @@ def make_network(table: ModelTable, init: str | None = None, notice: Notice = la
     try:
         model = arch.build(config)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{arch.name} can't be built from [model.config]: {error}.", remedy="Correct it.") from None
+        raise UsageError(f"{arch.name} can't be built from [model.config]: {error}.",
+                         remedy="Correct it.") from None
     if init is not None:
         _copy_weights(model, init, arch, notice)
     return Network(model, arch, config)
@@ -106,7 +107,7 @@ def make_objective(config: TrainConfig, model: Separator) -> Objective:
                          remedy=f"Its sources are {', '.join(model.sources)}.")
     weights = [config.loss.source_weights.get(name, 1.0) for name in model.sources]
     if config.objective != "separation":
-        raise UsageError(f"There is no objective '{config.objective}'.", remedy="The objectives are: separation.")
+        raise UsageError(f"There is no objective '{config.objective}'.", remedy="There is: separation.")
     return Separation(Criterion(config.loss.terms, weights), model.normalize)
 
 
@@ -156,6 +157,7 @@ def make_validation(
     def validate(network: nn.Module) -> dict[str, float]:
         assert isinstance(network, Separator)
         scores = usdr(network, tracks, device, torch.float32, limit)
-        return {**scores, "score": float(np.mean([scores[name] for name in weighted if name in scores] or [0.0]))}
+        counted = [scores[name] for name in weighted if name in scores]
+        return {**scores, "score": float(np.mean(counted or [0.0]))}
 
     return validate

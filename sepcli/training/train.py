@@ -48,7 +48,9 @@ def train(
         raise UsageError("There is nothing to train on.", remedy="Name a folder of stems with --data.")
     chosen = choose_device(device)
     team = join_team(chosen.torch.type)
-    place = torch.device("cuda", team.local_rank) if chosen.torch.type == "cuda" and team.world > 1 else chosen.torch
+    place = chosen.torch
+    if place.type == "cuda" and team.world > 1:
+        place = torch.device("cuda", team.local_rank)
     run: RunFolder | None = None
     try:
         torch.manual_seed(config.run.seed)  # the same fresh weights in every process

@@ -1,8 +1,8 @@
 """BandSplit: our own small separator, made of what a CPU does fast: matrix products and dense convolutions.
 
-The spectrogram is cut into bands, narrow at the bottom and wide at the top, as in Band-Split RNN (Luo, Yu 2023);
-each becomes a vector of D values a frame. Blocks of the kind of TFC-TDF (Choi et al. 2020) work on that grid,
-with a recurrent layer in the bottleneck that sees all bands at once:
+The spectrogram is cut into bands, narrow at the bottom and wide at the top, as in Band-Split RNN (Luo and Yu
+2023); each becomes a vector of D values a frame. Blocks of the kind of TFC-TDF (Choi et al. 2020) work on that
+grid, with a recurrent layer in the bottleneck that sees all bands at once:
 
     mix -> STFT -> bands --------> [B, N, K, D] -> blocks -> masks -> * spectrogram -> inverse STFT -> stems
                           K bands, N frames
@@ -99,7 +99,8 @@ class BandSplit(Separator):
         self.segment = Segment(samples=round(config.segment * config.samplerate))
         dim, hidden, values = config.dim, config.mask_dim, 3 * config.channels
         self.split = nn.ParameterList(
-            nn.Parameter(torch.randn(bands, bins * values, dim) / (bins * values) ** 0.5) for bands, bins, _ in zones)
+            nn.Parameter(torch.randn(bands, bins * values, dim) / (bins * values) ** 0.5)
+            for bands, bins, _ in zones)
         self.bands = sum(bands for bands, _, _ in zones)
         self.band_bias = nn.Parameter(0.02 * torch.randn(self.bands, dim))
         self.blocks = nn.ModuleList(Block(config, self.bands) for _ in range(config.blocks))
@@ -107,8 +108,9 @@ class BandSplit(Separator):
         self.mask_in = nn.Linear(dim, 2 * hidden)
         # [bands, hidden, S, values of a mask]: one matrix a band and source
         self.mask_out = nn.ParameterList(
-            nn.Parameter(0.5 * torch.randn(bands, hidden, len(self.sources), bins // shared * 2 * config.channels)
-                         / hidden**0.5) for bands, bins, shared in zones)
+            nn.Parameter(torch.randn(bands, hidden, len(self.sources), bins // shared * 2 * config.channels)
+                         * 0.5 / hidden**0.5)
+            for bands, bins, shared in zones)
         self.register_buffer("window", torch.hann_window(config.nfft), persistent=False)
         self.to(memory_format=torch.channels_last)
 
@@ -141,7 +143,7 @@ class BandSplit(Separator):
     # --- the parts ---
 
     def _spec(self, mix: Tensor) -> Tensor:
-        """[B, C, T] -> complex64 [F, B, N, C]: bins first, so that a band is a slice. Without the Nyquist bin."""
+        """[B, C, T] -> complex64 [F, B, N, C]: bins first, so that a band is a slice; no Nyquist bin."""
         batch, channels, samples = mix.shape
         nfft = self.config.nfft
         if samples <= nfft // 2:  # mirroring at the ends needs more than that
@@ -151,7 +153,7 @@ class BandSplit(Separator):
         return spec[:, :-1].unflatten(0, (batch, channels)).permute(2, 0, 3, 1).contiguous()
 
     def _split(self, spec: Tensor) -> Tensor:
-        """complex [F, B, N, C] -> [B, N, K, D]: compressed real and imaginary parts and log-moduli, band by band."""
+        """complex [F, B, N, C] -> [B, N, K, D]: compressed real and imaginary parts and log-moduli of bands."""
         modulus = spec.abs().clamp(min=FLOOR)
         compressed = torch.view_as_real(spec * modulus.pow(COMPRESSION - 1)).flatten(-2)
         features = torch.cat([compressed, torch.log(modulus + 1e-3) / 3], dim=-1)  # [F, B, N, 3C]
@@ -177,9 +179,10 @@ class BandSplit(Separator):
         sources, channels = len(self.sources), self.channels
         parts, at = [], 0
         for (bands, bins, shared), weight in zip(self.zones, self.mask_out, strict=True):
-            mask = torch.bmm(hidden[at : at + bands], weight.flatten(2))  # [bands, B*N, S * bins/shared * C * 2]
-            mask = mask.view(bands, batch * frames, sources, bins // shared, channels * 2)
-            mask = mask.permute(0, 3, 1, 2, 4).reshape(bands * bins // shared, batch * frames, sources, channels * 2)
+            rows = bins // shared  # mask values of a band
+            mask = torch.bmm(hidden[at : at + bands], weight.flatten(2))  # [bands, B*N, S * rows * C * 2]
+            mask = mask.view(bands, batch * frames, sources, rows, channels * 2).permute(0, 3, 1, 2, 4)
+            mask = mask.reshape(bands * rows, batch * frames, sources, channels * 2)
             parts.append(mask.repeat_interleave(shared, 0) if shared > 1 else mask)
             at += bands
         mask = torch.cat(parts).float().view(-1, batch, frames, sources, channels, 2)
