@@ -1,6 +1,8 @@
 """What `sepcli dataset check` finds: each fault is planted, and only what is planted is reported."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -236,3 +238,12 @@ def test_the_command_on_nothing(tmp_path, run):
     code, out, err = run(tmp_path, "--layout", "slakh")
     assert code == 1 and out == "" and "TrackNNNNN" in err
     assert run(tmp_path, "--layout", "tracks")[0] == 2
+
+
+def test_its_help_is_instant():
+    code = (
+        "import sys; from sepcli.cli.app import main; main(['dataset', 'check', '--help'])\n"
+        "assert not {'torch', 'soundfile', 'numpy'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and "--min-snr" in done.stdout, done.stderr

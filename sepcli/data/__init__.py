@@ -3,7 +3,10 @@
     layouts   folders -> tracks                       (names, files, lengths; nothing is decoded)
     windows   a file, a time -> [C, T]                (by seeking; rate and channels as the model wants them)
     mixing    tracks, a step -> Batch [B, S, C, T]    (deterministic, by worker processes)
-    augment   [B, S, C, T] -> [B, S, C, T]
+    augment   [B, S, C, T] -> [B, S, C, T]            (stretch: another tempo)
+    check     tracks -> what is wrong with them
+    quality   tracks, a model -> which are kept       (filter: all of `dataset filter`)
+    render    a seed -> tracks                        (compose, groove and their parts)
 
 Knows files and tensors; nothing of networks, losses or training.
 """
