@@ -353,7 +353,8 @@ def usdr(
     """{stem: uSDR in dB}: each stem's mean over the tracks that have it; a stem that none has is left out.
 
     model: in any mode; a copy of it is prepared and run, so it stays as it is. seconds_limit: of each track
-    only the first so many. The engine is that of `separate`. InputError for a track that can't be read.
+    only the first so many; a stem that is silent there counts as absent. The engine is that of `separate`.
+    InputError for a track that can't be read.
     """
     engine = Engine(copy.deepcopy(model), Settings(overlap=overlap), device, dtype)
     estimator, scores = Model(engine), {}
@@ -367,6 +368,7 @@ def usdr(
         with closing(material.references(wanted)) as references:
             for block in estimator.estimate(material):
                 sums.add(references.take(block.shape[-1]), block[rows])
-        for name, value in zip(wanted, sums.usdr(), strict=True):
-            scores.setdefault(name, []).append(float(value))
+        for name, value, present in zip(wanted, sums.usdr(), sums.present(), strict=True):
+            if present:
+                scores.setdefault(name, []).append(float(value))
     return {name: float(np.mean(scores[name])) for name in engine.sources if name in scores}

@@ -240,6 +240,7 @@ def score(
 ) -> TrackScores:
     """Every metric of the stems `names`, which the track has and the estimator makes.
 
+    A stem whose file is silence is left out: the track does not have it.
     extra: ISR, SIR and SAR too, for which the track is held in memory. zero_mean: of the SI-SDRs.
     InputError where a file can't be read.
     """
@@ -263,8 +264,9 @@ def score(
     if bss is not None:
         metrics |= {name: _medians(frames) for name, frames in bss.result().items()}
     silent = sums.silent_frames()
+    present = sums.present()
     stems = {name: {metric: float(values[k]) for metric, values in metrics.items()}
-             for k, name in enumerate(names)}
+             for k, name in enumerate(names) if present[k]}
     return TrackScores(stems, len(silent), int(silent.sum()))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -129,8 +130,8 @@ def evaluate(
         duration=parse_time(duration, "--duration") if duration is not None else None,
         device=device, precision=precision.value, overlap=parse_overlap(overlap), segment=segment,
         shifts=shifts, batch_size=parse_batch_size(batch_size), seeds=parse_seeds(seed),
-        options=parse_options(options or ()), sweeps=parse_sweeps(sweep or ()), jobs=jobs, out=out, resume=resume,
-        catalogs=tuple(catalog or ()))
+        options=parse_options(options or ()), sweeps=parse_sweeps(sweep or ()), jobs=jobs, out=out,
+        resume=resume, catalogs=tuple(catalog or ()))
     raise typer.Exit(_run(request, protocols, csv, json))
 
 
@@ -141,7 +142,7 @@ def _run(request: Request, protocols: Sequence[str], csv: Path | None, json: boo
     from sepcli.evaluate import evaluate
 
     found: list[Row] = []
-    with _reporter(json) as reporter:
+    with _reporter(json, request.duration or math.inf) as reporter:
         for row in evaluate(request, reporter):
             found.append(row)
             reporter.row(row)
@@ -172,15 +173,15 @@ def _say_silent(found: Sequence[Row]) -> None:
 
 
 @contextmanager
-def _reporter(json: bool) -> Iterator[Any]:
-    reporter = _make_reporter(json)
+def _reporter(json: bool, limit: float) -> Iterator[Any]:
+    reporter = _make_reporter(json, limit)
     try:
         yield reporter
     finally:
         reporter.stop()
 
 
-def _make_reporter(json: bool) -> Listener:
+def _make_reporter(json: bool, limit: float) -> Listener:
     """The class is made here, as its base brings torch."""
     from sepcli.evaluate import Listener
 
@@ -209,7 +210,7 @@ def _make_reporter(json: bool) -> Listener:
                 made = "" if each.sources is None else f": {', '.join(each.sources)}; "
                 console.say(f"{run}{made}{_settings(each.identity)}")
             self._count = len(self.order)
-            seconds = sum(track.seconds for track in tracks)
+            seconds = sum(min(track.seconds, limit) for track in tracks)
             console.say(f"{len(tracks)} tracks, {console.clock(seconds)} of audio.")
             self._began = time.monotonic()
             if console.err().is_terminal and not console.is_quiet():

@@ -41,6 +41,7 @@ class BssEval:
         self._step = FFT - (taps - 1)  # samples that one transform advances
         self._blocks: deque[NDArray] = deque()  # [2, S*C, n]: references, estimates
         self._waiting = np.zeros((2, stems * channels, 0))  # not in the correlations yet
+        self._heard = np.zeros(stems, bool)  # whether the reference is, anywhere
         width = stems * channels
         self._spectra = np.zeros((FFT // 2 + 1, width, 2 * width), complex)  # sums over blocks
 
@@ -50,6 +51,7 @@ class BssEval:
         assert references.shape[:2] == (self.stems, self.channels), references.shape
         block = np.stack([references, estimates]).reshape(2, self.stems * self.channels, -1)
         self._blocks.append(block)
+        self._heard |= (references.sum(axis=1) != 0).any(axis=-1)
         self._waiting = np.concatenate([self._waiting, block], axis=-1)
         while self._waiting.shape[-1] >= FFT:
             self._correlate(self._waiting[..., :FFT])
@@ -59,8 +61,8 @@ class BssEval:
         """{"isr": [S, N] dB, "sir": ..., "sar": ...} for N complete frames; nothing can be added after it.
 
         A frame is NaN for all stems where any reference or estimate is silent (its channels' sum is 0
-        throughout), +inf where an error is 0. A track shorter than a frame is one frame. SIR needs a second
-        stem: NaN for one.
+        throughout), +inf where an error is 0. A stem whose reference is silent all along is NaN itself and no
+        reason for the others. A track shorter than a frame is one frame. SIR needs a second stem: NaN for one.
         """
         while self._waiting.shape[-1]:
             self._correlate(self._waiting[..., :FFT])
@@ -72,11 +74,11 @@ class BssEval:
         for part in self._frames(frame):
             sums = part.reshape(2, self.stems, self.channels, frame).sum(axis=2)
             judged = np.full((3, self.stems), np.nan)
-            if (sums != 0).any(axis=-1).all():
-                judged = self._judge(np.fft.rfft(part, size), whole, own)
+            if (sums != 0).any(axis=-1)[:, self._heard].all():
+                judged[:, self._heard] = self._judge(np.fft.rfft(part, size), whole, own)[:, self._heard]
             ratios.append(judged[..., None])
         joined = np.concatenate(ratios, axis=-1)
-        if self.stems == 1:
+        if self._heard.sum() == 1:
             joined[1] = np.nan
         return dict(zip(("isr", "sir", "sar"), joined, strict=True))
 

@@ -70,13 +70,15 @@ class Sums:
 
         10 log10(sum s^2 / sum (h - s)^2), +inf where the error is 0. In "images" mode museval's three error
         terms add up to h - s, whatever its filters are, so none are needed. A frame is NaN for all stems where
-        any reference or estimate is silent. A track shorter than a frame is one frame.
+        any reference or estimate is silent; but a stem whose reference is silent throughout, which museval
+        refuses, is NaN itself and no reason for the others. A track shorter than a frame is one frame.
         """
         frames = self._frames()
         ss, ee = frames[_SS], frames[_EE]
         with np.errstate(divide="ignore", invalid="ignore"):
             sdr = np.where(ee == 0, np.inf, 10 * np.log10(ss / ee))
-        sdr[:, self._silent(frames)] = np.nan
+        sdr[:, self.silent_frames()] = np.nan
+        sdr[~self._heard(frames)] = np.nan
         return sdr
 
     def usdr(self) -> Floats:
@@ -111,11 +113,19 @@ class Sums:
         return si_sdr
 
     def silent_frames(self) -> NDArray[np.bool_]:
-        """[N]: those of which museval's metrics are undefined."""
-        return self._silent(self._frames())
+        """[N]: those in which museval's metrics are undefined."""
+        frames = self._frames()
+        silent = (frames[_LOUD_S] == 0) | (frames[_LOUD_H] == 0)
+        return silent[self._heard(frames)].any(axis=0)
 
-    def _silent(self, frames: Floats) -> NDArray[np.bool_]:
-        return ((frames[_LOUD_S] == 0) | (frames[_LOUD_H] == 0)).any(axis=0)
+    def present(self) -> NDArray[np.bool_]:
+        """[S]: whether the reference has any sound at all; without it there is nothing to score."""
+        return self._total()[_SS] > 0
+
+    @staticmethod
+    def _heard(frames: Floats) -> NDArray[np.bool_]:
+        """[S]: whether museval hears the reference in any frame."""
+        return (frames[_LOUD_S] != 0).any(axis=-1)
 
     def _frames(self) -> Floats:
         """[R, S, N]; the rest is dropped, but a track shorter than a frame is one."""

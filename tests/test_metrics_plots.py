@@ -1,0 +1,62 @@
+"""The pictures: PNGs that show what they are given, drawn without pyplot."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import pytest
+
+from sepcli.metrics import plots
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The axes of every figure that is saved."""
+    figures = []
+    finish = plots._finish
+
+    def keep(figure, axes, *rest):
+        figures.append(axes)
+        finish(figure, axes, *rest)
+
+    monkeypatch.setattr(plots, "_finish", keep)
+    return figures
+
+
+def is_png(path):
+    return path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_boxes_stand_by_stem_and_model(tmp_path, drawn):
+    scores = {"one": {"vocals": [1.0, 2.0, 3.0], "bass": [0.0]}, "two": {"vocals": [4.0, math.nan, math.inf]}}
+    plots.box_plot(tmp_path / "new" / "boxes.png", "uSDR", "dB", scores)
+    (axes,) = drawn
+    assert is_png(tmp_path / "new" / "boxes.png")
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["bass", "vocals"]
+    assert axes.get_legend_handles_labels()[1] == ["one", "two"] and axes.get_title() == "uSDR"
+    dots = {(round(float(x), 3), float(y)) for line in axes.lines if line.get_marker() == "." for x, y in
+            zip(line.get_xdata(), line.get_ydata(), strict=True)}
+    assert dots == {(0.8, 1.0), (0.8, 2.0), (0.8, 3.0), (-0.2, 0.0), (1.2, 4.0)}
+
+
+def test_a_sweep_puts_numbers_where_they_belong_and_words_in_order(tmp_path, drawn):
+    lines = {"m": {"0.5": 2.0, "0": 1.0}, "n": {"0": math.nan}}
+    plots.line_plot(tmp_path / "a.png", "t", "dB", "overlap", lines)
+    plots.line_plot(tmp_path / "b.png", "t", "dB", "solver", {"m": {"heun": 2.0, "euler": 1.0}})
+    numbers, words = drawn
+    assert numbers.lines[0].get_xydata().tolist() == [[0, 1], [0.5, 2]] and numbers.get_xlabel() == "overlap"
+    assert [label.get_text() for label in words.get_xticklabels()] == ["heun", "euler"]
+    assert words.lines[0].get_xydata().tolist() == [[0, 2], [1, 1]]
+
+
+def test_matplotlib_is_imported_only_for_drawing_and_pyplot_never(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from sepcli.metrics import plots\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        f"plots.line_plot(Path({str(tmp_path / 'a.png')!r}), '', '', '', {{'m': {{'1': 2.0}}}})\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
