@@ -1,0 +1,164 @@
+"""`sepcli evaluate` as a user meets it: tables, JSON, files, exit codes, mistakes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+
+import pytest
+
+from sepcli import loading
+from sepcli.cli import console
+from sepcli.cli.app import main
+from sepcli.cli.evaluate import parse_overlap, parse_seeds, parse_sweeps
+from sepcli.errors import UsageError
+from tests import fake_model
+from tests.tracks import make_track
+
+REAL_LOAD = loading.load_model
+FOUR = {"drums": 0.2, "bass": 0.1, "other": 0.1, "vocals": 0.1}
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch, tmp_path):
+    monkeypatch.setattr(loading, "load_model", fake_model.load_model)
+    monkeypatch.setenv("SEPCLI_CATALOG", str(fake_model.catalog_file(tmp_path)))
+    monkeypatch.delenv("SEPCLI_DEBUG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    make_track(tmp_path / "data", "a", FOUR)
+    make_track(tmp_path / "data", "b", {"drums": 0.1, "vocals": 0.3}, seed=1)
+
+
+def evaluate(capfd, *arguments):
+    """(exit code, standard output, standard error)."""
+    code = main(["evaluate", "--data", "data", *arguments])
+    return code, *capfd.readouterr()
+
+
+def test_a_table_for_each_metric_by_its_full_name_on_standard_output(capfd):
+    code, out, err = evaluate(capfd, "-m", "fake", "-m", "mixture")
+    assert code == 0
+    titles = [line for line in out.splitlines() if "dB" in line]
+    assert titles == [
+        "museval v4 SDR (median of 1 s frames), median over tracks, dB",
+        "museval v4 SDR (median of 1 s frames), mean over tracks, dB",
+        "uSDR (MDX 2021, whole track), mean over tracks, dB"]
+    table = out.split("uSDR")[1].splitlines()[1:5]
+    assert table[0].split() == ["MODEL", "bass", "drums", "other", "vocals", "MEAN", "OF", "STEMS"]
+    assert table[1].startswith("fake ") and table[2].startswith("mixture ")
+    assert table[3].split() == ["tracks", "scored", "1", "2", "1", "2"]
+    values = [float(word) for word in table[2].split()[1:]]
+    assert values[-1] == pytest.approx(sum(values[:-1]) / 4, abs=0.011)
+    assert "fake: drums, bass, other, vocals; overlap 0.25, cpu, float32" in err
+    assert "2 tracks, 0:05 of audio." in err and "[4/4] mixture: b: " in err
+
+
+def test_stems_that_models_lack_are_empty_and_counts_stand_beside_values_where_they_differ(capfd):
+    _, out, _ = evaluate(capfd, "-m", "fake", "-m", "vox", "--protocol", "mdx")
+    assert out.startswith("uSDR (MDX 2021, whole track), mean over tracks, dB (tracks scored)\n")
+    row = out.splitlines()[3]
+    assert re.fullmatch(r"vox +-?\d+\.\d\d \(2\) +-?\d+\.\d\d", row)
+
+
+def test_json_gives_rows_then_the_summary(capfd):
+    code, out, _ = evaluate(capfd, "-m", "mixture", "--protocol", "mdx", "--json")
+    objects = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and [each.get("track") for each in objects] == ["a", "b", None]
+    assert objects[0]["status"] == "done" and objects[0]["stems"]["bass"]["usdr"] < 0
+    summary = objects[-1]
+    assert summary["metric"] == "uSDR (MDX 2021, whole track)" and summary["statistic"] == "mean over tracks"
+    drums = [each["stems"]["drums"]["usdr"] for each in objects[:2]]
+    mean = pytest.approx(sum(drums) / 2, abs=1e-5)
+    assert summary["stems"]["drums"] == {"value": mean, "std": None, "tracks": 2}
+
+
+def test_undefined_values_are_dashes_and_null(capfd):
+    _, out, err = evaluate(capfd, "-m", "silence", "--protocol", "musdb")
+    assert out.splitlines()[2].split() == ["silence", "-", "-", "-", "-", "-"]
+    assert "museval v4: 4 of 4 frames are left out" in err
+    _, out, _ = evaluate(capfd, "-m", "silence", "--protocol", "musdb", "--json")
+    assert json.loads(out.splitlines()[-1])["mean_over_stems"]["value"] is None
+
+
+def test_csv_and_folder(capfd, tmp_path):
+    arguments = ["-m", "fake", "-m", "mixture", "--csv", "new/rows.csv", "-o", "out", "--metrics", "sir",
+                 "-t", "drums", "--duration", "1"]
+    code, out, err = evaluate(capfd, *arguments)
+    assert code == 0 and "In out: rows.jsonl, summary.json, boxes-sdr.png, boxes-usdr.png." in err
+    assert "museval v4 SIR (median of 1 s frames), median over tracks, dB" in out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "rows.jsonl", "summary.json", "boxes-sdr.png", "boxes-usdr.png"}
+    lines = list(csv.DictReader((tmp_path / "new" / "rows.csv").open()))
+    assert [(line["model"], line["track"], line["stem"]) for line in lines] == [
+        ("fake", "a", "drums"), ("fake", "b", "drums"), ("mixture", "a", "drums"), ("mixture", "b", "drums")]
+    assert {"museval_sdr_db", "usdr_db", "si_sdr_db", "museval_sar_db"} < lines[0].keys()
+    again = evaluate(capfd, *arguments)
+    assert again[1] == out and "[1/4] fake: a: computed before" in again[2]
+
+
+def test_seeds_and_sweeps(capfd, tmp_path):
+    code, out, _ = evaluate(capfd, "-m", "fake", "--seeds", "0,1", "--shifts", "1", "--sweep", "overlap=0,0.5",
+                            "-o", "out", "--protocol", "sisdr")
+    assert code == 0
+    assert "SI-SDR (whole track, means kept), mean over tracks, dB, mean +- deviation over runs" in out
+    assert re.search(r"^fake overlap=0 .*\d+\.\d\d \+- \d+\.\d\d", out, re.M)
+    assert re.search(r"^fake overlap=0\.5 ", out, re.M)
+    assert (tmp_path / "out" / "sweep-overlap-si_sdr.png").exists()
+
+
+def test_zero_mean_is_said(capfd):
+    _, out, _ = evaluate(capfd, "-m", "mixture", "--protocol", "sisdr", "--zero-mean")
+    assert "SI-SDR (whole track, means removed)" in out and "means kept" not in out
+
+
+def test_a_terminal_gets_tables_with_lines(capfd, monkeypatch):
+    monkeypatch.setattr(type(console.out()), "is_terminal", True)
+    _, out, _ = evaluate(capfd, "-m", "mixture", "--protocol", "mdx", "-q")
+    assert "uSDR (MDX 2021, whole track), mean over tracks, dB" in out and "┃" in out
+
+
+def test_quiet_leaves_results_only(capfd):
+    code, out, err = evaluate(capfd, "-m", "mixture", "-q", "--protocol", "mdx")
+    assert code == 0 and not err and out.startswith("uSDR")
+
+
+def test_a_track_that_fails_is_said_and_the_rest_is_summed_up(capfd, tmp_path):
+    (tmp_path / "data" / "a" / "bass.wav").write_bytes(b"x")
+    code, out, err = evaluate(capfd, "-m", "mixture", "--protocol", "mdx")
+    assert code == 1 and re.search(r"\[1/2\] mixture: a: failed: .*bass\.wav", err)
+    assert out.splitlines()[-2].split() == ["tracks", "scored", "1", "1"]
+    code, out, _ = evaluate(capfd, "-m", "mixture", "--protocol", "mdx", "--json")
+    assert code == 1 and json.loads(out.splitlines()[0])["error"]["code"] == "broken"
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), [
+    (["-m", "nothing"], 3, "nothing"),
+    (["-m", "oracle:x"], 2, "oracle:irm1"),
+    (["-m", "mixture", "--data", "nowhere"], 1, "does not exist"),
+    (["-m", "mixture", "--metrics", "pesq"], 2, "isr, sir, sar"),
+    (["-m", "mixture", "--layout", "other"], 2, "layout"),
+    (["-m", "mixture", "--protocol", "other"], 2, "other"),
+    (["-m", "fake", "--device", "tpu"], 2, "tpu"),
+    (["-m", "fake", "--device", "cuda:9"], 4, "cuda:9"),
+    (["-m", "fake", "--overlap", "1"], 2, "--overlap 1"),
+    (["-m", "fake", "--sweep", "overlap"], 2, "OPTION=A,B,C"),
+    (["-m", "mixture", "-o", "fake-catalog.toml"], 5, "can't be written"),
+    ([], 2, "--model"),
+])  # fmt: skip
+def test_mistakes(capfd, monkeypatch, arguments, code, words):
+    if arguments[1:2] == ["nothing"]:
+        monkeypatch.setattr(loading, "load_model", REAL_LOAD)
+    got, _, err = evaluate(capfd, *arguments)
+    assert got == code and words in err and "Traceback" not in err
+
+
+def test_values():
+    assert parse_overlap("published") is None and parse_overlap("0.5") == 0.5
+    assert parse_seeds("3") == (3,) and parse_seeds("0, 1,1") == (0, 1)
+    assert parse_sweeps(["overlap=0,0.5", "steps= 4"]) == {"overlap": ("0", "0.5"), "steps": ("4",)}
+    for wrong in (lambda: parse_overlap("x"), lambda: parse_seeds("1,x"), lambda: parse_seeds(""),
+                  lambda: parse_sweeps(["=1"]), lambda: parse_sweeps(["a="]), lambda: parse_sweeps(["seed=1"]),
+                  lambda: parse_sweeps(["a=1", "a=2"])):
+        with pytest.raises(UsageError):
+            wrong()
