@@ -50,6 +50,8 @@ lr = 0.0003
 METRICS = [
     {"step": 50, "loss": 0.2, "lr": 0.0003},
     {"step": 60, "problem": "/home/somebody/music/stems/x/bass.wav can't be read"},
+    {"step": 70, "valid": {"raw": {"drums": 1.0, "score": 1.0}},
+     "best": {"score": 1.0, "weights": "raw", "step": 70}},
     {"step": 100, "valid": {"raw": {"drums": 5.0, "bass": 3.0, "score": 4.0}, "step0.9": {"score": 3.9}},
      "best": {"score": 4.0, "weights": "raw", "step": 100}},
     {"step": 200, "valid": {"raw": {"drums": 4.0, "bass": 2.0, "score": 3.0}, "step0.9": {"score": 2.9}},
@@ -148,7 +150,8 @@ def test_places_of_this_machine_stay_here(run):
         content = content if isinstance(content, bytes) else content.read_bytes()
         assert b"somebody" not in content and str(run).encode() not in content, name
     assert tomllib.loads(upload.files["config.toml"].decode())["optim"] == {"lr": 0.0003}
-    assert [json.loads(line)["step"] for line in upload.files["metrics.jsonl"].splitlines()] == [50, 100, 200]
+    lines = upload.files["metrics.jsonl"].splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [50, 70, 100, 200]
 
 
 @pytest.mark.parametrize("path,name", [("/a/b", "b"), ("C:\\music\\stems", "stems"), ("~/x", "x"),
