@@ -120,7 +120,8 @@ def test_torchaudio_is_only_imported_where_it_is_used(path):
     assert not any(name.split(".")[0] == "torchaudio" for name in imports(path, top_level_only=True))
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["models", "list"], ["separate", "--help"]])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["models", "list"], ["separate", "--help"], ["evaluate", "--help"]])
 def test_the_shell_answers_without_torch(argv):
     code = (
         f"import sys; from sepcli.cli.app import main; sys.argv = ['sepcli', *{argv!r}]\n"

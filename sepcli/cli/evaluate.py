@@ -1,14 +1,11 @@
-"""`sepcli evaluate`: its options, and what is seen of an evaluation. The work is evaluate.py's."""
+"""`sepcli evaluate`: its options and how it ends. The work is evaluate.py's, the display cli/scores.py's."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,8 +14,7 @@ from sepcli.cli.separate import Precision, complete_model, parse_batch_size, par
 from sepcli.errors import UsageError, worst_exit_code
 
 if TYPE_CHECKING:
-    from sepcli.evaluate import Listener, Request
-    from sepcli.rows import Row
+    from sepcli.evaluate import Request
 
 
 class Protocol(StrEnum):
@@ -138,16 +134,13 @@ def evaluate(
 def _run(request: Request, protocols: Sequence[str], csv: Path | None, json: bool) -> int:
     """Evaluate, report every row, sum up; the exit code."""
     from sepcli import comparison, rows
-    from sepcli.cli.scores import print_tables
+    from sepcli.cli.scores import Reporter, print_tables, say_silent
     from sepcli.evaluate import evaluate
 
-    found: list[Row] = []
-    with _reporter(json, request.duration or math.inf) as reporter:
+    with Reporter(request, json=json) as reporter:
         for row in evaluate(request, reporter):
-            found.append(row)
             reporter.row(row)
-    order = {name: k for k, name in enumerate(reporter.order)}
-    found.sort(key=lambda row: order[(row.run, row.seed, tuple(row.swept.items())), row.track])
+    found = reporter.in_order()
     groups = comparison.compare(found, protocols)
     if json:
         for each in comparison.as_json(groups, zero_mean=request.zero_mean):
@@ -157,112 +150,12 @@ def _run(request: Request, protocols: Sequence[str], csv: Path | None, json: boo
     if csv is not None:
         rows.write_csv(csv, found, zero_mean=request.zero_mean)
     if "musdb" in protocols:
-        _say_silent(found)
+        say_silent(found)
     if request.out is not None:
         written = comparison.write(request.out, groups, protocols, zero_mean=request.zero_mean)
         names = ", ".join([rows.ROWS_NAME, *(path.name for path in written)])
         console.say(f"In {request.out}: {names}.")
     return worst_exit_code(row.error.exit_code for row in found if row.error is not None)
-
-
-def _say_silent(found: Sequence[Row]) -> None:
-    frames, silent = sum(row.frames for row in found), sum(row.silent_frames for row in found)
-    if silent:
-        console.say(f"museval v4: {silent} of {frames} frames are left out, as some stem or estimate is silent "
-                    "in them.")
-
-
-@contextmanager
-def _reporter(json: bool, limit: float) -> Iterator[Any]:
-    reporter = _make_reporter(json, limit)
-    try:
-        yield reporter
-    finally:
-        reporter.stop()
-
-
-def _make_reporter(json: bool, limit: float) -> Listener:
-    """The class is made here, as its base brings torch."""
-    from sepcli.evaluate import Listener
-
-    class Reporter(Listener):
-        """Lines on standard error, with a bar on a terminal."""
-
-        def __init__(self) -> None:
-            self.order: list[Any] = []  # (run, track), as planned
-            self._count = self._kept = self._number = 0
-            self._bar: Any = None
-            self._task: Any = None
-            self._began = time.monotonic()
-
-        def notice(self, text: str) -> None:
-            console.notice(text)
-
-        @contextmanager
-        def downloading(self, name: str) -> Iterator[Callable[[int, int | None], None]]:
-            with console.download_progress(f"Downloading {name}") as progress:
-                yield progress
-
-        def planned(self, runs: Sequence[Any], tracks: Sequence[Any]) -> None:
-            for each in runs:
-                run = each.run
-                self.order += [((run.spec, run.seed, run.swept), track.name) for track in tracks]
-                made = "" if each.sources is None else f": {', '.join(each.sources)}; "
-                console.say(f"{run}{made}{_settings(each.identity)}")
-            self._count = len(self.order)
-            seconds = sum(min(track.seconds, limit) for track in tracks)
-            console.say(f"{len(tracks)} tracks, {console.clock(seconds)} of audio.")
-            self._began = time.monotonic()
-            if console.err().is_terminal and not console.is_quiet():
-                self._start_bar()
-
-        def progress(self, run: Any, track: Any, done: float, total: float | None) -> None:
-            if self._bar is not None:
-                share = done / total if total else 0.0
-                self._bar.update(self._task, completed=self._number + min(share, 1.0),
-                                 description=f"{run}: {track.name}")
-
-        def row(self, row: Row) -> None:
-            self._number += 1
-            if json:
-                console.print_json(row.as_json())
-            if self._bar is not None:
-                self._bar.update(self._task, completed=self._number)
-            name = f"[{self._number}/{self._count}] {console.shown(row.run)}: {console.shown(row.track)}"
-            if row.error is not None:
-                console.err().print(f"{name}: failed: {console.shown(row.error.message)}", style="red",
-                                    soft_wrap=True)
-                if row.error.remedy:
-                    console.err().print(f"    {console.shown(row.error.remedy)}", soft_wrap=True)
-            elif row.status == "kept":
-                console.say(f"{name}: computed before")
-            else:
-                speed = f", {row.audio_seconds / row.seconds:.1f}x realtime" if row.seconds else ""
-                console.say(f"{name}: {row.seconds:.1f} s{speed}")
-
-        def stop(self) -> None:
-            if self._bar is not None:
-                self._bar.stop()
-
-        def _start_bar(self) -> None:
-            from rich import progress
-
-            self._bar = progress.Progress(
-                progress.TextColumn("{task.description}", markup=False), progress.BarColumn(bar_width=30),
-                progress.MofNCompleteColumn(), progress.TimeRemainingColumn(), console=console.err(),
-                transient=True)
-            self._task = self._bar.add_task("Evaluating", total=self._count)
-            self._bar.start()
-
-    return Reporter()
-
-
-def _settings(identity: Any) -> str:
-    if "overlap" not in identity:  # no model is run
-        return ""
-    segment = f", segment {identity['segment']:g} s" if identity["segment"] else ""
-    shifts = f", shifts {identity['shifts']}" if identity["shifts"] else ""
-    return f"overlap {identity['overlap']:g}{segment}{shifts}, {identity['device']}, {identity['precision']}"
 
 
 # --- values that need more than a type ---

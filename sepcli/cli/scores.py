@@ -1,18 +1,128 @@
-"""The tables of `sepcli evaluate`: one a metric, models below each other, stems side by side.
+"""What `sepcli evaluate` shows: lines or a bar while it works, then a table for each metric.
 
-Knows groups and lines of comparison.py. On a terminal rich draws them; into a pipe go aligned columns.
+Knows the Listener of evaluate.py and the groups of comparison.py; decides nothing. Tables have models below
+each other and stems side by side; rich draws them on a terminal, aligned columns go into a pipe.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from sepcli.cli import console
 from sepcli.comparison import Group
+from sepcli.data.layouts import Track
+from sepcli.evaluate import Listener, Prepared, Request, Run
 from sepcli.metrics.summary import PROTOCOLS, Line, Value, metric
+from sepcli.rows import Row
 
 UNDEFINED = "-"
+
+
+class Reporter(Listener):
+    """A context manager: the bar is gone when it ends. json: each row on standard output, as it gets done."""
+
+    def __init__(self, request: Request, *, json: bool):
+        self.request, self.json = request, json
+        self.rows: list[Row] = []
+        self._planned: list[tuple[Any, str]] = []  # (run, track), in order
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def in_order(self) -> list[Row]:
+        """The rows as they were planned, whichever got done first."""
+        place = {name: k for k, name in enumerate(self._planned)}
+        return sorted(self.rows, key=lambda row: place[_run(row), row.track])
+
+    # --- the Listener ---
+
+    def notice(self, text: str) -> None:
+        console.notice(text)
+
+    @contextmanager
+    def downloading(self, name: str) -> Iterator[Callable[[int, int | None], None]]:
+        with console.download_progress(f"Downloading {name}") as progress:
+            yield progress
+
+    def planned(self, runs: Sequence[Prepared], tracks: Sequence[Track]) -> None:
+        for each in runs:
+            run = each.run
+            scored = [track for track in tracks if each.scored(track, self.request.targets)]
+            self._planned += [((run.spec, run.seed, run.swept), track.name) for track in scored]
+            made = "" if each.sources is None else f": {', '.join(each.sources)}; {_settings(each.identity)}"
+            console.say(f"{run}{made}")
+        seconds = sum(min(track.seconds, self.request.duration or math.inf) for track in tracks)
+        console.say(f"{len(tracks)} tracks, {console.clock(seconds)} of audio.")
+        if console.err().is_terminal and not console.is_quiet():
+            self._draw_bar()
+
+    def progress(self, run: Run, track: Track, done: float, total: float | None) -> None:
+        if self._bar is not None:
+            share = min(done / total, 1.0) if total else 0.0
+            self._bar.update(self._task, completed=len(self.rows) + share, description=f"{run}: {track.name}")
+
+    def _draw_bar(self) -> None:
+        from rich import progress
+
+        self._bar = progress.Progress(
+            progress.TextColumn("{task.description}", markup=False), progress.BarColumn(bar_width=30),
+            progress.TaskProgressColumn(), progress.TimeRemainingColumn(), console=console.err(),
+            transient=True)
+        self._task = self._bar.add_task("Evaluating", total=len(self._planned))
+        self._bar.start()
+
+    # --- results ---
+
+    def row(self, row: Row) -> None:
+        """Take it in and show it."""
+        self.rows.append(row)
+        if self.json:
+            console.print_json(row.as_json())
+        if self._bar is not None:
+            self._bar.update(self._task, completed=len(self.rows))
+        options = "".join(f" {option}={value}" for option, value in row.swept.items())
+        name = f"[{len(self.rows)}/{len(self._planned)}] {row.run}{options}: {row.track}"
+        if row.error is not None:
+            failure = console.shown(f"{name}: failed: {row.error.message}")
+            console.err().print(failure, style="red", soft_wrap=True)
+            if row.error.remedy:
+                console.err().print(f"    {console.shown(row.error.remedy)}", soft_wrap=True)
+        elif row.status == "kept":
+            console.say(f"{name}: computed before")
+        else:
+            speed = f", {row.audio_seconds / row.seconds:.1f}x realtime" if row.seconds else ""
+            console.say(f"{name}: {row.seconds:.1f} s{speed}")
+
+
+def _run(row: Row) -> tuple[str, int, tuple[tuple[str, str], ...]]:
+    """Which run it is of."""
+    return row.run, row.seed, tuple(row.swept.items())
+
+
+def _settings(identity: Mapping[str, Any]) -> str:
+    segment = f", segment {identity['segment']:g} s" if identity["segment"] else ""
+    shifts = f", shifts {identity['shifts']}" if identity["shifts"] else ""
+    return f"overlap {identity['overlap']:g}{segment}{shifts}, {identity['device']}, {identity['precision']}"
+
+
+def say_silent(rows: Sequence[Row]) -> None:
+    """How much museval's metrics leave out."""
+    frames, silent = sum(row.frames for row in rows), sum(row.silent_frames for row in rows)
+    if silent:
+        console.say(f"museval v4: {silent} of {frames} frames are left out, as some stem or estimate is silent "
+                    "in them.")
+
+
+# --- tables ---
 
 
 def print_tables(groups: Sequence[Group], protocols: Sequence[str], *, zero_mean: bool = False) -> None:
