@@ -207,7 +207,7 @@ def _head(run: Run, license: str | None) -> str:
 
 def _about(run: Run) -> str:
     about = run.settings.get("about")
-    return about.strip() if isinstance(about, str) else ""
+    return f"{about.strip().rstrip('.')}." if isinstance(about, str) and about.strip() else ""
 
 
 def _scores_text(run: Run) -> str:
