@@ -58,8 +58,9 @@ def test_si_sdr_against_its_definition(pair):
     alpha = (estimate @ reference) / (reference @ reference)
     target = alpha * reference
     expected = 10 * np.log10((target @ target) / ((estimate - target) @ (estimate - target)))
-    assert negative_si_sdr(*pair)[0, 0].item() == pytest.approx(-expected, abs=0.5)  # the ceiling costs a little
-    assert negative_si_sdr(7 * pair[0], pair[1])[0, 0].item() == pytest.approx(-expected, abs=0.5)
+    for scale in (1, 7):  # the ceiling costs a little
+        ours = negative_si_sdr(scale * pair[0], pair[1])[0, 0].item()
+        assert ours == pytest.approx(-expected, abs=0.5)
 
 
 def test_si_sdr_of_silence_asks_for_silence():

@@ -1,4 +1,4 @@
-"""The loop: determinism, resumption to the bit, accumulation, bad steps, validation, signals. On toy networks."""
+"""The loop, on toy networks: resumption to the bit, accumulation, bad steps, validation, signals."""
 
 import os
 import signal
@@ -37,7 +37,8 @@ def objective(model, batch):
 
 def batch_of(step, rows=4):
     generator = torch.Generator().manual_seed(step)
-    return Batch(torch.randn(rows, 4, 1, generator=generator), [f"item {step}.{row}" for row in range(rows)], [])
+    items = [f"item {step}.{row}" for row in range(rows)]
+    return Batch(torch.randn(rows, 4, 1, generator=generator), items, [])
 
 
 def batches(start, stop):
@@ -170,7 +171,12 @@ def test_the_best_of_raw_weights_and_averages_is_kept():
     """A score that prefers small weights is met by another candidate than one that prefers large ones."""
     for sign in (1, -1):
         trainer, memory = make(config()), Memory()
-        fit(trainer, batches, lambda model, sign=sign: {"score": sign * model.body.weight.norm().item()}, memory)
+
+
+        def score(model, sign=sign):
+            return {"score": sign * model.body.weight.norm().item()}
+
+        fit(trainer, batches, score, memory)
         best, kept = memory.kept[-1]
         assert best == trainer.best
         assert sign * kept["body.weight"].norm().item() == pytest.approx(best.score)

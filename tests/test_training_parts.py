@@ -99,7 +99,8 @@ def test_a_plateau_lowers_the_rate_after_its_patience():
 @pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW),
                                             ("radam", torch.optim.RAdam)])
 def test_optimisers_by_name(name, kind):
-    optimiser = make_optimiser(nn.Linear(2, 2), OptimTable(name=name, lr=0.1, betas=(0.8, 0.9), weight_decay=0.2))
+    table = OptimTable(name=name, lr=0.1, betas=(0.8, 0.9), weight_decay=0.2)
+    optimiser = make_optimiser(nn.Linear(2, 2), table)
     assert type(optimiser) is kind
     group = optimiser.param_groups[0]
     assert (group["lr"], group["betas"], group["weight_decay"]) == (0.1, (0.8, 0.9), 0.2)
@@ -167,8 +168,9 @@ def test_every_preset_is_valid_and_says_what_it_is():
 
 
 def test_a_config_written_out_reads_back_the_same():
-    import tomli_w
     import tomllib
+
+    import tomli_w
 
     for name in preset_names():
         config = make_train_config(read_preset(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -58,7 +59,8 @@ def train(
     The run folder then is a model: sepcli separate song.wav --model RUN. The same command again goes on where
     it stopped, also after a kill. docs/training.md has a first run, the recipes and several machines.
     """
-    console.report_as("quiet" if quiet else "json" if json else "text")
+    leads = os.environ.get("RANK", "0") == "0"  # torchrun's: of several processes one speaks
+    console.report_as("quiet" if quiet or not leads else "json" if json else "text")
     if list_presets:
         return _print_presets()
     from sepcli.training.config import (
@@ -98,8 +100,9 @@ def train(
         done = run_training(config, out, init=init, device=device, notice=console.say, watch=display.watch)
     result = {"run": str(out), "steps": done.steps, "minutes": round(done.seconds / 60, 2),
               "bad_steps": done.bad_steps, "best": vars(done.best) if done.best else None}
-    if json:
+    if json and leads:
         console.print_json(result)
+    if json:
         return
     best = done.best
     score = f"; best {best.score:.2f} dB at step {best.step} ({best.weights})" if best else ""

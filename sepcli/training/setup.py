@@ -138,8 +138,11 @@ def _tracks(source: DataSource) -> list[Track]:
     """The source's tracks with only the stems it allows, under the names it gives them."""
     found = []
     for track in find_tracks(source.path, source.layout):
-        stems = {source.rename.get(name, name): path for name, path in track.stems.items()
-                 if not source.stems or name in source.stems}
+        named = [(source.rename.get(name, name), path) for name, path in track.stems.items()
+                 if not source.stems or name in source.stems]
+        names = [name for name, _ in named]
+        # Stems that are added up under one name can't be scored: a track's stem is one file.
+        stems = {name: path for name, path in named if names.count(name) == 1}
         if stems and track.name not in source.exclude:
             found.append(replace(track, stems=stems))
     return found
