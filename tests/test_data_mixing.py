@@ -1,5 +1,7 @@
 """Batches: the same whoever asks; and what is in them."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -121,9 +123,22 @@ def test_only_some_stems_of_a_source(data, tmp_path):
     both = batches([mislabelled, DataSource(str(tmp_path))], aligned=0, batch_size=40)
     bass = [part for item in both[0].items for part in item.split(", ") if part.startswith("bass of")]
     assert len(bass) == 40 and all("/other at" in part for part in bass)
-    assert both.aligned_seconds == 3.0
+    assert both.aligned_seconds == 15.0  # two stems of three songs, three of one
     with pytest.raises(UsageError, match="no stem 'tuba'; it has bass, drums, vocals"):
         batches([DataSource(str(data), stems=("tuba",))])
+
+
+def test_what_a_track_lacks_comes_from_others(tmp_path):
+    """An aligned item keeps the stems of its track together and fills up the missing ones."""
+    sounds = track(tmp_path / "band" / "song", ["drums", "bass"], seconds=1.0)
+    track(tmp_path / "singers" / "solo", ["vocals", "choir"], seconds=3.0, seed=5)
+    sources = [DataSource(str(tmp_path / "band")), DataSource(str(tmp_path / "singers"))]
+    batch = batches(sources, aligned=1.0)[0]
+    for item, stems in zip(batch.items, batch.stems, strict=True):
+        assert re.fullmatch(r"band/song at 0.00 s, vocals of singers/solo at \d\.\d\d s", item)
+        for name in ("drums", "bass"):
+            torch.testing.assert_close(stems[SOURCES.index(name)], torch.from_numpy(sounds[name]))
+        assert stems[SOURCES.index("vocals")].abs().max() > 0.01
 
 
 def test_tracks_can_be_left_out(data):
@@ -232,7 +247,7 @@ def test_a_broken_file_is_named_and_another_takes_its_place(tmp_path):
     ({"world": 2, "augment": (Remix(4),)}, "Remix mixes groups of 4 rows"),
     ({"augment": (Gain(sources=("tuba",)),)}, "'tuba'"),
     ({"sources": ("vocals", "tuba"), "aligned": 0}, "No track has the stem 'tuba'"),
-    ({"sources": ("vocals", "tuba")}, "aligned is 0.5, but no track has all of vocals, tuba"),
+    ({"sources": ("vocals", "tuba")}, "aligned is 0.5, but no track has two of vocals, tuba"),
 ])
 def test_contradictions_are_refused(data, changes, message):
     with pytest.raises(UsageError, match=message):

@@ -4,7 +4,8 @@ Knows tracks, windows and augmentations; nothing of networks. Item i of epoch e 
 generator seeded by (seed, e, i) and by nothing else, so a batch is the same whatever the number of worker
 processes or ranks, and wherever a run begins.
 
-    an item  =  one window of a track that has all sources            with probability `aligned`
+    an item  =  one window of a track that has several sources        with probability `aligned`;
+                what the track lacks comes from others
              or a window for every source from a track of its own     otherwise
 
 A track is drawn in proportion to weight x duration, the window uniformly within it. A file that is shorter
@@ -69,7 +70,8 @@ class Batches(torch.utils.data.Dataset):
     """step -> Batch: this rank's rows of the global batch. Picklable; the tracks are looked up once.
 
     sources: the stems' names, in order. samplerate: Hz. samples: T of a batch. batch_size: rows of all ranks
-    together. aligned: the share of items that are one window of a track that has all sources.
+    together. aligned: the share of items that are one window of a track that has at least two of the sources;
+    what it lacks is drawn from other tracks.
     skip_silent: the share of silent windows (below -60 dBFS RMS; of an aligned item: in all sources) that are
     drawn again, because stems like vocals are silent for long stretches.
     steps_per_epoch: only numbers the random generators: an epoch ends after so many steps.
@@ -104,14 +106,14 @@ class Batches(torch.utils.data.Dataset):
             self.read_samples += augmentation.extra(self.read_samples, samplerate)
         self.problems: list[str] = []  # files that were broken already when the tracks were looked up
         pieces = [piece for source in data for piece in _pieces(source, self.problems)]
-        self._whole = _Urn([piece for piece in pieces if set(self.sources) <= set(piece.files)])
+        self._together = self._by_sources(pieces)
         self._having = {name: _Urn([p for p in pieces if name in p.files]) for name in self.sources}
         self._check_tracks(pieces)
 
     @property
     def aligned_seconds(self) -> float:
-        """The duration of all tracks that have all sources."""
-        return self._whole.seconds
+        """The duration of all tracks that aligned items come from: those with several of the sources."""
+        return sum(urn.seconds for urn in self._together.values())
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -136,13 +138,34 @@ class Batches(torch.utils.data.Dataset):
 
     def _draw(self, rng: np.random.Generator, out: np.ndarray, problems: list[str]) -> str:
         """Fill `out` [S, C, T] with one item; what it is."""
+        drawn: list[str] = []
+        together: tuple[str, ...] = ()
         if rng.random() < self.aligned:
-            return self._window(rng, self._whole, self.sources, out, problems)
-        drawn = [
-            f"{name} of " + self._window(rng, self._having[name], [name], out[index : index + 1], problems)
-            for index, name in enumerate(self.sources)
-        ]
+            together, urn = self._draw_together(rng)
+            rows = [self.sources.index(name) for name in together]
+            window = np.empty((len(rows), *out.shape[1:]), np.float32)
+            drawn.append(self._window(rng, urn, together, window, problems))
+            out[rows] = window
+        for index, name in enumerate(self.sources):
+            if name not in together:
+                row = out[index : index + 1]
+                drawn.append(f"{name} of " + self._window(rng, self._having[name], [name], row, problems))
         return ", ".join(drawn)
+
+    def _by_sources(self, pieces: Sequence[_Piece]) -> dict[tuple[str, ...], _Urn]:
+        """The tracks with at least two of the sources (or the only one), by which of them they have."""
+        groups: dict[tuple[str, ...], list[_Piece]] = {}
+        for piece in pieces:
+            has = tuple(name for name in self.sources if name in piece.files)
+            if len(has) >= min(2, len(self.sources)):
+                groups.setdefault(has, []).append(piece)
+        return {has: _Urn(group) for has, group in groups.items()}
+
+    def _draw_together(self, rng: np.random.Generator) -> tuple[tuple[str, ...], _Urn]:
+        """One of these groups, in proportion to weight x duration."""
+        edges = np.cumsum([urn.weight for urn in self._together.values()])
+        index = int(np.searchsorted(edges, rng.random() * edges[-1], side="right"))
+        return list(self._together.items())[min(index, len(edges) - 1)]
 
     def _window(
         self, rng: np.random.Generator, urn: _Urn, names: Sequence[str], out: np.ndarray, problems: list[str]
@@ -201,10 +224,10 @@ class Batches(torch.utils.data.Dataset):
 
     def _check_tracks(self, pieces: Sequence[_Piece]) -> None:
         has = ", ".join(f"{name} {urn.seconds / 60:.1f} min" for name, urn in self._having.items())
-        if self.aligned > 0 and not self._whole.pieces:
+        if self.aligned > 0 and not self._together:
             raise UsageError(
-                f"aligned is {self.aligned:g}, but no track has all of {', '.join(self.sources)} ({has}).",
-                remedy="Set aligned to 0, or add tracks that have all of them.",
+                f"aligned is {self.aligned:g}, but no track has two of {', '.join(self.sources)} ({has}).",
+                remedy="Set aligned to 0, or add tracks that have several of them.",
                 code="no_aligned_tracks",
             )
         for name, urn in self._having.items():
@@ -224,6 +247,7 @@ class _Urn:
         self.pieces = list(pieces)
         self.seconds = sum(piece.seconds for piece in pieces)
         self._edges = np.cumsum([piece.weight * piece.seconds for piece in pieces])
+        self.weight = float(self._edges[-1]) if self.pieces else 0.0
 
     def draw(self, rng: np.random.Generator) -> _Piece:
         at = rng.random() * self._edges[-1]

@@ -41,7 +41,7 @@ class DataTable:
     valid: tuple[DataSource, ...] = ()  # [[data.valid]]; the command's --valid
     holdout: float = 0.1  # share of the training tracks kept for validation where `valid` is empty
     segment: float = 6.0  # seconds of one example
-    aligned: float = 0.5  # share of examples cut from one track; the others mix sources across tracks
+    aligned: float = 0.5  # share of examples cut from one track (what it lacks from others); else all mixed
     skip_silent: float = 0.0  # share of silent windows that are drawn again
 
 
