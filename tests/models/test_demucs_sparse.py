@@ -48,15 +48,7 @@ def test_the_wanted_share_of_pairs_is_kept_in_every_item_and_head(keep: float) -
     for query, key, _ in (tokens(), independent):
         shares = every(HashedPairs(query, key, keep, seeded()), query).float().mean((-1, -2))
         assert shares.shape == (2, 3)
-        assert (shares - keep).abs().max() < 0.01
-
-
-def test_the_share_holds_where_a_sample_of_the_queries_sets_the_threshold() -> None:
-    """Frames of eight bins, as at the bottom of the network: a sample must not see one bin only."""
-    query, key, _ = tokens(3000, 3000, batch=1, heads=2)
-    query = query + 2 * torch.randn(1, 2, 8, 16).repeat(1, 1, 375, 1)
-    shares = every(HashedPairs(query, key, 0.1, seeded()), query).float().mean((-1, -2))
-    assert (shares - 0.1).abs().max() < 0.01
+        assert (shares - keep).abs().max() < 0.003
 
 
 def test_the_share_holds_where_all_tokens_are_equal() -> None:

@@ -30,7 +30,6 @@ from sepcli.device import cpu_has_bfloat16
 from sepcli.errors import ModelError
 
 ROUNDS = 32  # of hashing, each with four buckets
-SAMPLED = 1024  # queries that set the threshold, where there are more
 BLOCK = 1 << 22  # pairs of an item, in all heads, in one block of the masked way: 16 MB of float32
 FIXED = ("diag", "jmask", "random", "global")
 
@@ -96,6 +95,7 @@ class HashedPairs:
             kind = counting_dtype(query.device)
             self.query_corners = corners(*self.query_buckets, kind)
             self.key_corners = corners(*self.key_buckets, kind).transpose(-1, -2)
+            self.block = block_rows(query, key.shape[2])
             self.threshold = self._threshold(keep)
 
     def __call__(self, rows: Tensor) -> Tensor:
@@ -119,16 +119,13 @@ class HashedPairs:
         device = self.query_corners.device
         if keep == 1:
             return torch.zeros(batch, heads, device=device)
-        rows = torch.arange(queries)
-        if queries > SAMPLED:  # spread by the golden ratio: out of step with frames
-            rows = (torch.arange(SAMPLED).double() * 0.6180339887498949 % 1 * queries).long()
-        counts = torch.zeros(batch, heads, ROUNDS + 1, dtype=torch.float64)  # pairs of each grade
-        for part in rows.to(device).split(block_rows(self.query_corners, self.key_corners.shape[-1])):
-            agreements = self.agreements(part)
-            for item in range(batch):
-                for head in range(heads):
-                    found = torch.bincount(agreements[item, head].flatten(), minlength=ROUNDS + 1)
-                    counts[item, head] += found.cpu()
+        grades = ROUNDS + 1
+        offsets = grades * torch.arange(batch * heads, dtype=torch.int32, device=device)
+        counts = torch.zeros(batch * heads * grades, dtype=torch.int64, device=device)
+        for rows in torch.arange(queries, device=device).split(self.block):
+            grade = self.agreements(rows) + offsets.view(batch, heads, 1, 1)
+            counts += torch.bincount(grade.flatten(), minlength=len(counts))
+        counts = counts.view(batch, heads, grades).cpu().double()  # pairs of each grade
         reached = F.pad(counts.flip(-1).cumsum(-1).flip(-1), (0, 1))  # pairs of each grade or a higher one
         wanted = keep * reached[..., :1]
         edge = (reached >= wanted).sum(-1, keepdim=True) - 1  # the last grade that is let in
