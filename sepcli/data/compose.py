@@ -18,7 +18,7 @@ from sepcli.data import accompany, bassline, machine
 from sepcli.data.groove import Grooves, loop
 from sepcli.data.harmony import Chord, parse_numeral
 from sepcli.data.instruments import GROUPS
-from sepcli.data.melody import expression, melody
+from sepcli.data.melody import expression, melody, rap
 from sepcli.data.score import Note, Part, Section, Song
 from sepcli.data.styles import STYLES, Style
 
@@ -30,6 +30,7 @@ _BARS = {"intro": (2, 4, 4, 8), "verse": (8, 8, 16), "chorus": (8, 8), "bridge":
 _PRESENT = {"intro": 0.45, "verse": 0.75, "chorus": 0.92, "bridge": 0.65, "break": 0.45, "outro": 0.55}
 _DRUMS_PRESENT = {"intro": 0.55, "verse": 0.95, "chorus": 1.0, "bridge": 0.75, "break": 0.4, "outro": 0.6}
 _BASS_PRESENT = {"intro": 0.5, "verse": 0.93, "chorus": 1.0, "bridge": 0.8, "break": 0.45, "outro": 0.6}
+_SUNG = {"intro": 0.08, "verse": 0.93, "chorus": 1.0, "bridge": 0.65, "break": 0.2, "outro": 0.35}
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def compose(seed: int, index: int, grooves: Grooves | None = None, *, needs: Seq
     parts += _percussion(np.random.default_rng([seed, index, 3]), frame)
     parts.append(_bass(np.random.default_rng([seed, index, 4]), frame, kicks))
     parts += _layers(np.random.default_rng([seed, index, 5]), frame, needs)
+    parts.append(_vocals(np.random.default_rng([seed, index, 6]), name, frame))
     return Song(seed, index, name, frame.tempo, frame.beats_per_bar, frame.key, frame.mode, drummer, kit,
                 frame.sections, tuple(parts))
 
@@ -203,7 +205,7 @@ def _layers(rng: np.random.Generator, frame: _Frame, needs: Sequence[str]) -> li
     chosen = [(str(rng.choice(layer.groups)), str(rng.choice(layer.roles))) for layer in layers]
     present = {GROUPS[group].label for group, _ in chosen}
     for label in needs:
-        if label not in present and label not in ("drums", "bass"):
+        if label not in present:
             groups = [group for group in GROUPS if GROUPS[group].label == label]
             chosen.append((str(rng.choice(groups)), str(rng.choice(["block", "broken", "strum"]))))
     if rng.random() < 0.15:  # a second take of a part, as productions double guitars and synths
@@ -250,7 +252,38 @@ def _player(rng: np.random.Generator, frame: _Frame, group, role: str) -> accomp
                   bars=int(rng.choice([1, 2, 2, 4])), rest_share=0.3 if role == "lead" else 0.1)
 
 
-def _timed(rng: np.random.Generator, frame: _Frame, notes: Sequence[Note], player: str = "loose") -> list[Note]:
+def _vocals(rng: np.random.Generator, style: str, frame: _Frame) -> Part:
+    """A sung or rapped line: low in the verses, high and long in the choruses, with rests between phrases."""
+    group_name = str(rng.choice(["voice.low", "voice.high"]))
+    low, high = GROUPS[group_name].low, GROUPS[group_name].high
+    rapped = rng.random() < {"hiphop": 0.6, "trap": 0.5, "pop": 0.05, "funk": 0.1}.get(style, 0.02)
+    sung_chorus = rng.random() < 0.6
+    lift = int(rng.integers(0, 7))
+    scale = str(rng.choice(["major", "major pentatonic"] if frame.mode == "major"
+                           else ["minor", "minor pentatonic", "dorian"]))
+    plays: dict[str, accompany.Play] = {}
+    notes: list[Note] = []
+    for section, chords in zip(frame.sections, frame.chords, strict=True):
+        chorus = section.kind == "chorus"
+        if section.kind not in plays:
+            if rapped and not (chorus and sung_chorus):
+                plays[section.kind] = rap(rng, low, high, frame.beats_per_bar, tonic=frame.key)
+            else:
+                bottom = low + (lift if chorus else 0)
+                plays[section.kind] = melody(
+                    rng, bottom, high if chorus else high - 5, frame.beats_per_bar, tonic=frame.key,
+                    scale=scale,
+                    density=float(rng.uniform(0.3, 0.55) if chorus else rng.uniform(0.35, 0.75)),
+                    span=int(rng.integers(7, 14)), bars=int(rng.choice([1, 2, 2, 4])), rest_share=0.2)
+        if rng.random() < _SUNG[section.kind]:
+            notes += plays[section.kind](chords)
+    if not notes:
+        notes = plays[frame.sections[-1].kind](frame.chords[-1])
+    return Part("vocals", "vocals", "rap" if rapped else "sing", group_name, tuple(_timed(rng, frame, notes)))
+
+
+def _timed(rng: np.random.Generator, frame: _Frame, notes: Sequence[Note], player: str = "loose",
+           ) -> list[Note]:
     """Swing, and small deviations of time and velocity. Never before beat 0.
 
     player: "human" notes stay as they were played, a "machine" keeps its grid, others are as the style.

@@ -187,7 +187,8 @@ def limit_gain(audio: Audio, samplerate: int, ceiling: float) -> tuple[np.ndarra
     block = int(samplerate * 0.0015)
     needed = np.minimum(1.0, ceiling / np.maximum(block_levels(audio, block), 1e-9))
     reach = 12  # blocks each side, 18 ms: fast enough for drums, too slow to distort a bass
-    lowest = sliding_window_view(np.pad(needed, 2 * reach, mode="edge"), 2 * reach + 1).min(axis=1)
+    # One block more than is averaged, as gains are interpolated between blocks: no peak gets through.
+    lowest = sliding_window_view(np.pad(needed, 2 * reach + 1, mode="edge"), 2 * reach + 3).min(axis=1)
     smooth = sliding_window_view(lowest, 2 * reach + 1).mean(axis=1)
     return smooth, block
 

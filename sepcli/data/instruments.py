@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 DRUM_BANK = 128  # where a SoundFont keeps its drum kits
 LABELS = ("drums", "percussion", "bass", "guitar", "piano", "organ", "strings", "brass", "wind", "synth", "pad",
-          "mallets", "plucked", "lead")
+          "mallets", "plucked", "lead", "vocals")
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ GROUPS: Mapping[str, Group] = {
                          45, 93),
     "synth.chords": Group("synth", (*_bank0(81, 90, 90, 50, 51, 62, 63, 86), (20, 81), (8, 63)), 45, 88),
     "pad": Group("pad", _bank0(88, 89, 90, 92, 93, 94, 95, 97, 99, 50, 51), 40, 90),
+    "voice.low": Group("vocals", (), 43, 66),  # sung by sing.py, not by a SoundFont
+    "voice.high": Group("vocals", (), 54, 77),
     "plucked": Group("plucked", (*_bank0(46, 104, 105, 106, 107, 108, 15), (8, 107), (16, 25)), 48, 93),
 }
 

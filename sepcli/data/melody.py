@@ -60,6 +60,30 @@ def melody(
     return play
 
 
+def rap(rng: np.random.Generator, low: int, high: int, beats_per_bar: int, *, tonic: int) -> Play:
+    """Syllables on sixteenths around one low pitch, stressed on some; a rest at the end of every second bar."""
+    home = low + int(rng.integers(2, max(3, (high - low) // 2)))
+    steps = beats_per_bar * 4
+    density = float(rng.uniform(0.45, 0.8))
+    bars = [[step for step in range(steps) if rng.random() < density and not (bar == 1 and step > steps - 4)]
+            for bar in range(2)]
+    stress = rng.integers(-2, 5, size=(2, steps))
+
+    def play(chords):
+        notes = []
+        begin, end = chords[0].start, chords[-1].end
+        for number, first in enumerate(np.arange(begin, end - 0.1, beats_per_bar)):
+            struck = bars[number % 2]
+            for place, step in enumerate(struck):
+                after = struck[place + 1] if place + 1 < len(struck) else min(step + 4, steps)
+                length = min((after - step) / 4, 1.0)
+                pitch = int(np.clip(home + stress[number % 2, step], low, high))
+                notes.append(Note(float(first) + step / 4, 0.95 * length, pitch, 104 if step % 4 == 0 else 94))
+        return [note for note in notes if note.start < end - 0.1]
+
+    return play
+
+
 def expression(rng: np.random.Generator, notes: Sequence[Note], *, bends: float, vibrato: float,
                ) -> list[Control]:
     """Slides into notes and late vibrato. bends, vibrato: the share of the longer notes that get one."""

@@ -13,7 +13,8 @@ from sepcli.data import effects
 from sepcli.data.effects import Audio
 
 # dBFS of active RMS of the stems before mastering: centre and spread, near those of released songs.
-LEVELS: Mapping[str, tuple[float, float]] = {"drums": (-15.0, 2.5), "bass": (-18.0, 2.5)}
+LEVELS: Mapping[str, tuple[float, float]] = {"drums": (-15.0, 2.5), "bass": (-18.0, 2.5),
+                                              "vocals": (-18.5, 3.0)}
 OTHER_LEVEL = (-18.0, 3.0)
 # How loud parts are beside each other in their stem, dB.
 _IN_STEM: Mapping[str, tuple[float, float]] = {
@@ -90,6 +91,37 @@ def process_part(rng: np.random.Generator, audio: Audio, samplerate: int, *, lab
     width = {"bass": float(rng.choice([0.0, 0.0, 0.3, 1.0])), "drums": float(uniform(0.3, 1.4)),
              "percussion": float(uniform(0.3, 1.4))}.get(label, float(uniform(0.2, 1.8)))
     return effects.widen(audio, width)
+
+
+def process_vocals(rng: np.random.Generator, takes: Sequence[tuple[Audio, float, float]], samplerate: int,
+                   channels: int, *, beat_seconds: float) -> Audio:
+    """Takes of one singer, (mono [1, T], position -1 to 1, dB), as a stem [C, T]."""
+    uniform = rng.uniform
+    total = np.zeros((channels, takes[0][0].shape[-1]), dtype=np.float32)
+    bells = [(float(200 * 40 ** uniform(0, 1)), float(rng.normal(0, 3)), float(uniform(0.3, 1.0)))
+             for _ in range(3)]
+    curve = effects.eq(tilt=float(rng.normal(0, 0.7)), bells=bells, low_cut=float(uniform(60, 160)),
+                       high_cut=float(uniform(4000, 9000)) if _chance(rng, 0.1) else 0.0)
+    telephone = _chance(rng, 0.05)
+    amount = float(uniform(10, 24)) if telephone else float(uniform(-4, 12)) if _chance(rng, 0.3) else None
+    squash = dict(threshold=float(uniform(-8, 2)), ratio=float(uniform(2, 6)),
+                  attack=float(uniform(0.003, 0.02)), release=float(uniform(0.05, 0.25)))
+    for take, position, level in takes:
+        take = effects.colour(take, samplerate, effects.eq(low_cut=400, high_cut=3200) if telephone else curve)
+        if amount is not None:
+            take = effects.drive(take, samplerate, amount, bias=0.1)
+        take = effects.compress(effects.at_level(take, -20, samplerate), samplerate, **squash)
+        total += effects.pan(np.repeat(take, channels, axis=0), position) * np.float32(effects.db(level))
+    if _chance(rng, 0.4):
+        beats = float(rng.choice([0.25, 0.5, 0.75, 1.0]))
+        total = effects.echo(total, samplerate, seconds=beat_seconds * beats,
+                             feedback=float(uniform(0.1, 0.5)), wet=float(uniform(0.08, 0.35)))
+    if _chance(rng, 0.85):
+        impulse = effects.room(rng, samplerate, channels, predelay=float(uniform(0.005, 0.06)),
+                               seconds=float(uniform(0.4, 3.0)), wet=float(uniform(-24, -7)),
+                               dark=float(uniform(2500, 9000)))
+        total = effects.colour(total, samplerate, None, impulse)
+    return total
 
 
 def part_level(rng: np.random.Generator, label: str) -> float:

@@ -31,15 +31,19 @@ from sepcli.data.instruments import DRUM_BANK, GROUPS, KITS, LABELS
 from sepcli.data.midi import write_part
 from sepcli.data.score import Note, Part, Song, song_name
 from sepcli.data.soundfont import read_presets
+from sepcli.data.vocals import sing_part
+from sepcli.data.voice import check_speech
 from sepcli.errors import OutputError, UsageError
 
 GENERATOR = 1  # grows when the same seed gives other songs; in every song.json
 # Which stem each label goes to; a label that is not named is left out.
 GROUPINGS: Mapping[str, Mapping[str, str]] = {
     "four": {label: {"drums": "drums", "percussion": "drums", "bass": "bass"}.get(label, "other")
-             for label in LABELS},
+             for label in LABELS if label != "vocals"},
     "slakh": {"drums": "drums", "percussion": "drums", "bass": "bass", "guitar": "guitar", "piano": "piano"},
+    "none": {},  # with vocals: nothing else
 }
+NEEDS: Mapping[str, Sequence[str]] = {"slakh": ("guitar", "piano")}  # labels that every song must have
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,11 @@ class Settings:
     stems: str = "four"  # a key of GROUPINGS
     samplerate: int = 44100  # Hz
     channels: int = 2
+    vocals: bool = False  # one stem more, of a synthetic singer
 
     @property
     def grouping(self) -> Mapping[str, str]:
-        return GROUPINGS[self.stems]
+        return {**GROUPINGS[self.stems], **({"vocals": "vocals"} if self.vocals else {})}
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ def check_settings(settings: Settings) -> None:
         read_presets(path)
     if settings.drums is not None:
         find_grooves(settings.drums)
+    if settings.vocals:
+        check_speech()
 
 
 def render_dataset(
@@ -143,8 +150,7 @@ def _presets(path: Path) -> Mapping[tuple[int, int], str]:
 
 
 def _compose(seed: int, index: int, settings: Settings) -> Song:
-    needs = [label for label, stem in settings.grouping.items() if label == stem]
-    return compose(seed, index, _grooves(settings.drums), needs=needs if settings.stems != "four" else ())
+    return compose(seed, index, _grooves(settings.drums), needs=NEEDS.get(settings.stems, ()))
 
 
 def render_song(out: Path, seed: int, index: int, settings: Settings) -> Rendered:
@@ -185,9 +191,12 @@ def render_stems(song: Song, settings: Settings, scratch: Path) -> tuple[dict[st
         own = np.random.default_rng([song.seed, song.index, 30, number])  # a part left out changes no other
         if part.label not in settings.grouping:
             continue
-        audio, presets = _render_part(own, song, part, soundfont, settings, frames, scratch)
-        audio = mixdown.process_part(own, audio, settings.samplerate, label=part.label, group=part.group,
-                                     role=part.role, beat_seconds=60 / song.tempo, machine=machine)
+        if part.label == "vocals":
+            audio, presets = sing_part(own, song, part, settings.samplerate, settings.channels, frames)
+        else:
+            audio, presets = _render_part(own, song, part, soundfont, settings, frames, scratch)
+            audio = mixdown.process_part(own, audio, settings.samplerate, label=part.label, group=part.group,
+                                         role=part.role, beat_seconds=60 / song.tempo, machine=machine)
         audios.append(at_level(audio, -20 + mixdown.part_level(own, part.label), settings.samplerate))
         parts.append(part)
         facts.append({"name": part.name, "label": part.label, "role": part.role, "group": part.group,

@@ -47,7 +47,9 @@ def _preset_records(file) -> bytes:
         name, size = struct.unpack("<4sI", header)
         if name == b"LIST" and file.read(4) == b"pdta":
             return _chunk(file, b"phdr", size - 4)
-        file.seek(size - (4 if name == b"LIST" else 0) + size % 2, 1)
+        file.seek(size - (4 if name == b"LIST" else 0), 1)
+        if size % 2 and file.read(1) != b"\0":  # RIFF pads to even sizes; not every writer does
+            file.seek(-1, 1)
     raise ValueError
 
 
