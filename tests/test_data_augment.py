@@ -138,6 +138,13 @@ def test_gain_is_one_factor_a_source_within_bounds():
     assert torch.equal(apply(Gain(2, 2), stems), 2 * stems)
 
 
+def test_gain_in_decibels_is_uniform_there():
+    stems = batch(64)
+    decibels = 20 * (apply(Gain(0.1, 1.0, decibels=True), stems) / stems)[..., 0, 0].log10()
+    assert decibels.min() >= -20.01 and decibels.max() <= 0.01
+    assert abs(decibels.mean() + 10) < 1.5
+
+
 def test_polarity_negates_exactly():
     stems = batch(64)
     signs = apply(Polarity(), stems) / stems

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sepcli.cli import console
+from sepcli.cli.signals import Terminated
 from sepcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -97,7 +98,12 @@ def train(
 
     tune_process()
     with _Display(config.run.max_steps, config.run.max_minutes, config.run.batch_size) as display:
-        done = run_training(config, out, init=init, device=device, notice=console.say, watch=display.watch)
+        try:
+            done = run_training(config, out, init=init, device=device, notice=console.say, watch=display.watch)
+        except (KeyboardInterrupt, Terminated):
+            if display.began:
+                console.say(f"Stopped. The same command goes on in {console.shown(out)}.")
+            raise
     result = {"run": str(out), "steps": done.steps, "minutes": round(done.seconds / 60, 2),
               "bad_steps": done.bad_steps, "best": vars(done.best) if done.best else None}
     if json and leads:

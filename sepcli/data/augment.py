@@ -80,16 +80,23 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Gain(Augmentation):
-    """Every source by a factor of its own, uniform between `low` and `high`."""
+    """Every source by a factor of its own between `low` and `high`: uniform, or uniform in dB."""
 
     low: float = 0.25
     high: float = 1.25
+    decibels: bool = False  # quiet stems under loud ones are as likely as the reverse
 
     def __post_init__(self):
         self._check(0 <= self.low <= self.high, "low and high must be 0 <= low <= high")
+        self._check(self.low > 0 or not self.decibels, "low must be above 0 where decibels are uniform")
 
     def __call__(self, stems, rngs, *, sources, samplerate):
-        return stems.mul_(self._factors(stems, rngs, sources, lambda rng: rng.uniform(self.low, self.high)))
+        def draw(rng: np.random.Generator) -> float:
+            if self.decibels:
+                return math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+            return rng.uniform(self.low, self.high)
+
+        return stems.mul_(self._factors(stems, rngs, sources, draw))
 
 
 @dataclass(frozen=True)
