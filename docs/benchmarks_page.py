@@ -64,6 +64,13 @@ music. The slides give 1.77 for such a network (segments of 7.8 s, dimension 512
 published one 42.0 M); by the paper, on one core of a 2.2 GHz Xeon.
 """,
     ),
+    "metrics": (
+        "Metrics",
+        """\
+The metrics of `sepcli evaluate` beside museval, which computes SDR, ISR, SIR and SAR together and can't give SDR
+alone. CPU time over all threads; the same arrays.
+""",
+    ),
     "gpu": (
         "Speed on a GPU",
         """\

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from tests.bench import gpu, memory, results, rtf, sound, speed, startup
+from tests.bench import gpu, memory, metrics, results, rtf, sound, speed, startup
 from tests.bench.programs import run
 from tests.bench.results import Figure, Record
 from tests.bench.weights import Weights, make
@@ -78,6 +78,14 @@ def test_gpu_without_one(tmp_path, tiny, page):
     record = gpu.bench(tmp_path, tiny, seconds=2, runs=1, device="cpu", precisions=("float32",), batches=("2",))
     check(record, page(record))
     assert figures(record)["SNR of float32 against demucs, worst stem"] >= 85
+
+
+@pytest.mark.slow
+def test_metrics(page):
+    record = metrics.bench(seconds=1.5, runs=1)
+    check(record, page(record))
+    found = figures(record)
+    assert found["largest difference, SDR"] < 1e-9 and found["largest difference, SIR"] < 1e-6
 
 
 def test_startup(tmp_path, page):
