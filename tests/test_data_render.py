@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from sepcli.data import effects, mixdown, render
+from sepcli.data import effects, mixdown, render, sounds
 from sepcli.data.compose import compose
 from sepcli.data.instruments import GROUPS, KITS
 from sepcli.data.midi import read_notes
@@ -61,7 +61,7 @@ def fake(monkeypatch, general_midi):
             out[:, begin:begin + len(wave)] += note.velocity / 127 * wave.astype(np.float32)
         return out
 
-    monkeypatch.setattr(render, "synthesise", sines)
+    monkeypatch.setattr(sounds, "synthesise", sines)
     monkeypatch.setattr(render, "find_fluidsynth", lambda: "fluidsynth")
     return render.Settings((general_midi,), None, samplerate=RATE)
 
@@ -145,8 +145,8 @@ def test_presets_come_from_the_soundfont(tmp_path, fake):
     settings = render.Settings((few,), None, samplerate=RATE)
     render.render_song(tmp_path, 0, 1, settings)
     facts = json.loads((tmp_path / "song-0-00001" / "song.json").read_text())
-    names = {name.split(" ", 1)[1] for part in facts["parts"] for name in part["presets"]}
-    assert names <= {"Synth Bass", "Piano", "Kit"}
+    names = {name.split(" ", 1)[1] for part in facts["parts"] for name in part["sounds"] if ":" in name}
+    assert names and names <= {"Synth Bass", "Piano", "Kit"}
 
 
 def test_read_presets(tmp_path):
@@ -184,7 +184,7 @@ def test_a_failed_song_leaves_nothing(fake, monkeypatch, tmp_path):
     def broken(*arguments, **more):
         raise OutputError("FluidSynth could not render.", remedy="Look.")
 
-    monkeypatch.setattr(render, "synthesise", broken)
+    monkeypatch.setattr(sounds, "synthesise", broken)
     (tmp_path / "out").mkdir()
     with pytest.raises(OutputError):
         render.render_song(tmp_path / "out", 0, 0, fake)

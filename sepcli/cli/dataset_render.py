@@ -39,6 +39,9 @@ def render(
     soundfont: Annotated[list[Path] | None, typer.Option(
         "--soundfont", metavar="FILE", rich_help_panel=SOUND, show_default=False,
         help="A General MIDI SoundFont (.sf2, .sf3); repeatable: one is drawn for each song.")] = None,
+    samples: Annotated[Path | None, typer.Option(
+        "--samples", metavar="DIR", rich_help_panel=SOUND, show_default=False,
+        help="Drum one-shots (bd_*, sn_*, *hat*, ...), for some of the electronic kits.")] = None,
     samplerate: Annotated[int, typer.Option(
         "--samplerate", metavar="HZ", min=8000, max=96000, rich_help_panel=SOUND,
         help="Of the files; FluidSynth goes up to 96000.")] = 44100,
@@ -60,7 +63,7 @@ def render(
     if drums is None:
         console.notice("No --drums: every drum part is programmed. The Groove MIDI Dataset makes them human: "
                        "https://magenta.tensorflow.org/datasets/groove")
-    settings = Settings(tuple(soundfont or ()), drums, stems=stems, samplerate=samplerate,
+    settings = Settings(tuple(soundfont or ()), drums, samples, stems=stems, samplerate=samplerate,
                         channels=1 if mono else 2, vocals=vocals)
     with _Display(hours * 3600) as display:
         seconds = render_dataset(out, hours=hours, seed=seed, settings=settings, jobs=jobs, done=display.done)

@@ -203,6 +203,11 @@ def _bass(rng: np.random.Generator, frame: _Frame, kicks: Sequence[float]) -> Pa
 def _layers(rng: np.random.Generator, frame: _Frame, needs: Sequence[str]) -> list[Part]:
     layers = [layer for layer in frame.style.parts if rng.random() < layer.chance] or [frame.style.parts[0]]
     chosen = [(str(rng.choice(layer.groups)), str(rng.choice(layer.roles))) for layer in layers]
+    if len(chosen) < 3 and rng.random() < 0.6:  # records are seldom that bare
+        layer = frame.style.parts[int(rng.integers(len(frame.style.parts)))]
+        chosen.append((str(rng.choice(layer.groups)), str(rng.choice(layer.roles))))
+        filling = ["pad", "strings", "organ", "piano.electric", "guitar.clean"]
+        chosen.append((str(rng.choice(filling)), "sustain"))
     present = {GROUPS[group].label for group, _ in chosen}
     for label in needs:
         if label not in present:

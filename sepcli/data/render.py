@@ -24,18 +24,19 @@ import soundfile
 
 from sepcli.data import mixdown
 from sepcli.data.compose import compose
-from sepcli.data.effects import Audio, at_level, pan
-from sepcli.data.fluidsynth import find_fluidsynth, synthesise
+from sepcli.data.drumkit import find_shots
+from sepcli.data.effects import Audio, active_rms, at_level, db, pan
+from sepcli.data.fluidsynth import find_fluidsynth
 from sepcli.data.groove import Grooves, find_grooves
-from sepcli.data.instruments import DRUM_BANK, GROUPS, KITS, LABELS
-from sepcli.data.midi import write_part
+from sepcli.data.instruments import GROUPS, LABELS
 from sepcli.data.score import Note, Part, Song, song_name
 from sepcli.data.soundfont import read_presets
+from sepcli.data.sounds import Studio, draw_sound
 from sepcli.data.vocals import sing_part
 from sepcli.data.voice import check_speech
 from sepcli.errors import OutputError, UsageError
 
-GENERATOR = 1  # grows when the same seed gives other songs; in every song.json
+GENERATOR = 2  # grows when the same seed gives other songs; in every song.json
 # Which stem each label goes to; a label that is not named is left out.
 GROUPINGS: Mapping[str, Mapping[str, str]] = {
     "four": {label: {"drums": "drums", "percussion": "drums", "bass": "bass"}.get(label, "other")
@@ -43,6 +44,8 @@ GROUPINGS: Mapping[str, Mapping[str, str]] = {
     "slakh": {"drums": "drums", "percussion": "drums", "bass": "bass", "guitar": "guitar", "piano": "piano"},
     "none": {},  # with vocals: nothing else
 }
+# Roles that are recorded twice, for both sides, in a share of songs.
+_DOUBLED = ("chug", "strum", "broken", "block", "sustain", "arpeggiator", "riff")
 NEEDS: Mapping[str, Sequence[str]] = {"slakh": ("guitar", "piano")}  # labels that every song must have
 
 
@@ -50,6 +53,7 @@ NEEDS: Mapping[str, Sequence[str]] = {"slakh": ("guitar", "piano")}  # labels th
 class Settings:
     soundfonts: tuple[Path, ...]  # one is drawn a song
     drums: Path | None  # a folder like the Groove MIDI Dataset's; None: every drum part is programmed
+    samples: Path | None = None  # a folder of drum one-shots, for electronic kits
     stems: str = "four"  # a key of GROUPINGS
     samplerate: int = 44100  # Hz
     channels: int = 2
@@ -81,6 +85,8 @@ def check_settings(settings: Settings) -> None:
         read_presets(path)
     if settings.drums is not None:
         find_grooves(settings.drums)
+    if settings.samples is not None:
+        find_shots(settings.samples)
     if settings.vocals:
         check_speech()
 
@@ -144,11 +150,6 @@ def _grooves(folder: Path | None) -> Grooves | None:
     return None if folder is None else find_grooves(folder)
 
 
-@lru_cache(maxsize=8)
-def _presets(path: Path) -> Mapping[tuple[int, int], str]:
-    return read_presets(path)
-
-
 def _compose(seed: int, index: int, settings: Settings) -> Song:
     return compose(seed, index, _grooves(settings.drums), needs=NEEDS.get(settings.stems, ()))
 
@@ -186,6 +187,7 @@ def render_stems(song: Song, settings: Settings, scratch: Path) -> tuple[dict[st
     stems = {stem: np.zeros((settings.channels, frames), dtype=np.float32)
              for stem in dict.fromkeys(settings.grouping.values())}
     machine = song.drummer == "machine"
+    studio = Studio(soundfont, settings.samples, song.kit, song.tempo, frames, settings.samplerate, scratch)
     parts, audios, facts = [], [], []
     for number, part in enumerate(song.parts):
         own = np.random.default_rng([song.seed, song.index, 30, number])  # a part left out changes no other
@@ -194,13 +196,13 @@ def render_stems(song: Song, settings: Settings, scratch: Path) -> tuple[dict[st
         if part.label == "vocals":
             audio, presets = sing_part(own, song, part, settings.samplerate, settings.channels, frames)
         else:
-            audio, presets = _render_part(own, song, part, soundfont, settings, frames, scratch)
+            audio, presets = _play_part(own, part, studio, settings.channels)
             audio = mixdown.process_part(own, audio, settings.samplerate, label=part.label, group=part.group,
                                          role=part.role, beat_seconds=60 / song.tempo, machine=machine)
         audios.append(at_level(audio, -20 + mixdown.part_level(own, part.label), settings.samplerate))
         parts.append(part)
         facts.append({"name": part.name, "label": part.label, "role": part.role, "group": part.group,
-                      "presets": presets, "notes": len(part.notes)})
+                      "sounds": presets, "notes": len(part.notes)})
     if machine and rng.random() < 0.4:
         kicks = [note.start * 60 / song.tempo for note in song.parts[0].notes if note.pitch in (35, 36)]
         audios = mixdown.duck_parts(rng, audios, [part.label for part in parts], kicks, settings.samplerate)
@@ -215,70 +217,35 @@ def render_stems(song: Song, settings: Settings, scratch: Path) -> tuple[dict[st
     }
 
 
-def _render_part(rng: np.random.Generator, song: Song, part: Part, soundfont: Path, settings: Settings,
-                 frames: int, scratch: Path) -> tuple[Audio, list[str]]:
-    """([C, T], the names of the presets that play it)."""
-    drums = part.group == "kit"
-    available = _presets(soundfont)
-    place = float(np.clip(rng.normal(0, 0.1 if drums or part.label == "bass" else 0.4), -0.9, 0.9))
-    takes = [(part.notes, place, 0.0)]  # (notes, position, dB)
-    wide = part.role in ("chug", "strum", "broken", "block", "sustain", "arpeggiator", "riff")
-    if not drums and part.label != "bass" and wide and rng.random() < 0.3:
-        # Double-tracked: the same, played again with other small errors, on the other side.
-        side = float(rng.uniform(0.4, 1.0))
-        takes = [(part.notes, -side, 0.0), (_again(rng, part.notes, song.tempo), side, 0.0)]
-    elif not drums and rng.random() < 0.2:
-        # Layered with another sound, perhaps an octave higher.
-        higher = int(rng.choice([0, 12] if part.label == "bass" else [0, 12, -12]))
-        low, high = GROUPS[part.group].low, GROUPS[part.group].high + 12
-        moved = tuple(Note(n.start, n.length, n.pitch + higher, n.velocity) for n in part.notes
-                      if low <= n.pitch + higher <= high)
-        takes.append((moved, place, float(rng.uniform(-14, -3))))
-    preset = _draw_preset(rng, song, part, available)
-    reverb, chorus = float(rng.uniform(0, 0.6)), float(rng.choice([0.0, 0.0, rng.uniform(0.1, 0.9)]))
-    if part.label == "bass":
-        reverb *= 0.2
-    total = np.zeros((2, frames), dtype=np.float32)
-    names = []
+def _play_part(rng: np.random.Generator, part: Part, studio: Studio, channels: int) -> tuple[Audio, list[str]]:
+    """([C, T], the names of what plays it): one take, or two on both sides, or two sounds in layers."""
+    steady = part.group == "kit" or part.label == "bass"
+    place = float(np.clip(rng.normal(0, 0.1 if steady else 0.4), -0.9, 0.9))
     loudness, steepness = float(rng.uniform(0.8, 1.15)), float(rng.uniform(0.7, 1.3))
-    for number, (notes, position, level) in enumerate(takes):
-        if number and level:  # a layer
-            preset = _draw_preset(rng, song, part, available)
-        midi = scratch / f"part{number}.mid"
-        shaped = [Note(n.start, n.length, n.pitch, _velocity(n.velocity, loudness, steepness)) for n in notes]
-        write_part(midi, shaped, part.controls, tempo=song.tempo, drums=drums, reverb=reverb, chorus=chorus,
-                   beats=frames / settings.samplerate * song.tempo / 60, bank=0 if drums else preset[0],
-                   program=preset[1])
-        audio = synthesise(midi, soundfont, samplerate=settings.samplerate, frames=frames,
-                           room_size=float(rng.uniform(0.05, 0.9)), damping=float(rng.uniform(0, 0.7)),
-                           reverb=float(rng.uniform(0.3, 0.9)), chorus=float(rng.uniform(0.5, 2.5)))
-        midi.unlink()
-        if settings.channels == 1:
-            audio = audio.mean(axis=0, keepdims=True)
-        total[:settings.channels] += pan(audio, position) * np.float32(10 ** (level / 20))
-        names.append(f"{preset[0]}:{preset[1]} {available.get(preset, 'unknown')}")
-    return total[:settings.channels], names
-
-
-def _velocity(velocity: int, loudness: float, steepness: float) -> int:
-    return int(np.clip(round(127 * loudness * (velocity / 127) ** steepness), 1, 127))
+    notes = [Note(note.start, note.length, note.pitch,
+                  int(np.clip(round(127 * loudness * (note.velocity / 127) ** steepness), 1, 127)))
+             for note in part.notes]
+    sound = draw_sound(rng, part, studio)
+    names = [sound.name]
+    if not steady and part.role in _DOUBLED and rng.random() < 0.3:
+        side = float(rng.uniform(0.4, 1.0))
+        total = pan(sound.play(notes), -side) + pan(sound.play(_again(rng, notes, studio.tempo)), side)
+    else:
+        total = pan(sound.play(notes), place)
+        if part.group != "kit" and rng.random() < 0.2:
+            higher = int(rng.choice([0, 12] if part.label == "bass" else [0, 12, -12]))
+            low, high = GROUPS[part.group].low, GROUPS[part.group].high + 12
+            moved = [Note(note.start, note.length, note.pitch + higher, note.velocity) for note in notes
+                     if low <= note.pitch + higher <= high]
+            layer = draw_sound(rng, part, studio)
+            level = active_rms(total, studio.samplerate) * db(float(rng.uniform(-14, -3)))
+            added = pan(layer.play(moved), place)
+            total += added * np.float32(level / max(active_rms(added, studio.samplerate), 1e-6))
+            names.append(layer.name)
+    return (total.mean(axis=0, keepdims=True) if channels == 1 else total), names
 
 
 def _again(rng: np.random.Generator, notes: Sequence[Note], tempo: float) -> tuple[Note, ...]:
     jitter = 0.012 * tempo / 60  # beats: 12 ms
     return tuple(Note(max(0.0, note.start + float(rng.normal(0, jitter))), note.length, note.pitch,
                       int(np.clip(note.velocity + rng.normal(0, 6), 1, 127))) for note in notes)
-
-
-def _draw_preset(rng: np.random.Generator, song: Song, part: Part, available: Mapping[tuple[int, int], str],
-                 ) -> tuple[int, int]:
-    """(bank, program) among those of the part's group that the SoundFont has; else its first one."""
-    if part.group == "kit":
-        wanted: Sequence[tuple[int, int]] = [(DRUM_BANK, program) for program in KITS[song.kit]]
-    else:
-        wanted = GROUPS[part.group].presets
-    there = [preset for preset in wanted if preset in available]
-    drawn = float(rng.random())
-    if there:
-        return there[int(drawn * len(there))]
-    return (DRUM_BANK, 0) if part.group == "kit" else min(available)

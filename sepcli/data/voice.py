@@ -116,7 +116,8 @@ def analyse(audio: np.ndarray, samplerate: int, formant_shift: float = 1.0) -> S
     pitch = world.stonemask(audio, pitch, times, samplerate)
     envelope = world.cheaptrick(audio, pitch, times, samplerate)
     noise = world.d4c(audio, pitch, times, samplerate)
-    voiced = pitch > 0
+    # A pitch is found in many a hiss; D4C then calls the lowest harmonics noise.
+    voiced = (pitch > 0) & (noise[:, :round(800 / samplerate * (noise.shape[1] - 1) * 2)].mean(axis=1) < 0.7)
     power = envelope.sum(axis=1)
     span = _vowel(voiced, power)
     if span is None:
