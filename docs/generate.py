@@ -121,7 +121,7 @@ def _overview(entries: list[Entry]) -> str:
 
 def _overall(entry: Entry) -> str:
     return ", ".join(
-        f"{score.value:.2f}" + (" (ours)" if score.by == "ours" else "") for score in entry.scores
+        f"{score.value:.2f}" + (f" (ours, {score.set})" if score.by == "ours" else "") for score in entry.scores
     ) or "not known"
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sepcli.audio import probe
+from sepcli.catalog import DEFAULT_MODEL
 from sepcli.device import choose_device, choose_precision
 from sepcli.errors import InputError, UsageError
 from sepcli.feed import Feed, StemsBack
@@ -114,7 +115,7 @@ def separate_file(
     path: str | os.PathLike[str],
     out: str | os.PathLike[str] = "separated",
     *,
-    model: str | Separator = "htdemucs",
+    model: str | Separator = DEFAULT_MODEL,
     targets: Sequence[str] | None = None,
     rest: bool = False,
     template: str = DEFAULT_TEMPLATE,

@@ -28,6 +28,8 @@ from typing import Any
 from sepcli.errors import ModelError, UsageError
 
 CHECKS = ("full", "prefix", "size", "none")  # the strictest first
+DEFAULT_MODEL = "mini"  # where no model is named: inside the package, so that nothing is downloaded
+STUDIO_MODEL = "htdemucs"  # what is recommended instead
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import re
 import subprocess
@@ -16,8 +17,9 @@ from sepcli.catalog import CHECKS, load_catalog, read_catalog
 from sepcli.errors import ModelError, UsageError
 
 NAMES = (
-    "htdemucs htdemucs_ft htdemucs_6s hdemucs_mmi mdx mdx_extra mdx_q mdx_extra_q repro_mdx_a".split()
+    "mini htdemucs htdemucs_ft htdemucs_6s hdemucs_mmi mdx mdx_extra mdx_q mdx_extra_q repro_mdx_a".split()
 )
+DEMUCS = NAMES[1:]
 SHA = "0123456789abcdef" * 4
 COMMIT = "0123456789" * 4
 
@@ -278,8 +280,20 @@ def test_the_bundled_names():
     assert [entry.name for entry in sepcli.list_models()][: len(NAMES)] == NAMES
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_each_bundled_entry_keeps_the_rules(name):
+def test_the_bundled_model_is_whole_and_small():
+    """What is inside the package has the recorded hash, at most 10 MB, and a licence; nothing is downloaded."""
+    entry = load_catalog()[catalog.DEFAULT_MODEL]
+    (file,) = entry.files
+    content = (catalog.Path(catalog.__file__).parent / file.package).read_bytes()
+    assert len(content) == file.bytes <= 10_000_000
+    assert hashlib.sha256(content).hexdigest() == file.sha256
+    assert entry.license == "MIT" and entry.training_data and entry.limits
+    assert set(entry.sources) == {"vocals", "drums", "bass", "other"}
+    assert all(score.by == "ours" for score in entry.scores)
+
+
+@pytest.mark.parametrize("name", DEMUCS)
+def test_each_demucs_entry_keeps_the_rules(name):
     entry = load_catalog()[name]
     assert entry.family == "demucs" and entry.samplerate == 44100 and entry.channels == 2
     assert entry.sources[:4] == ("drums", "bass", "other", "vocals")
@@ -307,7 +321,7 @@ def test_the_bundled_bags():
         assert weights == [(1, 1, 0, 0), (0, 1, 0, 0), (1, 0, 1, 1), (1, 0, 1, 1)]
     for name in ("mdx_extra", "mdx_extra_q"):
         assert "MUSDB test set" in entries[name].limits and not entries[name].scores
-    assert all(entries[name].segment == 44 for name in NAMES if not name.startswith("htdemucs"))
+    assert all(entries[name].segment == 44 for name in DEMUCS if not name.startswith("htdemucs"))
     assert {entry.check for entry in entries.values()} <= set(CHECKS)
 
 

@@ -163,7 +163,7 @@ def download(
 
 @app.command()
 def verify(names: Names = None, catalog: Catalogs = None) -> None:
-    """Check downloaded models again.
+    """Check the bundled and downloaded models again.
 
     Hashes each file, whatever is remembered of it; a wrong one is deleted. Without a name: all models.
     """
@@ -172,7 +172,7 @@ def verify(names: Names = None, catalog: Catalogs = None) -> None:
 
     known = _catalog(catalog)
     entries = [known.find(name) for name in dict.fromkeys(names)] if names else list(known.values())
-    code, seen = 0, False
+    code = 0
     for entry in entries:
         for file in entry.files:
             if not hub.is_cached(file):
@@ -180,7 +180,6 @@ def verify(names: Names = None, catalog: Catalogs = None) -> None:
                     console.out().print(f"{entry.name}: {file.filename} is not downloaded", soft_wrap=True)
                     code = ModelError.exit_code
                 continue
-            seen = True
             try:
                 found = hub.verify(file)
             except ModelError as problem:
@@ -192,8 +191,6 @@ def verify(names: Names = None, catalog: Catalogs = None) -> None:
             console.out().print(
                 f"{entry.name}: {found.path.name} is right ({how}), sha256 {found.sha256}", soft_wrap=True
             )
-    if not seen and not names:
-        console.say("No model is downloaded.")
     if code:
         raise typer.Exit(code)
 

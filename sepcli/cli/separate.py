@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sepcli.catalog import DEFAULT_MODEL, STUDIO_MODEL
 from sepcli.cli import console
 from sepcli.cli.signals import Terminated
 from sepcli.errors import INTERRUPTED, TERMINATED, OutputError, SepcliError, UsageError, worst_exit_code
@@ -92,10 +93,11 @@ def separate(
     inputs: Annotated[list[str], typer.Argument(
         metavar="INPUT", show_default=False,
         help="Audio or video files, folders (searched recursively), or - for standard input.")],
-    model: Annotated[str, typer.Option(
+    model: Annotated[str | None, typer.Option(
         "-m", "--model", metavar="MODEL", autocompletion=complete_model, rich_help_panel=WHAT,
+        show_default=f"{DEFAULT_MODEL}, which is inside sepcli",
         help="A name of `sepcli models list`, a checkpoint file or run folder, NAME=FILE (a local file for the "
-             "catalogue's NAME), or hf://owner/repo[@revision]/file.")] = "htdemucs",
+             "catalogue's NAME), or hf://owner/repo[@revision]/file.")] = None,
     target: Annotated[list[str] | None, typer.Option(
         "-t", "--target", metavar="STEM", autocompletion=complete_stem, rich_help_panel=WHAT,
         help="Only this stem, and only the work it needs; repeatable. Default: all of the model's.")] = None,
@@ -216,7 +218,7 @@ def separate(
     from sepcli.plan import Request
 
     request = Request(
-        model=model, out=Path(os.path.expanduser(out)), targets=tuple(dict.fromkeys(target or ())),
+        model=model or DEFAULT_MODEL, out=Path(os.path.expanduser(out)), targets=tuple(dict.fromkeys(target or ())),
         template=template,
         spec=OutputSpec(
             format=format.value, depth=depth.value, bitrate=bitrate, samplerate=parse_rate(samplerate),
@@ -227,11 +229,20 @@ def separate(
         device=device, precision=precision.value, options=parse_options(options or ()), resume=resume,
         force=force, shard=parse_shard(shard) if shard is not None else None)
     models = load_catalog(catalog or ())
+    if model is None:
+        _say_which_model(models)
     bars = progress is ProgressStyle.auto and not quiet
     if to_stdout:
         raise typer.Exit(_to_stdout(request, inputs, models, bars, verbose))
     plan = _plan(request, inputs, models)
     raise typer.Exit(_dry_run(plan, json) if dry_run else _run(plan, json, bars, verbose))
+
+
+def _say_which_model(models: Catalog) -> None:
+    """Nobody chose the small model: say that it is one, and what the better one costs."""
+    size = sum(file.about_bytes or 0 for file in models[STUDIO_MODEL].files)
+    console.say(f"Model: {DEFAULT_MODEL}, the small one inside sepcli. --model {STUDIO_MODEL} gives studio quality "
+                f"after a download of {size / 1e6:.0f} MB.")
 
 
 def _plan(request: Request, inputs: list[str], models: Catalog) -> Plan:
