@@ -66,6 +66,11 @@ class Request:
     resume: bool = True  # whether those that stand there are good enough
     catalogs: tuple[Path, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.duration is not None and self.duration <= 0:
+            raise UsageError(f"--duration is {self.duration:g}, but must be more than 0.",
+                             remedy="Leave it out, or give seconds.")
+
 
 @dataclass(frozen=True)
 class Run:
