@@ -314,3 +314,48 @@ def test_fluidsynth_is_deterministic(tmp_path):
         (tmp_path / name).mkdir()
         render.render_song(tmp_path / name, 2, 0, settings)
     assert read_all(tmp_path / "a" / "song-2-00000") == read_all(tmp_path / "b" / "song-2-00000")
+
+
+@real
+@pytest.mark.slow
+def test_two_jobs_make_the_same_songs(tmp_path):
+    settings = render.Settings((SOUNDFONTS[0],), None, samplerate=16000, channels=1)
+    for name, jobs in (("one", 1), ("two", 2)):
+        render.render_dataset(tmp_path / name, hours=0.06, seed=4, settings=settings, jobs=jobs)
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert len(names) >= 2 and names == sorted(path.name for path in (tmp_path / "two").iterdir())
+    for name in names:
+        assert read_all(tmp_path / "one" / name) == read_all(tmp_path / "two" / name)
+
+
+# --- the command ---
+
+
+def test_the_command(fake, tmp_path, capsys):
+    from sepcli.cli.app import main
+
+    command = ["dataset", "render", str(tmp_path / "out"), "--hours", "0.01", "--seed", "5", "--samplerate",
+               str(RATE), "--soundfont", str(fake.soundfonts[0])]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("1 song, ") and "(1 new)" in said.out
+    assert "every drum part is programmed" in said.err
+    assert main([*command, "-q"]) == 0
+    said = capsys.readouterr()
+    assert "(0 new)" in said.out and said.err == ""
+
+
+@pytest.mark.parametrize("changed, code, words", [
+    (["--soundfont", "nowhere.sf2"], 1, "nowhere.sf2 can't be read"),
+    (["--stems", "five"], 2, "no grouping of stems named 'five'"),
+    (["--drums", "nowhere"], 1, "no readable info.csv"),
+    (["--samples", "nowhere"], 1, "no drum one-shots"),
+    (["--jobs", "0"], 2, "jobs"),
+])
+def test_the_command_says_what_is_wrong(fake, tmp_path, capsys, changed, code, words):
+    from sepcli.cli.app import main
+
+    given = [] if "--soundfont" in changed else ["--soundfont", str(fake.soundfonts[0])]
+    assert main(["dataset", "render", str(tmp_path / "out"), *given, *changed]) == code
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -67,7 +67,8 @@ def render(
                         channels=1 if mono else 2, vocals=vocals)
     with _Display(hours * 3600) as display:
         seconds = render_dataset(out, hours=hours, seed=seed, settings=settings, jobs=jobs, done=display.done)
-    console.out().print(f"{display.songs} songs, {console.clock(seconds)} of music in {console.shown(out)} "
+    songs = f"{display.songs} {'song' if display.songs == 1 else 'songs'}"
+    console.out().print(f"{songs}, {console.clock(seconds)} of music in {console.shown(out)} "
                         f"({display.new} new)", soft_wrap=True)
 
 
