@@ -27,7 +27,8 @@ class _Range:
 
     def __init__(self, rng: np.random.Generator, low: int, high: int):
         self.low, self.high = low, high
-        self.home = low + float(rng.uniform(3, min(14, high - low - 8)))
+        # The lower of two draws: most basses live within an octave of their lowest note.
+        self.home = low + float(rng.uniform(2, min(14, high - low - 8), size=2).min())
 
     def root(self, chord: Chord) -> int:
         return nearest(chord.bass, self.home, self.low, self.high)

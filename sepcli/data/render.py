@@ -36,7 +36,7 @@ from sepcli.data.vocals import sing_part
 from sepcli.data.voice import check_speech
 from sepcli.errors import OutputError, UsageError
 
-GENERATOR = 2  # grows when the same seed gives other songs; in every song.json
+GENERATOR = 3  # grows when the same seed gives other songs; in every song.json
 # Which stem each label goes to; a label that is not named is left out.
 GROUPINGS: Mapping[str, Mapping[str, str]] = {
     "four": {label: {"drums": "drums", "percussion": "drums", "bass": "bass"}.get(label, "other")
