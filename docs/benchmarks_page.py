@@ -40,6 +40,13 @@ time* is the sum over all threads, user and system; *wall time* is what one wait
 wall time, since that is what it is for, and by its distance from our own float32.
 """,
     ),
+    "bundled": (
+        "The bundled model",
+        """\
+`mini` as `sepcli separate` runs it, from the decoded file to four stems as float32 WAV; whole processes also with
+the start of the interpreter and the import of torch. Agreement: of the reduced precision with float32.
+""",
+    ),
     "memory": (
         "Memory",
         """\

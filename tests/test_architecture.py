@@ -18,7 +18,7 @@ GROUPS = {
     "D": ["family", "models"],
     "E": ["ensemble", "loading", "pipeline", "feed", "levels", "outputspec", "outputs", "workspace", "manifest",
           "track", "inputs", "plan", "jobs", "api", "modelcard", "publish"],
-    "F": ["data", "metrics", "rows", "comparison", "scoring", "workers", "evaluate", "training"],
+    "F": ["data", "metrics", "evaluation", "training"],
     "G": ["cli"],
 }
 GROUP_OF = {module: group for group, modules in GROUPS.items() for module in modules}

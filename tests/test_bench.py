@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from tests.bench import gpu, memory, metrics, results, rtf, sound, speed, startup
+from tests.bench import bundled, gpu, memory, metrics, results, rtf, sound, speed, startup
 from tests.bench.programs import run
 from tests.bench.results import Figure, Record
 from tests.bench.weights import Weights, make
@@ -46,6 +46,12 @@ def check(record: Record, text: str) -> None:
     assert all(f"| {figure.name} | " in text for figure in record.figures)
     assert record.runs and "here.json" in text
     assert not [value for value in record.settings.values() if str(results.ROOT) in str(value)]
+
+
+def test_bundled(tmp_path, page):
+    record = bundled.bench(tmp_path, seconds=10, runs=1, threads=1)
+    check(record, page(record))
+    assert figures(record)["size of the weights"] <= 10
 
 
 @pytest.mark.slow

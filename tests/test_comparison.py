@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from sepcli import comparison
-from sepcli.comparison import compare
 from sepcli.errors import InputError, OutputError
+from sepcli.evaluation import comparison
+from sepcli.evaluation.comparison import compare
+from sepcli.evaluation.rows import Row
 from sepcli.metrics.summary import MEAN
-from sepcli.rows import Row
 
 
 def row(model="m", track="a", value=1.0, *, run=None, seed=0, status="done", **swept):

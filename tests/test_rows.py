@@ -9,7 +9,7 @@ import math
 import pytest
 
 from sepcli.errors import InputError, OutputError
-from sepcli.rows import Row, RowFile, number, scores_of, write_csv
+from sepcli.evaluation.rows import Row, RowFile, number, scores_of, write_csv
 
 STEMS = {"vocals": {"sdr": 1.25, "usdr": -2.5}, "bass": {"sdr": math.nan, "usdr": math.inf}}
 

@@ -9,9 +9,9 @@ import torch
 
 from sepcli.data.layouts import find_tracks
 from sepcli.errors import InputError
+from sepcli.evaluation.scoring import PSEUDO_MODELS, InStep, Material, Model, score
 from sepcli.metrics.sdr import Sums
 from sepcli.pipeline import Engine, Settings
-from sepcli.scoring import PSEUDO_MODELS, InStep, Material, Model, score
 from sepcli.separator import Segment
 from tests.toys import Split
 from tests.tracks import RATE, make_track, read

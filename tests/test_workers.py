@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sepcli.errors import DeviceError
-from sepcli.evaluate import Request, evaluate
+from sepcli.evaluation.evaluate import Request, evaluate
 from tests.tracks import make_track
 
 ROOT = Path(__file__).parents[1]

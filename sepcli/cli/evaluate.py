@@ -14,7 +14,7 @@ from sepcli.cli.separate import Precision, complete_model, parse_batch_size, par
 from sepcli.errors import UsageError, worst_exit_code
 
 if TYPE_CHECKING:
-    from sepcli.evaluate import Request
+    from sepcli.evaluation.evaluate import Request
 
 
 class Protocol(StrEnum):
@@ -118,7 +118,7 @@ def evaluate(
         raise UsageError(f"--metrics {unknown[0]}: the extra metrics are {', '.join(EXTRA)}.",
                          remedy="The others belong to a --protocol and are always computed.")
 
-    from sepcli.evaluate import Request
+    from sepcli.evaluation.evaluate import Request
 
     request = Request(
         models=tuple(model), data=data, layout=layout, targets=tuple(dict.fromkeys(target or ())),
@@ -133,9 +133,9 @@ def evaluate(
 
 def _run(request: Request, protocols: Sequence[str], csv: Path | None, json: bool) -> int:
     """Evaluate, report every row, sum up; the exit code."""
-    from sepcli import comparison, rows
     from sepcli.cli.scores import Reporter, print_tables, say_silent
-    from sepcli.evaluate import evaluate
+    from sepcli.evaluation import comparison, rows
+    from sepcli.evaluation.evaluate import evaluate
 
     with Reporter(request, json=json) as reporter:
         for row in evaluate(request, reporter):

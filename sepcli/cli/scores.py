@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from sepcli.cli import console
-from sepcli.comparison import Group
 from sepcli.data.layouts import Track
-from sepcli.evaluate import Listener, Prepared, Request, Run
+from sepcli.evaluation.comparison import Group
+from sepcli.evaluation.evaluate import Listener, Prepared, Request, Run
+from sepcli.evaluation.rows import Row
 from sepcli.metrics.summary import PROTOCOLS, Line, Value, metric
-from sepcli.rows import Row
 
 UNDEFINED = "-"
 

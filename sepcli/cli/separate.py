@@ -218,7 +218,8 @@ def separate(
     from sepcli.plan import Request
 
     request = Request(
-        model=model or DEFAULT_MODEL, out=Path(os.path.expanduser(out)), targets=tuple(dict.fromkeys(target or ())),
+        model=model or DEFAULT_MODEL, out=Path(os.path.expanduser(out)),
+        targets=tuple(dict.fromkeys(target or ())),
         template=template,
         spec=OutputSpec(
             format=format.value, depth=depth.value, bitrate=bitrate, samplerate=parse_rate(samplerate),
@@ -241,8 +242,8 @@ def separate(
 def _say_which_model(models: Catalog) -> None:
     """Nobody chose the small model: say that it is one, and what the better one costs."""
     size = sum(file.about_bytes or 0 for file in models[STUDIO_MODEL].files)
-    console.say(f"Model: {DEFAULT_MODEL}, the small one inside sepcli. --model {STUDIO_MODEL} gives studio quality "
-                f"after a download of {size / 1e6:.0f} MB.")
+    console.say(f"Model: {DEFAULT_MODEL}, the small one inside sepcli. --model {STUDIO_MODEL} gives studio "
+                f"quality after a download of {size / 1e6:.0f} MB.")
 
 
 def _plan(request: Request, inputs: list[str], models: Catalog) -> Plan:

@@ -18,7 +18,7 @@ from sepcli.data.augment import from_config
 from sepcli.data.layouts import Track, find_tracks
 from sepcli.data.mixing import Batches, DataSource
 from sepcli.errors import ModelError, UsageError
-from sepcli.evaluate import usdr
+from sepcli.evaluation.evaluate import usdr
 from sepcli.family import Arch, get_family
 from sepcli.loading import load_model, make_config
 from sepcli.losses import Criterion

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from sepcli.errors import DeviceError
 
 if TYPE_CHECKING:
-    from sepcli.evaluate import Task, Workshop
-    from sepcli.rows import Row
+    from sepcli.evaluation.evaluate import Task, Workshop
+    from sepcli.evaluation.rows import Row
 
 _workshop: Workshop | None = None  # of a worker process
 

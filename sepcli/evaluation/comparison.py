@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from sepcli.errors import OutputError
+from sepcli.evaluation.rows import Row, line_as_json, scores_of
 from sepcli.metrics import plots
 from sepcli.metrics.summary import PROTOCOLS, Line, Scores, defined, metric, summarize
-from sepcli.rows import Row, line_as_json, scores_of
 
 SUMMARY_NAME = "summary.json"
 

@@ -28,11 +28,11 @@ from sepcli.catalog import load_catalog
 from sepcli.data.layouts import Track, find_tracks
 from sepcli.device import choose_device, choose_precision, is_out_of_memory, tune_process
 from sepcli.errors import DeviceError, InputError, SepcliError, UsageError
+from sepcli.evaluation.rows import DIGITS, Row, RowFile
+from sepcli.evaluation.scoring import PSEUDO_MODELS, Estimator, Material, Model, score
 from sepcli.manifest import settings_hash
 from sepcli.metrics.sdr import Sums, frame_samples
 from sepcli.pipeline import Engine, Progress, Settings
-from sepcli.rows import DIGITS, Row, RowFile
-from sepcli.scoring import PSEUDO_MODELS, Estimator, Material, Model, score
 from sepcli.separator import Separator
 
 METRICS_VERSION = 1  # of what rows mean: another number, and none of an earlier evaluation is kept
@@ -307,7 +307,7 @@ class Workshop:
         """The tasks' rows, as they get done."""
         jobs = min(self.request.jobs, len(tasks))
         if jobs > 1:
-            from sepcli.workers import in_processes
+            from sepcli.evaluation.workers import in_processes
 
             self._loaded = None
             yield from in_processes(Workshop(self.request, self.there), tasks, jobs)
