@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,7 @@ def _rendered(out: Path, indices: Iterator[int], seed: int, settings: Settings, 
         for index in indices:
             yield render_song(out, seed, index, settings)
         return
+    before = set(active_children())
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         waiting = set()
         try:
@@ -141,7 +142,11 @@ def _rendered(out: Path, indices: Iterator[int], seed: int, settings: Settings, 
                 for future in finished:
                     yield future.result()
         except BaseException:
+            for worker in set(active_children()) - before:
+                worker.terminate()  # a song may take a minute yet
             pool.shutdown(cancel_futures=True)
+            for unfinished in out.glob(f".{song_name(seed, 0)[:-5]}*.unfinished"):
+                shutil.rmtree(unfinished, ignore_errors=True)
             raise
 
 
