@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sepcli.data import accompany, bassline, harmony, machine
-from sepcli.data.compose import SECONDS, compose
-from sepcli.data.harmony import Chord
-from sepcli.data.instruments import DRUM_KEYS, GROUPS, KITS, LABELS
-from sepcli.data.styles import STYLES
+from sepcli.data.synthetic import accompany, bassline, harmony, machine
+from sepcli.data.synthetic.compose import SECONDS, compose
+from sepcli.data.synthetic.harmony import Chord
+from sepcli.data.synthetic.instruments import DRUM_KEYS, GROUPS, KITS, LABELS
+from sepcli.data.synthetic.styles import STYLES
 
 SONGS = [compose(3, index) for index in range(30)]
 

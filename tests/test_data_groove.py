@@ -4,10 +4,10 @@ import mido
 import numpy as np
 import pytest
 
-from sepcli.data import groove
-from sepcli.data.compose import compose
-from sepcli.data.midi import read_notes, write_part
-from sepcli.data.score import Control, Note
+from sepcli.data.synthetic import groove
+from sepcli.data.synthetic.compose import compose
+from sepcli.data.synthetic.midi import read_notes, write_part
+from sepcli.data.synthetic.score import Control, Note
 from sepcli.errors import InputError
 
 HEADER = "drummer,session,id,style,bpm,beat_type,time_signature,midi_filename,audio_filename,duration,split\n"

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from sepcli.data import effects, mixdown, render, sounds
-from sepcli.data.compose import compose
-from sepcli.data.instruments import GROUPS, KITS
-from sepcli.data.midi import read_notes
-from sepcli.data.soundfont import read_presets
+from sepcli.data.synthetic import effects, mixdown, render, sounds
+from sepcli.data.synthetic.compose import compose
+from sepcli.data.synthetic.instruments import GROUPS, KITS
+from sepcli.data.synthetic.midi import read_notes
+from sepcli.data.synthetic.soundfont import read_presets
 from sepcli.errors import DeviceError, InputError, OutputError, UsageError
 
 RATE = 8000  # Hz, of the fake renders

@@ -8,9 +8,9 @@ import shutil
 import numpy as np
 import pytest
 
-from sepcli.data import sing, vocals, voice
-from sepcli.data.compose import compose
-from sepcli.data.score import Note
+from sepcli.data.synthetic import sing, vocals, voice
+from sepcli.data.synthetic.compose import compose
+from sepcli.data.synthetic.score import Note
 from sepcli.errors import DeviceError
 
 try:
@@ -109,7 +109,7 @@ def test_phrases():
 def test_harmonies_stay_in_the_scale():
     song = compose(0, 3)
     notes = next(part for part in song.parts if part.name == "vocals").notes[:20]
-    from sepcli.data.harmony import SCALES
+    from sepcli.data.synthetic.harmony import SCALES
 
     moved = vocals._harmony(song, notes, 2)
     scale = {(song.key + step) % 12 for step in SCALES[song.mode]}

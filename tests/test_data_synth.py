@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from sepcli.data import drumkit, synth
-from sepcli.data.score import Note
+from sepcli.data.synthetic import drumkit, synth
+from sepcli.data.synthetic.score import Note
 from sepcli.errors import InputError
 
 RATE = 22050

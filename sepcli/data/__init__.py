@@ -6,7 +6,7 @@
     augment   [B, S, C, T] -> [B, S, C, T]            (stretch: another tempo)
     check     tracks -> what is wrong with them
     quality   tracks, a model -> which are kept       (filter: all of `dataset filter`)
-    render    a seed -> tracks                        (compose, groove and their parts)
+    synthetic a seed -> tracks                        (composed, rendered and sung)
 
 Knows files and tensors; nothing of networks, losses or training.
 """

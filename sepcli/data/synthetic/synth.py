@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sepcli.data.score import Note
+from sepcli.data.synthetic.score import Note
 
 _BANKS = 7  # low-pass filters between which a moving cutoff cross-fades
 

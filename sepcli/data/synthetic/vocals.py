@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 import soxr
 
-from sepcli.data import mixdown
-from sepcli.data.effects import Audio
-from sepcli.data.harmony import scale_pitches
-from sepcli.data.score import Note, Part, Song
-from sepcli.data.sing import draw_singer, sing
-from sepcli.data.voice import SAMPLERATE
+from sepcli.data.synthetic import mixdown
+from sepcli.data.synthetic.effects import Audio
+from sepcli.data.synthetic.harmony import scale_pitches
+from sepcli.data.synthetic.score import Note, Part, Song
+from sepcli.data.synthetic.sing import draw_singer, sing
+from sepcli.data.synthetic.voice import SAMPLERATE
 
 
 def sing_part(rng: np.random.Generator, song: Song, part: Part, samplerate: int, channels: int, frames: int,

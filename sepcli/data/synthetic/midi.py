@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sepcli.data.score import Control, Note
+from sepcli.data.synthetic.score import Control, Note
 from sepcli.errors import InputError
 
 TICKS = 960  # of the files we write, a quarter note

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sepcli.data import effects
-from sepcli.data.effects import Audio
+from sepcli.data.synthetic import effects
+from sepcli.data.synthetic.effects import Audio
 
 # dBFS of active RMS of the stems before mastering: centre and spread, near those of released songs.
 LEVELS: Mapping[str, tuple[float, float]] = {"drums": (-15.0, 2.5), "bass": (-18.0, 2.5),

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from sepcli.data import synth
-from sepcli.data.drumkit import Kit, find_shots
-from sepcli.data.effects import Audio
-from sepcli.data.fluidsynth import synthesise
-from sepcli.data.instruments import DRUM_BANK, GROUPS, KITS
-from sepcli.data.midi import write_part
-from sepcli.data.score import Note, Part
-from sepcli.data.soundfont import read_presets
+from sepcli.data.synthetic import synth
+from sepcli.data.synthetic.drumkit import Kit, find_shots
+from sepcli.data.synthetic.effects import Audio
+from sepcli.data.synthetic.fluidsynth import synthesise
+from sepcli.data.synthetic.instruments import DRUM_BANK, GROUPS, KITS
+from sepcli.data.synthetic.midi import write_part
+from sepcli.data.synthetic.score import Note, Part
+from sepcli.data.synthetic.soundfont import read_presets
 
 # The share of parts of a group that the synthesiser plays; of electronic kits, that are no SoundFont's.
 SYNTHESISED: Mapping[str, float] = {"bass.sub": 0.7, "bass.synth": 0.6, "synth.lead": 0.5, "synth.pluck": 0.5,

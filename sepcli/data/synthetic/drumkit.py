@@ -16,9 +16,9 @@ import numpy as np
 import soundfile
 import soxr
 
-from sepcli.data import instruments as gm
-from sepcli.data.effects import colour, eq
-from sepcli.data.score import Note
+from sepcli.data.synthetic import instruments as gm
+from sepcli.data.synthetic.effects import colour, eq
+from sepcli.data.synthetic.score import Note
 from sepcli.errors import InputError
 
 # Words in a one-shot's file name -> the keys it may play; the first that fits counts.

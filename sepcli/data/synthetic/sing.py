@@ -12,8 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sepcli.data.score import Note
-from sepcli.data.voice import BINS, FFT_SIZE, FRAME_SECONDS, SAMPLERATE, SPEAKERS, Syllable, _pyworld, inventory
+from sepcli.data.synthetic.score import Note
+from sepcli.data.synthetic.voice import (
+    BINS,
+    FFT_SIZE,
+    FRAME_SECONDS,
+    SAMPLERATE,
+    SPEAKERS,
+    Syllable,
+    _pyworld,
+    inventory,
+)
 
 _NATURAL = np.log(10) / 10  # natural logarithm of power in a dB
 

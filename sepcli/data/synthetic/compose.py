@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sepcli.data import accompany, bassline, machine
-from sepcli.data.groove import Grooves, loop
-from sepcli.data.harmony import Chord, parse_numeral
-from sepcli.data.instruments import GROUPS
-from sepcli.data.melody import expression, melody, rap
-from sepcli.data.score import Note, Part, Section, Song
-from sepcli.data.styles import STYLES, Style
+from sepcli.data.synthetic import accompany, bassline, machine
+from sepcli.data.synthetic.groove import Grooves, loop
+from sepcli.data.synthetic.harmony import Chord, parse_numeral
+from sepcli.data.synthetic.instruments import GROUPS
+from sepcli.data.synthetic.melody import expression, melody, rap
+from sepcli.data.synthetic.score import Note, Part, Section, Song
+from sepcli.data.synthetic.styles import STYLES, Style
 
 SECONDS = (60.0, 150.0)  # a song's length lies between
 _FORM = ("intro", "verse", "chorus", "verse", "chorus", "break", "bridge", "chorus", "outro")

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sepcli.data import instruments as gm
-from sepcli.data.score import Note
+from sepcli.data.synthetic import instruments as gm
+from sepcli.data.synthetic.score import Note
 
 # Alternatives for each element; one is drawn a song. The families are what styles.py names.
 FAMILIES: Mapping[str, Mapping[str, tuple[str, ...]]] = {

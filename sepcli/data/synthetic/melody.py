@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sepcli.data.harmony import Chord, at, scale_pitches
-from sepcli.data.score import Control, Note
+from sepcli.data.synthetic.harmony import Chord, at, scale_pitches
+from sepcli.data.synthetic.score import Control, Note
 
 Play = Callable[[Sequence[Chord]], list[Note]]
 

@@ -22,18 +22,18 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from sepcli.data import mixdown
-from sepcli.data.compose import compose
-from sepcli.data.drumkit import find_shots
-from sepcli.data.effects import Audio, active_rms, at_level, db, pan
-from sepcli.data.fluidsynth import find_fluidsynth
-from sepcli.data.groove import Grooves, find_grooves
-from sepcli.data.instruments import GROUPS, LABELS
-from sepcli.data.score import Note, Part, Song, song_name
-from sepcli.data.soundfont import read_presets
-from sepcli.data.sounds import Studio, draw_sound
-from sepcli.data.vocals import sing_part
-from sepcli.data.voice import check_speech
+from sepcli.data.synthetic import mixdown
+from sepcli.data.synthetic.compose import compose
+from sepcli.data.synthetic.drumkit import find_shots
+from sepcli.data.synthetic.effects import Audio, active_rms, at_level, db, pan
+from sepcli.data.synthetic.fluidsynth import find_fluidsynth
+from sepcli.data.synthetic.groove import Grooves, find_grooves
+from sepcli.data.synthetic.instruments import GROUPS, LABELS
+from sepcli.data.synthetic.score import Note, Part, Song, song_name
+from sepcli.data.synthetic.soundfont import read_presets
+from sepcli.data.synthetic.sounds import Studio, draw_sound
+from sepcli.data.synthetic.vocals import sing_part
+from sepcli.data.synthetic.voice import check_speech
 from sepcli.errors import OutputError, UsageError
 
 GENERATOR = 3  # grows when the same seed gives other songs; in every song.json

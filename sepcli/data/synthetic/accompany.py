@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sepcli.data.harmony import Chord, at, close_voicing, guitar_voicing, power_voicing
-from sepcli.data.score import Note
+from sepcli.data.synthetic.harmony import Chord, at, close_voicing, guitar_voicing, power_voicing
+from sepcli.data.synthetic.score import Note
 
 Play = Callable[[Sequence[Chord]], list[Note]]
 Role = Callable[[np.random.Generator, int, int, int], Play]

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sepcli.data.harmony import Chord, at, nearest
-from sepcli.data.score import Note
+from sepcli.data.synthetic.harmony import Chord, at, nearest
+from sepcli.data.synthetic.score import Note
 
 Play = Callable[[Sequence[Chord], Sequence[float]], list[Note]]
 Style = Callable[[np.random.Generator, int, int, int], Play]

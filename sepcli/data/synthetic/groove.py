@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sepcli.data.midi import read_notes
-from sepcli.data.score import Note
+from sepcli.data.synthetic.midi import read_notes
+from sepcli.data.synthetic.score import Note
 from sepcli.errors import InputError
 
 # The kit's pads and their rims or edges -> General MIDI keys.
