@@ -14,7 +14,7 @@ import typer
 from sepcli.cli import console
 
 if TYPE_CHECKING:
-    from sepcli.data.render import Rendered
+    from sepcli.data.synthetic.render import Rendered
 
 MUSIC, SOUND, RUN = "What is played", "How it sounds", "How it runs"
 
@@ -58,7 +58,7 @@ def render(
     """
     console.report_as("quiet" if quiet else "text")
 
-    from sepcli.data.render import Settings, render_dataset
+    from sepcli.data.synthetic.render import Settings, render_dataset
 
     if drums is None:
         console.notice("No --drums: every drum part is programmed. The Groove MIDI Dataset makes them human: "

@@ -1,6 +1,6 @@
 """Songs that nobody wrote, as stems: `sepcli dataset render`.
 
-    compose   a seed -> a song as notes    styles, harmony, bassline, accompany, melody; machine (drum machines),
+    compose   a seed -> a song as notes    styles, harmony, bassline, accompany, melody; machine (programmed),
                                            groove (human performances); score and midi: what notes are
     render    a song -> stems on disk      fluidsynth, soundfont, instruments (General MIDI); sounds, synth,
                                            drumkit (our own electronic sounds); mixdown, effects
