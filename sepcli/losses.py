@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from sepcli.errors import UsageError
 
@@ -113,7 +113,7 @@ _KINDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": l1, "mse": mse, "mrstft": multi_resolution_stft, "sisdr": negative_si_sdr}
 
 
-class Criterion(nn.Module):
+class Criterion:
     """A weighted sum of terms and sources: [B, S, C, T] x 2 -> Loss.
 
     source_weights: one a source, relative; the total is their weighted mean, so scaling all of them changes
@@ -121,15 +121,15 @@ class Criterion(nn.Module):
     """
 
     def __init__(self, terms: Sequence[Term], source_weights: Sequence[float]):
-        super().__init__()
         if not terms or sum(source_weights) <= 0 or min(source_weights) < 0:
             raise UsageError("A loss needs at least one term, and source weights of 0 or more, not all 0.",
                              remedy="Correct [loss].")
         self.terms = tuple(terms)
-        self.register_buffer("weights", torch.tensor(source_weights).float() / sum(source_weights), False)
+        self.weights = torch.tensor(source_weights).float() / sum(source_weights)  # [S]
 
-    def forward(self, estimate: Tensor, reference: Tensor) -> Loss:
+    def __call__(self, estimate: Tensor, reference: Tensor) -> Loss:
         estimate = estimate.float()
+        weights = self.weights.to(estimate.device)
         specs: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         total, parts = estimate.new_zeros(()), {}
         for term in self.terms:
@@ -139,7 +139,7 @@ class Criterion(nn.Module):
                 if size not in specs:
                     specs[size] = tuple(complex_spec(wave, *size) for wave in pair)
                 pair = specs[size]
-            value = (_KINDS[term.kind](*pair) * self.weights).sum(-1).mean()
+            value = (_KINDS[term.kind](*pair) * weights).sum(-1).mean()
             total = total + term.weight * value
             name = term.name if term.name not in parts else f"{term.name}_{term.nfft}"
             parts[name] = value.detach()

@@ -5,9 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sepcli.cli.app import main
 from sepcli.family import get_family
 from sepcli.models.demucs import sparse
 from sepcli.pipeline import Engine, Settings, measure
+from sepcli.training.run import read_metrics
+from tests.stems import track
+from tests.test_cli_train import PRESET
 
 pytestmark = pytest.mark.gpu
 
@@ -87,3 +91,20 @@ def test_sparse_network_on_cuda_equals_the_cpu():
     expected, _ = separate(model, x, CPU)
     result, _ = separate(model, x, CUDA)
     assert snr(expected, result) > 40  # rounding moves a few pairs over the threshold
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_training_goes_on_where_it_stopped(tmp_path, precision):
+    """The whole of `sepcli train` on the device: scaler, averages, validation, a state taken up again."""
+    (tmp_path / "small.toml").write_text(PRESET)
+    for index in range(3):
+        track(tmp_path / f"data/song{index}", ["vocals", "drums"], seed=index)
+    track(tmp_path / "valid/song", ["vocals", "drums"], seed=9)
+    command = ["train", "--preset", str(tmp_path / "small.toml"), "--data", str(tmp_path / "data"),
+               "--valid", str(tmp_path / "valid"), "-o", str(tmp_path / "run"), "--device", "cuda",
+               "--precision", precision]
+    assert main([*command, "--max-steps", "5", "-q"]) == 0
+    assert main([*command, "--max-steps", "12", "-q"]) == 0
+    lines = read_metrics(tmp_path / "run")
+    assert [line["step"] for line in lines if "loss" in line] == [2, 4, 6, 8, 10, 12]
+    assert not any(line.get("bad") for line in lines)

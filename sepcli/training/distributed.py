@@ -74,5 +74,7 @@ def join_team(device_kind: str) -> Team:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return Team()
+    if device_kind == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))  # where NCCL puts what is exchanged
     distributed.init_process_group("nccl" if device_kind == "cuda" else "gloo", timeout=PATIENCE)
     return Team(distributed.get_rank(), world, int(os.environ.get("LOCAL_RANK", "0")))
