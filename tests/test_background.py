@@ -203,7 +203,9 @@ def test_ctrl_c_in_the_main_thread_ends_the_process(side):
         "ahead": "def source():\n    yield 0\n    time.sleep(60)\nfor _ in ahead(source(), 1): go()",
         "behind": "w = Behind(lambda item: time.sleep(60), 1)\ngo()\nwhile True: w.put(0)",
     }[side]
-    code = "import time, sepcli.background as b\nfrom sepcli.background import ahead, Behind\n"
+    code = "import signal, time, sepcli.background as b\nfrom sepcli.background import ahead, Behind\n"
+    # A job in the background of a shell script, as a CI may be, inherits an ignored SIGINT.
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += "b.JOIN_SECONDS = 0.2\ndef go(): print('go', flush=True)\n" + textwrap.dedent(wait)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline() == b"go\n"
