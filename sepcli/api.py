@@ -25,7 +25,7 @@ from sepcli.audio import probe
 from sepcli.catalog import DEFAULT_MODEL
 from sepcli.device import choose_device, choose_precision
 from sepcli.errors import InputError, UsageError
-from sepcli.feed import Feed, StemsBack
+from sepcli.feed import separated
 from sepcli.loading import load_model
 from sepcli.outputs import (
     DEFAULT_TEMPLATE,
@@ -100,14 +100,11 @@ def separate(
             yield np.array(mix[:, start : start + _BLOCK_FRAMES], dtype=np.float32)
 
     stems = np.empty((len(engine.sources), *mix.shape), np.float32)
-    with closing(Feed(read, engine, samplerate, len(mix))) as feed:
-        feed.measure()
-        back, at = StemsBack(feed, samplerate), 0
-        for chunk in feed.separate(progress):
-            block = back.process(chunk)
-            stems[..., at : back.frames] = block
-            at = back.frames
-        stems[..., at:] = back.flush()
+    at = 0
+    with closing(separated(read, engine, samplerate, len(mix), progress)) as blocks:
+        for block in blocks:
+            stems[..., at : at + block.shape[-1]] = block
+            at += block.shape[-1]
     return dict(zip(engine.sources, stems, strict=True))
 
 

@@ -13,6 +13,7 @@ G groups of Cm channels stand for the C channels of the mix (resample.ChannelMap
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -104,6 +105,22 @@ class StemsBack:
     def _shaped(self, flat: Block) -> Block:
         self.frames += flat.shape[1]
         return flat.reshape(self._stems, self._channels, -1)
+
+
+def separated(
+    read: Read, engine: Engine, samplerate: int, channels: int, progress: Progress | None = None
+) -> Iterator[Block]:
+    """The whole way of a mix: [S, C, n] blocks of stems at its own rate, as many frames in all as it has.
+
+    read, samplerate, channels: as for Feed. Where more is wanted of the way (its length, the mix once more,
+    another rate), Feed, StemsBack and MixAgain are put together by hand: track.py.
+    """
+    with closing(Feed(read, engine, samplerate, channels)) as feed:
+        feed.measure()
+        back = StemsBack(feed, samplerate)
+        for chunk in feed.separate(progress):
+            yield back.process(chunk)
+        yield back.flush()
 
 
 class MixAgain:

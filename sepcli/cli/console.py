@@ -25,6 +25,7 @@ from sepcli.errors import SepcliError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
 PLAIN_INTERVAL = 5.0  # seconds between two progress lines where there is no terminal
 
@@ -146,6 +147,23 @@ def clock(seconds: float) -> str:
     whole = int(round(seconds))
     hours, minutes = whole // 3600, whole % 3600 // 60
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def started_bars(*columns: str) -> Progress | None:
+    """Bars on standard error, started: a description, a bar, and rich's columns of these class names.
+
+    None where nobody would see them: no terminal, or quiet. They are gone when they are stopped; standard
+    output is left alone, for it may be piped.
+    """
+    if not err().is_terminal or is_quiet():
+        return None
+    from rich import progress
+
+    bars = progress.Progress(
+        progress.TextColumn("{task.description}", markup=False), progress.BarColumn(bar_width=30),
+        *(getattr(progress, name)() for name in columns), console=err(), transient=True, redirect_stdout=False)
+    bars.start()
+    return bars
 
 
 @contextmanager

@@ -74,15 +74,9 @@ class _Progress:
 
     def begun(self, count: int) -> None:
         self.count = count
-        if console.err().is_terminal and not console.is_quiet():
-            from rich import progress
-
-            self._bars = progress.Progress(
-                progress.TextColumn("{task.description}", markup=False), progress.BarColumn(bar_width=30),
-                progress.MofNCompleteColumn(), progress.TimeRemainingColumn(), console=console.err(),
-                transient=True, redirect_stdout=False)  # what is printed there may be piped
+        self._bars = console.started_bars("MofNCompleteColumn", "TimeRemainingColumn")
+        if self._bars is not None:
             self._bar = self._bars.add_task("Checking", total=count)
-            self._bars.start()
 
     def done(self, name: str) -> None:
         self.number += 1

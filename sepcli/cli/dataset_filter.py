@@ -116,14 +116,7 @@ class _Display:
         self._last = time.monotonic()
 
     def __enter__(self) -> _Display:
-        if console.err().is_terminal and not console.is_quiet():
-            from rich import progress
-
-            self._bars = progress.Progress(
-                progress.TextColumn("{task.description}", markup=False), progress.BarColumn(bar_width=30),
-                progress.TimeElapsedColumn(), console=console.err(), transient=True,
-                redirect_stdout=False)  # what is printed there may be piped
-            self._bars.start()
+        self._bars = console.started_bars("TimeElapsedColumn")
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -1,6 +1,7 @@
 """`sepcli dataset render`: its options, and what it shows while it runs.
 
-The work is data/render.py's. Progress goes to standard error, the folder's summary to standard output.
+The work is data/synthetic/render.py's. Progress goes to standard error, the folder's summary to standard
+output.
 """
 
 from __future__ import annotations
@@ -83,14 +84,8 @@ class _Display:
         self._last = time.monotonic()
 
     def __enter__(self) -> _Display:
-        if console.err().is_terminal and not console.is_quiet():
-            from rich import progress
-
-            self._bars = progress.Progress(
-                progress.TextColumn("{task.description}", markup=False), progress.BarColumn(bar_width=30),
-                progress.TaskProgressColumn(), progress.TimeElapsedColumn(), progress.TimeRemainingColumn(),
-                console=console.err(), transient=True, redirect_stdout=False)
-            self._bars.start()
+        self._bars = console.started_bars("TaskProgressColumn", "TimeElapsedColumn", "TimeRemainingColumn")
+        if self._bars is not None:
             self._bar = self._bars.add_task("Rendering", total=self.wanted)
         return self
 

@@ -62,23 +62,14 @@ class Reporter(Listener):
             console.say(f"{run}{made}")
         seconds = sum(min(track.seconds, self.request.duration or math.inf) for track in tracks)
         console.say(f"{len(tracks)} tracks, {console.clock(seconds)} of audio.")
-        if console.err().is_terminal and not console.is_quiet():
-            self._draw_bar()
+        self._bar = console.started_bars("TaskProgressColumn", "TimeRemainingColumn")
+        if self._bar is not None:
+            self._task = self._bar.add_task("Evaluating", total=len(self._planned))
 
     def progress(self, run: Run, track: Track, done: float, total: float | None) -> None:
         if self._bar is not None:
             share = min(done / total, 1.0) if total else 0.0
             self._bar.update(self._task, completed=len(self.rows) + share, description=f"{run}: {track.name}")
-
-    def _draw_bar(self) -> None:
-        from rich import progress
-
-        self._bar = progress.Progress(
-            progress.TextColumn("{task.description}", markup=False), progress.BarColumn(bar_width=30),
-            progress.TaskProgressColumn(), progress.TimeRemainingColumn(), console=console.err(),
-            transient=True)
-        self._task = self._bar.add_task("Evaluating", total=len(self._planned))
-        self._bar.start()
 
     # --- results ---
 

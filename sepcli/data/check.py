@@ -104,7 +104,7 @@ def check_dataset(
     findings.
     """
     limits = limits or Limits()
-    problems: list[str] = []
+    problems: list[Problem] = []
     tracks = {track.name: track for track in find_tracks(root, layout, problems=problems)}
     broken: dict[str, list[str]] = {}
     for problem in problems:

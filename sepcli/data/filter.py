@@ -49,7 +49,7 @@ def filter_dataset(
     report made in another way is there. OutputError: `out` can't be written. DeviceError: memory ran out.
     """
     rule, settings = rule or Rule(), settings or Settings()
-    problems: list[str] = []
+    problems: list[Problem] = []
     songs = find_tracks(root, layout, problems=problems)
     broken = _by_song(problems)
     names = sorted({*broken, *(song.name for song in songs)})
@@ -82,11 +82,10 @@ def filter_dataset(
     return report.verdicts
 
 
-def _by_song(problems: Sequence[str]) -> dict[str, InputError]:
+def _by_song(problems: Sequence[Problem]) -> dict[str, InputError]:
     """What the search for tracks found broken, by the song: without that stem nothing should be kept."""
     messages: dict[str, list[str]] = {}
     for problem in problems:
-        assert isinstance(problem, Problem)
         messages.setdefault(problem.track, []).append(problem)
     return {
         name: InputError(" ".join(found), remedy="Replace or remove it.", code="broken")

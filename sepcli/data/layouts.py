@@ -73,7 +73,9 @@ class Problem(str):
         return problem
 
 
-def find_tracks(root: Path | str, layout: str = "auto", *, problems: list[str] | None = None) -> list[Track]:
+def find_tracks(
+    root: Path | str, layout: str = "auto", *, problems: list[Problem] | None = None
+) -> list[Track]:
     """The tracks below `root`, sorted by name.
 
     problems: takes a message (a Problem) for each file that can't be opened; its stem is then missing from
@@ -87,7 +89,7 @@ def find_tracks(root: Path | str, layout: str = "auto", *, problems: list[str] |
     if not root.is_dir():
         fact = "is not a folder" if root.exists() else "does not exist"
         raise InputError(f"{root} {fact}.", remedy="Name a folder of tracks.", code="missing")
-    found: list[str] = []
+    found: list[Problem] = []
     tracks = [track for parts in _parts(root) for track in _tracks_of(*parts, layout, found)]
     if found and problems is None:
         raise InputError(found[0], remedy="Replace or remove that file.", code="broken")
@@ -130,7 +132,7 @@ def _parts(root: Path) -> Iterator[tuple[Path, str]]:
         yield folder, f"{folder.name}/"
 
 
-def _tracks_of(root: Path, prefix: str, layout: str, problems: list[str]) -> Iterator[Track]:
+def _tracks_of(root: Path, prefix: str, layout: str, problems: list[Problem]) -> Iterator[Track]:
     if layout == "auto":
         layout = detect(root)
     if layout == "pools":
@@ -159,7 +161,9 @@ def _tracks_of(root: Path, prefix: str, layout: str, problems: list[str]) -> Ite
             yield from _track(prefix + folder.name, stems, mixture, problems)
 
 
-def _track(name: str, stems: Mapping[str, Path], mixture: Path | None, problems: list[str]) -> Iterator[Track]:
+def _track(
+    name: str, stems: Mapping[str, Path], mixture: Path | None, problems: list[Problem]
+) -> Iterator[Track]:
     """One track, or none if nothing of it can be opened."""
     headers = {}  # path: (Hz, channels, frames)
     for path in [*stems.values(), *([mixture] if mixture else [])]:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from sepcli.data.augment import Augmentation
-from sepcli.data.layouts import find_tracks
+from sepcli.data.layouts import Problem, find_tracks
 from sepcli.data.windows import read_window
 from sepcli.device import tune_process
 from sepcli.errors import InputError, SepcliError, UsageError
@@ -104,7 +104,7 @@ class Batches(torch.utils.data.Dataset):
         self.read_samples = samples
         for augmentation in reversed(self.augment):
             self.read_samples += augmentation.extra(self.read_samples, samplerate)
-        self.problems: list[str] = []  # files that were broken already when the tracks were looked up
+        self.problems: list[Problem] = []  # files that were broken already when the tracks were looked up
         pieces = [piece for source in data for piece in _pieces(source, self.problems)]
         self._together = self._by_sources(pieces)
         self._having = {name: _Urn([p for p in pieces if name in p.files]) for name in self.sources}
@@ -254,7 +254,7 @@ class _Urn:
         return self.pieces[min(int(np.searchsorted(self._edges, at, side="right")), len(self.pieces) - 1)]
 
 
-def _pieces(source: DataSource, problems: list[str]) -> Iterator[_Piece]:
+def _pieces(source: DataSource, problems: list[Problem]) -> Iterator[_Piece]:
     if not source.weight > 0:
         raise UsageError(
             f"{source.path} has the weight {source.weight}.", remedy="Give a weight above 0, or leave it out."

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from sepcli.audio import AudioReader, probe
 from sepcli.errors import InputError, ModelError, SepcliError, UsageError
-from sepcli.feed import Feed, StemsBack
+from sepcli.feed import separated
 from sepcli.pipeline import Engine
 
 Matrix = Mapping[str, Mapping[str, float]]  # stem i -> part j -> P_ij in %; no key for a stem without a row
@@ -207,12 +207,10 @@ def measure_stem(
         return Row(stem, {}, 0, powers.size), seconds
 
     parts = SegmentPower(length)
-    with closing(Feed(read, engine, info.samplerate, info.channels)) as feed:
-        feed.measure()
-        back = StemsBack(feed, info.samplerate)
-        for chunk in feed.separate(_told(progress, song, stem, seconds)):
-            parts.add(back.process(chunk))
-        parts.add(back.flush())
+    told = _told(progress, song, stem, seconds)
+    with closing(separated(read, engine, info.samplerate, info.channels, told)) as blocks:
+        for block in blocks:
+            parts.add(block)
     found = parts.values()  # [S, N]
     if not np.isfinite(found).all():
         raise ModelError(f"The model gives samples that are not finite for '{path}'.",

@@ -15,7 +15,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,12 @@ import torch
 
 from sepcli import loading
 from sepcli.catalog import load_catalog
-from sepcli.data.layouts import Track, find_tracks
+from sepcli.data.layouts import Problem, Track, find_tracks
 from sepcli.device import choose_device, choose_precision, is_out_of_memory, tune_process
 from sepcli.errors import DeviceError, InputError, SepcliError, UsageError
 from sepcli.evaluation.rows import DIGITS, Row, RowFile
 from sepcli.evaluation.scoring import PSEUDO_MODELS, Estimator, Material, Model, score
 from sepcli.manifest import settings_hash
-from sepcli.metrics.sdr import Sums, frame_samples
 from sepcli.pipeline import Engine, Progress, Settings
 from sepcli.separator import Separator
 
@@ -182,11 +181,11 @@ def find_material(request: Request, listener: Listener) -> tuple[list[Track], di
 
     InputError where there are none.
     """
-    problems: list[str] = []
+    problems: list[Problem] = []
     found = find_tracks(request.data, request.layout, problems=problems)
     broken: dict[str, SepcliError] = {
         problem.track: InputError(str(problem), remedy="Replace or remove that file.", code="broken")
-        for problem in problems}  # type: ignore[attr-defined]
+        for problem in problems}
     tracks = [track for track in found if len(track.stems) > 1 or track.mixture is not None]
     if not tracks:
         raise InputError(
@@ -367,13 +366,6 @@ def usdr(
         wanted = [name for name in engine.sources if name in track.stems]
         if not wanted:
             continue
-        rows = [engine.sources.index(name) for name in wanted]
-        material = Material(track, seconds_limit)
-        sums = Sums(len(wanted), material.channels, frame_samples(track.samplerate))
-        with closing(material.references(wanted)) as references:
-            for block in estimator.estimate(material):
-                sums.add(references.take(block.shape[-1]), block[rows])
-        for name, value, present in zip(wanted, sums.usdr(), sums.present(), strict=True):
-            if present:
-                scores.setdefault(name, []).append(float(value))
+        for name, metrics in score(Material(track, seconds_limit), estimator, wanted).stems.items():
+            scores.setdefault(name, []).append(metrics["usdr"])
     return {name: float(np.mean(scores[name])) for name in engine.sources if name in scores}

@@ -11,7 +11,7 @@ memory does not grow with the track.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from sepcli.audio import AudioReader
 from sepcli.data.layouts import Track
 from sepcli.errors import InputError
-from sepcli.feed import Feed, StemsBack
+from sepcli.feed import separated
 from sepcli.metrics.bsseval import BssEval
 from sepcli.metrics.masks import ORACLES, Wiener, learn, make_mask, masked
 from sepcli.metrics.sdr import Sums, frame_samples
@@ -40,7 +40,7 @@ Block = NDArray[np.float32]
 class InStep:
     """A stream of [C, n] blocks by the number of frames that someone else's blocks have."""
 
-    def __init__(self, blocks: Iterator[Block], channels: int):
+    def __init__(self, blocks: Generator[Block], channels: int):
         self.channels = channels
         self._blocks = blocks
         self._left: Block | None = np.empty((channels, 0), np.float32)  # None: ended
@@ -58,7 +58,7 @@ class InStep:
         return out
 
     def close(self) -> None:
-        self._blocks.close()  # type: ignore[attr-defined]  (a generator)
+        self._blocks.close()
 
 
 class Stems:
@@ -99,7 +99,7 @@ class Material:
     def seconds(self) -> float:
         return self.frames / self.samplerate
 
-    def mix(self) -> Iterator[Block]:
+    def mix(self) -> Generator[Block]:
         """[C, n] blocks from the beginning; `frames` in all, where the file decodes to its end."""
         left = self.frames
         if self.track.mixture is not None:
@@ -122,7 +122,7 @@ class Material:
         paths = [self.track.stems[name] for name in names]
         return Stems([InStep(self._read(path), self.channels) for path in paths], self.channels)
 
-    def _read(self, path: Path) -> Iterator[Block]:
+    def _read(self, path: Path) -> Generator[Block]:
         yield from AudioReader(path, self._readers[path].info, block=BLOCK_FRAMES)
 
     def _check(self, path: Path, reader: AudioReader) -> None:
@@ -165,12 +165,7 @@ class Model:
         return self.engine.sources
 
     def estimate(self, material: Material, progress: Progress | None = None) -> Iterator[Block]:
-        with closing(Feed(material.mix, self.engine, material.samplerate, material.channels)) as feed:
-            feed.measure()
-            back = StemsBack(feed, material.samplerate)
-            for chunk in feed.separate(progress):
-                yield back.process(chunk)
-            yield back.flush()
+        return separated(material.mix, self.engine, material.samplerate, material.channels, progress)
 
 
 @dataclass(frozen=True)
