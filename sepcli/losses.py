@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sepcli.errors import UsageError
 
 MR_STFT_SIZES = (512, 1024, 2048)  # samples; Yamamoto et al. 2020, table 1, rounded to powers of two
-SI_SDR_CEILING = 30.0  # dB: beyond it a source is as good as done and stops pulling
+SDR_CEILING = 30.0  # dB, of SDR and SI-SDR: beyond it a source is as good as done and stops pulling
 SILENCE = 1e-8  # mean square under which a reference counts as silent: SI-SDR is not defined there
 
 
@@ -32,7 +31,7 @@ class Loss:
 class Term:
     """One weighted distance of a Criterion."""
 
-    kind: str = "l1"  # l1 | mse | mrstft | sisdr
+    kind: str = "l1"  # l1 | mse | mrstft | sdr | sisdr
     on: str = "wave"  # l1 and mse: the waveform, or its complex spectrogram
     weight: float = 1.0
     nfft: int = 2048  # samples, of the spectrogram
@@ -102,15 +101,30 @@ def negative_si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
     alpha = (e * s).mean(-1) / (energy + SILENCE)
     target = alpha[..., None] * s
     signal, noise = target.square().mean(-1), (e - target).square().mean(-1)
-    floor = 10 ** (-SI_SDR_CEILING / 10)
+    floor = 10 ** (-SDR_CEILING / 10)
     ratio = 10 * torch.log10((signal + SILENCE) / (noise + floor * signal + SILENCE))
     level = 10 * torch.log10(e.square().mean(-1) + SILENCE)
     return torch.where(energy > SILENCE, -ratio, level)
 
 
+def negative_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
+    """[B, S, C, T] -> [B, S]: minus the SDR in dB, so that a quiet source pulls as much as a loud one.
+
+    The error is counted down to 30 dB below the source and to 30 dB below the mix (the sum of the references);
+    of a silent source only its level beside the mix is left, which asks for silence (Wisdom et al. 2021,
+    "What's all the fuss about free universal sound separation data?", section 3).
+    """
+    s, e = reference.float().flatten(2), estimate.float().flatten(2)
+    energy, error = s.square().mean(-1), (e - s).square().mean(-1)
+    mix = s.sum(1, keepdim=True).square().mean(-1)
+    floor = 10 ** (-SDR_CEILING / 10) * (energy + mix) + SILENCE
+    reached = energy + floor
+    return 10 * torch.log10((error + floor) / reached)
+
+
 _DOMAINS = ("wave", "spectrogram")
 _KINDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "l1": l1, "mse": mse, "mrstft": multi_resolution_stft, "sisdr": negative_si_sdr}
+    "l1": l1, "mse": mse, "mrstft": multi_resolution_stft, "sdr": negative_sdr, "sisdr": negative_si_sdr}
 
 
 class Criterion:
@@ -144,9 +158,3 @@ class Criterion:
             name = term.name if term.name not in parts else f"{term.name}_{term.nfft}"
             parts[name] = value.detach()
         return Loss(total, parts)
-
-
-def sdr(estimate: Tensor, reference: Tensor) -> Tensor:
-    """[B, S, C, T] -> [B, S] dB: the uSDR of the MDX challenge on a window; for logs, not to descend on."""
-    noise = F.mse_loss(estimate, reference, reduction="none").flatten(2).sum(-1)
-    return 10 * torch.log10((reference.square().flatten(2).sum(-1) + 1e-7) / (noise + 1e-7))

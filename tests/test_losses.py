@@ -12,8 +12,8 @@ from sepcli.losses import (
     l1,
     mse,
     multi_resolution_stft,
+    negative_sdr,
     negative_si_sdr,
-    sdr,
 )
 
 
@@ -97,16 +97,42 @@ def test_terms_add_up_and_are_named(pair):
 
 def test_descending_brings_the_estimate_closer(pair):
     estimate, reference = pair[0].clone().requires_grad_(True), pair[1]
-    for kind, on in (("l1", "wave"), ("mse", "spectrogram"), ("mrstft", "wave"), ("sisdr", "wave")):
+    for kind, on in (("l1", "wave"), ("mse", "spectrogram"), ("mrstft", "wave"), ("sdr", "wave"),
+                     ("sisdr", "wave")):
         loss = Criterion([Term(kind, on)], [1, 1, 1])(estimate, reference).total
         (gradient,) = torch.autograd.grad(loss, estimate)
         better = estimate.detach() - 1e-2 * gradient / gradient.abs().max()
         assert Criterion([Term(kind, on)], [1, 1, 1])(better, reference).total < loss, kind
 
 
-def test_the_sdr_of_a_known_error():
+def test_negative_sdr_of_a_known_error():
     reference = torch.ones(1, 1, 1, 1000)
-    assert sdr(0.9 * reference, reference).item() == pytest.approx(20, abs=0.01)
+    assert negative_sdr(0.9 * reference, reference).item() == pytest.approx(-20 + 0.8, abs=0.05)
+    assert negative_sdr(reference, reference).min() > -31
+
+
+def test_negative_sdr_does_not_care_how_loud_the_whole_is(pair):
+    estimate, reference = pair
+    torch.testing.assert_close(negative_sdr(5 * estimate, 5 * reference), negative_sdr(estimate, reference))
+
+
+def test_negative_sdr_pulls_at_a_quiet_source_as_at_a_loud_one():
+    torch.manual_seed(0)
+    reference = torch.randn(1, 2, 2, 4000) * torch.tensor([1.0, 0.1])[:, None, None]
+    estimate = (0.5 * reference).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(negative_sdr(estimate, reference).sum(), estimate)
+    loud, quiet = (gradient * reference).flatten(2).sum(-1)[0].abs()  # dB a relative change
+    assert quiet == pytest.approx(loud.item(), rel=0.5)
+
+
+def test_negative_sdr_of_silence_counts_what_is_left_beside_the_mix():
+    torch.manual_seed(0)
+    reference = torch.randn(1, 2, 2, 4000)
+    reference[:, 1] = 0
+    values = [negative_sdr(reference + leak * torch.tensor([0.0, 1.0])[:, None, None], reference)[0, 1].item()
+              for leak in (0.0, 0.01, 0.1, 1.0)]
+    assert values == sorted(values) and values[0] == pytest.approx(0, abs=1e-4)
+    assert values[3] == pytest.approx(30, abs=0.5)
 
 
 @pytest.mark.parametrize("fields", [{"kind": "l3"}, {"on": "cepstrum"}])
