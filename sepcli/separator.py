@@ -8,7 +8,7 @@ something special declares it as a property instead of being asked for by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -84,10 +84,22 @@ class Separator(nn.Module):
 
 @runtime_checkable
 class Queryable(Protocol):
-    """A model whose stems are given by examples instead of names."""
+    """A separator that also makes stems of which it is given an example, a query.
 
-    def bind(self, queries: dict[str, Tensor]) -> Separator:
-        """{stem name: [C, T] audio at the model's rate} -> an ordinary Separator with those sources."""
+    Its own `sources` are those it knows by name; it may have none, and then makes nothing before it is bound.
+    """
+
+    sources: tuple[str, ...]
+    min_query: float  # seconds; a shorter example says too little
+
+    def bind(self, queries: Mapping[str, Tensor]) -> Separator:
+        """This model with the queries' stems beside its own: an ordinary Separator, to be narrowed by `select`.
+
+        queries: {stem name: [C, T] float32 at the model's rate and on its device}; not silent, and of any
+        length from `min_query` on. The new `sources` are merged as a dict is: the model's own in their order,
+        then the new names; a query with the name of a source takes its place. The model itself stays as it is,
+        and a stem depends on no other query than its own.
+        """
         ...
 
 
