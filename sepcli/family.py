@@ -11,12 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from sepcli import models
 from sepcli.checkpoint import Checkpoint
 from sepcli.errors import ModelError
+from sepcli.losses import Loss
 from sepcli.separator import Separator
+
+# objective(model, batch) -> Loss, batch.stems [B, S, C, T]. An attribute `margin` asks for so many samples more
+# on each side of what the network is trained on.
+Objective = Callable[[nn.Module, Any], Loss]
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,9 @@ class Family:
     training_only: frozenset[str] = field(default_factory=frozenset)
     # Top-level packages whose classes its published pickles name; read as names, never imported.
     packages: frozenset[str] = field(default_factory=frozenset)
+    # Its own ways to be trained, by name: factory(model, criterion, **options) -> Objective. The options are
+    # the factory's keyword-only parameters, all with defaults.
+    objectives: Mapping[str, Callable[..., Objective]] = field(default_factory=dict)
 
 
 def family_names() -> list[str]:

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from sepcli.data.mixing import Batch
 from sepcli.device import PRECISIONS
 from sepcli.errors import ModelError
+from sepcli.family import Objective
 from sepcli.training.config import TrainConfig
 from sepcli.training.distributed import Team
 from sepcli.training.ema import Averages
-from sepcli.training.objectives import Objective
 from sepcli.training.optim import Schedule, make_optimiser
 from sepcli.training.state import random_state, restore_random_state
 

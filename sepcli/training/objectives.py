@@ -6,14 +6,34 @@ trains in its own way brings its own (`Family.objectives`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
 from sepcli.data.mixing import Batch
+from sepcli.errors import UsageError
+from sepcli.family import Family, Objective
 from sepcli.losses import Criterion, Loss
+from sepcli.separator import Separator
 
-Objective = Callable[[nn.Module, Batch], Loss]
+
+def choose_objective(
+    name: str, options: Mapping[str, Any], family: Family, model: Separator, criterion: Criterion
+) -> Objective:
+    """The objective of that name, "separation" or one of the family's; UsageError names those there are."""
+    known = {"separation": lambda model, criterion: Separation(criterion, model.normalize), **family.objectives}
+    if name not in known:
+        raise UsageError(f"There is no objective '{name}' for the family '{family.name}'.",
+                         remedy=f"There is {', '.join(known)}.")
+    parameters = inspect.signature(known[name]).parameters.values()
+    allowed = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    unknown = sorted(set(options) - set(allowed))
+    if unknown:
+        raise UsageError(f"The objective '{name}' has no option {', '.join(unknown)}.",
+                         remedy=f"It has {', '.join(allowed) or 'none'}: correct [objective_options].")
+    return known[name](model, criterion, **options)
 
 
 class Separation:

@@ -19,13 +19,13 @@ from sepcli.data.layouts import Track, find_tracks
 from sepcli.data.mixing import Batches, DataSource
 from sepcli.errors import ModelError, UsageError
 from sepcli.evaluation.evaluate import usdr
-from sepcli.family import Arch, get_family
+from sepcli.family import Arch, Objective, get_family
 from sepcli.loading import load_model, make_config
 from sepcli.losses import Criterion
 from sepcli.separator import Separator
 from sepcli.training.config import ModelTable, TrainConfig
 from sepcli.training.distributed import Team
-from sepcli.training.objectives import Objective, Separation
+from sepcli.training.objectives import choose_objective
 
 Notice = Callable[[str], None]
 
@@ -73,20 +73,26 @@ def _copy_weights(model: Separator, init: str, arch: Arch, notice: Notice) -> No
                          remedy="Use the [model.config] that they were made with.") from None
 
 
-def example_samples(model: Separator, seconds: float) -> int:
-    """T of a training example: what the configuration asks for, as the network's segment allows it."""
+def example_samples(model: Separator, seconds: float, margin: int = 0) -> int:
+    """T of a training example: what the configuration asks for, as the network's segment allows it.
+
+    margin: samples that the objective wants besides, on each side.
+    """
     segment = model.segment
     if segment.exact:
         assert segment.samples is not None
-        return segment.samples
+        return segment.samples + 2 * margin
     samples = round(seconds * model.samplerate)
-    return max(segment.multiple, samples // segment.multiple * segment.multiple)
+    return max(segment.multiple, samples // segment.multiple * segment.multiple) + 2 * margin
 
 
-def make_batches(config: TrainConfig, model: Separator, train: Sequence[DataSource], team: Team) -> Batches:
+def make_batches(
+    config: TrainConfig, model: Separator, train: Sequence[DataSource], team: Team, objective: Objective
+) -> Batches:
+    margin = getattr(objective, "margin", 0)
     return Batches(
         train, sources=model.sources, samplerate=model.samplerate, channels=model.channels,
-        samples=example_samples(model, config.data.segment), batch_size=config.run.batch_size,
+        samples=example_samples(model, config.data.segment, margin), batch_size=config.run.batch_size,
         seed=config.run.seed, aligned=config.data.aligned, skip_silent=config.data.skip_silent,
         augment=[augmentation(table) for table in config.augment],
         rank=team.rank, world=team.world, steps_per_epoch=config.run.steps_per_epoch)
@@ -106,9 +112,9 @@ def make_objective(config: TrainConfig, model: Separator) -> Objective:
         raise UsageError(f"[loss.source_weights] names {', '.join(unknown)}, which the network does not make.",
                          remedy=f"Its sources are {', '.join(model.sources)}.")
     weights = [config.loss.source_weights.get(name, 1.0) for name in model.sources]
-    if config.objective != "separation":
-        raise UsageError(f"There is no objective '{config.objective}'.", remedy="There is: separation.")
-    return Separation(Criterion(config.loss.terms, weights), model.normalize)
+    criterion = Criterion(config.loss.terms, weights)
+    return choose_objective(config.objective, config.objective_options, get_family(config.model.family), model,
+                            criterion)
 
 
 # --- validation --------------------------------------------------------------------------------------------

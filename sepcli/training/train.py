@@ -58,8 +58,8 @@ def train(
         network = make_network(config.model, None if begun else init, notice)
         train_sources, tracks = split(config)
         config = replace(config, data=replace(config.data, train=tuple(train_sources)))
-        batches = make_batches(config, network.model, train_sources, team)
         objective = make_objective(config, network.model)
+        batches = make_batches(config, network.model, train_sources, team, objective)
         validate = make_validation(tracks, config, network.model, place)
         for text in (*batches.problems, *network.model.notices(place)):
             notice(text)

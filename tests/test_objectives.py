@@ -1,0 +1,59 @@
+"""What is learnt: the default objective, one that a family brings, and names and options that do not exist."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from sepcli.data.mixing import Batch
+from sepcli.errors import UsageError
+from sepcli.family import Family
+from sepcli.losses import Criterion, Loss, Term
+from sepcli.training.objectives import Separation, choose_objective
+from sepcli.training.setup import example_samples
+from tests.toys import Split
+
+CRITERION = Criterion([Term("mse")], [1.0, 1.0])
+
+
+def doubled(model, criterion, *, times=2.0):
+    def objective(model, batch):
+        return Loss(times * criterion(model(batch.stems.sum(1)), batch.stems).total)
+
+    objective.margin = 100
+    return objective
+
+
+FAMILY = Family("toys", {}, lambda checkpoint: None, lambda checkpoint, model: {}, objectives={"doubled": doubled})
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(0)
+    return Batch(torch.randn(2, 2, 2, 400), ["a", "b"], [])
+
+
+def test_a_family_brings_its_own_with_its_options(batch):
+    model = Split(("drums", "bass"))
+    plain = choose_objective("separation", {}, FAMILY, model, CRITERION)
+    assert isinstance(plain, Separation)
+    for options, times in (({}, 2.0), ({"times": 3.0}, 3.0)):
+        own = choose_objective("doubled", options, FAMILY, model, CRITERION)
+        assert own(model, batch).total.item() == pytest.approx(times * plain(model, batch).total.item())
+
+
+def test_the_margin_of_an_objective_makes_examples_longer():
+    model = Split(("drums", "bass"))
+    assert example_samples(model, 1.0, 100) == example_samples(model, 1.0) + 200
+    exact = nn.Module()
+    exact.segment = replace(model.segment, samples=1000, exact=True)
+    assert example_samples(exact, 1.0, 100) == 1200
+
+
+@pytest.mark.parametrize(("name", "options", "known"), [
+    ("guess", {}, "separation, doubled"), ("doubled", {"time": 2}, "times"), ("separation", {"x": 1}, "none")])
+def test_what_does_not_exist_names_what_does(name, options, known):
+    with pytest.raises(UsageError) as caught:
+        choose_objective(name, options, FAMILY, Split(("drums", "bass")), CRITERION)
+    assert known in caught.value.remedy
