@@ -127,18 +127,23 @@ below its INPUT folder is mirrored: `sepcli separate albums -o stems` turns `alb
 `stems/A/song/vocals.wav`. Two inputs that would get the same names are told apart by `{parent}` (as a folder)
 or `{trackext}` (as a suffix) if that is enough, with a notice; otherwise the run ends with 2 before any work
 and names both. Characters that Linux, macOS or Windows refuse become `_`; too long names are shortened, with a
-notice. An input is never overwritten, whatever the options.
+notice. An input or a query is never overwritten, whatever the options.
+
+**Queries.** `--query [NAME=]FILE` takes a sound out by an example of it, with a model that takes queries
+(`sepcli models info`): a file of any rate, length and channels (of more than two, their mean). Its stem is called NAME, or as the file without its suffix; it may have the name of one of the
+model's own stems, but not beside it. `-t` adds stems by name; without it there are only the queries'.
 
 **What is there already.** Each finished track is a line of `.sepcli.jsonl` in the output folder: its outputs
 with their sizes, the settings that change samples or files, and the input by content (hashed once, then known
-by size and date). The device, the batch size and what is printed are not among these settings.
+by size and date), as the queries are. The device, the batch size and what is printed are not among these
+settings.
 
 | in the output folder | without options | `--no-resume` | `--force` |
 |---|---|---|---|
 | all outputs, same input, same settings | skipped | made again | skipped |
 | some of them missing, or of another size | made again | made again | made again |
-| outputs of an older version of the same input file | made again | made again | made again |
-| outputs of another input or of other settings | refused, 2 | refused, 2 | replaced |
+| outputs of an older version of the same input or query file | made again | made again | made again |
+| outputs of another input or query, or of other settings | refused, 2 | refused, 2 | replaced |
 | files that sepcli did not make | refused, 2 | refused, 2 | replaced |
 
 A refusal comes before any work. Stems appear under their names only when all of a track are complete, so after

@@ -101,6 +101,7 @@ fallback = { url = "https://example.org/model.th", sha256_prefix = "8726e21a" }
 | `files.NAME` | one file: `repo` + `revision` + `path`, or `url`, or `package`; `bytes`, `sha256`, `sha256_prefix`, `git_sha1`, `fallback` |
 | `members` | an array of networks: `file` (a NAME of `files`), `weights = { vocals = 1 }` (all 1 if left out), own `arch` and `config`; without it, the one network is `files.model` |
 | `segment` | seconds a network gets at once, over its own; also in `config`, there with a fraction in quotes, "39/5", where seconds must be exact in samples |
+| `min_query` | seconds of the shortest example; only for a network that takes queries, which may have no `sources` of its own |
 | `half`, `half_note` | whether reduced precision was measured to be harmless, and how |
 | `license`, `license_note`, `paper`, `origin`, `training_data`, `limits` | texts, shown as they are |
 | `scores` | an array of `metric`, `set`, `value`, `by` ("published" or "ours"), `stems = { vocals = 9.2 }`, `note` |
@@ -112,7 +113,7 @@ A key that is not listed here is refused, so that a misspelt one can't be overlo
 
 def _overview(entries: list[Entry]) -> str:
     rows = [
-        f"| [`{entry.name}`](#{entry.name}) | {', '.join(entry.sources)} | {_size(entry)} | {entry.license} "
+        f"| [`{entry.name}`](#{entry.name}) | {entry.stems_text} | {_size(entry)} | {entry.license} "
         f"| {entry.check} | {_overall(entry)} |"
         for entry in entries
     ]
@@ -135,7 +136,8 @@ def _size(entry: Entry) -> str:
 def _model(entry: Entry) -> str:
     half = ("allowed" if entry.half else "") + (f": {entry.half_note}" if entry.half_note else "")
     facts = [
-        ("stems", ", ".join(entry.sources)),
+        ("stems", entry.stems_text),
+        ("queries", f"examples of {entry.min_query:g} s or more" if entry.min_query is not None else ""),
         ("audio", f"{entry.samplerate} Hz, {entry.channels} channel{'s' if entry.channels > 1 else ''}"),
         ("segment", f"{float(entry.segment):g} s" if entry.segment is not None else ""),
         ("reduced precision", half),

@@ -26,7 +26,7 @@ from sepcli.catalog import DEFAULT_MODEL
 from sepcli.device import choose_device, choose_precision
 from sepcli.errors import InputError, UsageError
 from sepcli.feed import separated
-from sepcli.loading import load_model
+from sepcli.loading import load_model, narrow
 from sepcli.outputs import (
     DEFAULT_TEMPLATE,
     check_template,
@@ -37,6 +37,7 @@ from sepcli.outputs import (
 )
 from sepcli.outputspec import OutputSpec
 from sepcli.pipeline import Engine, Progress, Settings
+from sepcli.queries import Audio, Query, make_queries, needs_one, refuse_overwriting
 from sepcli.separator import Separator
 from sepcli.track import TrackResult
 from sepcli.track import separate_file as separate_track
@@ -49,6 +50,7 @@ def load(
     name: str,
     *,
     targets: Sequence[str] | None = None,
+    queries: Mapping[str, Audio] | None = None,
     options: Mapping[str, str] | None = None,
     notice: Callable[[str], None] = lambda text: None,
 ) -> Separator:
@@ -56,13 +58,16 @@ def load(
 
     name: as for `sepcli separate --model`: a catalogue name, a path, NAME=FILE or hf://owner/repo/file.
     targets: the stems it is to make, None for all; what only other stems need is not even downloaded.
+    queries: for a model that takes them, {stem: example of its sound}: a file, or ([C, T] floats, Hz). Their
+    stems come after the targets; without targets they are the only ones.
     options: the model's own, as for `-O key=value`. notice: called with sentences for the user.
 
     The result is a torch module with `sources`, `samplerate` (Hz), `channels`; its `forward` takes one
     segment, `separate` a mix of any length. ModelError where it can't be had; UsageError for a stem or option
-    that it lacks.
+    that it lacks, or a query that can't be.
     """
-    return load_model(name, targets=targets, options=options, notice=notice).model
+    examples = make_queries(queries or {}, targets or ())
+    return load_model(name, targets=targets, queries=examples, options=options, notice=notice).model
 
 
 def separate(
@@ -71,6 +76,7 @@ def separate(
     samplerate: int,
     *,
     targets: Sequence[str] | None = None,
+    queries: Mapping[str, Audio] | None = None,
     device: str = "auto",
     precision: str = "auto",
     overlap: float = 0.25,
@@ -83,7 +89,8 @@ def separate(
     """Take a mix apart in memory: {stem: [C, T] float32}, each with the mix's channels, rate and length.
 
     model: what `load` gave, or a name for it. audio: [C, T] floats, full scale at 1.0 (more is allowed), at
-    `samplerate` Hz; up to 8 channels in WAV order. targets: the wanted stems, None for all.
+    `samplerate` Hz; up to 8 channels in WAV order. targets: the wanted stems, None for all. queries: as for
+    `load`; a model that was loaded without them takes them here.
     overlap: share of a segment that the next one covers, 0 to below 1. segment: seconds, None for the model's.
     shifts: passes at random offsets that are averaged. batch_size: segments a call, None for what fits.
     progress: called with (audio seconds done, audio seconds in all).
@@ -93,7 +100,9 @@ def separate(
     UsageError: a shape, type, stem or value that can't be. ModelError, DeviceError: as `load`, or memory.
     """
     mix = _checked(audio, samplerate)
-    engine = _engine(model, targets, device, precision, Settings(overlap, segment, shifts, seed, batch_size))
+    examples = make_queries(queries or {}, targets or ())
+    settings = Settings(overlap, segment, shifts, seed, batch_size)
+    engine = _engine(model, targets, examples, device, precision, settings)
 
     def read() -> Iterator[NDArray[np.float32]]:
         for start in range(0, mix.shape[1], _BLOCK_FRAMES):
@@ -114,6 +123,7 @@ def separate_file(
     *,
     model: str | Separator = DEFAULT_MODEL,
     targets: Sequence[str] | None = None,
+    queries: Mapping[str, Audio] | None = None,
     rest: bool = False,
     template: str = DEFAULT_TEMPLATE,
     format: str = "wav",
@@ -139,8 +149,8 @@ def separate_file(
     """Separate one file into files, of any length in constant memory, as `sepcli separate` does.
 
     path: audio or video. out: the folder; `template` names the files in it, and {model} in it stands for the
-    name that `model` was given by. Everything else is the command's option of the same name: times in
-    seconds, sample_rate in Hz, bitrate in kbit/s. force: replace files that are there.
+    name that `model` was given by. queries: as for `separate`. Everything else is the command's option of the
+    same name: times in seconds, sample_rate in Hz, bitrate in kbit/s. force: replace files that are there.
 
     The files appear together, complete, under their final names, or none does. There is no manifest and no
     resuming here: that is the command's. TrackResult: paths, frames, Hz, the common gain, warnings.
@@ -150,12 +160,15 @@ def separate_file(
     """
     source, folder = Path(path), Path(out)
     spec = OutputSpec(
-        format, bit_depth, bitrate, sample_rate, clip, sum, rest or _implied(sum, targets), tags
+        format, bit_depth, bitrate, sample_rate, clip, sum, rest or _implied(sum, targets or queries), tags
     )
     spec.validate()
+    examples = make_queries(queries or {}, targets or (), rest=spec.rest)
     info = probe(source)  # a wrong path is said before a model is fetched
-    engine = _engine(model, targets, device, precision, Settings(overlap, segment, shifts, seed, batch_size))
-    names = [*engine.sources, *([rest_name(targets or ())] if spec.rest else [])]
+    settings = Settings(overlap, segment, shifts, seed, batch_size)
+    engine = _engine(model, targets, examples, device, precision, settings)
+    asked = [*(targets or ()), *(query.name for query in examples)]
+    names = [*engine.sources, *([rest_name(asked)] if spec.rest else [])]
     check_template(template, names)
     values = {
         "track": source.stem,
@@ -169,6 +182,7 @@ def separate_file(
         name: output_path(folder, template, {**values, "stem": name}, limit=limit, notice=notice)
         for name in names
     }
+    refuse_overwriting(examples, outputs.values())
     there = [final for final in outputs.values() if os.path.lexists(final)]
     if there and not force:
         raise UsageError(
@@ -181,18 +195,27 @@ def separate_file(
         )
 
 
-def _implied(sum: str, targets: Sequence[str] | None) -> bool:
+def _implied(sum: str, asked: Sequence[str] | Mapping[str, Audio] | None) -> bool:
     """An exact sum of only some stems needs the rest."""
-    return sum == "exact" and bool(targets)
+    return sum == "exact" and bool(asked)
 
 
 def _engine(
-    model: str | Separator, targets: Sequence[str] | None, device: str, precision: str, settings: Settings
+    model: str | Separator,
+    targets: Sequence[str] | None,
+    queries: Sequence[Query],
+    device: str,
+    precision: str,
+    settings: Settings,
 ) -> Engine:
     if isinstance(model, str):
-        model = load(model, targets=targets)
-    elif targets:
-        model = model.select(tuple(dict.fromkeys(targets)))
+        name, model = model, load_model(model, targets=targets, queries=queries).model
+    else:
+        name = type(model).__name__
+        if targets or queries:
+            model = narrow(model, tuple(dict.fromkeys(targets or ())), queries, name=name)
+    if not model.sources:
+        raise needs_one(name)
     chosen = choose_device(device)
     dtype = choose_precision(precision, chosen.torch, model.half).dtype
     return Engine(model, settings, chosen.torch, dtype)

@@ -109,6 +109,7 @@ class Entry:
     channels: int
     members: tuple[Member, ...]
     segment: float | Fraction | None = None  # seconds; overrides the members' own
+    min_query: float | None = None  # seconds of the shortest example; None: it takes no audio queries
     half: bool = False  # reduced precision was measured to be harmless
     half_note: str = ""
     license: str = "unspecified"  # of the weights
@@ -135,6 +136,11 @@ class Entry:
     def files_for(self, targets: Collection[str] | None = None) -> tuple[WeightFile, ...]:
         """The distinct files of those members, in order."""
         return tuple(dict.fromkeys(member.file for member in self.members_for(targets)))
+
+    @property
+    def stems_text(self) -> str:
+        """What it makes, for people: its stems, and those of which it is given an example."""
+        return ", ".join([*self.sources, *(["(queries)"] if self.min_query is not None else [])])
 
     @property
     def files(self) -> tuple[WeightFile, ...]:
@@ -174,6 +180,10 @@ class Catalog(Mapping[str, Entry]):
     def having(self, stem: str) -> list[Entry]:
         """The models that have this stem."""
         return [entry for entry in self._entries.values() if stem in entry.sources]
+
+    def taking_queries(self) -> list[Entry]:
+        """The models that make a stem from an example of it."""
+        return [entry for entry in self._entries.values() if entry.min_query is not None]
 
     def find(self, name: str) -> Entry:
         """The entry of that name; ModelError names the near ones."""
@@ -362,6 +372,7 @@ def _entry(name: str, table: _Table, path: Path) -> Entry:
         channels=table.integer("channels", ..., least=1),
         members=_members(table, sources),
         segment=_seconds(table, "segment", table.get("segment", (int, float, str), "seconds")),
+        min_query=_seconds(table, "min_query", table.get("min_query", (int, float), "seconds")),
         half=table.get("half", bool, "true or false", False),
         half_note=table.text("half_note"),
         license=table.text("license", "unspecified"),
@@ -377,6 +388,8 @@ def _entry(name: str, table: _Table, path: Path) -> Entry:
     overlap = entry.published_overlap
     if overlap is not None and not 0 <= overlap < 1:
         raise table.fail("published_overlap", f"is {overlap}, but must be from 0 to below 1")
+    if entry.min_query is not None and len(entry.members) > 1:
+        raise table.fail("min_query", "belongs to a model of one network, not to several members")
     table.finish()
     return entry
 
@@ -388,8 +401,9 @@ def _sources(table: _Table) -> tuple[str, ...]:
             raise table.fail("sources", f"has {stem!r}, which is no stem name", "Use a-z, 0-9, '_' and '-'.")
         if sources.count(stem) > 1:
             raise table.fail("sources", f"has '{stem}' twice")
-    if not sources:
-        raise table.fail("sources", "is empty", "Name the stems in the order of the network's outputs.")
+    if not sources and "min_query" not in table.values:
+        raise table.fail("sources", "is empty", "Name the stems in the order of the network's outputs; only a "
+                         "model of queries (`min_query`) may have none of its own.")
     return tuple(sources)
 
 

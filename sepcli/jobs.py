@@ -220,8 +220,9 @@ class _Run:
         if self._loaded is None:
             with self.listener.downloading() as progress:
                 self._loaded = load_model(
-                    self.request.model, catalog=self.plan.catalog, targets=self.plan.targets or None,
-                    options=self.request.options, progress=progress, notice=self.listener.notice)
+                    self.request.model, catalog=self.plan.catalog, targets=self.plan.named or None,
+                    queries=self.plan.queries, options=self.request.options, progress=progress,
+                    notice=self.listener.notice)
         return self._loaded
 
     def _engine(self) -> Engine:
@@ -288,7 +289,8 @@ class _Run:
         def record(sizes: dict[str, int], done: bool) -> Record:
             outputs = tuple(Output(stem, self.manifest.relative(track.outputs[stem]), size)
                             for stem, size in sizes.items())
-            return Record(done, self.plan.settings, identity, outputs, self.plan.made_with)
+            return Record(done, self.plan.settings, identity, outputs, self.plan.made_with,
+                          self.plan.query_ids)
 
         made = separate_file(
             track.file, engine, track.outputs, self.request.spec, self.work,

@@ -25,7 +25,8 @@ from sepcli.checkpoint import Checkpoint, read_checkpoint
 from sepcli.ensemble import Ensemble
 from sepcli.errors import ModelError, UsageError
 from sepcli.family import Arch, Family, Package, family_names, get_family
-from sepcli.separator import Separator, source_indices
+from sepcli.queries import Query, check_length, takes_none
+from sepcli.separator import Queryable, Separator, source_indices
 
 HUB_SCHEME = "hf://"
 OWN_FORMAT = "sepcli"  # the safetensors header key of checkpoints that sepcli wrote itself
@@ -38,8 +39,8 @@ Notice = Callable[[str], None]
 class Loaded:
     """A model and where it came from.
 
-    model: narrowed to the wanted stems. sources: all stems the model has. hashes: sha256 of each file used,
-    in the members' order.
+    model: narrowed to the wanted stems. sources: all stems the model has by name. hashes: sha256 of each file
+    used, in the members' order.
     """
 
     name: str
@@ -55,26 +56,28 @@ def load_model(
     *,
     catalog: Catalog | None = None,
     targets: Sequence[str] | None = None,
+    queries: Sequence[Query] = (),
     options: Mapping[str, str] | None = None,
     progress: Callable[[int, int | None], None] | None = None,
     notice: Notice = lambda text: None,
 ) -> Loaded:
     """The separator that `spec` names, on the CPU, in float32, in eval mode.
 
-    targets: the wanted stems, None for all. options: `-O key=value` pairs, still as text. progress: bytes
-    done and in all, during a download. notice: called with each sentence the user should see.
+    targets: the wanted stems, None for all, or for none but the queries' where there are any. queries: their
+    stems come last. options: `-O key=value` pairs, still as text. progress: bytes done and in all, during a
+    download. notice: called with each sentence the user should see.
     ModelError where the model can't be had, UsageError for a stem or option it does not have.
     """
     catalog = load_catalog() if catalog is None else catalog
     options = options or {}
     if spec in catalog:
-        return _load_entry(catalog[spec], None, targets, options, progress, notice)
+        return _load_entry(catalog[spec], None, targets, queries, options, progress, notice)
     if spec.startswith(HUB_SCHEME):
         fetched = download.fetch_hf(*parse_hub(spec), progress=progress, notice=notice)
-        return _load_path(spec, fetched.path, fetched.source, targets, options)
+        return _load_path(spec, fetched.path, fetched.source, targets, queries, options)
     name, equals, file = spec.partition("=")
     if equals and name in catalog:
-        return _load_entry(catalog[name], Path(file).expanduser(), targets, options, progress, notice)
+        return _load_entry(catalog[name], Path(file).expanduser(), targets, queries, options, progress, notice)
     path = Path(spec).expanduser()
     if path.is_dir():
         path = path / RUN_FILE
@@ -84,7 +87,7 @@ def load_model(
     if not path.exists():
         catalog.find(name)  # neither there: refuses, naming the near ones
     shown = path.parent.name if path.name == RUN_FILE else path.stem
-    return _load_path(shown, path, str(path), targets, options)
+    return _load_path(shown, path, str(path), targets, queries, options)
 
 
 def parse_hub(spec: str) -> tuple[str, str | None, str]:
@@ -105,11 +108,14 @@ def _load_entry(
     entry: Entry,
     local: Path | None,
     targets: Sequence[str] | None,
+    queries: Sequence[Query],
     options: Mapping[str, str],
     progress: Callable[[int, int | None], None] | None,
     notice: Notice,
 ) -> Loaded:
-    wanted = _wanted(entry.sources, targets)
+    if queries and entry.min_query is None:
+        raise takes_none(entry.name, entry.sources)
+    wanted = _wanted(entry.sources, targets, queries)
     members = entry.members_for(wanted)
     if local is not None and len({member.file.name for member in entry.members}) > 1:
         raise UsageError(
@@ -122,7 +128,7 @@ def _load_entry(
         path, digest, origin = _member_file(member, local, progress, notice)
         model = _build_member(entry, member, read_checkpoint(path, foreign=packages), options)
         row = dict(zip(entry.sources, member.weights or [1.0] * len(entry.sources), strict=True))
-        models.append(model.select([name for name in wanted if row[name] > 0]))
+        models.append(narrow(model, [name for name in wanted if row[name] > 0], queries, name=entry.name))
         weights.append([row[name] for name in wanted])
         hashes.append(digest)
         origins.append(origin)
@@ -150,6 +156,12 @@ def _build_member(
         exempt = family.training_only | ({"segment"} if entry.segment is not None else set())
         _refuse_disagreement(entry.name, arch, config, package, exempt)
     model = _fill(family, arch, config, checkpoint, options)
+    shortest = model.min_query if isinstance(model, Queryable) else None
+    if shortest != entry.min_query:
+        raise ModelError(
+            f"The catalogue gives '{entry.name}' min_query = {entry.min_query}, but for its network it is "
+            f"{shortest}.", remedy="Correct `min_query` in the catalogue; without it a model takes no queries.",
+            code="config_mismatch")
     if entry.segment is not None:
         model.segment = replace(model.segment, samples=int(entry.segment * model.samplerate))
     model.half = entry.half
@@ -178,7 +190,12 @@ def _refuse_disagreement(name: str, arch: Arch, ours: Any, package: Package, exe
 
 
 def _load_path(
-    name: str, path: Path, origin: str, targets: Sequence[str] | None, options: Mapping[str, str]
+    name: str,
+    path: Path,
+    origin: str,
+    targets: Sequence[str] | None,
+    queries: Sequence[Query],
+    options: Mapping[str, str],
 ) -> Loaded:
     families = [get_family(family_name) for family_name in family_names()]
     checkpoint = read_checkpoint(path, foreign=frozenset().union(*(family.packages for family in families)))
@@ -193,7 +210,7 @@ def _load_path(
         )
     arch = _arch(family, package.arch)
     model = _fill(family, arch, make_config(arch, package.config), checkpoint, options)
-    narrowed = model.select(_wanted(model.sources, targets))
+    narrowed = narrow(model, _wanted(model.sources, targets, queries), queries, name=name)
     return Loaded(name, narrowed, model.sources, (download.file_sha256(path),), origin)
 
 
@@ -209,8 +226,30 @@ def describe(checkpoint: Checkpoint, family: Family) -> Package | None:
 # --- building ----------------------------------------------------------------------------------------------
 
 
-def _wanted(sources: Sequence[str], targets: Sequence[str] | None) -> tuple[str, ...]:
-    wanted = tuple(dict.fromkeys(targets or sources))
+def narrow(model: Separator, targets: Sequence[str], queries: Sequence[Query], *, name: str) -> Separator:
+    """`model` for these of its stems and then the queries'; as it is where both are empty.
+
+    name: what the model is called in errors. UsageError for a stem it lacks, a query it can't take.
+    """
+    if queries:
+        if not isinstance(model, Queryable):
+            raise takes_none(name, model.sources)
+        for query in queries:
+            check_length(query, model.min_query, name)
+        device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), None)
+        examples = {
+            query.name: torch.from_numpy(query.converted(model.samplerate, model.channels)).to(device)
+            for query in queries
+        }
+        with torch.no_grad():
+            model = model.bind(examples)
+    wanted = [*targets, *(query.name for query in queries)]
+    return model.select(wanted) if wanted else model  # a model of queries alone has nothing yet
+
+
+def _wanted(sources: Sequence[str], targets: Sequence[str] | None, queries: Sequence[Query]) -> tuple[str, ...]:
+    """The stems by name: the targets, or else all, if there is no query."""
+    wanted = tuple(dict.fromkeys(targets or (() if queries else sources)))
     source_indices(sources, wanted)  # refuses a stem that is not there
     return wanted
 

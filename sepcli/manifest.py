@@ -8,6 +8,8 @@ torn last line, which is ignored. Three kinds of line, the later one wins:
     {"kind": "done",  outputs, settings, input}    they stand, with these sizes
     {"kind": "input", input}                       an input that is known by its content has a new date
 
+The first two have `queries` besides, where a stem was asked for by an example: they are inputs too.
+
 "begin" is why a run that was killed between two final names can be repeated without --force: what then
 stands there is known to be ours. Only "done" makes a track one to skip.
 """
@@ -40,6 +42,14 @@ class InputId:
 
 
 @dataclass(frozen=True)
+class QueryId:
+    """An example of a sound as it was when a stem was asked for by it."""
+
+    path: str  # absolute
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Output:
     stem: str
     path: str  # below the output folder, with forward slashes
@@ -55,6 +65,7 @@ class Record:
     input: InputId
     outputs: tuple[Output, ...]
     made_with: Mapping[str, Any] = field(default_factory=dict)  # the settings themselves, to name differences
+    queries: Mapping[str, QueryId] = field(default_factory=dict)  # by stem
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:
@@ -108,7 +119,8 @@ class Manifest:
         elif line["kind"] in ("begin", "done"):
             outputs = tuple(Output(**output) for output in line["outputs"])
             made_with = self._made_with.setdefault(line["settings"], line.get("made_with", {}))
-            record = Record(line["kind"] == "done", line["settings"], identity, outputs, made_with)
+            queries = {stem: QueryId(**query) for stem, query in line.get("queries", {}).items()}
+            record = Record(line["kind"] == "done", line["settings"], identity, outputs, made_with, queries)
             for output in outputs:
                 self._by_output[output.path] = record
             if record.done:
@@ -156,6 +168,8 @@ class Manifest:
         line = {"kind": "done" if record.done else "begin", "settings": record.settings,
                 "input": asdict(record.input), "outputs": [asdict(output) for output in record.outputs],
                 "made_with": record.made_with, **(about or {})}
+        if record.queries:
+            line["queries"] = {stem: asdict(query) for stem, query in record.queries.items()}
         self._append(line)
         self._take(line)
 

@@ -22,6 +22,7 @@ from sepcli.download import file_sha256
 from sepcli.errors import ModelError, UsageError
 from sepcli.family import Arch, get_family
 from sepcli.loading import OWN_FORMAT, RUN_FILE, load_model, make_config
+from sepcli.separator import Queryable
 
 CONFIG, METRICS, CURVES = "config.toml", "metrics.jsonl", "curves.png"
 SCORE = "score"  # of a validation in metrics.jsonl: the mean over the sources
@@ -53,6 +54,7 @@ class Run:
     scores: Mapping[str, float] = field(default_factory=dict)
     steps: int | None = None  # after which the weights were taken
     has_curves: bool = False
+    min_query: float | None = None  # seconds; of a model that takes queries
 
     @property
     def checkpoint(self) -> Path:
@@ -80,7 +82,7 @@ def read_run(folder: Path) -> Run:
         make_config(_arch(said), said["config"]), tuple(model.sources), model.samplerate, model.channels,
         None if model.segment.samples is None else model.segment.samples / model.samplerate,
         sum(parameter.numel() for parameter in model.parameters()), settings, scores, steps,
-        (folder / CURVES).is_file(),
+        (folder / CURVES).is_file(), model.min_query if isinstance(model, Queryable) else None,
     )
 
 
@@ -275,6 +277,8 @@ def entry(run: Run, repo: str, commit: str, license: str | None) -> str:
         "channels": run.channels,
         "license": license or "unspecified",
     }
+    if run.min_query is not None:
+        table["min_query"] = run.min_query
     if data := training_data(run):
         table["training_data"] = data
     if config := _differences(run.config):

@@ -1,9 +1,9 @@
 """What a run will do, decided before it does anything: which stems, which files, what is skipped or refused.
 
-Knows the catalogue, names and the manifest; loads no torch and opens no audio, so a mistake on the command
-line is answered at once.
+Knows the catalogue, names and the manifest; loads no torch and opens no audio but that of queries, so a
+mistake on the command line is answered at once.
 
-    arguments -> inputs -> part of the shard -> output paths -> collisions -> skip | separate | refuse
+    arguments -> queries, inputs -> part of the shard -> output paths -> collisions -> skip | separate | refuse
 
 Two facts may be missing at first, and are given later: the stems of a model outside the catalogue
 (`name_outputs`), and the hashes of its weights (`decide`).
@@ -23,7 +23,7 @@ from sepcli import download
 from sepcli.catalog import Catalog, Entry
 from sepcli.errors import ModelError, SepcliError, UsageError
 from sepcli.inputs import Originals, Shard, Source, find_inputs
-from sepcli.manifest import InputId, Manifest, Record, content_sha256, settings_hash
+from sepcli.manifest import InputId, Manifest, QueryId, Record, content_sha256, settings_hash
 from sepcli.outputs import (
     DEFAULT_TEMPLATE,
     check_template,
@@ -33,6 +33,7 @@ from sepcli.outputs import (
     output_path,
     rest_name,
 )
+from sepcli.queries import Query, check_length, needs_one, read_queries, refuse_overwriting, takes_none
 
 if TYPE_CHECKING:
     from sepcli.outputspec import OutputSpec
@@ -49,7 +50,8 @@ class Request:
     model: str  # a spec: name, path, NAME=FILE or hf://...
     out: Path
     spec: OutputSpec  # formats, levels, rest
-    targets: tuple[str, ...] = ()  # () = every stem
+    targets: tuple[str, ...] = ()  # () = every stem, or none but the queries' where there are any
+    queries: tuple[str, ...] = ()  # "[NAME=]FILE", one stem each
     template: str = DEFAULT_TEMPLATE
     start: float = 0.0  # seconds into each input
     duration: float | None = None  # seconds; None = to the end
@@ -118,29 +120,39 @@ class Plan:
     tracks: list[Track]  # of this shard
     failures: list[tuple[str, SepcliError]]
     notices: list[str]
-    stems: tuple[str, ...] = ()  # to be written, in the model's order, the rest last
+    queries: tuple[Query, ...] = ()
+    stems: tuple[str, ...] = ()  # to be written: the model's in its order, those of queries, the rest
     settings: str = ""  # settings_hash, once `decide` was called
     made_with: dict[str, Any] = field(default_factory=dict)
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The stems that the model is to make, in its own order."""
+        """The stems that the model is to make: its own in their order, then those of queries."""
         return self.stems[:-1] if self.request.spec.rest else self.stems
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Those of them that the model knows by name; () too where the queries alone are wanted."""
+        return self.targets[:len(self.targets) - len(self.queries)]
 
     # --- names ---
 
     def name_outputs(self, sources: Sequence[str]) -> None:
         """Give every track its paths, for a model of these stems.
 
-        UsageError for a stem the model lacks, a template that can't do, two inputs that land on one path,
-        or an output that is an input.
+        UsageError for a stem the model lacks or for no stem at all, a template that can't do, two inputs that
+        land on one path, or an output that is an input.
         """
         request = self.request
+        if not sources and not self.queries:
+            raise needs_one(self.model_name)
         unknown = [target for target in request.targets if target not in sources]
         if unknown:
             raise self._unknown_stem(unknown[0], sources)
-        targets = tuple(source for source in sources if not request.targets or source in request.targets)
-        self.stems = (*targets, rest_name(request.targets)) if request.spec.rest else targets
+        asked = (*request.targets, *(query.name for query in self.queries))
+        named = tuple(source for source in sources if not asked or source in request.targets)
+        rest = (rest_name(asked),) if request.spec.rest else ()
+        self.stems = (*named, *asked[len(request.targets):], *rest)
         check_template(request.template, self.stems)
         self._limit = name_limit(request.out)
         fold = folds_case(request.out)
@@ -205,6 +217,7 @@ class Plan:
             remedy="Separate them in two runs with different -o, or change --template.", code="collision")
 
     def _guard_inputs(self) -> None:
+        refuse_overwriting(self.queries, (path for track in self.all_tracks for path in track.outputs.values()))
         originals = Originals([track.source for track in self.all_tracks])
         for track in self.all_tracks:
             for path in track.outputs.values():
@@ -216,7 +229,8 @@ class Plan:
     def _unknown_stem(self, stem: str, sources: Sequence[str]) -> UsageError:
         others = [f"{entry.name} ({_download_text(entry, [stem])})" for entry in self.catalog.having(stem)]
         return UsageError(
-            f"The model '{self.model_name}' has no stem '{stem}'; it has {', '.join(sources)}.",
+            f"The model '{self.model_name}' has no stem '{stem}'; it has "
+            f"{', '.join(sources) or 'none of its own'}.",
             remedy=f"Choose among these, or a model that has it with -m: {', '.join(others)}." if others
             else "Choose among these; no model in the catalogue has that stem.", code="unknown_stem")
 
@@ -248,6 +262,11 @@ class Plan:
         members = self.entry.members_for(self.targets)
         return [member.file.sha256 or digest for member, digest in zip(members, hashes, strict=True)]
 
+    @property
+    def query_ids(self) -> dict[str, QueryId]:
+        """The examples by stem, as the manifest knows them."""
+        return {query.name: query.identity for query in self.queries}
+
     def decide(self, weights: Sequence[str], precision: str) -> None:
         """Fill in every track's action. weights: from one of the two above; precision: the one used."""
         request, entry = self.request, self.entry
@@ -264,6 +283,8 @@ class Plan:
             "precision": precision, "start": request.start, "duration": request.duration,
             "template": request.template, **asdict(request.spec),
         }
+        if self.queries:  # their names; what is in them stands beside the settings, as for an input
+            self.made_with["queries"] = [query.name for query in self.queries]
         self.settings = settings_hash(self.made_with)
         manifest = Manifest(request.out)
         for track in self.tracks:
@@ -295,6 +316,9 @@ class Plan:
             return False
         if {output.path for output in record.outputs} != set(map(manifest.relative, track.outputs.values())):
             return False
+        if any(record.queries.get(query.name) is None or record.queries[query.name].sha256 != query.sha256
+               for query in self.queries):  # none is missing on our side: their names are settings
+            return False
         return self._same_input(track, record, manifest)
 
     def _same_input(self, track: Track, record: Record, manifest: Manifest) -> bool:
@@ -315,6 +339,10 @@ class Plan:
         same_file = not track.source.once and record.input.path == os.path.realpath(track.source.name)
         if not same_file and not self._same_input(track, record, manifest):
             return f"was made from another input ('{record.input.path}')"
+        for stem, ours in self.query_ids.items():
+            theirs = record.queries.get(stem)
+            if theirs is not None and ours.path != theirs.path and ours.sha256 != theirs.sha256:
+                return f"was made with another query '{stem}' ('{theirs.path}')"
         return ""
 
     @property
@@ -338,17 +366,31 @@ def make_plan(request: Request, arguments: Sequence[str], catalog: Catalog, suff
 
     check_format(request.spec.format, bitrate=request.spec.bitrate)
     entry = find_entry(request.model, catalog)
+    if request.spec.sum == "exact" and (request.targets or request.queries) and not request.spec.rest:
+        request = replace(request, spec=replace(request.spec, rest=True))
+    queries = _queries(request, entry, catalog)
     found = find_inputs(arguments, request.out, frozenset(suffixes))
     shard = request.shard
     all_tracks = [Track(source) for source in found.sources]
     tracks = [track for track in all_tracks if shard is None or shard.has(str(track.source.relative))]
     failures = [failure for failure in found.failures if shard is None or shard.has(failure[0])]
-    if request.spec.sum == "exact" and request.targets and not request.spec.rest:
-        request = replace(request, spec=replace(request.spec, rest=True))
-    plan = Plan(request, catalog, entry, all_tracks, tracks, failures, found.notices)
+    notices = [*(warning for query in queries for warning in query.warnings), *found.notices]
+    plan = Plan(request, catalog, entry, all_tracks, tracks, failures, notices, queries)
     if entry is not None:
         plan.name_outputs(entry.sources)
     return plan
+
+
+def _queries(request: Request, entry: Entry | None, catalog: Catalog) -> tuple[Query, ...]:
+    """Read and checked; against the model as far as the catalogue knows it."""
+    if request.queries and entry is not None and entry.min_query is None:
+        others = [f"{other.name} ({_download_text(other, ())})" for other in catalog.taking_queries()]
+        raise takes_none(entry.name, entry.sources, others)
+    queries = read_queries(request.queries, request.targets, rest=request.spec.rest)
+    if entry is not None and entry.min_query is not None:
+        for query in queries:
+            check_length(query, entry.min_query, entry.name)
+    return queries
 
 
 def find_entry(spec: str, catalog: Catalog) -> Entry | None:

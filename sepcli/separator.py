@@ -109,7 +109,7 @@ def source_indices(model_sources: Sequence[str], wanted: Sequence[str]) -> list[
     if missing:
         raise UsageError(
             f"The model has no stem {', '.join(repr(name) for name in missing)}; "
-            f"it has {', '.join(model_sources)}.",
+            f"it has {', '.join(model_sources) or 'none of its own'}.",
             remedy="Choose among these, or find models with `sepcli models list --target STEM`.",
             code="unknown_stem",
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -166,3 +167,42 @@ def check_reduced(model: Separator, mix: Tensor, dtype: torch.dtype, decibels: f
     ratio = whole.square().sum() / (result - whole).square().sum()
     assert 10 * ratio.log10().item() >= decibels
     assert torch.equal(run(model, mix, **inputs), whole)  # narrowing shares memory, converting does not
+
+
+def check_bind(model: Any, **inputs: Any) -> None:
+    """The laws of Queryable: names merge as a dict, stems depend on their own query only, the model stays."""
+    model.eval()
+    assert model.min_query > 0
+    sources, weights = model.sources, {name: t.clone() for name, t in model.state_dict().items()}
+    generator = torch.Generator().manual_seed(0)
+    least = math.ceil(model.min_query * model.samplerate)  # samples
+    first = 0.1 * torch.randn(model.channels, least, generator=generator)
+    second = torch.sin(0.05 * torch.arange(2 * least + 777)).repeat(model.channels, 1)  # another sound, longer
+    kept = first.clone()
+    bound = model.bind({"first": first, "second": second}).eval()
+    assert isinstance(bound, Separator)
+    assert bound.sources == (*sources, "first", "second")
+    assert (bound.samplerate, bound.channels) == (model.samplerate, model.channels)
+    assert bound.segment.samples == model.segment.samples
+    assert model.sources == sources and torch.equal(first, kept)
+    assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())
+    samples = model.segment.samples or 8 * model.segment.multiple
+    check_separator(bound, [samples], **inputs)
+
+    mix = torch.randn(1, model.channels, samples, generator=generator)
+    stems = dict(zip(bound.sources, run(bound, mix, **inputs).unbind(1), strict=True))
+    peak = torch.stack(list(stems.values())).abs().max()
+
+    def same(one: Tensor, other: Tensor) -> bool:
+        return bool((one - other).abs().max() <= TOLERANCE * peak)
+
+    assert not same(stems["first"], stems["second"])  # they hear their queries
+    for name, query in (("first", first), ("second", second)):
+        alone = model.bind({name: query}).select([name]).eval()
+        assert same(run(alone, mix, **inputs)[:, 0], stems[name])
+    if sources:
+        own = dict(zip(sources, run(model, mix, **inputs).unbind(1), strict=True))
+        assert all(same(own[name], stems[name]) for name in sources)
+        replaced = model.bind({sources[0]: first}).eval()
+        assert replaced.sources == sources
+        assert same(run(replaced, mix, **inputs)[:, 0], stems["first"])

@@ -3,7 +3,8 @@
     python -m tests.fake_model separate song.wav -m fake ...     as a program (FAKE_SECONDS a call slows it)
 
 The catalogue has `fake` (drums, bass, other, vocals at 44.1 kHz: shares of the mix, see toys.Split),
-`vox` (vocals, choir) and `unhashed` (a file of which no hash is known).
+`vox` (vocals, choir), `unhashed` (a file of which no hash is known), and two that take queries (toys.Asked):
+`asked` (bass, other) and `hummed` (nothing of its own).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from sepcli import loading
 from sepcli.separator import Segment
-from tests.toys import Split
+from tests.toys import Asked, Split
 
 CATALOG = """
 [fake]
@@ -43,7 +44,25 @@ sources = ["drums", "vocals"]
 samplerate = 44100
 channels = 2
 files.model = {url = "http://127.0.0.1:9/unhashed.th"}
-""".replace("FAKE", "f" * 64).replace("VOX", "e" * 64)
+
+[asked]
+family = "fake"
+arch = "Asked"
+sources = ["bass", "other"]
+min_query = 0.5
+samplerate = 44100
+channels = 2
+files.model = {url = "http://127.0.0.1:9/asked.th", bytes = 2000000, sha256 = "ASKED"}
+
+[hummed]
+family = "fake"
+arch = "Asked"
+sources = []
+min_query = 0.5
+samplerate = 44100
+channels = 2
+files.model = {url = "http://127.0.0.1:9/hummed.th", sha256 = "HUMMED"}
+""".replace("FAKE", "f" * 64).replace("VOX", "e" * 64).replace("ASKED", "d" * 64).replace("HUMMED", "c" * 64)
 
 
 class Slow(Split):
@@ -64,9 +83,12 @@ class Slow(Split):
 loads: list[str] = []  # specs that were loaded in this process
 
 
-def load_model(spec, *, catalog, targets=None, options=None, progress=None, notice=None):
+def load_model(spec, *, catalog, targets=None, queries=(), options=None, progress=None, notice=None):
     loads.append(spec)
-    sources = catalog[spec].sources
+    entry, sources = catalog[spec], catalog[spec].sources
+    if entry.min_query is not None:
+        model = loading.narrow(Asked(sources), targets or (() if queries else sources), queries, name=spec)
+        return loading.Loaded(spec, model, sources, (entry.files[0].sha256,), "fake", entry)
     model = Slow(tuple(Split.SHARES), Segment(samples=22050))
     model.seconds = float(os.environ.get("FAKE_SECONDS", "0"))
     return loading.Loaded(spec, model.select(targets or sources), sources, ("f" * 64,), "fake", catalog[spec])

@@ -87,7 +87,7 @@ def test_a_stem_that_the_model_lacks():
 def test_models_by_name(monkeypatch):
     asked = []
 
-    def load_model(name, *, targets, options, notice):
+    def load_model(name, *, targets, **more):
         asked.append((name, targets))
         return type("Loaded", (), {"model": Split(targets or SHARES)})
 

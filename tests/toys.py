@@ -32,6 +32,31 @@ class Split(Separator):
                      channels=self.channels)
 
 
+class Asked(Separator):
+    """Takes queries: their stems are the mix times the example's loudness (root mean square)."""
+
+    min_query = 0.5
+
+    def __init__(self, sources=("drums", "vocals"), shares=None, *, samplerate=44100, channels=2):
+        super().__init__()
+        self.sources, self.samplerate, self.channels = tuple(sources), samplerate, channels
+        self.segment = Segment(samples=22050)
+        shares = [Split.SHARES[name] for name in sources] if shares is None else shares
+        self.register_buffer("shares", torch.as_tensor(shares, dtype=torch.float32))
+
+    def forward(self, mix: Tensor, *, noise=None) -> Tensor:
+        return mix[:, None] * self.shares[:, None, None]
+
+    def select(self, sources) -> Asked:
+        rows = source_indices(self.sources, sources)
+        return Asked(sources, self.shares[rows], samplerate=self.samplerate, channels=self.channels)
+
+    def bind(self, queries) -> Asked:
+        shares = dict(zip(self.sources, self.shares.tolist(), strict=True))
+        shares |= {name: audio.square().mean().sqrt().item() for name, audio in queries.items()}
+        return Asked(shares, list(shares.values()), samplerate=self.samplerate, channels=self.channels)
+
+
 class Context(Separator):
     """A nonlinear network that looks around: what comes out at an edge depends on the window."""
 

@@ -62,7 +62,8 @@ def list_(
         console.print_json([_described(entry) for entry in entries])
         return
     rows = [
-        (entry.name, ",".join(entry.sources), _size(entry), entry.license, entry.check, _presence(entry))
+        (entry.name, entry.stems_text.replace(" ", ""), _size(entry), entry.license, entry.check,
+         _presence(entry))
         for entry in entries
     ]
     _print_table(("MODEL", "STEMS", "SIZE", "LICENCE", "CHECK", "DOWNLOADED"), rows)
@@ -83,7 +84,9 @@ def info(name: Name, json: AsJson = False, catalog: Catalogs = None) -> None:
     lines = [
         ("name", entry.name),
         ("family", entry.family),
-        ("stems", ", ".join(entry.sources)),
+        ("stems", entry.stems_text),
+        ("queries", f"takes examples of {entry.min_query:g} s or more: separate --query [NAME=]FILE"
+         if entry.min_query is not None else ""),
         ("audio", f"{entry.samplerate} Hz, {('mono', 'stereo')[entry.channels - 1]}"
          if entry.channels <= 2 else f"{entry.samplerate} Hz, {entry.channels} channels"),
         ("segment", f"{float(entry.segment):g} s" if entry.segment is not None else ""),
@@ -348,6 +351,7 @@ def _described(entry: Entry) -> dict[str, Any]:
         "name": entry.name,
         "family": entry.family,
         "stems": list(entry.sources),
+        "min_query": entry.min_query,
         "samplerate": entry.samplerate,
         "channels": entry.channels,
         "size": entry.size,

@@ -71,7 +71,7 @@ def complete_model(incomplete: str) -> list[tuple[str, str]]:
         entries = load_catalog().values()
     except Exception:  # a traceback would land in the user's command line
         return []
-    return [(entry.name, ", ".join(entry.sources)) for entry in entries if entry.name.startswith(incomplete)]
+    return [(entry.name, entry.stems_text) for entry in entries if entry.name.startswith(incomplete)]
 
 
 def complete_stem(incomplete: str) -> list[str]:
@@ -101,6 +101,10 @@ def separate(
     target: Annotated[list[str] | None, typer.Option(
         "-t", "--target", metavar="STEM", autocompletion=complete_stem, rich_help_panel=WHAT,
         help="Only this stem, and only the work it needs; repeatable. Default: all of the model's.")] = None,
+    query: Annotated[list[str] | None, typer.Option(
+        "--query", metavar="[NAME=]FILE", rich_help_panel=WHAT,
+        help="A recording of the sound to take out, for a model that takes queries; repeatable: one stem each, "
+             "called NAME or as the file. Goes with -t; without it, only the queries' stems.")] = None,
     rest: Annotated[bool, typer.Option(
         "--rest", rich_help_panel=WHAT,
         help="Also write what the targets leave, the mix minus them: no_STEM for one, rest for several.")
@@ -219,7 +223,7 @@ def separate(
 
     request = Request(
         model=model or DEFAULT_MODEL, out=Path(os.path.expanduser(out)),
-        targets=tuple(dict.fromkeys(target or ())),
+        targets=tuple(dict.fromkeys(target or ())), queries=tuple(query or ()),
         template=template,
         spec=OutputSpec(
             format=format.value, depth=depth.value, bitrate=bitrate, samplerate=parse_rate(samplerate),
@@ -308,7 +312,8 @@ def _to_stdout(request: Request, inputs: list[str], models: Catalog, bars: bool,
         if len(plan.tracks) + len(plan.failures) != 1:
             raise UsageError(f"-o - takes one input, not {len(plan.tracks) + len(plan.failures)}.",
                              remedy="Choose a folder with -o for several.")
-        stems = plan.stems or request.targets  # those of a checkpoint file are known only when it is loaded
+        # Those of a checkpoint file are known only when it is loaded.
+        stems = plan.stems or (*request.targets, *(query.name for query in plan.queries))
         if len(stems) != 1 or (request.spec.rest and not plan.stems):
             raise UsageError(f"-o - writes one stem, and here are {', '.join(stems) or 'all of the model'}.",
                              remedy="Choose one with -t STEM.")
