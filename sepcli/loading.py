@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
+from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ def _build_member(
         _refuse_disagreement(entry.name, arch, config, package, exempt)
     model = _fill(family, arch, config, checkpoint, options)
     shortest = model.min_query if isinstance(model, Queryable) else None
-    if shortest != entry.min_query:
+    if not isclose(shortest or 0, entry.min_query or 0, rel_tol=0.01):  # it may be written rounded
         raise ModelError(
             f"The catalogue gives '{entry.name}' min_query = {entry.min_query}, but for its network it is "
             f"{shortest}.", remedy="Correct `min_query` in the catalogue; without it a model takes no queries.",

@@ -15,9 +15,11 @@ from sepcli import loading
 from sepcli.cli.app import main
 from tests import fake_model
 from tests.test_jobs import song, tree
-from tests.test_queries import hum
+from tests.test_queries import hum, save, toys  # noqa: F401  (a fixture)
 
 ROOT = Path(__file__).parents[1]
+REAL_LOAD = loading.load_model
+MINI = ROOT / "sepcli" / "models" / "bandsplit" / "mini.safetensors"
 
 
 @pytest.fixture(autouse=True)
@@ -215,3 +217,38 @@ def test_models_say_that_they_take_queries(capfd):
     assert "bass,other,(queries)" in capfd.readouterr().out
     main(["models", "info", "hummed", "--json"])
     assert json.loads(capfd.readouterr().out)["min_query"] == 0.5
+
+
+# --- a checkpoint file: what it is shows only when it is loaded ---
+
+
+@pytest.fixture
+def checkpoints(monkeypatch, toys):  # noqa: F811
+    monkeypatch.setattr(loading, "load_model", REAL_LOAD)
+
+
+def test_a_checkpoint_file_takes_queries(capfd, checkpoints):
+    path = save("mine.safetensors")
+    arguments = "--query", "hum.wav", "-t", "vocals", "--query", "x=hum.wav"
+    assert separate(capfd, *arguments, model=path)[0] == 0
+    assert tree("separated") == ["song/hum.wav", "song/vocals.wav", "song/x.wav"]
+    assert [share(stem) for stem in ("hum", "vocals")] == pytest.approx([0.5, 0.125], rel=0.01)
+    assert "skipped" in separate(capfd, *arguments, model=path)[2]
+    assert separate(capfd, "--query", "hum.wav", "-o", "two", model=path)[0] == 0
+    assert tree("two") == ["song/hum.wav"]
+    hum("short.wav", seconds=0.4)
+    code, _, err = separate(capfd, "--query", "short.wav", "-o", "three", model=path)
+    assert code == 2 and "'mine' needs 0.5 s" in err and not Path("three").exists()
+
+
+def test_a_checkpoint_file_without_stems_of_its_own(capfd, checkpoints):
+    path = save("mine.safetensors", sources=())
+    code, _, err = separate(capfd, model=path)
+    assert code == 2 and "'mine' has no stems of its own" in err and not Path("separated").exists()
+    assert separate(capfd, "--query", "hum.wav", model=path)[0] == 0 and tree("separated") == ["song/hum.wav"]
+
+
+def test_a_checkpoint_file_that_takes_none(capfd, monkeypatch):
+    monkeypatch.setattr(loading, "load_model", REAL_LOAD)
+    code, _, err = separate(capfd, "--query", "hum.wav", model=str(MINI))
+    assert code == 2 and "takes no queries; its stems are drums" in err

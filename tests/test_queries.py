@@ -263,6 +263,7 @@ def test_the_catalogue_knows_of_queries_what_the_network_does(toys, tmp_path):
         with pytest.raises(ModelError, match="min_query") as failure:
             load_model(f"mine={path}", catalog=entries(tmp_path, more=more))
         assert failure.value.code == "config_mismatch"
+    assert load_model(f"mine={path}", catalog=entries(tmp_path, more="min_query = 0.499"))  # rounded
 
 
 @pytest.mark.parametrize(("changes", "words"), [
