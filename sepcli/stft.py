@@ -13,6 +13,10 @@ demucs   periodic Hann of `nfft` samples, hop = nfft / 4, 1 / sqrt(nfft) scaling
 
 demucs_old   the padding of some models of the 2021 MDX challenge: silence instead of mirrored audio, and the
          inverse begins 3/2 hop early. Their networks were trained to undo that shift.
+
+centred  what torch and librosa do if nothing is said, the convention of LaSAFT's networks: a periodic Hann
+         window, any hop, no scaling. Frame n is centred on sample n * hop, so N = T // hop + 1, with mirrored
+         audio beyond the ends; all F = nfft / 2 + 1 bins.
 """
 
 from __future__ import annotations
@@ -77,3 +81,17 @@ def demucs_istft(spec: Tensor, samples: int, window: Tensor, *, old: bool = Fals
     # the last quarter of a window.
     missing = 1.5 / (1.5 - window[3 * hop :] ** 2)
     return torch.cat([wave[..., :hop] * missing, wave[..., hop:]], dim=-1)[..., :samples]
+
+
+def centred_stft(wave: Tensor, window: Tensor, hop: int) -> Tensor:
+    """[..., T] -> complex64 [..., F, N]; T must be above nfft / 2, which mirroring needs."""
+    *batch, samples = wave.shape
+    spec = torch.stft(wave.float().reshape(-1, samples), len(window), hop, window=window, return_complex=True)
+    return spec.view(*batch, *spec.shape[-2:])
+
+
+def centred_istft(spec: Tensor, window: Tensor, hop: int, samples: int) -> Tensor:
+    """complex64 [..., F, N] -> [..., T = samples], at most hop * (N - 1): what went in."""
+    *batch, bins, frames = spec.shape
+    wave = torch.istft(spec.reshape(-1, bins, frames), len(window), hop, window=window, length=samples)
+    return wave.view(*batch, samples)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sepcli.stft import demucs_frames, demucs_istft, demucs_stft, demucs_window
+from sepcli.stft import centred_istft, centred_stft, demucs_frames, demucs_istft, demucs_stft, demucs_window
 
 LENGTHS = [1, 2, 63, 64, 65, 191, 192, 1000, 1024]
 
@@ -54,3 +54,14 @@ def test_demucs_has_exact_gradients(old: bool) -> None:
     (demucs_istft(spec, 120, window, old=old) * weight).sum().backward()
     expected = (demucs_istft(direction, 120, window, old=old) * weight).sum()
     assert torch.allclose((spec.grad.conj() * direction).real.sum(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("samples", [129, 640, 1000])
+def test_centred_is_inverted(samples: int) -> None:
+    """Every sample that a frame's centre reaches: all of them where the hop divides the length."""
+    window, hop = torch.hann_window(256), 64
+    wave = torch.randn(2, 3, samples)
+    spec = centred_stft(wave, window, hop)
+    assert spec.shape == (2, 3, 129, samples // hop + 1)
+    inside = samples // hop * hop
+    assert (centred_istft(spec, window, hop, inside) - wave[..., :inside]).abs().max() < 1e-5

@@ -1,0 +1,22 @@
+"""The LaSAFT family: v1 and v1.1, v2 and v1.2, conditioned by a label; and v2 conditioned by an audio query."""
+
+from __future__ import annotations
+
+from sepcli.family import Arch, Family
+from sepcli.models.lasaft.checkpoint import convert, describe
+from sepcli.models.lasaft.query import LaSAFTQuery, LaSAFTQueryConfig
+from sepcli.models.lasaft.v1 import LaSAFTv1, LaSAFTv1Config
+from sepcli.models.lasaft.v2 import LaSAFTv2, LaSAFTv2Config
+
+FAMILY = Family(
+    name="lasaft",
+    archs={
+        "LaSAFTv1": Arch("LaSAFTv1", LaSAFTv1Config, LaSAFTv1),
+        "LaSAFTv2": Arch("LaSAFTv2", LaSAFTv2Config, LaSAFTv2),
+        "LaSAFTQuery": Arch("LaSAFTQuery", LaSAFTQueryConfig, LaSAFTQuery),
+    },
+    describe=describe,
+    convert=convert,
+    # Read by Lightning's pickles for their own settings, next to the weights.
+    packages=frozenset({"pytorch_lightning", "omegaconf", "collections", "typing", "argparse", "lasaft"}),
+)

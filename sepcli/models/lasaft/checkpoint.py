@@ -1,0 +1,56 @@
+"""Published LaSAFT checkpoints: files of PyTorch Lightning, with the network under `spec2spec.`.
+
+    {"state_dict": {"spec2spec.<name>": tensor, ..., "stft.stft.window": [n_fft]}, "hyper_parameters": ..., ...}
+
+Our networks have the published names, so converting is taking the prefix away. What a file's hyper-parameters
+are called differs from version to version, so they are not believed: the catalogue says what the network is,
+the window's length must agree with it, and every tensor must fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from sepcli.checkpoint import Checkpoint
+from sepcli.errors import ModelError
+from sepcli.family import Package
+from sepcli.separator import Separator
+
+PREFIX = "spec2spec."
+WINDOW = "stft.stft.window"
+
+
+def describe(checkpoint: Checkpoint) -> Package | None:
+    """None: such a file names no network, and ours are recognised by their own header."""
+    return None
+
+
+def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
+    """The file's tensors under the names of `model`, in float32. Nothing is left out but the STFT's window."""
+    payload = checkpoint.payload
+    state = payload.get("state_dict", payload) if isinstance(payload, Mapping) else None
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelError(
+            f"The checkpoint '{checkpoint.path}' is not one of LaSAFT: it holds no network state.",
+            remedy="Download it again, or check that it is the file you meant.",
+            code="checkpoint_damaged",
+        )
+    tensors = {}
+    for name, value in state.items():
+        if name == WINDOW:
+            _check_window(checkpoint, len(value), model)
+        else:
+            tensors[name.removeprefix(PREFIX)] = value.float() if value.is_floating_point() else value
+    return tensors
+
+
+def _check_window(checkpoint: Checkpoint, length: int, model: Separator) -> None:
+    wanted = model.config.n_fft
+    if length != wanted:
+        raise ModelError(
+            f"The checkpoint '{checkpoint.path}' is for windows of {length} samples, the network for {wanted}.",
+            remedy="Correct n_fft in the catalogue's [config], or the file it names.",
+            code="config_mismatch",
+        )

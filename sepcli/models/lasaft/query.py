@@ -1,0 +1,147 @@
+"""LaSAFT with an audio query: v2 whose target is told by a piece of audio instead of a label.
+
+    query -> spectrogram -> first_conv -> six strided convolutions -> GRU -> mean over time -> fc -> z
+
+In place of labels, a stem that the model knows by name has a stored latent: the mean of z over that stem's
+examples in the training set. ("LaSAFT-Net v2", the part on audio queries, after Lee et al. 2019.)
+
+Axes: B batch, C channels, T samples, N frames, F bins, e embedding, S sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sepcli.errors import ModelError, UsageError
+from sepcli.models.lasaft.blocks import initialise
+from sepcli.models.lasaft.spectral import to_channels
+from sepcli.models.lasaft.v2 import LaSAFTv2Config, Unet
+from sepcli.nn.sharing import sharing_copy
+from sepcli.separator import Separator
+from sepcli.stft import centred_stft
+
+TIME_STRIDES = (2, 1, 1, 2, 1, 1)  # of the six convolutions; along F every one has 2
+LEAST_FRAMES = 8  # of a query: two after the strides
+SILENCE = 1e-3  # of a query's loudest window, by root mean square: quieter ones say nothing (-60 dB)
+
+
+@dataclass(frozen=True)
+class LaSAFTQueryConfig(LaSAFTv2Config):
+    sources: Sequence[str] = ("vocals", "drums", "bass", "other")  # known by name, each with a stored latent
+    query_n_fft: int = 2048  # samples; the hop is the separator's
+    query_channels: Sequence[int] = (24, 16, 16, 32, 32, 64, 64)  # of first_conv and the six that follow
+    query_hidden: int = 128  # width of the GRU
+
+
+class StridedConv(nn.Module):
+    """Convolution, instance norm, ReLU. Named as published."""
+
+    def __init__(self, channels_in: int, channels: int, time_stride: int):
+        super().__init__()
+        self.strided_conv = nn.Sequential(
+            nn.Conv2d(channels_in, channels, 3, stride=(time_stride, 2), padding=1),
+            nn.InstanceNorm2d(channels), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.strided_conv(x)
+
+
+class QueryNet(nn.Module):
+    """[B, 2C, N, F] -> z [B, e]."""
+
+    def __init__(self, config: LaSAFTQueryConfig):
+        super().__init__()
+        first, *rest = config.query_channels
+        if len(rest) != len(TIME_STRIDES):
+            raise ValueError(f"query_channels has {len(rest) + 1} numbers instead of {len(TIME_STRIDES) + 1}")
+        if config.query_n_fft % 2 ** (len(rest) + 1):
+            raise ValueError(f"query_n_fft must be a multiple of {2 ** (len(rest) + 1)}")
+        self.first_conv = nn.Sequential(
+            nn.Conv2d(2 * config.channels, first, (1, 2)), nn.InstanceNorm2d(first), nn.ReLU())
+        self.conv_nets = nn.ModuleList(
+            StridedConv(a, b, stride)
+            for a, b, stride in zip(config.query_channels, rest, TIME_STRIDES, strict=False))
+        bins = config.query_n_fft // 2 >> len(rest)
+        self.gru = nn.GRU(rest[-1] * bins, config.query_hidden, batch_first=True)
+        self.fc = nn.Linear(config.query_hidden, config.embedding_dim)
+
+    def forward(self, cac: Tensor) -> Tensor:
+        x = self.first_conv(cac)
+        for conv in self.conv_nets:
+            x = conv(x)
+        rows, _ = self.gru(x.transpose(1, 2).flatten(2))  # [B, N', C * F'], channels outside
+        return self.fc(rows.mean(dim=1))
+
+
+class LaSAFTQuery(Unet):
+    """See the file's head. A `Queryable`; without a query it makes the stems it has latents of."""
+
+    mean_latents: Tensor  # [S, e]; a row of zeros is one that is not known yet
+    bound: Tensor  # [queries, e]
+
+    def __init__(self, config: LaSAFTQueryConfig):
+        super().__init__(config)
+        self.embedding = QueryNet(config)
+        initialise(self, nn.init.kaiming_normal_)
+        self.register_buffer("mean_latents", torch.zeros(len(config.sources), config.embedding_dim))
+        self.register_buffer("bound", torch.zeros(0, config.embedding_dim), persistent=False)
+        self.register_buffer("query_window", torch.hann_window(config.query_n_fft), persistent=False)
+        self.min_query = LEAST_FRAMES * config.hop_length / config.samplerate
+
+    def condition(self, index: Tensor) -> Tensor:
+        return torch.cat([self.mean_latents, self.bound])[index]
+
+    def query_spectrogram(self, wave: Tensor) -> Tensor:
+        """[B, C, T] -> [B, 2C, N', F'], as `query` takes it."""
+        return to_channels(centred_stft(wave, self.query_window.float(), self.config.hop_length))
+
+    def query(self, cac: Tensor) -> Tensor:
+        """[B, 2C, N', F'] -> z [B, e]. The Query-net has seen windows of about config.num_frame frames."""
+        return self.embedding(cac)
+
+    @torch.no_grad()
+    def bind(self, queries: Mapping[str, Tensor]) -> Separator:
+        """See sepcli.separator.Queryable."""
+        bound = sharing_copy(self)
+        latents = [self._latent(name, wave) for name, wave in queries.items()]
+        bound.bound = torch.cat([self.bound, *(z[None] for z in latents)])
+        # A name stands for the last row that has it: `condition` counts rows, `known` names them.
+        hidden = [None if name in queries else name for name in self.known]
+        bound.known = (*hidden, *queries)
+        bound.sources, bound.prepared = tuple(dict.fromkeys([*self.sources, *queries])), None
+        return bound
+
+    def _latent(self, name: str, wave: Tensor) -> Tensor:
+        """One query [C, T] -> z [e]: the mean over windows of a segment's length, as it was trained.
+
+        A long query would otherwise be normalised as a whole, which the Query-net never saw.
+        """
+        hop, nfft = self.config.hop_length, self.config.query_n_fft
+        size, least = hop * (self.config.num_frame - 1), max(hop * LEAST_FRAMES, nfft // 2 + 1)
+        if wave.shape[-1] < self.min_query * self.samplerate:
+            raise UsageError(
+                f"The query '{name}' has {wave.shape[-1] / self.samplerate:.2f} s, but must have at least "
+                f"{self.min_query:.2f} s.", remedy="Give a longer example of the stem.", code="query_short")
+        if not wave.any():
+            raise UsageError(f"The query '{name}' is silent.", code="query_silent",
+                             remedy="Give an example in which the stem is heard.")
+        windows = [window for window in wave.split(size, dim=-1) if window.shape[-1] >= least]
+        windows = windows or [F.pad(wave, (0, least - wave.shape[-1]))]
+        levels = [window.square().mean().sqrt() for window in windows]
+        quiet, dtype = SILENCE * max(levels), self.mean_latents.dtype
+        heard = [window for window, level in zip(windows, levels, strict=True) if level >= quiet]
+        return torch.cat([self.query(self.query_spectrogram(w[None]).to(dtype)) for w in heard]).mean(0)
+
+    def _constants(self) -> list:
+        missing = [name for name, z in zip(self.known, self.mean_latents, strict=False)
+                   if name in self.sources and not z.any()]
+        if missing:
+            raise ModelError(
+                f"The model has no latent for {', '.join(missing)} yet.",
+                remedy="Give it an audio query, or set its latents from training data.", code="no_latents")
+        return super()._constants()

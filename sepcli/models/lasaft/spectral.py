@@ -1,0 +1,160 @@
+"""The frame of every LaSAFT network: waveforms to complex-as-channels spectrograms and back, targets, segments.
+
+Knows nothing of what a network does with a spectrogram. A spectrogram is direct: the network gives the complex
+bins of the target, no mask (Choi et al. 2020), so its real and imaginary parts are channels,
+
+    [re_L, re_R, im_L, im_R]           the order in the published code; the paper's text has another
+
+and the layout is [B, 2C, N, F]: B batch, C channels of audio, N frames, F = n_fft / 2 + 1 bins, e embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sepcli.models.lasaft.blocks import fold_all
+from sepcli.nn.sharing import sharing_copy
+from sepcli.separator import Segment, Separator, source_indices
+from sepcli.stft import centred_istft, centred_stft
+
+if TYPE_CHECKING:
+    from sepcli.noise import Noise
+
+
+class Conditioned(Separator):
+    """A network that gives one target at a time, told by a vector z which.
+
+    A subclass has `share(cac)`, what all targets have in common; `constants(z)`, what only depends on the
+    target; and `finish(shared, constants)`, the rest of the way to the target's spectrogram.
+    """
+
+    window: Tensor  # [n_fft]
+
+    def __init__(self, config: Any):
+        super().__init__()
+        if config.n_blocks % 2 == 0 or config.n_blocks < 3:
+            raise ValueError(f"n_blocks is {config.n_blocks}, but must be odd and at least 3")
+        self.config = config
+        self.levels = config.n_blocks // 2
+        if config.num_frame % 2**self.levels or config.n_fft // 2 % 2**self.levels:
+            raise ValueError(f"num_frame and n_fft / 2 must be multiples of {2**self.levels}")
+        self.sources = tuple(config.sources)
+        self.known = self.sources  # the rows of `condition`; `sources` are those that were selected
+        self.samplerate, self.channels = config.samplerate, config.channels
+        self.segment = Segment(
+            samples=config.hop_length * (config.num_frame - 1), exact=True, margin=config.margin)
+        self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
+        # Of each target in `sources`, kept by `prepare`.
+        self.prepared: list[Any] | None = None
+
+    # --- what a subclass is ---
+
+    def condition(self, index: Tensor) -> Tensor:
+        """Positions in `known`, int64 [B] -> z [B, e]."""
+        raise NotImplementedError
+
+    def share(self, cac: Tensor) -> Any:
+        """[B, 2C, N, F] -> what `finish` wants of it, the same for all targets."""
+        raise NotImplementedError
+
+    def constants(self, z: Tensor) -> Any:
+        """z [R, e] -> what `finish` wants of the target; R is B, or 1 for all items of a batch."""
+        raise NotImplementedError
+
+    def finish(self, shared: Any, constants: Any, seen: list[Tensor] | None = None) -> Tensor:
+        """-> [B, 2C, N, F]. seen: gets each decoder's attention to latent sources [B or 1, N' or 1, L]."""
+        raise NotImplementedError
+
+    # --- Separator ---
+
+    @torch.no_grad()  # what is kept has no history
+    def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
+        super().prepare(samples, device, dtype)
+        window = self.window
+        self.to(dtype)
+        self.window = window.float()
+        fold_all(self, dtype)
+        self.prepared = self._constants()
+
+    def train(self, mode: bool = True) -> Conditioned:
+        """See nn.Module; what `prepare` kept would not follow weights that learn."""
+        if mode:
+            self.prepared = None
+        return super().train(mode)
+
+    def select(self, sources: Sequence[str]) -> Conditioned:
+        """Fewer passes; nothing but their number depends on the targets."""
+        source_indices(self.sources, sources)
+        narrowed = sharing_copy(self)
+        narrowed.sources, narrowed.prepared = tuple(sources), None
+        return narrowed
+
+    def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
+        """[B, C, T] -> [B, S, C, T]."""
+        samples = mix.shape[-1]
+        mix = F.pad(mix.float(), (0, self._feed(samples) - samples))
+        shared = self.share(self.spectrogram(mix).to(self._dtype()))
+        prepared = self._constants() if self.prepared is None else self.prepared
+        return torch.stack(
+            [self.waveform(self.finish(shared, constants), samples) for constants in prepared], dim=1)
+
+    # --- training and looking inside ---
+
+    def estimate(self, cac: Tensor, z: Tensor) -> Tensor:
+        """[B, 2C, N, F], z [B, e] -> [B, 2C, N, F]: one target a row."""
+        return self.finish(self.share(cac), self.constants(z))
+
+    def attention(self, cac: Tensor, z: Tensor) -> list[Tensor]:
+        """[B, 2C, N, F], z [B, e] -> weights of latent sources [B, N' or 1, L]: each decoder's, deepest first.
+
+        N': frames at that level, from N / 2^(levels - 1) to N; 1 where the weights do not change in time.
+        """
+        seen: list[Tensor] = []
+        self.finish(self.share(cac), self.constants(z), seen)
+        return seen
+
+    def spectrogram(self, wave: Tensor) -> Tensor:
+        """[B, C, T] -> [B, 2C, N, F], N = T // hop + 1; T must be above n_fft / 2."""
+        return to_channels(centred_stft(wave, self.window, self.config.hop_length))
+
+    def waveform(self, cac: Tensor, samples: int) -> Tensor:
+        """[B, 2C, N, F] -> [B, C, T = samples]."""
+        return centred_istft(from_channels(cac.float()), self.window, self.config.hop_length, samples)
+
+    # --- details ---
+
+    def _constants(self) -> list[Any]:
+        index = torch.tensor(source_indices(self.known, self.sources), device=self.window.device)
+        return [self.constants(z[None]) for z in self.condition(index)]
+
+    def _dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    def _feed(self, samples: int) -> int:
+        """The least number of samples from `samples` on that the STFT and all levels take."""
+        hop, least = self.config.hop_length, max(samples, self.config.n_fft // 2 + 1)
+        multiple = 2**self.levels
+        frames = math.ceil((math.ceil(least / hop) + 1) / multiple) * multiple
+        return hop * (frames - 1)
+
+
+def to_channels(spec: Tensor) -> Tensor:
+    """complex [B, C, F, N] -> real [B, 2C, N, F]."""
+    return torch.cat([spec.real, spec.imag], dim=1).transpose(2, 3).contiguous()
+
+
+def from_channels(cac: Tensor) -> Tensor:
+    """real [B, 2C, N, F] -> complex [B, C, F, N]."""
+    real, imaginary = cac.transpose(2, 3).chunk(2, dim=1)
+    return torch.complex(real, imaginary)
+
+
+def last_conv(config: Any) -> nn.Sequential:
+    """[B, c, N, F - 1] -> [B, 2C, N, F]: a kernel of two bins gives back the one that `first_conv` took."""
+    return nn.Sequential(nn.Conv2d(config.internal_channels, 2 * config.channels, (1, 2), padding=(0, 1)))

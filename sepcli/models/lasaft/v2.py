@@ -1,0 +1,113 @@
+"""LaSAFT-Net v2, and v1.2 (LightSAFT-Net+): only the decoders know the target.
+
+    cac -> first_conv -> [tfc + tdf, down] * n -> tfc + tdf -> [up, tfc, gate, LightSAFT] * n -> last_conv
+                                  `---------------- skip -----------^     target ^
+
+Up to the dense block of the first decoder nothing depends on the target, so it runs once for all stems; so do
+the convolutions of the skip connections (blocks.DenseBlock). (Choi et al., "LaSAFT-Net v2"; facts of its code.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from sepcli.models.lasaft.blocks import DenseBlock, FrequencyTransform, Unit, activation, initialise
+from sepcli.models.lasaft.lightsaft import Decoder, Target
+from sepcli.models.lasaft.spectral import Conditioned, last_conv
+
+
+@dataclass(frozen=True)
+class LaSAFTv2Config:
+    sources: Sequence[str] = ("vocals", "drums", "bass", "other")  # in the embedding's order
+    samplerate: int = 44100  # Hz
+    channels: int = 2
+    n_fft: int = 2048  # samples of an STFT window
+    hop_length: int = 1024  # samples
+    num_frame: int = 128  # frames of a segment
+    margin: int = 5120  # samples of a segment's ends that are not kept
+    n_blocks: int = 7  # encoders, middle and decoders
+    internal_channels: int = 24
+    n_internal_layers: int = 5  # convolutions of a dense block
+    bn_factor: int = 16  # bins a unit of the bottlenecks
+    min_bn_units: int = 16
+    embedding_dim: int = 32
+    num_tdfs: int = 16  # latent sources
+    dk: int = 32  # length of a query
+    activation: str = "relu"  # of the backbone: relu or leaky_relu
+    listening: str = "query_key"  # what of the attention hears the frames: none, query, key, query_key
+
+
+class Shared(NamedTuple):
+    dense: Tensor  # [B, c, N', F'], of the first decoder
+    begun: list[Tensor]  # of the other decoders, see DenseBlock.begin
+
+
+class TfcTdf(nn.Module):
+    """[B, C, N, F] -> [B, c, N, F]."""
+
+    def __init__(self, config, bins: int):
+        super().__init__()
+        channels, act = config.internal_channels, config.activation
+        self.tfc = DenseBlock(channels, channels, config.n_internal_layers, act)
+        units = max(bins // config.bn_factor, config.min_bn_units)
+        self.tdf = FrequencyTransform(channels, bins, units, bins, act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.tfc(x)
+        return x + self.tdf(x)
+
+
+class Unet(Conditioned):
+    """The network but for where z comes from."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        c, act, levels = config.internal_channels, config.activation, self.levels
+        bins = [config.n_fft // 2 >> level for level in range(levels + 1)]
+        self.first_conv = Unit(nn.Conv2d(2 * config.channels, c, (1, 2)), activation(act))
+        self.encoders = nn.ModuleList(TfcTdf(config, f) for f in bins[:-1])
+        self.downsamplings = nn.ModuleList(
+            Unit(nn.Conv2d(c, c, 2, stride=2), activation(act)) for _ in range(levels))
+        self.mid_block = TfcTdf(config, bins[-1])
+        self.upsamplings = nn.ModuleList(
+            Unit(nn.ConvTranspose2d(c, c, 2, stride=2), activation(act)) for _ in range(levels))
+        self.decoders = nn.ModuleList(Decoder(config, f) for f in reversed(bins[:-1]))
+        self.last_conv = last_conv(config)
+
+    def share(self, cac: Tensor) -> Shared:
+        x = self.first_conv(cac)
+        skips = []
+        for encoder, down in zip(self.encoders, self.downsamplings, strict=True):
+            x = encoder(x)
+            skips.append(x)
+            x = down(x)
+        x = self.upsamplings[0](self.mid_block(x))
+        pairs = zip(self.decoders, reversed(skips), strict=True)
+        begun = [decoder.dense.begin(skip) for decoder, skip in pairs]
+        return Shared(self.decoders[0].dense(x, begun[0]), begun[1:])
+
+    def constants(self, z: Tensor) -> list[Target]:
+        return [decoder.target(z) for decoder in self.decoders]
+
+    def finish(self, shared: Shared, constants: list[Target], seen: list[Tensor] | None = None) -> Tensor:
+        x = self.decoders[0](shared.dense, constants[0], seen)
+        rest = zip(self.upsamplings[1:], self.decoders[1:], shared.begun, constants[1:], strict=True)
+        for up, decoder, begun, target in rest:
+            x = decoder(decoder.dense(up(x), begun), target, seen)
+        return self.last_conv(x)
+
+
+class LaSAFTv2(Unet):
+    """See the file's head."""
+
+    def __init__(self, config: LaSAFTv2Config):
+        super().__init__(config)
+        self.embedding = nn.Embedding(len(config.sources), config.embedding_dim)
+        initialise(self, nn.init.kaiming_normal_)
+
+    def condition(self, index: Tensor) -> Tensor:
+        return self.embedding(index)
