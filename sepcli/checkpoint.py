@@ -396,7 +396,9 @@ _LISTED: dict[str, Any] = {
     "torch.storage.UntypedStorage": _StorageType(None),
 }
 for _module in ("builtins", "__builtin__"):
-    _LISTED |= {f"{_module}.{kind.__name__}": _Call(kind) for kind in (set, frozenset, complex)}
+    # The last ones as values: settings of Lightning files name the types of their fields.
+    _plain = (set, frozenset, complex, dict, list, tuple, str, int, float, bool)
+    _LISTED |= {f"{_module}.{kind.__name__}": _Call(kind) for kind in _plain}
 for _name, _kind in _STORAGES.items():
     _LISTED[f"torch.{_name}"] = _LISTED[f"torch.storage.{_name}"] = _StorageType(_kind)
 

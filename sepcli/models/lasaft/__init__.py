@@ -17,6 +17,6 @@ FAMILY = Family(
     },
     describe=describe,
     convert=convert,
-    # Read by Lightning's pickles for their own settings, next to the weights.
+    # Named by Lightning's files next to the weights: its callbacks, and settings as OmegaConf keeps them.
     packages=frozenset({"pytorch_lightning", "omegaconf", "collections", "typing", "argparse", "lasaft"}),
 )
