@@ -71,6 +71,20 @@ class Recorder(Protocol):
         """The state to go on from."""
 
 
+class Learner(nn.Module):
+    """A network and its objective as one module, batch -> Loss.
+
+    Several processes wrap this whole and not the network, so an objective may call any method of the network.
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective):
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, batch: Batch) -> Loss:
+        return self.objective(self.model, batch)
+
+
 class Trainer:
     """A network on its way: weights, optimiser, averages, and how many steps lie behind.
 
@@ -79,8 +93,8 @@ class Trainer:
 
     def __init__(self, model: nn.Module, objective: Objective, config: TrainConfig, device: torch.device,
                  team: Team):
-        self.model, self.objective, self.config, self.device, self.team = model, objective, config, device, team
-        self.wrapped = team.wrap(model, device)
+        self.model, self.config, self.device, self.team = model, config, device, team
+        self.learner = team.wrap(Learner(model, objective), device)
         self.optimiser = make_optimiser(model, config.optim)
         self.schedule = Schedule(config.optim)
         self.averages = Averages(model, config.ema.steps, config.ema.epochs)
@@ -126,10 +140,10 @@ class Trainer:
             piece = _rows(batch, index * rows // pieces, (index + 1) * rows // pieces, self.device)
             share = len(piece.stems) / rows
             last = index == pieces - 1
-            hold = nullcontext() if last or self.wrapped is self.model else self.wrapped.no_sync()
+            hold = nullcontext() if last or self.team.world == 1 else self.learner.no_sync()
             with hold:
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                    loss = self.objective(self.wrapped, piece)
+                    loss = self.learner(piece)
                 self.scaler.scale(loss.total * share).backward()
             names = list(loss.parts)
             values = torch.stack([loss.total.detach(), *loss.parts.values()]).float() * share

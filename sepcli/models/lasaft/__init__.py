@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sepcli.family import Arch, Family
 from sepcli.models.lasaft.checkpoint import convert, describe
+from sepcli.models.lasaft.objectives import Labelled, Queried
 from sepcli.models.lasaft.query import LaSAFTQuery, LaSAFTQueryConfig
 from sepcli.models.lasaft.v1 import LaSAFTv1, LaSAFTv1Config
 from sepcli.models.lasaft.v2 import LaSAFTv2, LaSAFTv2Config
@@ -19,4 +20,5 @@ FAMILY = Family(
     convert=convert,
     # Named by Lightning's files next to the weights: its callbacks, and settings as OmegaConf keeps them.
     packages=frozenset({"pytorch_lightning", "omegaconf", "collections", "typing", "argparse", "lasaft"}),
+    objectives={"label": Labelled, "query": Queried},
 )

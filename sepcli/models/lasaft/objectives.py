@@ -1,0 +1,115 @@
+"""How LaSAFT is trained: one target an example, drawn at random, told by its label or by a piece of audio.
+
+    stems [B, S, C, T] -> mix = their sum -> spectrogram -> estimate(. , z of the target) -> criterion
+
+The loss is on what the network gives, the spectrogram with complex values as channels ("LaSAFT-Net v2", on
+training: mean squared error), or on the waveform made of it. ([objective_options] domain.)
+
+Axes: B batch, S sources, C channels, T samples of a segment, M samples of margin, e embedding.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sepcli.errors import UsageError
+from sepcli.losses import Criterion, Loss
+from sepcli.models.lasaft.query import LaSAFTQuery
+from sepcli.models.lasaft.spectral import Conditioned
+
+DOMAINS = ("spectrogram", "wave")
+QUERIES = ("target", "context")
+AUDIBLE = 1e-3  # of full scale, root mean square: a quieter query says nothing (-60 dB)
+MOMENTUM = 0.01  # of the mean latents, a batch
+
+
+class Labelled:
+    """The target is told by its label. A source's weight is how often it is the target, relative to others."""
+
+    margin = 0
+
+    def __init__(self, model: Conditioned, criterion: Criterion, *, domain: str = "spectrogram"):
+        _check("domain", domain, DOMAINS)
+        if domain == "spectrogram" and any(term.kind not in ("l1", "mse") or term.on != "wave"
+                                           for term in criterion.terms):
+            raise UsageError(
+                "The loss is on the network's own spectrogram, but a term is made for waveforms.",
+                remedy='Use terms of kind "mse" or "l1" as they are, or set objective_options.domain = "wave".')
+        self.domain = domain
+        self.weights = criterion.weights
+        self.criterion = Criterion(criterion.terms, [1.0])
+
+    def __call__(self, model: Conditioned, batch) -> Loss:
+        stems = self._segment(batch.stems)  # [B, S, C, T]
+        index = torch.multinomial(self.weights, len(stems), replacement=True).to(stems.device)
+        target = stems[torch.arange(len(stems), device=stems.device), index]
+        z = self.latent(model, batch.stems, index)
+        estimate = model.estimate(model.spectrogram(stems.sum(1)), z).float()
+        if self.domain == "spectrogram":
+            return self.criterion(estimate[:, None], model.spectrogram(target)[:, None])
+        return self.criterion(model.waveform(estimate, target.shape[-1])[:, None], target[:, None])
+
+    def latent(self, model: Conditioned, stems: Tensor, index: Tensor) -> Tensor:
+        """stems [B, S, C, T + 2M], targets [B] -> z [B, e]."""
+        return model.condition(index)
+
+    def _segment(self, stems: Tensor) -> Tensor:
+        return stems[..., self.margin : stems.shape[-1] - self.margin]
+
+
+class Queried(Labelled):
+    """The target is told by audio: by itself, or by what of it comes just before and after (`query`).
+
+    "context" is what the authors' code means to do: half a segment from each side, joined, so that a query is
+    never the very sound sought (theirs takes 2 s from each side and cuts silence off). Where that is silent the
+    target itself stands in. On the way the mean latent of each source follows those of its examples, as a batch
+    norm follows its statistics.
+    """
+
+    def __init__(self, model: LaSAFTQuery, criterion: Criterion, *, domain: str = "spectrogram",
+                 query: str = "target"):
+        super().__init__(model, criterion, domain=domain)
+        _check("query", query, QUERIES)
+        self.query = query
+        samples = model.segment.samples
+        assert samples is not None
+        self.margin = samples // 2 if query == "context" else 0
+
+    def latent(self, model: LaSAFTQuery, stems: Tensor, index: Tensor) -> Tensor:
+        rows = torch.arange(len(stems), device=stems.device)
+        self._follow(model, stems)
+        return model.query(model.query_spectrogram(self._queries(stems[rows, index])))
+
+    def _queries(self, waves: Tensor) -> Tensor:
+        """[B, C, T + 2M] -> [B, C, T]."""
+        itself = self._segment(waves)
+        if self.query == "target":
+            return itself
+        around = torch.cat([waves[..., : self.margin], waves[..., -self.margin :]], dim=-1)
+        heard = _level(around) >= AUDIBLE
+        return torch.where(heard[:, None, None], around, itself[..., : around.shape[-1]])
+
+    @torch.no_grad()
+    def _follow(self, model: LaSAFTQuery, stems: Tensor) -> None:
+        """Move the mean latents towards those of this batch: of every source, not of the targets alone."""
+        if not model.training:
+            return
+        for source in range(stems.shape[1]):
+            queries = self._queries(stems[:, source])
+            queries = queries[_level(queries) >= AUDIBLE]
+            if len(queries):
+                z = model.query(model.query_spectrogram(queries)).float().mean(0)
+                mean = model.mean_latents[source]
+                mean.lerp_(z.to(mean.dtype), MOMENTUM if mean.any() else 1.0)
+
+
+def _level(waves: Tensor) -> Tensor:
+    """[B, C, T] -> [B], root mean square."""
+    return waves.square().mean(dim=(1, 2)).sqrt()
+
+
+def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"objective_options.{name} is '{value}', but can be {', '.join(allowed)}.",
+                         remedy=f"Correct objective_options.{name}.")
