@@ -13,7 +13,7 @@ import torch
 from sepcli import loading
 from sepcli.data.layouts import find_tracks
 from sepcli.errors import DeviceError, InputError, ModelError, UsageError
-from sepcli.evaluation.evaluate import Listener, Request, Workshop, evaluate, expand, usdr
+from sepcli.evaluation.evaluate import Listener, Request, Workshop, absolute_error, evaluate, expand, usdr
 from sepcli.evaluation.rows import ROWS_NAME
 from sepcli.separator import Segment
 from tests import fake_model
@@ -312,6 +312,17 @@ def test_usdr_leaves_the_model_as_it_is_and_takes_only_so_many_seconds(data):
 def test_usdr_leaves_out_what_is_silent(tmp_path):
     make_track(tmp_path, "a", {"drums": 0.2, "vocals": 0.0})
     assert list(usdr(split(), find_tracks(tmp_path), torch.device("cpu"))) == ["drums"]
+
+
+def test_the_absolute_error_is_the_mean_over_tracks_channels_and_time(data):
+    tracks = find_tracks(data)
+    found = absolute_error(split(), tracks, torch.device("cpu"), seconds_limit=1.0)
+    expected = {stem: [] for stem in Split.SHARES}
+    for track in tracks:
+        mix = sum(read(path) for path in track.stems.values())
+        for stem, path in track.stems.items():
+            expected[stem].append(np.abs(read(path) - Split.SHARES[stem] * mix)[:, :RATE].mean())
+    assert found == pytest.approx({stem: np.mean(values) for stem, values in expected.items()}, rel=1e-4)
 
 
 def test_usdr_at_another_rate_and_channel_count_is_taken_at_the_tracks_own(tmp_path):

@@ -25,7 +25,8 @@ def doubled(model, criterion, *, times=2.0):
     return objective
 
 
-FAMILY = Family("toys", {}, lambda checkpoint: None, lambda checkpoint, model: {}, objectives={"doubled": doubled})
+FAMILY = Family("toys", {}, lambda checkpoint: None, lambda checkpoint, model: {},
+                objectives={"doubled": doubled})
 
 
 @pytest.fixture

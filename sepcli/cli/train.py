@@ -16,6 +16,7 @@ from sepcli.cli.signals import Terminated
 from sepcli.errors import UsageError
 
 if TYPE_CHECKING:
+    from sepcli.training.config import RunTable
     from sepcli.training.loop import Best, Step
     from sepcli.training.run import RunFolder
 
@@ -97,7 +98,7 @@ def train(
     from sepcli.training.train import train as run_training
 
     tune_process()
-    with _Display(config.run.max_steps, config.run.max_minutes, config.run.batch_size) as display:
+    with _Display(config.run) as display:
         try:
             done = run_training(config, out, init=init, device=device, notice=console.say, watch=display.watch)
         except (KeyboardInterrupt, Terminated):
@@ -111,7 +112,7 @@ def train(
     if json:
         return
     best = done.best
-    score = f"; best {best.score:.2f} dB at step {best.step} ({best.weights})" if best else ""
+    score = f"; best {display.shown(best.score)} at step {best.step} ({best.weights})" if best else ""
     console.say(f"{done.steps} steps in {console.clock(done.seconds)}{score}.")
     console.say(f"The model is in {console.shown(out)}: sepcli separate song.wav --model {console.shown(out)}")
 
@@ -126,8 +127,9 @@ def _print_presets() -> None:
 class _Display:
     """A bar on a terminal, else a line from time to time, or JSON events; scores after every epoch."""
 
-    def __init__(self, max_steps: int, max_minutes: float, batch_size: int):
-        self.max_steps, self.max_minutes, self.batch_size = max_steps, max_minutes, batch_size
+    def __init__(self, run: RunTable):
+        self.max_steps, self.max_minutes, self.batch_size = run.max_steps, run.max_minutes, run.batch_size
+        self.metric = run.valid_metric
         self.bars: Any = None
         self.task: Any = None
         self.first = 0  # steps that lay behind when this session began
@@ -188,7 +190,14 @@ class _Display:
             console.event("validation", step=step, scores=scores, best=vars(best))
             return
         name, top = max(scores.items(), key=lambda item: item[1]["score"])
-        stems = "  ".join(f"{stem} {value:.2f}" for stem, value in top.items() if stem != "score")
-        older = f"; the best is {best.score:.2f} at step {best.step}"
+        stems = "  ".join(f"{stem} {self.number(value)}" for stem, value in top.items() if stem != "score")
+        older = f"; the best is {self.number(best.score)} at step {best.step}"
         mark = ", the best so far" if best.step == step else older
-        console.say(f"Step {step}: uSDR {top['score']:.2f} dB ({stems}), {name} weights{mark}.")
+        console.say(f"Step {step}: {self.shown(top['score'])} ({stems}), {name} weights{mark}.")
+
+    def number(self, score: float) -> str:
+        return f"{-score:.5f}" if self.metric == "l1" else f"{score:.2f}"
+
+    def shown(self, score: float) -> str:
+        """A score with its name and unit."""
+        return f"L1 {self.number(score)}" if self.metric == "l1" else f"uSDR {self.number(score)} dB"

@@ -29,7 +29,7 @@ from sepcli.data.layouts import Problem, Track, find_tracks
 from sepcli.device import choose_device, choose_precision, is_out_of_memory, tune_process
 from sepcli.errors import DeviceError, InputError, SepcliError, UsageError
 from sepcli.evaluation.rows import DIGITS, Row, RowFile
-from sepcli.evaluation.scoring import PSEUDO_MODELS, Estimator, Material, Model, score
+from sepcli.evaluation.scoring import PSEUDO_MODELS, Estimator, Material, Model, mean_absolute_error, score
 from sepcli.manifest import settings_hash
 from sepcli.pipeline import Engine, Progress, Settings
 from sepcli.separator import Separator
@@ -360,12 +360,36 @@ def usdr(
     only the first so many; a stem that is silent there counts as absent. The engine is that of `separate`.
     InputError for a track that can't be read.
     """
+
+    def one(material: Material, estimator: Model, wanted: Sequence[str]) -> Mapping[str, float]:
+        return {name: metrics["usdr"] for name, metrics in score(material, estimator, wanted).stems.items()}
+
+    return _means(model, tracks, device, dtype, seconds_limit, overlap, one)
+
+
+def absolute_error(
+    model: Separator,
+    tracks: Sequence[Track],
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    seconds_limit: float | None = None,
+    *,
+    overlap: float = DEFAULT_OVERLAP,
+) -> dict[str, float]:
+    """{stem: mean absolute error of the waveform, full scale at 1.0}; else as `usdr`, silent stems included."""
+    return _means(model, tracks, device, dtype, seconds_limit, overlap, mean_absolute_error)
+
+
+def _means(
+    model: Separator, tracks: Sequence[Track], device: torch.device, dtype: torch.dtype,
+    seconds_limit: float | None, overlap: float,
+    one: Callable[[Material, Model, Sequence[str]], Mapping[str, float]],
+) -> dict[str, float]:
     engine = Engine(copy.deepcopy(model), Settings(overlap=overlap), device, dtype)
     estimator, scores = Model(engine), {}
     for track in tracks:
         wanted = [name for name in engine.sources if name in track.stems]
-        if not wanted:
-            continue
-        for name, metrics in score(Material(track, seconds_limit), estimator, wanted).stems.items():
-            scores.setdefault(name, []).append(metrics["usdr"])
+        if wanted:
+            for name, value in one(Material(track, seconds_limit), estimator, wanted).items():
+                scores.setdefault(name, []).append(value)
     return {name: float(np.mean(scores[name])) for name in engine.sources if name in scores}

@@ -265,6 +265,19 @@ def score(
     return TrackScores(stems, len(silent), int(silent.sum()))
 
 
+def mean_absolute_error(material: Material, estimator: Estimator, names: Sequence[str]) -> dict[str, float]:
+    """{stem: mean of |estimate - reference|, full scale at 1.0} of the stems `names`; otherwise as `score`."""
+    made = estimator.sources(material.track)
+    rows = [made.index(name) for name in names]
+    sums, samples = np.zeros(len(names)), 0
+    with closing(material.references(names)) as references:
+        for block in estimator.estimate(material):
+            error = block[rows] - references.take(block.shape[-1])
+            sums += np.abs(error).mean(axis=1).sum(axis=-1, dtype=np.float64)
+            samples += block.shape[-1]
+    return dict(zip(names, (sums / max(samples, 1)).tolist(), strict=True))
+
+
 def _medians(frames: NDArray[np.float64]) -> NDArray[np.float64]:
     """[S, N] -> [S]: the median of the frames that are defined, NaN where none is."""
     return np.array([np.median(row[~np.isnan(row)]) if not np.isnan(row).all() else np.nan for row in frames])

@@ -101,6 +101,7 @@ class RunTable:
     workers: int = 2  # processes that read data; 0 = the training process itself
     save_minutes: float = 5.0  # between two saved states
     max_bad_steps: int = 20  # non-finite losses in a row before the run stops
+    valid_metric: str = "usdr"  # usdr | l1 (of the waveform): what the best weights are the best in
     valid_seconds: float = 0.0  # of each validation track; 0 = all of it
     log_steps: int = 50  # between two lines of metrics.jsonl
     store: str = "float32"  # float32 | float16: what model.safetensors holds
@@ -123,6 +124,7 @@ class TrainConfig:
         _one_of("optim.name", self.optim.name, ("adam", "adamw", "radam"))
         _one_of("optim.schedule", self.optim.schedule, ("constant", "cosine", "plateau"))
         _one_of("run.precision", self.run.precision, ("float32", "bfloat16", "float16"))
+        _one_of("run.valid_metric", self.run.valid_metric, ("usdr", "l1"))
         _one_of("run.store", self.run.store, ("float32", "float16"))
         for name, value, least in (
             ("data.segment", self.data.segment, 0.01), ("optim.lr", self.optim.lr, 0.0),

@@ -27,6 +27,7 @@ from sepcli.data.mixing import Batch
 from sepcli.device import PRECISIONS
 from sepcli.errors import ModelError
 from sepcli.family import Objective
+from sepcli.losses import Loss
 from sepcli.training.config import TrainConfig
 from sepcli.training.distributed import Team
 from sepcli.training.ema import Averages

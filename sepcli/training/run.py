@@ -204,7 +204,8 @@ class RunFolder:
         for name in sorted({key for score in best.values() for key in score}):
             lower.plot(list(best), [score.get(name) for score in best.values()], marker=".",
                        label="mean" if name == "score" else name, linewidth=2 if name == "score" else 1)
-        lower.set_ylabel("validation uSDR (dB), best weights")
+        metric = {"usdr": "uSDR (dB)", "l1": "minus L1"}[self.config.run.valid_metric]
+        lower.set_ylabel(f"validation {metric}, best weights")
         lower.set_xlabel("step")
         for axes in (upper, lower):
             axes.grid(alpha=0.3)

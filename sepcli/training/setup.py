@@ -18,7 +18,7 @@ from sepcli.data.augment import from_config
 from sepcli.data.layouts import Track, find_tracks
 from sepcli.data.mixing import Batches, DataSource
 from sepcli.errors import ModelError, UsageError
-from sepcli.evaluation.evaluate import usdr
+from sepcli.evaluation.evaluate import absolute_error, usdr
 from sepcli.family import Arch, Objective, get_family
 from sepcli.loading import load_model, make_config
 from sepcli.losses import Criterion
@@ -157,7 +157,10 @@ def _tracks(source: DataSource) -> list[Track]:
 def make_validation(
     tracks: Sequence[Track], config: TrainConfig, model: Separator, device: torch.device
 ) -> Callable[[nn.Module], dict[str, float]] | None:
-    """A model -> uSDR of each source in dB, and "score": the mean over those that have a weight in the loss."""
+    """A model -> a score of each source, and "score": the mean of those that have a weight in the loss.
+
+    Higher is better: they are uSDR in dB, or minus the mean absolute error of the waveform (run.valid_metric).
+    """
     if not any(set(track.stems) & set(model.sources) for track in tracks):
         return None
     weighted = [name for name in model.sources if config.loss.source_weights.get(name, 1.0) > 0]
@@ -165,7 +168,11 @@ def make_validation(
 
     def validate(network: nn.Module) -> dict[str, float]:
         assert isinstance(network, Separator)
-        scores = usdr(network, tracks, device, torch.float32, limit)
+        if config.run.valid_metric == "l1":
+            errors = absolute_error(network, tracks, device, torch.float32, limit)
+            scores = {name: -error for name, error in errors.items()}
+        else:
+            scores = usdr(network, tracks, device, torch.float32, limit)
         counted = [scores[name] for name in weighted if name in scores]
         return {**scores, "score": float(np.mean(counted or [0.0]))}
 

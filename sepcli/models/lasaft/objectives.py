@@ -38,17 +38,20 @@ class Labelled:
                 remedy='Use terms of kind "mse" or "l1" as they are, or set objective_options.domain = "wave".')
         self.domain = domain
         self.weights = criterion.weights
-        self.criterion = Criterion(criterion.terms, [1.0])
+        # On waveforms the rest of the mix is the second source, for terms that relate a source to its mix.
+        self.criterion = Criterion(criterion.terms, [1.0] if domain == "spectrogram" else [1.0, 0.0])
 
     def __call__(self, model: Conditioned, batch) -> Loss:
         stems = self._segment(batch.stems)  # [B, S, C, T]
         index = torch.multinomial(self.weights, len(stems), replacement=True).to(stems.device)
         target = stems[torch.arange(len(stems), device=stems.device), index]
         z = self.latent(model, batch.stems, index)
-        estimate = model.estimate(model.spectrogram(stems.sum(1)), z).float()
+        mix = stems.sum(1)
+        estimate = model.estimate(model.spectrogram(mix), z).float()
         if self.domain == "spectrogram":
             return self.criterion(estimate[:, None], model.spectrogram(target)[:, None])
-        return self.criterion(model.waveform(estimate, target.shape[-1])[:, None], target[:, None])
+        wave = model.waveform(estimate, target.shape[-1])
+        return self.criterion(torch.stack([wave, mix - wave], 1), torch.stack([target, mix - target], 1))
 
     def latent(self, model: Conditioned, stems: Tensor, index: Tensor) -> Tensor:
         """stems [B, S, C, T + 2M], targets [B] -> z [B, e]."""
