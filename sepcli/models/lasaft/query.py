@@ -14,10 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sepcli.errors import ModelError, UsageError
+from sepcli.errors import ModelError
 from sepcli.models.lasaft.blocks import initialise
 from sepcli.models.lasaft.spectral import to_channels
 from sepcli.models.lasaft.v2 import LaSAFTv2Config, Unet
@@ -91,7 +90,9 @@ class LaSAFTQuery(Unet):
         self.register_buffer("mean_latents", torch.zeros(len(config.sources), config.embedding_dim))
         self.register_buffer("bound", torch.zeros(0, config.embedding_dim), persistent=False)
         self.register_buffer("query_window", torch.hann_window(config.query_n_fft), persistent=False)
-        self.min_query = LEAST_FRAMES * config.hop_length / config.samplerate
+        # The STFT mirrors half a window at each end.
+        least = max(LEAST_FRAMES * config.hop_length, config.query_n_fft // 2 + 1)
+        self.min_query = least / config.samplerate
 
     def condition(self, index: Tensor) -> Tensor:
         return torch.cat([self.mean_latents, self.bound])[index]
@@ -108,30 +109,22 @@ class LaSAFTQuery(Unet):
     def bind(self, queries: Mapping[str, Tensor]) -> Separator:
         """See sepcli.separator.Queryable."""
         bound = sharing_copy(self)
-        latents = [self._latent(name, wave) for name, wave in queries.items()]
-        bound.bound = torch.cat([self.bound, *(z[None] for z in latents)])
+        bound.bound = torch.cat([self.bound, *(self._latent(wave)[None] for wave in queries.values())])
         # A name stands for the last row that has it: `condition` counts rows, `known` names them.
         hidden = [None if name in queries else name for name in self.known]
         bound.known = (*hidden, *queries)
         bound.sources, bound.prepared = tuple(dict.fromkeys([*self.sources, *queries])), None
         return bound
 
-    def _latent(self, name: str, wave: Tensor) -> Tensor:
+    def _latent(self, wave: Tensor) -> Tensor:
         """One query [C, T] -> z [e]: the mean over windows of a segment's length, as it was trained.
 
-        A long query would otherwise be normalised as a whole, which the Query-net never saw.
+        A long query would otherwise be normalised as a whole, which the Query-net never saw. The last window
+        ends with the query; silent ones say nothing.
         """
-        hop, nfft = self.config.hop_length, self.config.query_n_fft
-        size, least = hop * (self.config.num_frame - 1), max(hop * LEAST_FRAMES, nfft // 2 + 1)
-        if wave.shape[-1] < self.min_query * self.samplerate:
-            raise UsageError(
-                f"The query '{name}' has {wave.shape[-1] / self.samplerate:.2f} s, but must have at least "
-                f"{self.min_query:.2f} s.", remedy="Give a longer example of the stem.", code="query_short")
-        if not wave.any():
-            raise UsageError(f"The query '{name}' is silent.", code="query_silent",
-                             remedy="Give an example in which the stem is heard.")
-        windows = [window for window in wave.split(size, dim=-1) if window.shape[-1] >= least]
-        windows = windows or [F.pad(wave, (0, least - wave.shape[-1]))]
+        size, samples = self.config.hop_length * (self.config.num_frame - 1), wave.shape[-1]
+        starts = [min(start, max(samples - size, 0)) for start in range(0, samples, size)]
+        windows = [wave[:, start : start + size] for start in starts]
         levels = [window.square().mean().sqrt() for window in windows]
         quiet, dtype = SILENCE * max(levels), self.mean_latents.dtype
         heard = [window for window, level in zip(windows, levels, strict=True) if level >= quiet]
