@@ -103,6 +103,25 @@ class Queryable(Protocol):
         ...
 
 
+@runtime_checkable
+class Inspectable(Protocol):
+    """A separator that shows to which of its latent sources it attends: for each stem, over time.
+
+    It takes calls of `segment.samples`, and needs no standardised track.
+    """
+
+    attention_hop: int  # samples from one frame to the next
+    attention_levels: int  # places that attend: 1 is the last before the output, and the finest
+
+    def attention_maps(self, mix: Tensor, level: int = 1) -> Tensor:
+        """[B, C, T] float32 -> [B, S, N, L]: of each stem, weights of L latent sources whose sum is 1.
+
+        Frame n is centred on sample n * attention_hop, N = T // attention_hop + 1. A level with fewer frames
+        gives each of its own several times.
+        """
+        ...
+
+
 def source_indices(model_sources: Sequence[str], wanted: Sequence[str]) -> list[int]:
     """Where each wanted stem stands among the model's; UsageError names the stems there are."""
     missing = [name for name in wanted if name not in model_sources]

@@ -121,7 +121,8 @@ def test_torchaudio_is_only_imported_where_it_is_used(path):
 
 
 @pytest.mark.parametrize(
-    "argv", [["--help"], ["models", "list"], ["separate", "--help"], ["evaluate", "--help"]])
+    "argv", [["--help"], ["models", "list"], ["separate", "--help"], ["evaluate", "--help"],
+             ["inspect", "--help"]])
 def test_the_shell_answers_without_torch(argv):
     code = (
         f"import sys; from sepcli.cli.app import main; sys.argv = ['sepcli', *{argv!r}]\n"

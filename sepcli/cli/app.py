@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from sepcli import __version__
-from sepcli.cli import console, evaluate, models, separate, train
+from sepcli.cli import console, evaluate, inspect, models, separate, train
 from sepcli.cli.dataset import dataset_app
 from sepcli.cli.panels import PanelCommand
 from sepcli.cli.signals import Terminated, catch_signals
@@ -55,6 +55,7 @@ def sepcli(
 app.command("separate", cls=PanelCommand, no_args_is_help=True)(separate.separate)
 app.command("train", cls=PanelCommand, no_args_is_help=True)(train.train)
 app.command("evaluate", cls=PanelCommand, no_args_is_help=True)(evaluate.evaluate)
+app.command("inspect", cls=PanelCommand, no_args_is_help=True)(inspect.inspect)
 app.add_typer(models.app, name="models")
 app.add_typer(dataset_app, name="dataset")
 

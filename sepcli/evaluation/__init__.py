@@ -4,6 +4,7 @@
     scoring      one track under a model, an oracle, the mix or silence
     rows         what a track scored, kept in rows.jsonl so that a run goes on; CSV
     comparison   rows -> groups -> tables and pictures
+    attention    what a network attends to in a song, and its picture: `sepcli inspect`
     workers      several tracks at once, in processes of their own
 
 The mathematics is in metrics/.

@@ -44,9 +44,12 @@ class Conditioned(Separator):
         self.levels = config.n_blocks // 2
         if config.num_frame % 2**self.levels or config.n_fft // 2 % 2**self.levels:
             raise ValueError(f"num_frame and n_fft / 2 must be multiples of {2**self.levels}")
+        if config.hop_length * (config.num_frame - 1) <= 2 * config.margin:
+            raise ValueError("num_frame - 1 hops must be longer than two margins")
         self.sources = tuple(config.sources)
         self.known = self.sources  # the rows of `condition`; `sources` are those that were selected
         self.samplerate, self.channels = config.samplerate, config.channels
+        self.attention_hop, self.attention_levels = config.hop_length, self.levels
         self.segment = Segment(
             samples=config.hop_length * (config.num_frame - 1), exact=True, margin=config.margin)
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
@@ -98,11 +101,9 @@ class Conditioned(Separator):
     def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
         """[B, C, T] -> [B, S, C, T]."""
         samples = mix.shape[-1]
-        mix = F.pad(mix.float(), (0, self._feed(samples) - samples))
-        shared = self.share(self.spectrogram(mix).to(self._dtype()))
-        prepared = self._constants() if self.prepared is None else self.prepared
+        shared = self.share(self._heard(mix))
         return torch.stack(
-            [self.waveform(self.finish(shared, constants), samples) for constants in prepared], dim=1)
+            [self.waveform(self.finish(shared, constants), samples) for constants in self._targets()], dim=1)
 
     # --- training and looking inside ---
 
@@ -119,6 +120,17 @@ class Conditioned(Separator):
         self.finish(self.share(cac), self.constants(z), seen)
         return seen
 
+    def attention_maps(self, mix: Tensor, level: int = 1) -> Tensor:
+        """See sepcli.separator.Inspectable; levels are the decoders, the last one first."""
+        cac = self._heard(mix)
+        shared, maps = self.share(cac), []
+        for constants in self._targets():
+            seen: list[Tensor] = []
+            self.finish(shared, constants, seen)
+            weights = seen[-level].float().repeat_interleave(cac.shape[2] // seen[-level].shape[1], dim=1)
+            maps.append(weights.expand(len(mix), -1, -1))
+        return torch.stack(maps, dim=1)[:, :, : mix.shape[-1] // self.attention_hop + 1]
+
     def spectrogram(self, wave: Tensor) -> Tensor:
         """[B, C, T] -> [B, 2C, N, F], N = T // hop + 1; T must be above n_fft / 2."""
         return to_channels(centred_stft(wave, self.window, self.config.hop_length))
@@ -128,6 +140,15 @@ class Conditioned(Separator):
         return centred_istft(from_channels(cac.float()), self.window, self.config.hop_length, samples)
 
     # --- details ---
+
+    def _heard(self, mix: Tensor) -> Tensor:
+        """[B, C, T] -> [B, 2C, N, F], with as many frames as all levels take."""
+        samples = mix.shape[-1]
+        mix = F.pad(mix.float(), (0, self._feed(samples) - samples))
+        return self.spectrogram(mix).to(self._dtype())
+
+    def _targets(self) -> list[Any]:
+        return self._constants() if self.prepared is None else self.prepared
 
     def _constants(self) -> list[Any]:
         index = torch.tensor(source_indices(self.known, self.sources), device=self.window.device)

@@ -1,0 +1,163 @@
+"""`sepcli inspect`: its options and how it ends. The work and the picture are evaluation/attention.py's."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sepcli.cli import console
+from sepcli.cli.separate import Precision, complete_model, complete_stem, parse_time
+from sepcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from sepcli.evaluation.attention import Attention
+
+COMPUTE, WHERE = "How it is computed", "Where it goes"
+DEFAULT_NAME = "{track}.attention.png"
+
+
+def inspect(
+    song: Annotated[Path, typer.Argument(
+        metavar="INPUT", show_default=False, help="An audio or video file.")],
+    model: Annotated[str, typer.Option(
+        "-m", "--model", metavar="MODEL", autocompletion=complete_model, show_default=False,
+        help="As for `separate`, but one that attends to latent sources: a LaSAFT network.")],
+    target: Annotated[list[str] | None, typer.Option(
+        "-t", "--target", metavar="STEM", autocompletion=complete_stem,
+        help="A panel for this stem; repeatable. Default: all of the model's.")] = None,
+    query: Annotated[list[str] | None, typer.Option(
+        "--query", metavar="[NAME=]FILE",
+        help="A panel for the stem of this example, for a model that takes queries: as for `separate`.")
+    ] = None,
+    level: Annotated[int, typer.Option(
+        "--level", metavar="N",
+        help="Whose attention is drawn: 1 is the last decoder, the finest in time and the one that the paper "
+             "draws; the deepest has the largest number.")] = 1,
+    start: Annotated[str | None, typer.Option(
+        "--start", metavar="TIME", help="Begin there: seconds, mm:ss or hh:mm:ss.")] = None,
+    duration: Annotated[str | None, typer.Option(
+        "--duration", metavar="TIME", help="Take only so much of the input.")] = None,
+    catalog: Annotated[list[Path] | None, typer.Option(
+        "--catalog", metavar="FILE",
+        help="More models, in the format of weights.toml; repeatable. Also: $SEPCLI_CATALOG.")] = None,
+    device: Annotated[str, typer.Option(
+        "--device", metavar="auto|cpu|cuda[:I]|mps", rich_help_panel=COMPUTE,
+        help="auto: the GPU if there is one.")] = "auto",
+    precision: Annotated[Precision, typer.Option(
+        "--precision", metavar="|".join(Precision), rich_help_panel=COMPUTE,
+        help="auto: reduced only where the model allows it and the device is faster with it.")
+    ] = Precision.auto,
+    out: Annotated[Path | None, typer.Option(
+        "-o", "--out", metavar="FILE", rich_help_panel=WHERE, show_default=False,
+        help=f"The picture: .png, .svg or .pdf. Default: {DEFAULT_NAME.format(track='INPUT')} in the current "
+             "folder, INPUT without its suffix.")] = None,
+    force: Annotated[bool, typer.Option(
+        "--force", rich_help_panel=WHERE, help="Replace a picture that is there.")] = False,
+    json: Annotated[bool, typer.Option(
+        "--json", rich_help_panel=WHERE,
+        help="Print a JSON object on standard output: of each stem, the latent sources' mean weights and how "
+             "far they vary.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", rich_help_panel=WHERE, help="Errors only.")] = False,
+) -> None:
+    """Draw which latent sources a model attends to.
+
+    A panel for each stem, with time from left to right and a line for each latent source, above the mixture's
+    spectrogram. All panels have one scale; the weights of a moment add up to 1. Where nothing of a network
+    listens to the audio, they are constant.
+    """
+    console.report_as("quiet" if quiet else "text")
+    begin = parse_time(start, "--start") if start is not None else 0.0
+    length = parse_time(duration, "--duration") if duration is not None else None
+    if length is not None and length <= 0:
+        raise UsageError(f"--duration is {length:g}, but must be more than 0.",
+                         remedy="Leave it out, or change it.")
+    song = song.expanduser()
+    picture = Path(DEFAULT_NAME.format(track=song.stem)) if out is None else out.expanduser()
+
+    from sepcli.audio import probe
+    from sepcli.catalog import load_catalog
+    from sepcli.plan import find_entry
+    from sepcli.queries import needs_one, read_queries
+
+    info = probe(song)
+    targets = tuple(dict.fromkeys(target or ()))
+    queries = read_queries(query or (), targets, rest=False)
+    models = load_catalog(catalog or ())
+    entry = find_entry(model, models)
+
+    from sepcli.device import choose_device, choose_precision, tune_process
+    from sepcli.evaluation.attention import check_picture, draw, inspectable, listen, shows_none
+    from sepcli.loading import load_model
+    from sepcli.outputs import check_writable
+    from sepcli.separator import Inspectable
+
+    inputs = {"the input": song, **{f"the query '{each.name}'": each.path for each in queries}}
+    check_picture(picture, inputs, force=force)
+    if entry is not None and not inspectable(entry):  # said before a download
+        raise shows_none(entry.name, models)
+    where = choose_device(device)
+    check_writable(picture.parent)
+    tune_process()
+    with console.download_progress(f"Downloading {model}") as progress:
+        loaded = load_model(model, catalog=models, targets=targets or None, queries=queries, progress=progress,
+                            notice=console.notice)
+    if not isinstance(loaded.model, Inspectable):
+        raise shows_none(loaded.name, models)
+    if not loaded.model.sources:
+        raise needs_one(loaded.name)
+    dtype = choose_precision(precision.value, where.torch, loaded.model.half).dtype
+    with _Display() as display:
+        found = listen(loaded.model, song, info, start=begin, duration=length, level=level, device=where.torch,
+                       dtype=dtype, progress=display.progress)
+    for warning in (*(text for each in queries for text in each.warnings), *found.warnings):
+        console.notice(warning)
+    draw(found, picture, f"{console.shown(song.name)}: attention of {loaded.name}, {_decoder(level)}")
+    if json:
+        console.print_json(_described(found, song, loaded.name, picture))
+    console.say(f"The picture is {picture}.")
+
+
+def _decoder(level: int) -> str:
+    return "last decoder" if level == 1 else f"decoder {level} from the end"
+
+
+def _described(found: Attention, song: Path, model: str, picture: Path) -> dict[str, Any]:
+    """For programs: what was drawn, in a few numbers."""
+    return {
+        "input": console.shown(song), "status": "done", "output": console.shown(picture), "model": model,
+        "level": found.level, "start": found.start, "seconds": round(found.seconds, 3), "frames": found.frames,
+        "frame_seconds": found.frame_seconds,
+        "stems": {
+            stem: {"mean": [round(value, 6) for value in means],
+                   "deviation": [round(value, 6) for value in deviations]}
+            for stem, (means, deviations) in found.means().items()},
+    }
+
+
+class _Display:
+    """A bar in audio seconds on a terminal, else a line now and then."""
+
+    def __init__(self) -> None:
+        self._bars: Any = None
+        self._bar: Any = None
+        self._last = time.monotonic()
+
+    def __enter__(self) -> _Display:
+        self._bars = console.started_bars("TimeElapsedColumn")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def progress(self, done: float, total: float | None) -> None:
+        if self._bars is not None:
+            if self._bar is None:
+                self._bar = self._bars.add_task("Listening", total=total)
+            self._bars.update(self._bar, completed=done, total=total)
+        elif time.monotonic() - self._last >= console.PLAIN_INTERVAL:
+            self._last = time.monotonic()
+            console.say(f"Listening, {console.clock(done)}" + (f" of {console.clock(total)}" if total else ""))
