@@ -1,18 +1,28 @@
 """LaSAFT's checkpoints: files as Lightning writes them, and ours, through the loader of every model."""
 
+import argparse
+import hashlib
+import json
+import subprocess
 import sys
 import types
 from collections import OrderedDict, defaultdict
+from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 import torch
 
+from sepcli.catalog import bundled_catalog, read_catalog
 from sepcli.checkpoint import read_checkpoint
 from sepcli.errors import ModelError
-from sepcli.loading import load_model, save_model
+from sepcli.loading import load_model, make_config, save_model
 from sepcli.models.lasaft import FAMILY
+from sepcli.pipeline import Engine, Settings
+from tests.bench.sound import CLIP
 from tests.contracts import peak_error, run
+from tests.fakehub import FakeHub
 from tests.models.test_lasaft import TINY, tiny
 
 
@@ -46,7 +56,7 @@ def lightning(tmp_path, monkeypatch):
                 "epoch": 709, "global_step": 1, "pytorch-lightning_version": "1.4.2", "state_dict": state,
                 "callbacks": {callback: {"best_model_score": torch.tensor(0.5)}},
                 "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": []}],
-                "hyper_parameters": config,
+                "hyper_parameters": config, "hparams": argparse.Namespace(n_blocks=7),
             }
             torch.save(package, tmp_path / name, _use_new_zipfile_serialization=not legacy)
         return tmp_path / name
@@ -109,3 +119,46 @@ def test_ours_says_what_it_is(variant, tmp_path):
     loaded = load_model(str(path))
     mix = torch.randn(1, 2, 960)
     assert loaded.model.config == model.config and torch.equal(run(loaded.model, mix), run(model, mix))
+
+
+LIGHT = """
+[lasaft-v2-light]
+family = "lasaft"
+arch = "LaSAFTv2"
+sources = ["vocals", "drums", "bass", "other"]
+samplerate = 44100
+channels = 2
+config = {{ internal_channels = 20, num_tdfs = 12, activation = "leaky_relu" }}
+files.model = {{ url = "{url}", git_sha1 = "{git}" }}
+"""
+
+
+def test_a_published_file_from_its_url_to_a_stem(lightning, tmp_path):
+    """The program, a network of full size, a file as Lightning writes it, known by the id of its git blob."""
+    bundled = read_catalog(bundled_catalog())["lasaft-v2-light"]
+    arch, member = FAMILY.archs["LaSAFTv2"], bundled.members[0]
+    torch.manual_seed(0)
+    model = arch.build(make_config(arch, {"sources": bundled.sources, **member.config})).eval()
+    content = lightning(model).read_bytes()
+    clip, samplerate = soundfile.read(CLIP, dtype="float32", frames=50_000)
+    soundfile.write(tmp_path / "clip.wav", clip, samplerate, "FLOAT")
+
+    with FakeHub() as hub:
+        url = hub.add_url("v2_light/epoch=669.ckpt", content)["url"]
+        git = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        (tmp_path / "catalog.toml").write_text(LIGHT.format(url=url, git=git))
+        entry = read_catalog(tmp_path / "catalog.toml")["lasaft-v2-light"]
+        assert entry.members[0].config == member.config and entry.members[0].file.check == "full"
+        command = [sys.executable, "-m", "sepcli.cli.app", "separate", "clip.wav", "-t", "vocals"]
+        command += ["--model", "lasaft-v2-light", "--catalog", "catalog.toml", "--device", "cpu", "--json"]
+        command += ["--bit-depth", "32f", "--clip", "none"]
+        env = hub.env(tmp_path / "home", PYTHONPATH=str(Path(__file__).parents[2]))
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    outputs = json.loads(done.stdout)["outputs"]
+    assert list(outputs) == ["vocals"] and len(list(tmp_path.rglob("clip/*.wav"))) == 1
+
+    engine = Engine(model.select(["vocals"]), Settings(), torch.device("cpu"), torch.float32)
+    expected = torch.cat(list(engine.separate(iter([torch.from_numpy(clip.T.copy())[None]]))), dim=-1)[0, 0]
+    vocals, rate = soundfile.read(tmp_path / outputs["vocals"], dtype="float32")
+    assert rate == samplerate and peak_error(torch.from_numpy(vocals.T), expected) < 1e-5
