@@ -71,6 +71,14 @@ music. The slides give 1.77 for such a network (segments of 7.8 s, dimension 512
 published one 42.0 M); by the paper, on one core of a 2.2 GHz Xeon.
 """,
     ),
+    "lasaft": (
+        "LaSAFT",
+        """\
+Full-size networks with random weights. *In one pass*: all that does not depend on the target runs once for the four
+stems; *in four*: each stem asked for by itself, with `--target`. In v1 every block knows the target, so there is little
+to share. RTF as above, but of CPU time.
+""",
+    ),
     "metrics": (
         "Metrics",
         """\

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from tests.bench import bundled, gpu, memory, metrics, results, rtf, sound, speed, startup
+from tests.bench import bundled, gpu, lasaft, memory, metrics, results, rtf, sound, speed, startup
 from tests.bench.programs import run
 from tests.bench.results import Figure, Record
 from tests.bench.weights import Weights, make
@@ -52,6 +52,13 @@ def test_bundled(tmp_path, page):
     record = bundled.bench(tmp_path, seconds=10, runs=1, threads=1)
     check(record, page(record))
     assert figures(record)["size of the weights"] <= 10
+
+
+def test_lasaft(tmp_path, page):
+    tiny = {"n_fft": 256, "hop_length": 64, "num_frame": 16, "margin": 192, "internal_channels": 2}
+    record = lasaft.bench(tmp_path, {"tiny": ("LaSAFTv2", tiny)}, seconds=0.1, runs=2)
+    check(record, page(record))
+    assert list(record.runs["tiny"]["seconds"]) == ["all", "vocals", "drums", "bass", "other"]
 
 
 @pytest.mark.slow
