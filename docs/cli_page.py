@@ -170,6 +170,7 @@ they end. The lines are ASCII; bytes of a name that are not UTF-8 are escaped as
 | `realtime` | the first over the second |
 | `device`, `precision` | what computed it |
 | `gain` | the common gain of all its stems; 1.0 unless one of them would have clipped |
+| `options` | the model's own options (`-O`) as they were used, those that follow from others filled in; `{}` if it has none |
 | `warnings` | sentences: a truncated file, a rate that had to change |
 | `error` | `null`, or `code` (a stable word), `message`, `remedy` |
 

@@ -6,8 +6,9 @@ by its own plan, and the results are weighted and summed as samples become final
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,10 @@ class Ensemble(Separator):
     def notices(self, device: torch.device) -> Sequence[str]:
         """The members', each once."""
         return tuple(dict.fromkeys(text for member in self.members for text in member.notices(device)))
+
+    def used(self) -> Mapping[str, Any]:
+        """The members', who are of one architecture or have none."""
+        return {name: value for member in self.members for name, value in member.used().items()}
 
     def select(self, sources: Sequence[str]) -> Ensemble:
         """Only the members that these sources need, each narrowed to those it is needed for."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +51,7 @@ class Result:
     gain: float | None = None  # common to all its stems
     warnings: list[str] = field(default_factory=list)
     error: SepcliError | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)  # the model's own, as they were used
 
     @property
     def realtime(self) -> float | None:
@@ -75,7 +76,7 @@ class Result:
             "input": self.input, "status": self.status, "outputs": self.outputs,
             "audio_seconds": _rounded(self.audio_seconds), "seconds": _rounded(self.seconds),
             "realtime": _rounded(self.realtime), "device": self.device, "precision": self.precision,
-            "gain": self.gain, "warnings": self.warnings, "error": error,
+            "gain": self.gain, "options": dict(self.options), "warnings": self.warnings, "error": error,
         }
 
 
@@ -299,10 +300,11 @@ class _Run:
         self.manifest.add(record(made.sizes, done=True), {
             "gain": made.gain, "seconds": round(made.wall_seconds, 3), "device": str(self.device.torch),
             "frames": made.frames, "samplerate": made.samplerate, "time": int(time.time()),
-            "origin": self._load().origin})
+            "origin": self._load().origin, "options": dict(self._load().model.used())})
         return Result(
             track.source.name, "done", _paths(track), made.audio_seconds, made.wall_seconds,
-            str(self.device.torch), self.precision.name, made.gain, list(made.warnings))
+            str(self.device.torch), self.precision.name, made.gain, list(made.warnings),
+            options=self._load().model.used())
 
     def _skipped(self, track: Track) -> Result:
         return Result(track.source.name, "skipped", _paths(track))

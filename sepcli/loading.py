@@ -16,7 +16,8 @@ from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from math import isclose
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import torch
 
@@ -317,7 +318,8 @@ def _first_line(error: Exception) -> str:
 
 def parse_options(arch: Arch, options: Mapping[str, str]) -> Any:
     """`-O key=value` pairs -> the network's Options; UsageError names the options there are."""
-    known = {field.name: field for field in fields(arch.options)} if arch.options else {}
+    kinds = get_type_hints(arch.options) if arch.options else {}
+    known = {field.name: kinds[field.name] for field in fields(arch.options)} if arch.options else {}
     values = {}
     for key, text in options.items():
         if key not in known:
@@ -325,7 +327,8 @@ def parse_options(arch: Arch, options: Mapping[str, str]) -> Any:
             raise UsageError(
                 f"{arch.name} has no option '{key}': {there}.", remedy="Leave -O out, or correct it."
             )
-        kind = type(known[key].default)
+        # One that may be None, for "follows from the others", is given as what it is otherwise.
+        kind = next((kind for kind in get_args(known[key]) if kind is not NoneType), known[key])
         try:
             values[key] = kind(text)
         except ValueError:

@@ -33,6 +33,10 @@ class Noise:
     starts: Sequence[int]
     groups: Sequence[int]
 
+    def part(self, first: int, end: int) -> Noise:
+        """That of the items from `first` to before `end`."""
+        return Noise(self.seed, self.starts[first:end], self.groups[first:end])
+
     def normal(self, draw: int, source: str, channels: int, length: int) -> Tensor:
         """[B, C, T] float32 on the CPU; `draw` counts the sampler's draws, `source` names the stem."""
         out = torch.empty(len(self.starts), channels, length)

@@ -20,6 +20,7 @@ from sepcli.chunking import Chunk, ChunkPlan, OverlapAdd, StreamBuffer, plan_chu
 from sepcli.device import free_bytes, is_out_of_memory
 from sepcli.ensemble import Ensemble
 from sepcli.errors import DeviceError, UsageError
+from sepcli.noise import Noise
 from sepcli.separator import Separator
 
 MAX_SHIFT_SECONDS = 0.5
@@ -127,13 +128,16 @@ class Batch:
         self.size = wanted or 1
         self._search = wanted is None and device.type == "cuda"
 
-    def run(self, model: Separator, windows: Tensor) -> Tensor:
-        """[N, C, T] windows on the CPU -> [N, S, C, T] on the device, in calls of at most `size`."""
+    def run(self, model: Separator, windows: Tensor, noise: Noise) -> Tensor:
+        """[N, C, T] windows on the CPU -> [N, S, C, T] on the device, in calls of at most `size`.
+
+        noise: of all N, for models that sample.
+        """
         outs, done = [], 0
         while done < len(windows):
             part = windows[done : done + self.size]
             try:
-                outs.append(self._call(model, part))
+                outs.append(self._call(model, part, noise.part(done, done + self.size)))
             except Exception as error:  # noqa: BLE001  (out of memory comes as several classes)
                 if not is_out_of_memory(error):
                     raise
@@ -142,13 +146,13 @@ class Batch:
                 done += len(part)
         return outs[0] if len(outs) == 1 else torch.cat(outs)
 
-    def _call(self, model: Separator, part: Tensor) -> Tensor:
+    def _call(self, model: Separator, part: Tensor, noise: Noise) -> Tensor:
         if not self._search:
-            return model(part.to(self.device, non_blocking=True))
+            return model(part.to(self.device, non_blocking=True), noise=noise)
         # The first call, of one window, shows what a window costs; the rest of the memory gives the size.
         torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device)
-        out = model(part.to(self.device))
+        out = model(part.to(self.device), noise=noise)
         cost = max(torch.cuda.max_memory_allocated(self.device) - before, 1) / len(part)
         self.size = max(1, min(LARGEST_BATCH, int(MEMORY_SHARE * free_bytes(self.device) / cost)))
         self._search = False
@@ -272,7 +276,10 @@ class _Track:
             if len(planned) * groups >= batch.size:
                 break
         windows = torch.cat([self.buffer.read(c.feed_start, c.feed_length) for _, c, _ in planned])
-        outs = batch.run(self.engine.ensemble.members[member], windows)  # [N*G, S', C, T]
+        noise = Noise(
+            self.engine.settings.seed, starts=[c.feed_start for _, c, _ in planned for _ in range(groups)],
+            groups=[*range(groups)] * len(planned))
+        outs = batch.run(self.engine.ensemble.members[member], windows, noise)  # [N*G, S', C, T]
         for i, (lane, chunk, last) in enumerate(planned):
             out = outs[i * groups : (i + 1) * groups].transpose(0, 1)  # [S', G, C, T]
             lane.accept(chunk.trim(out), last)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +65,10 @@ class Separator(nn.Module):
         """
         self.to(device)
         self.eval()
+
+    def used(self) -> Mapping[str, Any]:
+        """The options this model runs with, those that follow from others filled in: for the record."""
+        return {}
 
     def notices(self, device: torch.device) -> Sequence[str]:
         """Sentences the user should see before this model runs on `device`: what works another way there."""

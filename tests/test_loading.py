@@ -169,9 +169,11 @@ def test_options_are_typed_and_known():
     @dataclass(frozen=True)
     class Options:
         steps: int = 4
+        level: float | None = None  # follows from the others
 
     sampler = Arch("Sampler", object, object, Options)
     assert parse_options(sampler, {"steps": "8"}) == Options(8)
+    assert parse_options(sampler, {"level": "0.5"}) == Options(level=0.5)
     with pytest.raises(UsageError, match="it has steps"):
         parse_options(sampler, {"stps": "8"})
     with pytest.raises(UsageError, match="'many' is not int"):

@@ -7,6 +7,7 @@ import torch
 
 from sepcli.ensemble import Ensemble
 from sepcli.errors import DeviceError, UsageError
+from sepcli.noise import Noise
 from sepcli.pipeline import Engine, Settings, Stats, measure
 from sepcli.separator import Segment
 from tests.toys import Context, Split
@@ -135,6 +136,29 @@ def test_memory_does_not_grow_with_the_track():
 
     short, long = peak(5), peak(50)
     assert long < 1.2 * short
+
+
+class Noisy(Split):
+    """Gives noise and nothing else."""
+
+    def forward(self, mix, *, noise=None):
+        samples = mix.shape[-1]
+        return torch.stack([noise.normal(0, name, self.channels, samples) for name in self.sources], 1)
+
+    def select(self, sources):
+        return Noisy(sources, self.segment, samplerate=self.samplerate)
+
+
+def test_models_that_sample_see_the_tracks_noise_however_it_is_cut():
+    x = noise(5000, groups=2)
+    wanted = torch.stack([Noise(7, [0, 0], [0, 1]).normal(0, name, 2, 5000) for name in Split.SHARES])
+    for samples, how in ((1000, {}), (1000, {"batch_size": 16}), (700, {"batch_size": 3}),
+                         (700, {"overlap": 0.5}), (1000, {"shifts": 2, "batch_size": 2})):
+        stems = separate(Noisy(segment=Segment(samples, margin=50), samplerate=1000), x, seed=7, **how)
+        torch.testing.assert_close(stems, wanted, rtol=1e-4, atol=1e-5)
+    one = separate(Noisy(samplerate=1000).select(["bass"]), x, seed=7)
+    torch.testing.assert_close(one[0], wanted[1], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(separate(Noisy(samplerate=1000), x, seed=8), wanted, atol=0.1)
 
 
 def test_running_out_of_memory_halves_the_batch():
