@@ -31,7 +31,7 @@ EXIT_WORDS = {
 
 def cli() -> str:
     group = typer.main.get_command(app)
-    order = ["separate", "train", "evaluate", "inspect", "dataset", "models", "doctor"]
+    order = ["separate", "train", "distill", "evaluate", "inspect", "dataset", "models", "doctor"]
     assert set(order) == set(group.commands), "every command has its place"
     commands = []
     for name in order:

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from sepcli import __version__
-from sepcli.cli import console, evaluate, inspect, models, separate, train
+from sepcli.cli import console, distill, evaluate, inspect, models, separate, train
 from sepcli.cli.dataset import dataset_app
 from sepcli.cli.panels import PanelCommand
 from sepcli.cli.signals import Terminated, catch_signals
@@ -54,6 +54,7 @@ def sepcli(
 
 app.command("separate", cls=PanelCommand, no_args_is_help=True)(separate.separate)
 app.command("train", cls=PanelCommand, no_args_is_help=True)(train.train)
+app.command("distill", cls=PanelCommand, no_args_is_help=True)(distill.distill)
 app.command("evaluate", cls=PanelCommand, no_args_is_help=True)(evaluate.evaluate)
 app.command("inspect", cls=PanelCommand, no_args_is_help=True)(inspect.inspect)
 app.add_typer(models.app, name="models")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,84 +16,120 @@ from sepcli.cli.signals import Terminated
 from sepcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from sepcli.training.config import RunTable
+    from sepcli.training.config import RunTable, TrainConfig
     from sepcli.training.loop import Best, Step
     from sepcli.training.run import RunFolder
 
 
+Out = Annotated[Path | None, typer.Option("-o", "--out", help="The run folder; one that is there goes on.",
+                                          rich_help_panel="Run")]
+Preset = Annotated[str | None, typer.Option("--preset", help="A preset's name, or a TOML file.",
+                                            rich_help_panel="Run")]
+Valid = Annotated[list[str] | None, typer.Option(
+    "--valid", help="Folder of stems to validate on; default: a tenth of the tracks.", rich_help_panel="Data")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="Any setting: optim.lr=1e-3; repeatable.",
+                                                rich_help_panel="Run")]
+Init = Annotated[str | None, typer.Option("--init", help="Begin with this model's weights.",
+                                          rich_help_panel="Run")]
+MaxSteps = Annotated[int | None, typer.Option("--max-steps", help="Stop after so many steps in all.",
+                                              rich_help_panel="Run")]
+MaxMinutes = Annotated[float | None, typer.Option(
+    "--max-minutes", help="Stop after so many minutes of training in all.", rich_help_panel="Run")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps.", rich_help_panel="Run")]
+Precision = Annotated[str | None, typer.Option(
+    "--precision", help="float32, bfloat16 or float16 products.", rich_help_panel="Run")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Of weights, data and dropout.",
+                                          rich_help_panel="Run")]
+Workers = Annotated[int | None, typer.Option("--workers", help="Processes that read data.",
+                                             rich_help_panel="Run")]
+ListPresets = Annotated[bool, typer.Option("--list-presets", help="Print the presets and stop.",
+                                           rich_help_panel="Output")]
+ShowConfig = Annotated[bool, typer.Option("--show-config", help="Print all settings as TOML and stop.",
+                                          rich_help_panel="Output")]
+Json = Annotated[bool, typer.Option("--json", help="Progress and the result as JSON lines.",
+                                    rich_help_panel="Output")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.", rich_help_panel="Output")]
+
+
 def train(
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="The run folder; one that is there goes on.",
-                                             rich_help_panel="Run")] = None,
-    preset: Annotated[str | None, typer.Option("--preset", help="A preset's name, or a TOML file.",
-                                               rich_help_panel="Run")] = None,
+    out: Out = None,
+    preset: Preset = None,
     data: Annotated[list[str] | None, typer.Option("--data", help="Folder of stems to train on; repeatable.",
                                                    rich_help_panel="Data")] = None,
-    valid: Annotated[list[str] | None, typer.Option(
-        "--valid", help="Folder of stems to validate on; default: a tenth of the tracks.",
-        rich_help_panel="Data")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Any setting: optim.lr=1e-3; repeatable.",
-                                                   rich_help_panel="Run")] = None,
-    init: Annotated[str | None, typer.Option("--init", help="Begin with this model's weights.",
-                                             rich_help_panel="Run")] = None,
-    max_steps: Annotated[int | None, typer.Option("--max-steps", help="Stop after so many steps in all.",
-                                                  rich_help_panel="Run")] = None,
-    max_minutes: Annotated[float | None, typer.Option(
-        "--max-minutes", help="Stop after so many minutes of training in all.", rich_help_panel="Run")] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps.",
-                                        rich_help_panel="Run")] = "auto",
-    precision: Annotated[str | None, typer.Option(
-        "--precision", help="float32, bfloat16 or float16 products.", rich_help_panel="Run")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of weights, data and dropout.",
-                                             rich_help_panel="Run")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", help="Processes that read data.",
-                                                rich_help_panel="Run")] = None,
-    list_presets: Annotated[bool, typer.Option("--list-presets", help="Print the presets and stop.",
-                                               rich_help_panel="Output")] = False,
-    show_config: Annotated[bool, typer.Option("--show-config", help="Print all settings as TOML and stop.",
-                                              rich_help_panel="Output")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Progress and the result as JSON lines.",
-                                       rich_help_panel="Output")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.",
-                                        rich_help_panel="Output")] = False,
+    valid: Valid = None,
+    set_: Sets = None,
+    init: Init = None,
+    max_steps: MaxSteps = None,
+    max_minutes: MaxMinutes = None,
+    device: Device = "auto",
+    precision: Precision = None,
+    seed: Seed = None,
+    workers: Workers = None,
+    list_presets: ListPresets = False,
+    show_config: ShowConfig = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a model on folders of stems.
 
     The run folder then is a model: sepcli separate song.wav --model RUN. The same command again goes on where
     it stopped, also after a kill. docs/training.md has a first run, the recipes and several machines.
     """
-    leads = os.environ.get("RANK", "0") == "0"  # torchrun's: of several processes one speaks
-    console.report_as("quiet" if quiet or not leads else "json" if json else "text")
+    report_as(json=json, quiet=quiet)
     if list_presets:
-        return _print_presets()
-    from sepcli.training.config import (
-        as_tables,
-        make_train_config,
-        merge,
-        parse_override,
-        preset_names,
-        read_preset,
-    )
+        return print_presets()
+    config = configured(preset, {"train": data, "valid": valid}, {
+        "max_steps": max_steps, "max_minutes": max_minutes, "precision": precision, "seed": seed,
+        "workers": workers}, set_ or ())
+    if show_config:
+        return print_config(config)
+    carry_out(config, run_folder(out), init=init, device=device, json=json)
+
+
+# --- what `distill` does in the same way ---
+
+
+def report_as(*, json: bool, quiet: bool) -> None:
+    console.report_as("quiet" if quiet or not _leads() else "json" if json else "text")
+
+
+def _leads() -> bool:
+    return os.environ.get("RANK", "0") == "0"  # torchrun's: of several processes one speaks
+
+
+def configured(
+    preset: str | None, data: Mapping[str, Sequence[str] | None], run: Mapping[str, Any], sets: Sequence[str]
+) -> TrainConfig:
+    """The preset with what the command line changes. data: folders of train and valid; None: the preset's."""
+    from sepcli.training.config import make_train_config, merge, parse_override, preset_names, read_preset
 
     if preset is None:
-        raise UsageError("train needs a --preset.", remedy=f"The presets are {', '.join(preset_names())}.")
+        raise UsageError("A --preset is needed.", remedy=f"The presets are {', '.join(preset_names())}.")
     tables = read_preset(preset)
-    if data:
-        tables = merge(tables, {"data": {"train": [{"path": path} for path in data]}})
-    if valid:
-        tables = merge(tables, {"data": {"valid": [{"path": path} for path in valid]}})
-    options = {"max_steps": max_steps, "max_minutes": max_minutes, "precision": precision, "seed": seed,
-               "workers": workers}
-    tables = merge(tables, {"run": {name: value for name, value in options.items() if value is not None}})
-    for text in set_ or ():
+    folders = {name: [{"path": path} for path in paths] for name, paths in data.items() if paths}
+    tables = merge(tables, {"data": folders} if folders else {})
+    tables = merge(tables, {"run": {name: value for name, value in run.items() if value is not None}})
+    for text in sets:
         tables = merge(tables, parse_override(text))
-    config = make_train_config(tables)
-    if show_config:
-        import tomli_w
+    return make_train_config(tables)
 
-        sys.stdout.write(tomli_w.dumps(as_tables(config)))
-        return
+
+def print_config(config: TrainConfig) -> None:
+    import tomli_w
+
+    from sepcli.training.config import as_tables
+
+    sys.stdout.write(tomli_w.dumps(as_tables(config)))
+
+
+def run_folder(out: Path | None) -> Path:
     if out is None:
-        raise UsageError("train needs a folder for the run.", remedy="Name it with -o RUN.")
+        raise UsageError("There is no folder for the run.", remedy="Name it with -o RUN.")
+    return out
+
+
+def carry_out(config: TrainConfig, out: Path, *, init: str | None, device: str, json: bool) -> None:
+    """Train, show how it goes, and say where the model is."""
     from sepcli.device import tune_process
     from sepcli.training.train import train as run_training
 
@@ -107,7 +143,7 @@ def train(
             raise
     result = {"run": str(out), "steps": done.steps, "minutes": round(done.seconds / 60, 2),
               "bad_steps": done.bad_steps, "best": vars(done.best) if done.best else None}
-    if json and leads:
+    if json and _leads():
         console.print_json(result)
     if json:
         return
@@ -117,7 +153,7 @@ def train(
     console.say(f"The model is in {console.shown(out)}: sepcli separate song.wav --model {console.shown(out)}")
 
 
-def _print_presets() -> None:
+def print_presets() -> None:
     from sepcli.training.config import preset_names, read_preset
 
     for name in preset_names():

@@ -6,24 +6,32 @@ trains in its own way brings its own (`Family.objectives`).
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sepcli.data.mixing import Batch
 from sepcli.errors import UsageError
 from sepcli.family import Family, Objective
+from sepcli.loading import load_model
 from sepcli.losses import Criterion, Loss
 from sepcli.separator import Separator
+
+
+def separation(model: Separator, criterion: Criterion) -> Separation:
+    return Separation(criterion, model.normalize)
 
 
 def choose_objective(
     name: str, options: Mapping[str, Any], family: Family, model: Separator, criterion: Criterion
 ) -> Objective:
     """The objective of that name, "separation" or one of the family's; UsageError names those there are."""
-    known = {"separation": lambda model, criterion: Separation(criterion, model.normalize), **family.objectives}
+    known = {"separation": separation, "matching": Matching, **family.objectives}
     if name not in known:
         raise UsageError(f"There is no objective '{name}' for the family '{family.name}'.",
                          remedy=f"There is {', '.join(known)}.")
@@ -54,6 +62,74 @@ class Separation:
             mean, scale = standard(mix)
             mix, stems = (mix - mean) / scale, stems / scale[:, None]
         return self.criterion(model(mix), stems)
+
+
+class Matching:
+    """Separation, and layers of the network that tell examples apart as those of a teacher do.
+
+    Of what a layer gives for the B examples, their similarities [B, B] are matched, not the values: so the two
+    layers may have any shapes and nothing is learnt besides the network (Tung and Mori 2019, "Similarity-
+    preserving knowledge distillation", eqs. 1 to 4). A batch must have several examples.
+
+    teacher: a model as for `separate --model`, run on each batch. layers: [[its module, the network's], ...] by
+    their names in torch. weight: of the mean over layers, beside the criterion.
+    """
+
+    def __init__(self, model: Separator, criterion: Criterion, *, teacher: str = "",
+                 layers: Sequence[Sequence[str]] = (), weight: float = 1.0):
+        if not teacher or not layers or any(len(pair) != 2 for pair in layers):
+            raise UsageError('The objective "matching" needs a teacher and pairs of layers.',
+                             remedy="Use sepcli distill --match TEACHER_LAYER=STUDENT_LAYER.")
+        self.plain = separation(model, criterion)
+        self.teacher = load_model(teacher).model.eval().requires_grad_(False)
+        self.weight = weight
+        self.layers = [(_layer(self.teacher, theirs, "teacher"), _layer(model, ours, "student"))
+                       for theirs, ours in layers]
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Loss:
+        mix = batch.stems.sum(1)
+        self.teacher.to(mix.device)
+        theirs, ours = _heard([layer for layer, _ in self.layers]), _heard([layer for _, layer in self.layers])
+        with theirs as wanted, torch.no_grad():
+            self.teacher((mix - standard(mix)[0]) / standard(mix)[1] if self.teacher.normalize else mix)
+        with ours as found:
+            loss = self.plain(model, batch)
+        distances = [(similarities(a) - similarities(b)).square().mean()
+                     for a, b in zip(wanted, found, strict=True)]
+        distance = torch.stack(distances).mean()
+        return Loss(loss.total + self.weight * distance, {**loss.parts, "matching": distance.detach()})
+
+
+def similarities(values: Tensor) -> Tensor:
+    """[B, ...] -> [B, B], each row of length 1."""
+    rows = values.float().flatten(1)
+    return nn.functional.normalize(rows @ rows.T, dim=1)
+
+
+def _layer(model: nn.Module, name: str, whose: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        near = difflib.get_close_matches(name, [known for known, _ in model.named_modules() if known], n=3)
+        raise UsageError(f"The {whose} has no layer '{name}'.{f' Did you mean {near[0]}?' if near else ''}",
+                         remedy=f"Its outermost are {', '.join(known for known, _ in model.named_children())}."
+                         ) from None
+
+
+@contextmanager
+def _heard(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """What these layers give inside the block, in their order."""
+    found: dict[int, Tensor] = {}
+    values: list[Tensor] = []
+    handles = [layer.register_forward_hook(
+        lambda _, __, out, k=k: found.__setitem__(k, out if isinstance(out, Tensor) else out[0]))
+        for k, layer in enumerate(layers)]
+    try:
+        yield values
+    finally:
+        for handle in handles:
+            handle.remove()
+        values += [found[k] for k in range(len(layers))]
 
 
 def standard(mix: Tensor) -> tuple[Tensor, Tensor]:
