@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
-from sepcli.family import Family
+from sepcli.family import Arch, Family
+from sepcli.models.dicose.checkpoint import convert, describe
+from sepcli.models.dicose.deterministic import Deterministic, DoubleDeterministic
+from sepcli.models.dicose.frame import DicoseConfig
+from sepcli.models.dicose.joint import ISDM, MSDM, JointOptions
+from sepcli.models.dicose.refined import (
+    Consistency,
+    ConsistencyConfig,
+    ConsistencyOptions,
+    Diffusion,
+    DiffusionOptions,
+)
+from sepcli.models.dicose.sampled import SampledConfig
 
 FAMILY = Family(
     name="dicose",
-    archs={},
-    describe=lambda checkpoint: None,
-    convert=lambda checkpoint, model: dict(checkpoint.payload),
+    archs={
+        "Deterministic": Arch("Deterministic", DicoseConfig, Deterministic),
+        "DoubleDeterministic": Arch("DoubleDeterministic", DicoseConfig, DoubleDeterministic),
+        "Diffusion": Arch("Diffusion", SampledConfig, Diffusion, DiffusionOptions),
+        "Consistency": Arch("Consistency", ConsistencyConfig, Consistency, ConsistencyOptions),
+        "MSDM": Arch("MSDM", SampledConfig, MSDM, JointOptions),
+        "ISDM": Arch("ISDM", SampledConfig, ISDM, JointOptions),
+    },
+    describe=describe,
+    convert=convert,
+    # Named by Lightning's files next to the weights: data sets, distributions of noise, settings and paths.
+    packages=frozenset({
+        "pytorch_lightning", "lightning_fabric", "omegaconf", "ml_collections", "main",
+        "audio_diffusion_pytorch", "audio_diffusion_pytorch_", "argparse", "collections", "functools", "numpy",
+        "pathlib", "typing"}),
 )

@@ -1,0 +1,95 @@
+"""Checkpoints of DiCoSe, MSDM and ISDM: a pure map from their names to ours.
+
+Published files are PyTorch Lightning's, of several GB: besides the wanted networks they hold the states of
+optimisers, teacher and target of a distillation, and some networks a second time. `PUBLISHED` says which U-Net
+of such a file belongs where:
+
+    model.unet.<name> -> unet.<name>          below these prefixes our networks have the published names
+
+All else is left alone, and since files are mapped, not read, costs nothing. Files of our own have our names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from sepcli.checkpoint import Checkpoint
+from sepcli.errors import ModelError
+from sepcli.family import Package
+from sepcli.separator import Separator
+
+_UNET = ("model.unet.", "model.diffusion.net.")  # the same tensors twice
+_BASE = ("pre_trained_mixture_feature_extractor_model.model.unet.",)
+
+# Network: {our prefix: prefixes in a file of Lightning, of which the first that is there is taken}
+PUBLISHED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "Deterministic": {"unet.": ("model.unet.",)},
+    "Diffusion": {"unet.": _UNET, "base.": _BASE},
+    # The student, which is what samples; not `target_model`, its average, nor `teacher_model`.
+    "Consistency": {"unet.": ("net.model.unet.", "net.model.diffusion.net."), "base.": _BASE},
+    "MSDM": {"unet.": _UNET},
+}
+
+
+def describe(checkpoint: Checkpoint) -> Package | None:
+    """None: such a file names no network, and ours are recognised by their own header."""
+    return None
+
+
+def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
+    """The file's tensors under the names of `model`, in float32."""
+    state = _state(checkpoint)
+    ours = {name.partition(".")[0] for name in model.state_dict()}
+    if all(name.partition(".")[0] in ours for name in state):
+        return {name: value.float() for name, value in state.items()}
+    arch = type(model).__name__
+    if arch not in PUBLISHED:
+        raise _mismatch(checkpoint, arch, f"its networks are not called {' or '.join(sorted(ours))}")
+    return {
+        ours + name: value
+        for ours, theirs in PUBLISHED[arch].items()
+        for name, value in _network(checkpoint, state, theirs, arch).items()}
+
+
+def join(checkpoints: Sequence[Checkpoint]) -> dict[str, Tensor]:
+    """ISDM's files, one for each source and in their order -> the tensors of our one network of all."""
+    return {
+        f"unets.{number}.{name}": value
+        for number, checkpoint in enumerate(checkpoints)
+        for name, value in _network(checkpoint, _state(checkpoint), _UNET, "ISDM").items()}
+
+
+def _network(
+    checkpoint: Checkpoint, state: Mapping[str, Tensor], prefixes: Sequence[str], arch: str
+) -> dict[str, Tensor]:
+    """What stands below the first prefix that is there, in float32, without it."""
+    for prefix in prefixes:
+        found = {name.removeprefix(prefix): value.float()
+                 for name, value in state.items() if name.startswith(prefix)}
+        if found:
+            return found
+    raise _mismatch(checkpoint, arch, f"nothing in it is called {' or '.join(f'{p}*' for p in prefixes)}")
+
+
+def _mismatch(checkpoint: Checkpoint, arch: str, why: str) -> ModelError:
+    return ModelError(
+        f"The checkpoint '{checkpoint.path}' is not one of {arch}: {why}.",
+        remedy="Check that it is the file you meant, and the `arch` of the catalogue's entry.",
+        code="checkpoint_mismatch",
+    )
+
+
+def _state(checkpoint: Checkpoint) -> Mapping[str, Tensor]:
+    """The networks in a file, of Lightning or plain."""
+    payload = checkpoint.payload
+    state = payload.get("state_dict", payload) if isinstance(payload, Mapping) else None
+    if not isinstance(state, Mapping) or not state or not all(
+            isinstance(value, Tensor) for value in state.values()):
+        raise ModelError(
+            f"The checkpoint '{checkpoint.path}' is not one of DiCoSe or MSDM: it holds no network state.",
+            remedy="Download it again, or check that it is the file you meant.",
+            code="checkpoint_damaged",
+        )
+    return state

@@ -1,0 +1,84 @@
+"""The frame of this family's separators: mono, of whole segments, with a label set that is configuration.
+
+Knows nothing of what happens between mix and stems. Through the engine a call is a whole segment, because the
+networks were trained on nothing else and their norms are statistics over all that they are given: a short last
+chunk is centred in real audio, and a track shorter than a segment in silence. Only `--segment` makes shorter
+calls. `forward` itself takes any length; up to the next one that the networks take it puts silence behind, so
+that sample n of a padded mix is still sample n of the track (where noise is a function of the place).
+
+Axes: B batch, S sources, T samples, L labels; R = B S rows, the targets of one item side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sepcli.models.dicose.unet import Shape, UNet
+from sepcli.nn.sharing import sharing_copy
+from sepcli.separator import Segment, Separator, source_indices
+
+if TYPE_CHECKING:
+    from sepcli.noise import Noise
+
+
+@dataclass(frozen=True)
+class DicoseConfig(Shape):
+    """The defaults are those of the published checkpoints."""
+
+    sources: tuple[str, ...] = ("bass", "drums", "guitar", "piano")  # in the label's order
+    samplerate: int = 22050  # Hz
+    segment: int = 262144  # samples of a call, 11.9 s; a multiple of `Shape.multiple`
+
+
+class Framed(Separator):
+    """A subclass makes its U-Nets and has `separate`. See the file's head."""
+
+    def __init__(self, config: Any):
+        super().__init__()
+        config.check()
+        if config.segment % config.multiple or config.segment < 1:
+            raise ValueError(f"segment is {config.segment}, but must be a multiple of {config.multiple}")
+        self.config = config
+        # `known` are the sources it was built for, `sources` those that were selected.
+        self.sources = self.known = tuple(config.sources)
+        self.samplerate, self.channels = config.samplerate, 1
+        self.segment = Segment(samples=config.segment, multiple=config.multiple)
+
+    def separate(self, mix: Tensor, noise: Noise | None) -> Tensor:
+        """[B, 1, T] float32 -> stems [B, S, 1, T] float32; T a multiple of what the networks take."""
+        raise NotImplementedError
+
+    def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
+        """[B, 1, T] -> [B, S, 1, T]."""
+        samples = mix.shape[-1]
+        padded = F.pad(mix.float(), (0, -samples % self.config.multiple))
+        return self.separate(padded, noise)[..., :samples]
+
+    def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
+        super().prepare(samples, device, dtype)
+        for module in self.modules():
+            if isinstance(module, UNet):
+                module.compute_in(dtype)
+
+    def select(self, sources: Sequence[str]) -> Framed:
+        """Over the same weights; what gets less work is up to `separate`."""
+        source_indices(self.sources, sources)
+        narrowed = sharing_copy(self)
+        narrowed.sources = tuple(sources)
+        return narrowed
+
+    def rows(self, mix: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, 1, T] -> each item once for every source [R, 1, T], and the one-hot labels [R, L]."""
+        index = torch.tensor(source_indices(self.known, self.sources), device=mix.device)
+        labels = F.one_hot(index, len(self.known)).float().repeat(len(mix), 1)
+        return mix.repeat_interleave(len(self.sources), dim=0), labels
+
+    def stems(self, rows: Tensor) -> Tensor:
+        """[R, 1, T] -> [B, S, 1, T]."""
+        return rows.unflatten(0, (-1, len(self.sources)))
