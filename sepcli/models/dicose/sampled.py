@@ -1,0 +1,73 @@
+"""What the separators that sample share: noise, options, and U-Nets as denoisers. Knows no sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sepcli.diffusion import Draw
+from sepcli.errors import UsageError
+from sepcli.models.dicose.frame import DicoseConfig, Framed
+from sepcli.models.dicose.unet import Taps, UNet
+from sepcli.noise import Noise
+
+Network = Callable[[Tensor, Tensor], Tensor]  # (x [B, A, T], c_noise [B]) -> F [B, A, T], float32
+
+
+@dataclass(frozen=True)
+class SampledConfig(DicoseConfig):
+    """The defaults are those of the published checkpoints."""
+
+    sigma_data: float = 0.2  # deviation of a stem for which the networks were scaled, full scale being 1
+
+
+class Sampled(Framed):
+    """A subclass has `sample`, and sets `options` to their defaults."""
+
+    options: Any
+
+    def sample(self, mix: Tensor, noise: Noise) -> Tensor:
+        """[B, 1, T], T a multiple of what the networks take -> [B, S, 1, T]."""
+        raise NotImplementedError
+
+    def separate(self, mix: Tensor, noise: Noise | None) -> Tensor:
+        # Without noise: that of seed 0, for every item as at the track's beginning.
+        return self.sample(mix, noise or Noise(0, [0] * len(mix), [0] * len(mix)))
+
+    def used(self) -> Mapping[str, Any]:
+        return asdict(self.options)
+
+
+def told(unet: UNet, label: Tensor | None = None, taps: Taps | None = None) -> Network:
+    """The U-Net with everything but x and the noise's level fixed.
+
+    label: one-hot [B, L]. taps: of another U-Net, added to this one's.
+    """
+
+    def network(x: Tensor, c_noise: Tensor) -> Tensor:
+        return unet(x.to(unet.dtype), unet.condition(label, c_noise), taps)[0].float()
+
+    return network
+
+
+def draws(noise: Noise, sources: Sequence[str], like: Tensor) -> Draw:
+    """k -> [B, len(sources), T], on the device of `like` [B, ..., T]."""
+
+    def draw(k: int) -> Tensor:
+        parts = [noise.normal(k, source, 1, like.shape[-1]) for source in sources]
+        return torch.cat(parts, dim=1).to(like.device)
+
+    return draw
+
+
+def check_options(options: Any, **least: float) -> None:
+    """UsageError where an option is below the least that it can be; None follows from the others."""
+    for name, bound in least.items():
+        value = getattr(options, name)
+        if value is not None and not value >= bound:
+            raise UsageError(f"-O {name}={value:g} is too little: the least is {bound:g}.", code="bad_option",
+                             remedy=f"Give {name} as {bound:g} or more, or leave it out.")
