@@ -267,7 +267,8 @@ def test_an_unknown_name_is_answered_with_the_near_ones():
 
 
 def test_models_by_stem():
-    assert [entry.name for entry in load_catalog().having("guitar")] == ["htdemucs_6s"]
+    dicose = ["dicose-det", "dicose-diffusion", "dicose-cd"]
+    assert [entry.name for entry in load_catalog().having("guitar")] == ["htdemucs_6s", *dicose]
     assert load_catalog().having("kazoo") == []
 
 
