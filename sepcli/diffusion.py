@@ -8,7 +8,7 @@ with sigma (Karras et al. 2022, "Elucidating the design space of diffusion-based
                                                               noise                        data
 
 A consistency function g(x, sigma) is where that way ends, in one call (Song et al. 2023, "Consistency models",
-eq. 2). What a sampler is conditioned on is in its denoiser; noise is an argument, `draw(k)` being the k-th
+section 3). What a sampler is conditioned on is in its denoiser; noise is an argument, `draw(k)` being the k-th
 standard normal of x's shape, so that a sampler is a pure function.
 
 Axes: x is [B, ...]; a sigma is one number (a tensor without axes) or one an example [B], in units of the data.
@@ -25,7 +25,7 @@ from torch import Tensor
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (x [B, ...], sigma [] or [B]) -> [B, ...]
 Draw = Callable[[int], Tensor]
-MAX_CHURN = math.sqrt(2) - 1  # noise is never more than doubled in power at once (Karras et al. 2022, table 5)
+MAX_CHURN = math.sqrt(2) - 1  # at most doubles the noise's power at once (Karras et al. 2022, algorithm 2)
 
 
 # --- noise levels ----------------------------------------------------------------------------------------
