@@ -194,3 +194,19 @@ def test_only_the_wanted_tensors_are_read(lightning):
     assert 0 < resident(path) < 8 << 20
     assert checkpoint.payload["state_dict"]["teacher_model.model.unet.3"].sum() == 4 << 20
     assert resident(path) > 16 << 20
+
+
+def test_local_files_of_msdm_and_isdm(lightning, tmp_path):
+    """As docs/dicose.md has it: turned into files that say what they are."""
+    mix = torch.randn(1, 1, 640)
+    for name in ("MSDM", "ISDM"):
+        model = tiny(name)
+        networks = [model.unet] if name == "MSDM" else model.unets
+        paths = [lightning(("model.unet.", network), ("model.diffusion.net.", network), name=f"{k}.ckpt")
+                 for k, network in enumerate(networks)]
+        files = [read_checkpoint(path, foreign=FAMILY.packages) for path in paths]
+        tensors = join(files) if name == "ISDM" else FAMILY.convert(files[0], model)
+        save_model(tensors, tmp_path / "own.safetensors", family="dicose", arch=name, config=model.config)
+        loaded = load_model(str(tmp_path / "own.safetensors"), options={"steps": "2"})
+        model.options = loaded.model.options
+        assert torch.equal(run(loaded.model, mix), run(model, mix))
