@@ -22,6 +22,7 @@ VARIANTS = {
     "v1.1": ("LaSAFTv1", {"analyser": "light"}),
     "v1.2": ("LaSAFTv2", {"listening": "none", "n_blocks": 7, "n_internal_layers": 2}),
     **{f"v2 {kind}": ("LaSAFTv2", {"listening": kind}) for kind in ("none", "query", "key", "query_key")},
+    "v2 mask": ("LaSAFTv2", {"output": "mask"}),
     "v2 leaky": ("LaSAFTv2", {"activation": "leaky_relu", "bn_factor": 8}),
     "v2 mono": ("LaSAFTv2", {"channels": 1, "sources": ("singing", "rest")}),
     "query": ("LaSAFTQuery", QUERY),
@@ -221,7 +222,7 @@ def test_a_listening_query_is_a_weighted_sum_of_channels():
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"listening": "both"}, "listening"), ({"activation": "gelu"}, "activation"), ({"n_blocks": 6}, "odd"),
+    [({"listening": "both"}, "listening"), ({"output": "wave"}, "output"), ({"activation": "gelu"}, "activation"), ({"n_blocks": 6}, "odd"),
      ({"num_frame": 18}, "multiples of 4")])
 def test_impossible_configurations(changes, words):
     arch = FAMILY.archs["LaSAFTv2"]

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from sepcli.errors import ModelError
-from sepcli.models.lasaft.blocks import initialise
 from sepcli.models.lasaft.spectral import to_channels
 from sepcli.models.lasaft.v2 import LaSAFTv2Config, Unet
 from sepcli.nn.sharing import sharing_copy
@@ -86,7 +85,7 @@ class LaSAFTQuery(Unet):
     def __init__(self, config: LaSAFTQueryConfig):
         super().__init__(config)
         self.embedding = QueryNet(config)
-        initialise(self, nn.init.kaiming_normal_)
+        self.start()
         self.register_buffer("mean_latents", torch.zeros(len(config.sources), config.embedding_dim))
         self.register_buffer("bound", torch.zeros(0, config.embedding_dim), persistent=False)
         self.register_buffer("query_window", torch.hann_window(config.query_n_fft), persistent=False)

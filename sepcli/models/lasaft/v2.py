@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from sepcli.models.lasaft.blocks import DenseBlock, FrequencyTransform, Unit, activation, initialise
@@ -39,9 +40,15 @@ class LaSAFTv2Config:
     dk: int = 32  # length of a query
     activation: str = "relu"  # of the backbone: relu or leaky_relu
     listening: str = "query_key"  # what of the attention hears the frames: none, query, key, query_key
+    output: str = "spectrogram"  # the target's, as published; or a "mask", complex, on the mix's (ours)
+
+
+OUTPUTS = ("spectrogram", "mask")
+MASK_START = 0.5  # real part of a fresh network's mask: half of the mix goes to any target
 
 
 class Shared(NamedTuple):
+    cac: Tensor  # [B, 2C, N, F], of the mix
     dense: Tensor  # [B, c, N', F'], of the first decoder
     begun: list[Tensor]  # of the other decoders, see DenseBlock.begin
 
@@ -66,6 +73,8 @@ class Unet(Conditioned):
 
     def __init__(self, config):
         super().__init__(config)
+        if config.output not in OUTPUTS:
+            raise ValueError(f"output is '{config.output}', but must be one of {', '.join(OUTPUTS)}")
         c, act, levels = config.internal_channels, config.activation, self.levels
         bins = [config.n_fft // 2 >> level for level in range(levels + 1)]
         self.first_conv = Unit(nn.Conv2d(2 * config.channels, c, (1, 2)), activation(act))
@@ -88,7 +97,7 @@ class Unet(Conditioned):
         x = self.upsamplings[0](self.mid_block(x))
         pairs = zip(self.decoders, reversed(skips), strict=True)
         begun = [decoder.dense.begin(skip) for decoder, skip in pairs]
-        return Shared(self.decoders[0].dense(x, begun[0]), begun[1:])
+        return Shared(cac, self.decoders[0].dense(x, begun[0]), begun[1:])
 
     def constants(self, z: Tensor) -> list[Target]:
         return [decoder.target(z) for decoder in self.decoders]
@@ -98,7 +107,23 @@ class Unet(Conditioned):
         rest = zip(self.upsamplings[1:], self.decoders[1:], shared.begun, constants[1:], strict=True)
         for up, decoder, begun, target in rest:
             x = decoder(decoder.dense(up(x), begun), target, seen)
-        return self.last_conv(x)
+        out = self.last_conv(x)
+        return out if self.config.output == "spectrogram" else masked(out, shared.cac)
+
+    def start(self) -> None:
+        """Give a fresh network its weights."""
+        initialise(self, nn.init.kaiming_normal_)
+        if self.config.output == "mask":
+            conv = self.last_conv[0]
+            with torch.no_grad():
+                conv.weight.mul_(0.1)
+                conv.bias.zero_()[: self.config.channels] = MASK_START
+
+
+def masked(mask: Tensor, cac: Tensor) -> Tensor:
+    """The complex product of two [B, 2C, N, F] with complex values as channels."""
+    (a, b), (x, y) = mask.chunk(2, dim=1), cac.chunk(2, dim=1)
+    return torch.cat([a * x - b * y, a * y + b * x], dim=1)
 
 
 class LaSAFTv2(Unet):
@@ -107,7 +132,7 @@ class LaSAFTv2(Unet):
     def __init__(self, config: LaSAFTv2Config):
         super().__init__(config)
         self.embedding = nn.Embedding(len(config.sources), config.embedding_dim)
-        initialise(self, nn.init.kaiming_normal_)
+        self.start()
 
     def condition(self, index: Tensor) -> Tensor:
         return self.embedding(index)
