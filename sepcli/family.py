@@ -19,8 +19,9 @@ from sepcli.errors import ModelError
 from sepcli.losses import Loss
 from sepcli.separator import Separator
 
-# objective(model, batch) -> Loss, batch.stems [B, S, C, T]. An attribute `margin` asks for so many samples more
-# on each side of what the network is trained on.
+# objective(model, batch) -> Loss, batch.stems [B, S, C, T]. It may have `margin`, so many samples that it wants
+# on each side of what the network is trained on; `after_step(model)`, called after each update of the weights;
+# and `state_dict()` with `load_state_dict(state)`, for what it keeps from step to step.
 Objective = Callable[[nn.Module, Any], Loss]
 
 

@@ -95,6 +95,7 @@ class Trainer:
     def __init__(self, model: nn.Module, objective: Objective, config: TrainConfig, device: torch.device,
                  team: Team):
         self.model, self.config, self.device, self.team = model, config, device, team
+        self.objective = objective
         self.learner = team.wrap(Learner(model, objective), device)
         self.optimiser = make_optimiser(model, config.optim)
         self.schedule = Schedule(config.optim)
@@ -125,6 +126,8 @@ class Trainer:
         if not bad:
             self.scaler.step(self.optimiser)
             self.averages.after_step(self.model)
+            if hasattr(self.objective, "after_step"):
+                self.objective.after_step(self.model)
         self.scaler.update()
         self.steps += 1
         self._count(bad, batch)
@@ -177,6 +180,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(), "steps": self.steps, "seconds": self.seconds,
             "bad_steps": self.bad_steps, "generators": generators,
             "best": None if self.best is None else vars(self.best),
+            "objective": self.objective.state_dict() if hasattr(self.objective, "state_dict") else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -187,6 +191,8 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.steps, self.seconds, self.bad_steps = state["steps"], state["seconds"], state["bad_steps"]
         self.best = Best(**state["best"]) if state["best"] else None
+        if state.get("objective") is not None:
+            self.objective.load_state_dict(state["objective"])
         if self.team.rank < len(state["generators"]):
             restore_random_state(state["generators"][self.team.rank])
 

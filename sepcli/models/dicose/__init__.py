@@ -7,6 +7,7 @@ from sepcli.models.dicose.checkpoint import convert, describe
 from sepcli.models.dicose.deterministic import Deterministic, DoubleDeterministic
 from sepcli.models.dicose.frame import DicoseConfig
 from sepcli.models.dicose.joint import ISDM, MSDM, JointOptions
+from sepcli.models.dicose.objectives import Denoising, Distillation, Labelled
 from sepcli.models.dicose.refined import (
     Consistency,
     ConsistencyConfig,
@@ -28,6 +29,7 @@ FAMILY = Family(
     },
     describe=describe,
     convert=convert,
+    objectives={"label": Labelled, "denoising": Denoising, "consistency": Distillation},
     # Named by Lightning's files next to the weights: data sets, distributions of noise, settings and paths.
     packages=frozenset({
         "pytorch_lightning", "lightning_fabric", "omegaconf", "ml_collections", "main",

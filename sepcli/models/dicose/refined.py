@@ -32,7 +32,7 @@ from sepcli.diffusion import (
 )
 from sepcli.models.dicose.deterministic import Base
 from sepcli.models.dicose.sampled import Network, Sampled, SampledConfig, check_options, draws, told
-from sepcli.models.dicose.unet import UNet
+from sepcli.models.dicose.unet import Taps, UNet
 from sepcli.noise import Noise
 
 RHO = 9.0  # of all its schedules
@@ -46,20 +46,22 @@ class Refined(Sampled):
         self.unet = UNet(config, labels=len(config.sources), timed=True)
         self.base = Base(config).requires_grad_(False)
 
-    def hear(self, mix: Tensor, label: Tensor) -> tuple[Tensor, Network]:
-        """[R, 1, T], one-hot [R, L] -> the estimates [R, 1, T], and the U-Net fed their taps."""
+    def hear(self, mix: Tensor, label: Tensor) -> tuple[Tensor, Taps]:
+        """[R, 1, T], one-hot [R, L] -> the estimates [R, 1, T], and the taps for the second U-Net."""
         with torch.no_grad():
-            estimate, taps = self.base.hear(mix, label)
-        return estimate, told(self.unet, label, taps)
+            return self.base.hear(mix, label)
 
     def refine(self, network: Network, estimate: Tensor, draw: Draw) -> Tensor:
         """Estimates [R, 1, T] -> targets [R, 1, T]. draw: the first is the start's."""
         raise NotImplementedError
 
     def sample(self, mix: Tensor, noise: Noise) -> Tensor:
-        estimate, network = self.hear(*self.rows(mix))
+        rows, label = self.rows(mix)
+        estimate, taps = self.hear(rows, label)
         draw = draws(noise, self.sources, mix)
-        return self.stems(self.refine(network, estimate, lambda k: draw(k).flatten(0, 1)[:, None]).clamp(-1, 1))
+        refined = self.refine(
+            told(self.unet, label, taps), estimate, lambda k: draw(k).flatten(0, 1)[:, None])
+        return self.stems(refined.clamp(-1, 1))
 
     def edm(self, network: Network) -> Denoise:
         """The network as a denoiser that nothing bounds: a teacher's, and in the loss on noise."""

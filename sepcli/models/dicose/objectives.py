@@ -1,0 +1,229 @@
+"""How the DiCoSe family is trained: one target an example, drawn at random, from the sum of the stems.
+
+    label          Deterministic, DoubleDeterministic: the target from the mix, by the run's criterion
+    denoising      Diffusion: the target from itself with noise; MSDM, ISDM: all stems, and no mix
+    consistency    Consistency: a student of a diffusion model learns to give what the teacher walks to
+
+The last begins with a teacher's weights in the network, and makes its teacher and its target of them:
+
+    x = clean + sigma_i eps -> teacher, h steps of Heun -> x' at sigma_(i+h)
+    L_CD = |g_student(x, sigma_i) - g_target(x', sigma_(i+h))|^2        target: an average of the student
+    L_DSM = lambda(sigma) |D_student(clean + sigma eps, sigma) - clean|^2
+
+(DiCoSe 2024, section 4; Song et al. 2023, "Consistency models", algorithm 2; Kim et al. 2024, "Consistency
+trajectory models", for the long hops and L_DSM. Constants are those of DiCoSe's code.)
+
+Axes: B batch, S sources, C = 1 channel, T samples, L labels.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sepcli.diffusion import Denoise, along, edm_weight, heun_hops, karras_sigma, karras_sigmas
+from sepcli.errors import UsageError
+from sepcli.losses import Criterion, Loss
+from sepcli.models.dicose.deterministic import Deterministic, DoubleDeterministic
+from sepcli.models.dicose.joint import Joint
+from sepcli.models.dicose.refined import Consistency, Diffusion
+from sepcli.models.dicose.sampled import told
+from sepcli.models.dicose.unet import UNet
+
+LEVEL_MEAN, LEVEL_DEVIATION = -3.0, 1.0  # of ln sigma in training
+
+
+# --- the losses, of given noise --------------------------------------------------------------------------
+
+
+def denoising_errors(
+    denoise: Denoise, clean: Tensor, sigma: Tensor, eps: Tensor, sigma_data: float
+) -> Tensor:
+    """[B]: lambda(sigma) times the mean squared error (Karras et al. 2022, eqs. 2 and 8).
+
+    clean, eps: [B, ...]; sigma: [B].
+    """
+    denoised = denoise(clean + along(sigma, clean) * eps, sigma)
+    return edm_weight(sigma, sigma_data) * (denoised - clean).square().flatten(1).mean(-1)
+
+
+def distillation_errors(
+    student: Denoise, target: Denoise, teacher: Denoise, clean: Tensor, grid: Tensor, start: Tensor, hops: int,
+    eps: Tensor,
+) -> Tensor:
+    """[B]: mean squared error of g_student against g_target, `hops` steps of the teacher later.
+
+    grid: falling levels [N]; start: where each example begins, [B] in 0 .. N - 1 - hops. Only the student's
+    way has a gradient.
+    """
+    x = clean + along(grid[start], clean) * eps
+    estimate = student(x, grid[start])
+    with torch.no_grad():
+        later = heun_hops(teacher, x, grid, start, hops)
+        wanted = target(later, grid[start + hops])
+    return (estimate - wanted).square().flatten(1).mean(-1)
+
+
+# --- what is drawn ---------------------------------------------------------------------------------------
+
+
+def normal_levels(count: int, mean: float, deviation: float) -> Tensor:
+    """[count] levels whose logarithms are normal (Karras et al. 2022, table 1)."""
+    return (mean + deviation * torch.randn(count)).exp()
+
+
+def hop_weights(longest: int, kind: str) -> Tensor:
+    """How often 1 .. longest hops are drawn, [longest]: "uniform" (paper), or "weighted" by h (its code)."""
+    weights = torch.arange(1, longest + 1).float() if kind == "weighted" else torch.ones(longest)
+    return weights / weights.sum()
+
+
+# --- objectives ------------------------------------------------------------------------------------------
+
+
+class Labelled:
+    """One target an example, by the run's criterion (published: mean squared error).
+
+    A source's weight is how often it is the target, relative to others.
+    """
+
+    def __init__(self, model: Deterministic | DoubleDeterministic, criterion: Criterion):
+        _check_arch("label", model, Deterministic, DoubleDeterministic)
+        self.weights = criterion.weights
+        # The rest of the mix is the second source, for terms that relate a source to its mix.
+        self.criterion = Criterion(criterion.terms, [1.0, 0.0])
+
+    def __call__(self, model: Deterministic | DoubleDeterministic, batch: Any) -> Loss:
+        mix, target, label = drawn_targets(batch.stems, self.weights)
+        wave = model.estimate(mix, label)
+        return self.criterion(torch.stack([wave, mix - wave], 1), torch.stack([target, mix - target], 1))
+
+
+class Denoising:
+    """See the file's head. Of Diffusion, a source's weight is how often it is the target."""
+
+    def __init__(self, model: Diffusion | Joint, criterion: Criterion, *, level_mean: float = LEVEL_MEAN,
+                 level_deviation: float = LEVEL_DEVIATION):
+        _check_arch("denoising", model, Diffusion, Joint)
+        _check_terms(criterion)
+        self.weights = criterion.weights
+        self.levels = level_mean, level_deviation
+
+    def __call__(self, model: Diffusion | Joint, batch: Any) -> Loss:
+        if isinstance(model, Joint):
+            clean, denoise = batch.stems.squeeze(2), model.denoise  # [B, S, T]
+        else:
+            mix, clean, label = drawn_targets(batch.stems, self.weights)
+            denoise = model.denoiser(told(model.unet, label, model.hear(mix, label)[1]))
+        sigma = normal_levels(len(clean), *self.levels).to(clean)
+        errors = denoising_errors(denoise, clean, sigma, torch.randn_like(clean), model.config.sigma_data)
+        return Loss(errors.mean(), {"denoising": errors.mean().detach()})
+
+
+class Distillation:
+    """See the file's head. The network has the teacher's weights when this is made.
+
+    levels, sigma_max, rho: the grid, down to the network's sigma_min. longest, hops: how many of its steps the
+    teacher goes, drawn once a batch, "weighted" or "uniform". decay: of the target, which follows the student
+    after each update. dsm: weight of L_DSM; 0 leaves it out. Of its levels half are normal in the logarithm,
+    the others uniform in the first `dsm_share` of the grid's curve, from above. dsm_scaling: "edm", or
+    "consistency" as in the paper's runs.
+
+    Memory beside a training of the network: two more U-Nets, without gradients.
+    """
+
+    def __init__(self, model: Consistency, criterion: Criterion, *, levels: int = 18, sigma_max: float = 10.0,
+                 rho: float = 9.0, longest: int = 17, hops: str = "weighted", decay: float = 0.999,
+                 dsm: float = 1.0, dsm_share: float = 0.7, dsm_scaling: str = "edm",
+                 level_mean: float = LEVEL_MEAN, level_deviation: float = LEVEL_DEVIATION):
+        _check_arch("consistency", model, Consistency)
+        _check_terms(criterion)
+        _check_word("hops", hops, "weighted", "uniform")
+        _check_word("dsm_scaling", dsm_scaling, "edm", "consistency")
+        if not 1 <= longest < levels:
+            raise UsageError(f"objective_options.longest is {longest}, but must be 1 to levels - 1 "
+                             f"({levels - 1}).", remedy="Correct objective_options.")
+        self.weights = criterion.weights
+        low = model.config.sigma_min
+        self.curve = low, sigma_max, rho
+        self.grid = karras_sigmas(levels, *self.curve)[:-1]  # [N]
+        self.hops = hop_weights(longest, hops)
+        self.decay, self.dsm, self.dsm_share, self.dsm_scaling = decay, dsm, dsm_share, dsm_scaling
+        self.levels = level_mean, level_deviation
+        self.teacher = _frozen(model.unet)
+        self.target = _frozen(model.unet)
+
+    def __call__(self, model: Consistency, batch: Any) -> Loss:
+        self._follow_device(batch.stems.device)
+        mix, clean, label = drawn_targets(batch.stems, self.weights)
+        _, taps = model.hear(mix, label)  # the same for student, teacher and target
+        student, target, teacher = (told(unet, label, taps) for unet in (model.unet, self.target, self.teacher))
+        grid, hops = self.grid.to(clean), int(torch.multinomial(self.hops, 1)) + 1
+        start = torch.randint(len(grid) - hops, (len(clean),)).to(clean.device)
+        cd = distillation_errors(
+            model.function(student), model.function(target), model.edm(teacher), clean, grid, start, hops,
+            torch.randn_like(clean)).mean()
+        if not self.dsm:
+            return Loss(cd, {"cd": cd.detach()})
+        denoise = model.edm(student) if self.dsm_scaling == "edm" else model.function(student)
+        dsm = denoising_errors(denoise, clean, self.dsm_levels(len(clean)).to(clean), torch.randn_like(clean),
+                               model.config.sigma_data).mean()
+        return Loss(cd + self.dsm * dsm, {"cd": cd.detach(), "dsm": dsm.detach()})
+
+    def dsm_levels(self, count: int) -> Tensor:
+        """[count]: the first half normal in the logarithm, the rest uniform on the curve."""
+        normal = normal_levels(count // 2, *self.levels)
+        t = self.dsm_share * torch.rand(count - len(normal))
+        return torch.cat([normal, karras_sigma(t, *self.curve)])
+
+    @torch.no_grad()
+    def after_step(self, model: Consistency) -> None:
+        """target <- decay target + (1 - decay) student."""
+        for mine, theirs in zip(self.target.parameters(), model.unet.parameters(), strict=True):
+            mine.lerp_(theirs.detach().to(mine), 1 - self.decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"teacher": self.teacher.state_dict(), "target": self.target.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.teacher.load_state_dict(state["teacher"])
+        self.target.load_state_dict(state["target"])
+
+    def _follow_device(self, device: torch.device) -> None:
+        """It is made before the network goes to its device."""
+        for unet in (self.teacher, self.target):
+            unet.to(device)
+
+
+def drawn_targets(stems: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """stems [B, S, 1, T] -> mix [B, 1, T], a target of each [B, 1, T], one-hot labels [B, S]."""
+    index = torch.multinomial(weights, len(stems), replacement=True).to(stems.device)
+    target = stems[torch.arange(len(stems), device=stems.device), index]
+    return stems.sum(1), target, F.one_hot(index, stems.shape[1]).to(stems)
+
+
+def _frozen(unet: UNet) -> UNet:
+    return copy.deepcopy(unet).requires_grad_(False)
+
+
+def _check_arch(objective: str, model: Any, *allowed: type) -> None:
+    if not isinstance(model, allowed):
+        raise UsageError(f"The objective '{objective}' does not train a {type(model).__name__}.",
+                         remedy=f"It trains {', '.join(kind.__name__ for kind in allowed)}.")
+
+
+def _check_terms(criterion: Criterion) -> None:
+    if any((term.kind, term.on) != ("mse", "wave") for term in criterion.terms):
+        raise UsageError("Denoisers are means, so their loss is the mean squared error and nothing else.",
+                         remedy='Set one term, loss.terms = [{kind = "mse"}].')
+
+
+def _check_word(name: str, value: str, *allowed: str) -> None:
+    if value not in allowed:
+        raise UsageError(f"objective_options.{name} is '{value}', but can be {' or '.join(allowed)}.",
+                         remedy=f"Correct objective_options.{name}.")
