@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
+import soundfile
 import torch
 
+from sepcli.cli.app import main
 from sepcli.errors import UsageError
-from sepcli.loading import parse_options
+from sepcli.loading import parse_options, save_model
 from sepcli.models.dicose import FAMILY
 from sepcli.models.dicose.joint import JointOptions, is_stable, stable_steps
 from sepcli.models.dicose.refined import ConsistencyOptions, Refined
@@ -16,6 +19,7 @@ from sepcli.models.dicose.unet import UNet
 from sepcli.noise import Noise
 from sepcli.pipeline import Engine, Settings
 from tests.contracts import TOLERANCE, check_separator
+from tests.test_jobs import song
 
 CPU = torch.device("cpu")
 ARCHS = ("Diffusion", "Consistency", "MSDM", "ISDM")
@@ -224,3 +228,59 @@ def test_noise_is_the_places(monkeypatch):
     late = model(mix[..., 64:], noise=Noise(5, [64], [0]))
     assert torch.allclose(early[..., 64:], late, atol=1e-5 * early.abs().max().item())
     assert not torch.allclose(early[..., 64:], model(mix[..., 64:], noise=Noise(6, [64], [0])), atol=1e-3)
+
+
+# --- from the shell ---
+
+
+def test_from_the_shell_the_values_used_are_in_the_result(tmp_path, monkeypatch, capfd):
+    """Any rate and channel count in; `sigma_max` follows the steps; the seed is the only chance."""
+    model = build("Consistency")
+    save_model(model.state_dict(), tmp_path / "tiny.safetensors", family="dicose", arch="Consistency",
+               config=model.config)
+    monkeypatch.chdir(tmp_path)
+    song("a.wav", seconds=1)  # stereo, 44.1 kHz
+
+    def separate(folder, *arguments):
+        code = main(["separate", "a.wav", "-m", "tiny.safetensors", "-t", "bass", "-o", folder, "--json",
+                     *arguments])
+        out, _ = capfd.readouterr()
+        return code, json.loads(out), soundfile.read(f"{folder}/a/bass.wav")[0] if not code else None
+
+    code, result, whole = separate("one", "-O", "steps=2")
+    assert code == 0 and result["options"] == {"steps": 2, "sigma_max": 0.2497}
+    assert whole.shape == (44100, 2) and not (whole[:, 0] == whole[:, 1]).all()
+    line = json.loads((tmp_path / "one/.sepcli.jsonl").read_text().splitlines()[-1])
+    assert line["options"] == result["options"]
+    for folder, arguments in (("batch", ("--batch-size", "7")), ("again", ())):
+        _, _, other = separate(folder, "-O", "steps=2", *arguments)
+        assert abs(other - whole).max() < 1e-4
+    _, _, other = separate("seed", "-O", "steps=2", "--seed", "1")
+    assert abs(other - whole).max() > 1e-3
+    _, result, _ = separate("given", "-O", "steps=2", "-O", "sigma_max=0.03")
+    assert result["options"] == {"steps": 2, "sigma_max": 0.03}
+    code, result, _ = separate("bad", "-O", "steps=0")
+    assert code == 2 and "steps=0 is too little" in result["error"]["message"]
+
+
+def test_from_the_shell_too_few_steps_are_told(tmp_path, monkeypatch, capfd):
+    model = build("MSDM")
+    save_model(model.state_dict(), tmp_path / "tiny.safetensors", family="dicose", arch="MSDM",
+               config=model.config)
+    monkeypatch.chdir(tmp_path)
+    song("a.wav", seconds=0.2)
+    code = main(["separate", "a.wav", "-m", "tiny.safetensors", "-O", "steps=4", "-O", "corrections=1"])
+    assert "MSDM with 4 steps grows without bounds" in capfd.readouterr().err and code == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("arch", ARCHS)
+def test_cuda_equals_the_cpu(arch):
+    model = build(arch, {} if arch in ("Diffusion", "Consistency") else TAME)
+    mix = 0.1 * torch.randn(1, 1, 700)
+    outs = []
+    for device in (CPU, torch.device("cuda", 0)):
+        engine = Engine(model.select(model.sources), Settings(), device, torch.float32)
+        outs.append(torch.cat(list(engine.separate(iter([mix]))), dim=-1))
+    error = (outs[1] - outs[0]).square().sum() / outs[0].square().sum()
+    assert -10 * torch.log10(error) > 50  # TF32 convolutions have ten bits
