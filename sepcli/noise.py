@@ -56,7 +56,8 @@ def _stretch(key: tuple[int | str, ...], start: int, length: int) -> np.ndarray:
     step, skip = divmod(first, _WORDS)
     bits = np.random.Philox(key=words, counter=step).random_raw(
         -(-(skip + length) // _WORDS) * _WORDS)[skip : skip + length]
-    # Box-Muller, one normal a word: the high half gives the radius, the low half the angle.
-    radius = np.sqrt(-2 * np.log(((bits >> np.uint64(32)).astype(np.float64) + 0.5) / 2**32))
-    angle = (bits & np.uint64(0xFFFFFFFF)).astype(np.float64) * (2 * np.pi / 2**32)
-    return (radius * np.cos(angle)).astype(np.float32)
+    # Box-Muller, one normal a word: the high half gives the radius, the low half the angle. Samplers draw
+    # hundreds of these a chunk, so the cosine is taken in single precision, where it is several times as fast.
+    low, high = bits.astype("<u8", copy=False).view("<u4").reshape(-1, 2).T
+    radius = np.sqrt(-2 * np.log((high + 0.5) / 2**32)).astype(np.float32)
+    return radius * np.cos(low.astype(np.float32) * np.float32(2 * np.pi / 2**32))
