@@ -18,7 +18,7 @@ from sepcli.models.dicose.refined import ConsistencyOptions, Refined
 from sepcli.models.dicose.unet import UNet
 from sepcli.noise import Noise
 from sepcli.pipeline import Engine, Settings
-from tests.contracts import TOLERANCE, check_separator
+from tests.contracts import TOLERANCE, check_reduced, check_separator
 from tests.test_jobs import song
 
 CPU = torch.device("cpu")
@@ -91,6 +91,23 @@ def test_through_the_engine_for_any_batch_size_and_selection(arch):
     one = separate(build(arch, few).select(["bass"]), seed=3, batch_size=2)
     assert (one[0] - whole[1]).abs().max() <= 1e-3 * peak
     assert (separate(build(arch, few), seed=4) - whole).abs().max() > 0
+
+
+@pytest.mark.parametrize(("arch", "count"), [
+    ("Diffusion", 405_231_900 + 405_496_220), ("Consistency", 405_231_900 + 405_496_220),
+    ("MSDM", 405_497_700), ("ISDM", 4 * 405_491_100)])
+def test_published_numbers_of_parameters(arch, count):
+    known = FAMILY.archs[arch]
+    with torch.device("meta"):
+        model = known.build(known.config())
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_in_reduced_precision(arch):
+    """It runs and hears the same; what is added up over steps is in single precision."""
+    options = {"steps": "1"} if arch in ("Diffusion", "Consistency") else TAME
+    check_reduced(build(arch, options), 0.1 * torch.randn(1, 1, 256), torch.bfloat16, 15)
 
 
 # --- DiCoSe ---

@@ -20,7 +20,9 @@ from sepcli.diffusion import (
     preconditioned,
     stochastic_euler,
 )
-from sepcli.models.dicose.joint import ISDM, MSDM, Joint, complete, dirac, gaussian
+from sepcli.models.dicose import FAMILY
+from sepcli.models.dicose.joint import ISDM, MSDM, Joint, JointOptions, complete, dirac, gaussian
+from sepcli.models.dicose.refined import ConsistencyOptions, DiffusionOptions
 from sepcli.models.dicose.sampled import SampledConfig, told
 from sepcli.models.dicose.unet import UNet
 from tests.parity.test_dicose import GOLDEN, shape_of
@@ -215,3 +217,51 @@ def test_joint(name, variant):
         whole = complete(out, mix, constrained)
         assert torch.equal(whole[:, free], out)
         case.close(whole.sum(1, keepdim=True) / peak, mix / peak, "sum")
+
+
+# --- the separators themselves, from mix to stems ---
+
+
+class Given:
+    """Noise that was drawn before, by the number of the draw: [B, 4, T] each, of all stems."""
+
+    def __init__(self, start: Tensor, others: Tensor):
+        self.draws = [start, *others]
+
+    def normal(self, draw: int, source: str, channels: int, length: int) -> Tensor:
+        row = STEMS.index(source)
+        return self.draws[draw][:, row : row + 1, :length]
+
+
+@pytest.mark.parametrize(("case", "variant", "options"), [
+    *[("euler_sampler", name, DiffusionOptions(steps, corrections, sigma_max, LOW, churn))
+      for name, (steps, corrections, churn, sigma_max, rho) in EULER.items() if rho == RHO],
+    ("consistency", "k1", ConsistencyOptions(1)), ("consistency", "k2", ConsistencyOptions(2)),
+    ("consistency", "k4", ConsistencyOptions(4)), ("consistency", "k4wide", ConsistencyOptions(4, 10.0)),
+])
+@torch.no_grad()
+def test_refined_separators(case, variant, options):
+    arch = FAMILY.archs["Diffusion" if case == "euler_sampler" else "Consistency"]
+    case = Case(case)
+    model = arch.build(arch.config(**asdict(shape_of(case.case["config"])), segment=1024))
+    model.base.load_state_dict(load_file(case.folder / "weights_det.safetensors"))
+    model.unet.load_state_dict(load_file(case.folder / "weights.safetensors"))
+    model.options = options
+    draws = [case[f"{variant}.eps_start"], *case.tensors.get(f"{variant}.noise", ())]
+    estimate, taps = model.hear(case["stems"].sum(1), case["label"])
+    out = model.refine(told(model.unet, case["label"], taps), estimate, draws.__getitem__)
+    case.check(**{f"{variant}__out": out.clamp(-1, 1)})
+
+
+@pytest.mark.parametrize(("name", "variant"), [key for key in JOINT if "src2" not in key[1]])
+@torch.no_grad()
+def test_joint_separators(name, variant):
+    steps, corrections, churn, sigma_min, constrained = JOINT[name, variant]
+    case = Case(name)
+    model = joint_model(name[:4], Case(f"{name[:4]}_dirac").case["config"])
+    model.options = JointOptions(steps, corrections, name[5:], churn, sigma_min=sigma_min)
+    noise = Given(case[f"{variant}.eps_start"], case[f"{variant}.noise"])
+    out, expected = model(case["mixture"], noise=noise)[:, :, 0], case[f"{variant}.out"]
+    free = [k for k in range(4) if k != constrained]
+    peak = expected.abs().max()
+    case.close(out[:, free] / peak, expected[:, free] / peak, "out", 2e-4 if variant == "t40r1" else None)

@@ -158,10 +158,13 @@ class Consistency(Refined):
         return g
 
     def refine(self, network: Network, estimate: Tensor, draw: Draw) -> Tensor:
-        low, high = self.config.sigma_min, max(self.options.level, self.config.sigma_min)
-        sigmas = consistency_sigmas(self.options.steps, low, high, RHO)
+        low = self.config.sigma_min
+        sigmas = consistency_sigmas(self.options.steps, low, self._level(), RHO)
         return consistency_sample(self.function(network), estimate + sigmas[0] * draw(0), sigmas,
                                   lambda k: draw(k + 1), sigma_min=low)
 
     def used(self) -> Mapping[str, Any]:
-        return asdict(self.options) | {"sigma_max": self.options.level}
+        return asdict(self.options) | {"sigma_max": self._level()}
+
+    def _level(self) -> float:
+        return max(self.options.level, self.config.sigma_min)
