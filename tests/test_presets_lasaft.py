@@ -73,4 +73,4 @@ def test_a_step_of_the_recipe(name):
 
 def test_the_query_is_what_was_meant():
     assert preset("lasaft-query").objective_options == {"domain": "spectrogram", "query": "context"}
-    assert preset("lasaft-query-small").objective_options == {"domain": "wave", "query": "context"}
+    assert preset("lasaft-query-small").objective_options == {"domain": "spectrogram", "query": "context"}
