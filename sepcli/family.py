@@ -26,6 +26,17 @@ Objective = Callable[[nn.Module, Any], Loss]
 
 
 @dataclass(frozen=True)
+class Origin:
+    """A trained model whose weights are part of a network before that learns anything.
+
+    Both have their Config as `config`; fields of the same name must be equal.
+    """
+
+    kind: type[Separator]
+    names: Mapping[str, str]  # {prefix of its weights' names: prefix of ours}
+
+
+@dataclass(frozen=True)
 class Arch:
     """One network of a family."""
 
@@ -33,6 +44,8 @@ class Arch:
     config: type  # frozen dataclass; its defaults are the original constructor's and never change
     build: Callable[[Any], Separator]  # config -> network with fresh weights
     options: type | None = None  # frozen dataclass filled by `-O key=value`; nothing in it shapes weights
+    base: Origin | None = None  # `train --base`: its part that does not learn
+    teacher: Origin | None = None  # `distill --method consistency --teacher`: what it begins as
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,9 @@ Sets = Annotated[list[str] | None, typer.Option("--set", help="Any setting: opti
                                                 rich_help_panel="Run")]
 Init = Annotated[str | None, typer.Option("--init", help="Begin with this model's weights.",
                                           rich_help_panel="Run")]
+Base = Annotated[str | None, typer.Option(
+    "--base", metavar="MODEL", rich_help_panel="Run",
+    help="The trained model that this one builds upon and does not change; for networks that need one.")]
 MaxSteps = Annotated[int | None, typer.Option("--max-steps", help="Stop after so many steps in all.",
                                               rich_help_panel="Run")]
 MaxMinutes = Annotated[float | None, typer.Option(
@@ -59,6 +62,7 @@ def train(
     valid: Valid = None,
     set_: Sets = None,
     init: Init = None,
+    base: Base = None,
     max_steps: MaxSteps = None,
     max_minutes: MaxMinutes = None,
     device: Device = "auto",
@@ -80,7 +84,7 @@ def train(
         return print_presets()
     config = configured(preset, {"train": data, "valid": valid}, {
         "max_steps": max_steps, "max_minutes": max_minutes, "precision": precision, "seed": seed,
-        "workers": workers}, set_ or ())
+        "workers": workers}, set_ or (), {"base": base})
     if show_config:
         return print_config(config)
     carry_out(config, run_folder(out), init=init, device=device, json=json)
@@ -98,7 +102,8 @@ def _leads() -> bool:
 
 
 def configured(
-    preset: str | None, data: Mapping[str, Sequence[str] | None], run: Mapping[str, Any], sets: Sequence[str]
+    preset: str | None, data: Mapping[str, Sequence[str] | None], run: Mapping[str, Any], sets: Sequence[str],
+    model: Mapping[str, str | None] | None = None,
 ) -> TrainConfig:
     """The preset with what the command line changes. data: folders of train and valid; None: the preset's."""
     from sepcli.training.config import make_train_config, merge, parse_override, preset_names, read_preset
@@ -108,7 +113,8 @@ def configured(
     tables = read_preset(preset)
     folders = {name: [{"path": path} for path in paths] for name, paths in data.items() if paths}
     tables = merge(tables, {"data": folders} if folders else {})
-    tables = merge(tables, {"run": {name: value for name, value in run.items() if value is not None}})
+    for table, values in (("run", run), ("model", model or {})):
+        tables = merge(tables, {table: {name: value for name, value in values.items() if value is not None}})
     for text in sets:
         tables = merge(tables, parse_override(text))
     return make_train_config(tables)

@@ -31,6 +31,8 @@ class ModelTable:
     family: str = ""
     arch: str = ""
     config: dict[str, Any] = field(default_factory=dict)  # differences from the Config's defaults
+    base: str | None = None  # the model whose weights its frozen part gets; the command's --base
+    teacher: str | None = None  # the model that a student begins as; distill's --teacher
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from torch import nn
 from sepcli.data.augment import from_config
 from sepcli.data.layouts import Track, find_tracks
 from sepcli.data.mixing import Batches, DataSource
-from sepcli.errors import ModelError, UsageError
+from sepcli.errors import UsageError
 from sepcli.evaluation.evaluate import absolute_error, usdr
 from sepcli.family import Arch, Objective, get_family
-from sepcli.loading import load_model, make_config
+from sepcli.loading import make_config
 from sepcli.losses import Criterion
 from sepcli.separator import Separator
 from sepcli.training.config import ModelTable, TrainConfig
@@ -39,8 +39,8 @@ class Network:
     config: Any
 
 
-def make_network(table: ModelTable, init: str | None = None, notice: Notice = lambda text: None) -> Network:
-    """A network with fresh weights, or those of the model `init` (anything that --model takes)."""
+def make_network(table: ModelTable) -> Network:
+    """A network with fresh weights."""
     if not table.family or not table.arch:
         raise UsageError("[model] names no family and arch.", remedy="Choose a --preset, or set model.family.")
     family = get_family(table.family)
@@ -58,19 +58,7 @@ def make_network(table: ModelTable, init: str | None = None, notice: Notice = la
     except (TypeError, ValueError) as error:
         raise UsageError(f"{arch.name} can't be built from [model.config]: {error}.",
                          remedy="Correct it.") from None
-    if init is not None:
-        _copy_weights(model, init, arch, notice)
     return Network(model, arch, config)
-
-
-def _copy_weights(model: Separator, init: str, arch: Arch, notice: Notice) -> None:
-    source = load_model(init, notice=notice).model
-    try:
-        model.load_state_dict(source.state_dict(), strict=True)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise ModelError(f"The weights of '{init}' do not fit this {arch.name}: {reason}",
-                         remedy="Use the [model.config] that they were made with.") from None
 
 
 def example_samples(model: Separator, seconds: float, margin: int = 0) -> int:

@@ -11,6 +11,7 @@ import torch
 from sepcli.data.mixing import batches_from
 from sepcli.device import choose_device
 from sepcli.errors import UsageError
+from sepcli.training.beginning import begin
 from sepcli.training.config import TrainConfig
 from sepcli.training.distributed import join_team
 from sepcli.training.loop import Best, Trainer, fit
@@ -55,7 +56,9 @@ def train(
     try:
         torch.manual_seed(config.run.seed)  # the same fresh weights in every process
         begun = (folder / "state.pt").exists()
-        network = make_network(config.model, None if begun else init, notice)
+        network = make_network(config.model)
+        if not begun:
+            begin(network, config.model, init, notice)
         train_sources, tracks = split(config)
         config = replace(config, data=replace(config.data, train=tuple(train_sources)))
         objective = make_objective(config, network.model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sepcli.family import Arch, Family
+from sepcli.family import Arch, Family, Origin
 from sepcli.models.dicose.checkpoint import convert, describe
 from sepcli.models.dicose.deterministic import Deterministic, DoubleDeterministic
 from sepcli.models.dicose.frame import DicoseConfig
@@ -17,13 +17,18 @@ from sepcli.models.dicose.refined import (
 )
 from sepcli.models.dicose.sampled import SampledConfig
 
+# Weights of a Deterministic, frozen, below what refines it; a student begins as its teacher.
+_BASE = Origin(Deterministic, {"unet.": "base."})
+_TEACHER = Origin(Diffusion, {"unet.": "unet.", "base.": "base."})
+
 FAMILY = Family(
     name="dicose",
     archs={
         "Deterministic": Arch("Deterministic", DicoseConfig, Deterministic),
-        "DoubleDeterministic": Arch("DoubleDeterministic", DicoseConfig, DoubleDeterministic),
-        "Diffusion": Arch("Diffusion", SampledConfig, Diffusion, DiffusionOptions),
-        "Consistency": Arch("Consistency", ConsistencyConfig, Consistency, ConsistencyOptions),
+        "DoubleDeterministic": Arch("DoubleDeterministic", DicoseConfig, DoubleDeterministic, base=_BASE),
+        "Diffusion": Arch("Diffusion", SampledConfig, Diffusion, DiffusionOptions, base=_BASE),
+        "Consistency": Arch(
+            "Consistency", ConsistencyConfig, Consistency, ConsistencyOptions, teacher=_TEACHER),
         "MSDM": Arch("MSDM", SampledConfig, MSDM, JointOptions),
         "ISDM": Arch("ISDM", SampledConfig, ISDM, JointOptions),
     },

@@ -1,0 +1,90 @@
+"""The weights that a run begins with: fresh ones, those of a model like it, or parts of other models.
+
+    --init MODEL      all weights, of a network of the same kind
+    --base MODEL      those of a part that does not learn, where the network declares one (`Arch.base`)
+    --teacher MODEL   what a student begins as, where it declares that (`Arch.teacher`)
+
+Read once: afterwards they are in the run's state and in its model. Knows no family.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from sepcli.errors import ModelError, UsageError
+from sepcli.family import Arch, Origin
+from sepcli.loading import load_model
+from sepcli.training.config import ModelTable
+from sepcli.training.setup import Network, Notice
+
+
+def begin(
+    network: Network, table: ModelTable, init: str | None = None, notice: Notice = lambda text: None
+) -> None:
+    """Fill in what a fresh network gets from elsewhere.
+
+    init, and the table's base and teacher: anything that --model takes. UsageError where the network has no
+    such part, needs one that is not given, or was given a model of another kind or shape.
+    """
+    _check_given(network.arch, table, init)
+    if init is not None:
+        _copy(network, init, notice)
+    for role, origin, spec in (
+        ("base", network.arch.base, table.base), ("teacher", network.arch.teacher, table.teacher),
+    ):
+        if spec is not None:
+            assert origin is not None
+            _take(network, role, origin, spec, notice)
+
+
+def _check_given(arch: Arch, table: ModelTable, init: str | None) -> None:
+    if table.base is not None and arch.base is None:
+        raise UsageError(f"{arch.name} builds upon no other model.", remedy="Leave out --base (model.base).")
+    if table.teacher is not None and arch.teacher is None:
+        raise UsageError(f"{arch.name} can't begin as its teacher.",
+                         remedy="Learn from the teacher's stems instead: sepcli distill --method output.")
+    if init is None and arch.base is not None and table.base is None:
+        raise UsageError(f"{arch.name} builds upon a trained {arch.base.kind.__name__}.",
+                         remedy="Name one with --base, for example the run in which you trained it.")
+    if init is None and arch.teacher is not None and table.teacher is None:
+        raise UsageError(f"{arch.name} learns from a trained {arch.teacher.kind.__name__}.",
+                         remedy="Use sepcli distill, and name that one with --teacher.")
+
+
+def _copy(network: Network, init: str, notice: Notice) -> None:
+    source = load_model(init, notice=notice).model
+    try:
+        network.model.load_state_dict(source.state_dict(), strict=True)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise ModelError(f"The weights of '{init}' do not fit this {network.arch.name}: {reason}",
+                         remedy="Use the [model.config] that they were made with.") from None
+
+
+def _take(network: Network, role: str, origin: Origin, spec: str, notice: Notice) -> None:
+    source: Any = load_model(spec, notice=notice).model
+    name = network.arch.name
+    if not isinstance(source, origin.kind):
+        raise UsageError(f"The {role} of {name} is a {origin.kind.__name__}, but '{spec}' is a "
+                         f"{type(source).__name__}.", remedy=f"Name a {origin.kind.__name__} with --{role}.")
+    changed = _differences(source.config, network.config)
+    if changed:
+        raise UsageError(f"The {role} '{spec}' is of another shape than this {name}: {'; '.join(changed[:4])}.",
+                         remedy="Give this one the same [model.config]: another preset, or --set model.config.")
+    weights = source.state_dict()
+    ours = {here + key.removeprefix(there): value for there, here in origin.names.items()
+            for key, value in weights.items() if key.startswith(there)}
+    unexpected = network.model.load_state_dict(ours, strict=False).unexpected_keys
+    assert not unexpected, unexpected
+
+
+def _differences(theirs: Any, ours: Any) -> list[str]:
+    """ "width is 32 there and 256 here", for the fields that both have."""
+    shared = {field.name for field in fields(theirs)} & {field.name for field in fields(ours)}
+    return [f"{name} is {_text(getattr(theirs, name))} there and {_text(getattr(ours, name))} here"
+            for name in sorted(shared) if getattr(theirs, name) != getattr(ours, name)]
+
+
+def _text(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
