@@ -118,10 +118,10 @@ def read_checkpoint(
     try:
         if head.startswith(b"PK\x03\x04"):
             payload = _read_zip(path, foreign)
+        elif head[4:9] == b"\0\0\0\0{":  # a header's length, far below 4 GB, may well begin as a pickle does
+            return _read_safetensors(path, device)
         elif head.startswith(b"\x80") and len(head) > 1:
             payload = _read_legacy(path, foreign)
-        elif len(head) > 8 and head[8:9] == b"{":
-            return _read_safetensors(path, device)
         else:
             raise ModelError(
                 f"The file '{path}' ({size} bytes) is {_looks_like(head)}, "

@@ -138,6 +138,17 @@ def test_reads_compressed_and_misaligned_archives(tmp_path):
         assert torch.equal(payload["a"], torch.arange(100.0)) and torch.equal(payload["b"], torch.arange(7))
 
 
+def test_a_safetensors_header_of_any_length_is_no_pickle(tmp_path):
+    """Its length comes first: one in 32 begins with the byte that a pickle begins with."""
+    path = tmp_path / "model.safetensors"
+    begins = set()
+    for length in range(0, 264, 8):
+        save_file({"x": torch.ones(2)}, path, metadata={"text": "a" * length})
+        begins.add(path.read_bytes()[0])
+        assert torch.equal(read_checkpoint(path).payload["x"], torch.ones(2))
+    assert 0x80 in begins
+
+
 def test_reads_safetensors_with_metadata(tmp_path):
     save_file({"w": torch.arange(4, dtype=torch.float16)}, tmp_path / "a.bin", metadata={"klass": "a.B"})
     checkpoint = read_checkpoint(tmp_path / "a.bin")  # by content: the suffix says nothing
