@@ -1,12 +1,16 @@
 """A model on the weights of another: deterministic -> diffusion -> consistency, from the shell, tiny."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from sepcli.cli.app import main
-from sepcli.loading import load_model
-from tests.tracks import make_track
+from sepcli.loading import RUN_FILE, load_model, save_model
+from sepcli.training.config import make_train_config, read_preset
+from sepcli.training.setup import make_network
+from tests.tracks import make_track, read
 
 RATE = 1000  # Hz
 PRESET = """
@@ -61,6 +65,15 @@ def train(arch, run, *more):
                  "--device", "cpu", *more])
 
 
+def save(arch, folder):
+    """A run's model with fresh weights."""
+    config = make_train_config(read_preset(f"{arch}.toml"))
+    network = make_network(config.model)
+    Path(folder).mkdir()
+    save_model(network.model.state_dict(), Path(folder) / RUN_FILE, family="dicose", arch=arch,
+               config=network.config)
+
+
 def part(weights, prefix):
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
@@ -79,13 +92,78 @@ def test_a_model_on_a_base(place, arch):
     (place / "det").rename(place / "elsewhere")
     assert train(arch, "run", "--base", "det", "--max-steps", "4") == 0  # goes on from its state alone
     assert_equal(part(load_file("run/model.safetensors"), "base."), base)
-    state = torch.load("run/state.pt", weights_only=True)["model"]
-    assert_equal(part(state, "base."), base)
+    saved = torch.load("run/state.pt", weights_only=True)["model"]
+    assert_equal(part(saved, "base."), base)
     fresh = load_model("run").model
     assert not any(parameter.requires_grad for parameter in fresh.base.parameters())
     # --init takes the whole, base and all.
     assert train(arch, "more", "--init", "run", "--max-steps", "1") == 0
     assert_equal(part(load_file("more/model.safetensors"), "base."), base)
+
+
+def distill(run, *more):
+    return main(["distill", "--preset", "Consistency.toml", "--teacher", "diffusion", "--data", "songs",
+                 "--valid", "valid", "-o", run, "--device", "cpu", *more])
+
+
+def state(run):
+    saved = torch.load(f"{run}/state.pt", weights_only=True)
+    parts = {**saved["model"]}
+    for name, weights in saved["objective"].items():
+        parts |= {f"{name}.{key}": value for key, value in weights.items()}
+    return parts
+
+
+def test_a_student_begins_as_its_teacher(place, capsys):
+    """Student, target and teacher have its weights; a run in two parts equals one in one, to the bit."""
+    assert train("Deterministic", "det", "--max-steps", "1") == 0
+    assert train("Diffusion", "diffusion", "--base", "det", "--max-steps", "1") == 0
+    assert distill("still", "--max-steps", "1", "--set", "optim.lr=0.0") == 0
+    teacher = load_file("diffusion/model.safetensors")
+    assert_equal(part(teacher, ""), load_file("still/model.safetensors"))
+    assert_equal(part(state("still"), "teacher."), part(teacher, "unet."))
+    assert_equal(part(state("still"), "target."), part(teacher, "unet."))
+
+    assert distill("whole") == 0
+    assert distill("parts", "--max-steps", "2") == 0
+    (place / "diffusion").rename(place / "elsewhere")
+    capsys.readouterr()
+    assert distill("parts", "--max-steps", "4") == 0
+    assert "going on at step 2" in capsys.readouterr().err
+    assert_equal(state("parts"), state("whole"))
+    learnt = state("whole")
+    assert_equal(part(learnt, "teacher."), part(teacher, "unet."))
+    assert_equal(part(learnt, "base."), part(teacher, "base."))
+    assert all((part(learnt, "unet.")[name] != value).any() for name, value in part(teacher, "unet.").items()
+               if value.dim() > 1)
+
+    # One step, or as many as wanted.
+    song = "valid/noise/mixture.wav"
+    for steps in ("1", "2"):
+        options = ["-O", f"steps={steps}", "-o", f"out{steps}"]
+        assert main(["separate", song, "--model", "whole", *options, "-q"]) == 0
+    stems = {path.stem: path for path in (place / "out1").rglob("*.wav")}
+    assert set(stems) == {"drums", "bass", "vocals"}
+    assert all(len(read(path).T) == len(read(song).T) for path in stems.values())
+
+
+@pytest.mark.parametrize(("more", "said"), [
+    (["--teacher", "det"], "The teacher of Consistency is a Diffusion, but 'det' is a Deterministic"),
+    (["--preset", "Diffusion.toml"], "--method output"),
+    (["--preset", "mini"], "--method output"),
+    (["--set", "model.config.heads=4"], "heads is 2 there and 4 here"),
+    (["--cache", "x"], "takes no --cache"),
+    (["--match", "a=b"], "takes no --match"),
+    (["--stems", "songs"], "takes no --stems"),
+    (["--init", "det"], "takes no --init"),
+    (["--teacher", "nowhere"], "nowhere"),
+])
+def test_a_distillation_that_cannot_be_is_refused(place, capsys, more, said):
+    save("Deterministic", "det")
+    save("Diffusion", "diffusion")
+    assert distill("run", *more) != 0
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not (place / "run" / "state.pt").exists()
 
 
 @pytest.mark.parametrize(("arch", "more", "said"), [
@@ -101,7 +179,7 @@ def test_a_model_on_a_base(place, arch):
     ("ISDM", ["--set", "model.teacher=det"], "--method output"),
 ])
 def test_what_does_not_fit_is_refused(place, capsys, arch, more, said):
-    assert train("Deterministic", "det", "--max-steps", "1", "-q") == 0
+    save("Deterministic", "det")
     assert train(arch, "run", *more) != 0
     assert said in " ".join(capsys.readouterr().err.split())
     assert not (place / "run" / "state.pt").exists()

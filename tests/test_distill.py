@@ -38,7 +38,7 @@ def place(tmp_path, monkeypatch):
 
 
 def distill(*more):
-    return main(["distill", *NEEDED, "--valid", "valid", *more])
+    return main(["distill", "--method", "output", *NEEDED, "--valid", "valid", *more])
 
 
 def test_a_student_learns_from_music_without_stems(place, capsys):
@@ -73,7 +73,7 @@ def test_a_bad_file_is_named_and_the_rest_is_learnt(place, capsys):
     ([*NEEDED, "--set", 'model.config.sources=["vocals","piano"]'], "The teacher makes drums"),
 ])
 def test_what_is_wrong_is_said(place, capsys, arguments, said):
-    assert main(["distill", *arguments]) == 2
+    assert main(["distill", "--method", "output", *arguments]) == 2
     assert said in capsys.readouterr().err
 
 

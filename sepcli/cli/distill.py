@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 class Method(StrEnum):
+    consistency = "consistency"
     output = "output"
 
 
@@ -28,28 +29,32 @@ def distill(
     out: shared.Out = None,
     teacher: Annotated[str | None, typer.Option(
         "--teacher", metavar="MODEL", autocompletion=complete_model, rich_help_panel="Teacher",
-        help="Whose stems are learnt from: anything that separate --model takes.")] = None,
+        help="Who is learnt from: anything that separate --model takes; for consistency a diffusion model.")
+    ] = None,
     student: Annotated[str | None, typer.Option(
         "--student", "--preset", help="The network and how it learns: a preset's name, or a TOML file.",
         rich_help_panel="Run")] = None,
     method: Annotated[Method, typer.Option(
         "--method", metavar="|".join(Method), rich_help_panel="Teacher",
-        help="output: the student learns the teacher's stems.")] = Method.output,
+        help="consistency: a diffusion model's student does in a step or a few what the teacher does in many; "
+             "output: any student learns any teacher's stems.")] = Method.consistency,
     data: Annotated[list[str] | None, typer.Option(
-        "--data", help="Music to learn from, without stems: files and folders; repeatable.",
+        "--data", help="What to learn from; repeatable. consistency: folders of stems; output: files and "
+                       "folders of music, without stems.",
         rich_help_panel="Data")] = None,
     stems: Annotated[list[str] | None, typer.Option(
-        "--stems", help="Folder of true stems to learn from besides; repeatable.",
+        "--stems", help="output: folder of true stems to learn from besides; repeatable.",
         rich_help_panel="Data")] = None,
     cache: Annotated[Path | None, typer.Option(
-        "--cache", help="Where the teacher's stems are kept, for other students too; default: RUN.teacher.",
+        "--cache", help="output: where the teacher's stems are kept, for other students too; default: "
+                        "RUN.teacher.",
         rich_help_panel="Data")] = None,
     match: Annotated[list[str] | None, typer.Option(
         "--match", metavar="LAYER=LAYER", rich_help_panel="Teacher",
-        help="Match a layer of the teacher with one of the student besides, by their names in torch; "
+        help="output: match a layer of the teacher with one of the student besides, by their names in torch; "
              "repeatable. The teacher then runs at every step.")] = None,
     match_weight: Annotated[float, typer.Option(
-        "--match-weight", help="Of that, beside the loss.", rich_help_panel="Teacher")] = 1.0,
+        "--match-weight", help="output: of that, beside the loss.", rich_help_panel="Teacher")] = 1.0,
     valid: shared.Valid = None,
     set_: shared.Sets = None,
     init: shared.Init = None,
@@ -62,19 +67,29 @@ def distill(
     json: shared.Json = False,
     quiet: shared.Quiet = False,
 ) -> None:
-    """Train a small model to do what a large one does.
+    """Train a student on what a teacher does: in fewer steps, or with a smaller network.
 
-    The teacher separates music that has no stems, once; what it makes is kept beside the run. The student is
-    trained on that as `sepcli train` trains on true stems. The same command goes on where it stopped.
+    consistency: the student begins as the teacher, a diffusion model, and learns on true stems, as with `sepcli
+    train`, to give at once what the teacher walks to. output: the teacher separates music that has no stems,
+    once, what it makes is kept beside the run, and a student of any kind is trained on that. The same command
+    goes on where it stopped.
     """
     shared.report_as(json=json, quiet=quiet)
-    if teacher is None or not data:
-        raise UsageError("distill needs a --teacher and music.",
-                         remedy="Name a model with --teacher, and files or folders of music with --data.")
+    if teacher is None:
+        raise UsageError("distill needs a --teacher.", remedy="Name a model, for example the run of one.")
     folder = shared.run_folder(out)
-    config = shared.configured(student, {"valid": valid}, {
-        "max_steps": max_steps, "max_minutes": max_minutes, "precision": precision, "seed": seed,
-        "workers": workers}, [*(set_ or ()), "data.train=[]"])
+    run = {"max_steps": max_steps, "max_minutes": max_minutes, "precision": precision, "seed": seed,
+           "workers": workers}
+    if method is Method.consistency:
+        _refuse(method, {"--stems": stems, "--cache": cache, "--match": match, "--init": init})
+        from sepcli.training.distill import in_fewer_steps
+
+        config = shared.configured(student, {"train": data, "valid": valid}, run, set_ or ())
+        shared.carry_out(in_fewer_steps(config, teacher), folder, init=None, device=device, json=json)
+        return
+    if not data:
+        raise UsageError("--method output needs music.", remedy="Name files or folders of music with --data.")
+    config = shared.configured(student, {"valid": valid}, run, [*(set_ or ()), "data.train=[]"])
     pairs = _pairs(match or [])
 
     from dataclasses import replace
@@ -91,6 +106,13 @@ def distill(
     for result in found.failures:
         console.say(f"Skipped: {result.input}: {result.error.message if result.error else ''}")
     shared.carry_out(taught(config, student_stems, found), folder, init=init, device=device, json=json)
+
+
+def _refuse(method: Method, given: Mapping[str, object]) -> None:
+    for name, value in given.items():
+        if value:
+            raise UsageError(f"--method {method} takes no {name}.",
+                             remedy=f"Leave it out; or choose --method {Method.output}.")
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:

@@ -20,13 +20,17 @@ from sepcli.training.setup import Network, Notice
 
 
 def begin(
-    network: Network, table: ModelTable, init: str | None = None, notice: Notice = lambda text: None
+    network: Network, table: ModelTable, init: str | None = None, notice: Notice = lambda text: None, *,
+    going_on: bool = False,
 ) -> None:
-    """Fill in what a fresh network gets from elsewhere.
+    """Fill in what a fresh network gets from elsewhere; that of a run that goes on is in its state.
 
     init, and the table's base and teacher: anything that --model takes. UsageError where the network has no
     such part, needs one that is not given, or was given a model of another kind or shape.
     """
+    _check_declared(network.arch, table)
+    if going_on:
+        return
     _check_given(network.arch, table, init)
     if init is not None:
         _copy(network, init, notice)
@@ -38,12 +42,15 @@ def begin(
             _take(network, role, origin, spec, notice)
 
 
-def _check_given(arch: Arch, table: ModelTable, init: str | None) -> None:
+def _check_declared(arch: Arch, table: ModelTable) -> None:
     if table.base is not None and arch.base is None:
         raise UsageError(f"{arch.name} builds upon no other model.", remedy="Leave out --base (model.base).")
     if table.teacher is not None and arch.teacher is None:
         raise UsageError(f"{arch.name} can't begin as its teacher.",
                          remedy="Learn from the teacher's stems instead: sepcli distill --method output.")
+
+
+def _check_given(arch: Arch, table: ModelTable, init: str | None) -> None:
     if init is None and arch.base is not None and table.base is None:
         raise UsageError(f"{arch.name} builds upon a trained {arch.base.kind.__name__}.",
                          remedy="Name one with --base, for example the run in which you trained it.")

@@ -1,10 +1,12 @@
-"""A small student learns from what a teacher makes of music that has no stems.
+"""What a student learns from a teacher besides, or instead of, true stems.
 
-    music -> teacher -> cache/TRACK/{stem}.flac -> an ordinary training on those stems
+    output        music -> teacher -> cache/TRACK/{stem}.flac -> an ordinary training on those stems
+    consistency   stems -> a training whose objective asks the teacher, as which the student begins
 
 Knows how the pieces fit together: separating is jobs.py's, with its manifest, so a second run finds what the
-first one made; training is train.py's. The cached stems add up to the music, sample by sample, so an aligned
-example is the music itself; examples mixed from several tracks' stems are more music for nothing.
+first one made; training is train.py's, and the second kind only another objective of it. The cached stems add
+up to the music, sample by sample, so an aligned example is the music itself; examples mixed from several
+tracks' stems are more music for nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from sepcli.training.config import TrainConfig
 from sepcli.training.setup import make_network, make_objective
 
 OTHER = "other"  # of a student: takes what it has no name for
+CONSISTENCY = "consistency"  # the objective that a family of such students has
 
 
 @dataclass(frozen=True)
@@ -93,3 +96,8 @@ def matching(config: TrainConfig, teacher: str, layers: Mapping[str, str], weigh
     """The configuration with layers of the teacher matched besides: {the teacher's: the student's}."""
     options = {"teacher": teacher, "layers": [list(pair) for pair in layers.items()], "weight": weight}
     return replace(config, objective="matching", objective_options=options)
+
+
+def in_fewer_steps(config: TrainConfig, teacher: str) -> TrainConfig:
+    """The configuration of a student that begins as this teacher and learns to go its way in fewer steps."""
+    return replace(config, objective=CONSISTENCY, model=replace(config.model, teacher=teacher))

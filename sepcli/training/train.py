@@ -57,8 +57,7 @@ def train(
         torch.manual_seed(config.run.seed)  # the same fresh weights in every process
         begun = (folder / "state.pt").exists()
         network = make_network(config.model)
-        if not begun:
-            begin(network, config.model, init, notice)
+        begin(network, config.model, init, notice, going_on=begun)
         train_sources, tracks = split(config)
         config = replace(config, data=replace(config.data, train=tuple(train_sources)))
         objective = make_objective(config, network.model)
