@@ -13,7 +13,8 @@ from sepcli.training.setup import example_samples, make_network, make_objective
 DETERMINISTIC, DIFFUSION = 405_231_900, 405_496_220  # parameters
 PUBLISHED = {
     "dicose-det": DETERMINISTIC, "dicose-double": 2 * DETERMINISTIC,
-    "dicose-diffusion": DETERMINISTIC + DIFFUSION, "dicose-cd": DETERMINISTIC + DIFFUSION, "msdm": 405_497_700, "isdm": 4 * 405_491_100,
+    "dicose-diffusion": DETERMINISTIC + DIFFUSION, "dicose-cd": DETERMINISTIC + DIFFUSION,
+    "msdm": 405_497_700, "isdm": 4 * 405_491_100,
 }  # fmt: skip
 SMALL = {"dicose-small-det", "dicose-small-diffusion", "dicose-small-cd"}
 SHRUNK = ["width=16", "patch=4", "multipliers=[1,2,2]", "factors=[4,2]", "blocks=[1,1]",
