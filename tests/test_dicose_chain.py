@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from sepcli.cli.app import main
 from sepcli.loading import RUN_FILE, load_model, save_model
 from sepcli.training.config import make_train_config, read_preset
+from sepcli.training.run import RunFolder
 from sepcli.training.setup import make_network
 from tests.tracks import make_track, read
 
@@ -57,6 +58,7 @@ def place(tmp_path, monkeypatch):
         levels = {"drums": 0.1, "bass": 0.2, "vocals": 0.1}
         make_track(tmp_path / folder, "noise", levels, seconds=2, channels=1, samplerate=RATE, seed=k)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(RunFolder, "draw", lambda run: None)  # curves take longer than these networks
     return tmp_path
 
 

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from sepcli.cli.app import main
+from sepcli.training.run import RunFolder
 from tests.tracks import make_track, read
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "dicose.md"
@@ -34,10 +35,10 @@ def place(tmp_path, monkeypatch):
     song = read(tmp_path / "valid" / "noise" / "mixture.wav")
     soundfile.write(tmp_path / "song.wav", song.T[:8000], 22050)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(RunFolder, "draw", lambda run: None)  # curves take longer than these networks
     return tmp_path
 
 
-@pytest.mark.slow
 def test_the_chain_as_documented(place, capsys):
     ran = commands()
     assert [words[0] for words in ran[:3]] == ["train", "train", "distill"] and len(ran) >= 8
