@@ -53,7 +53,8 @@ def test_the_margin_of_an_objective_makes_examples_longer():
 
 
 @pytest.mark.parametrize(("name", "options", "known"), [
-    ("guess", {}, "separation, matching, doubled"), ("doubled", {"time": 2}, "times"), ("separation", {"x": 1}, "none")])
+    ("guess", {}, "separation, matching, doubled"), ("doubled", {"time": 2}, "times"),
+    ("separation", {"x": 1}, "none")])
 def test_what_does_not_exist_names_what_does(name, options, known):
     with pytest.raises(UsageError) as caught:
         choose_objective(name, options, FAMILY, Split(("drums", "bass")), CRITERION)

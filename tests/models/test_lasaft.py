@@ -222,8 +222,8 @@ def test_a_listening_query_is_a_weighted_sum_of_channels():
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"listening": "both"}, "listening"), ({"output": "wave"}, "output"), ({"activation": "gelu"}, "activation"), ({"n_blocks": 6}, "odd"),
-     ({"num_frame": 18}, "multiples of 4")])
+    [({"listening": "both"}, "listening"), ({"output": "wave"}, "output"),
+     ({"activation": "gelu"}, "activation"), ({"n_blocks": 6}, "odd"), ({"num_frame": 18}, "multiples of 4")])
 def test_impossible_configurations(changes, words):
     arch = FAMILY.archs["LaSAFTv2"]
     with pytest.raises(ValueError, match=words):
