@@ -79,6 +79,14 @@ stems; *in four*: each stem asked for by itself, with `--target`. In v1 every bl
 to share. RTF as above, but of CPU time.
 """,
     ),
+    "conditioning": (
+        "What a trained LaSAFT hears",
+        """\
+Small LaSAFT networks after a short training on a CPU (docs/log.md), on real songs that they do not know, in windows of
+4 s where the stem is heard: SI-SDR of the mix, how much what they give is above that, and how much it is above what
+another stem's label, stored latent or query gives. A query is 6 s of a stem; windows that it comes from are left out.
+""",
+    ),
     "metrics": (
         "Metrics",
         """\

@@ -94,7 +94,7 @@ def test_defaults_never_change():
         sources=("vocals", "drums", "bass", "other"), samplerate=44100, channels=2, n_fft=2048, hop_length=1024,
         num_frame=128, margin=5120, n_blocks=7, internal_channels=24, n_internal_layers=5, bn_factor=16,
         min_bn_units=16, embedding_dim=32, dk=32, activation="relu")
-    v2 = {**common, "num_tdfs": 16, "listening": "query_key"}
+    v2 = {**common, "num_tdfs": 16, "listening": "query_key", "output": "spectrogram"}
     query = {"query_n_fft": 2048, "query_channels": (24, 16, 16, 32, 32, 64, 64), "query_hidden": 128}
     for name, expected in (("LaSAFTv1", {**common, "num_tdfs": 6, "analyser": "heavy"}), ("LaSAFTv2", v2),
                            ("LaSAFTQuery", v2 | query)):
