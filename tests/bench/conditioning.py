@@ -102,6 +102,7 @@ def main() -> None:
     parser = results.arguments(__doc__)
     parser.add_argument("--label", required=True, help="run of --preset lasaft-small")
     parser.add_argument("--query", required=True, help="run of --preset lasaft-query-small")
+    parser.add_argument("--note", default="", help="how they were trained, for the record")
     parser.add_argument("--data", type=Path, required=True, help="validation songs in stems")
     options = parser.parse_args()
     material = songs(options.data)
@@ -109,7 +110,8 @@ def main() -> None:
     figures += measured("stored latent", options.query, material, None)
     figures += measured("query of the same song", options.query, material, "same")
     figures += measured("query of another song", options.query, material, "other")
-    settings = {"songs": ", ".join(material), "windows": f"{WINDOW:g} s", "queries": f"{QUERY:g} s"}
+    settings = {"songs": ", ".join(material), "windows": f"{WINDOW:g} s", "queries": f"{QUERY:g} s",
+                **({"models": options.note} if options.note else {})}
     results.finish(Record("conditioning", settings, figures), options.name)
 
 
