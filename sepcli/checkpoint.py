@@ -22,7 +22,7 @@ import pickle
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -93,6 +93,23 @@ class InertObject:
 
     def __repr__(self) -> str:
         return f"<inert instance of {type(self).__name__}>"
+
+
+def network_state(checkpoint: Checkpoint, system: str) -> Mapping[str, Tensor]:
+    """The tensors of a file that holds nothing but networks, plain or below PyTorch Lightning's `state_dict`.
+
+    ModelError, naming the system, where it holds anything else or nothing.
+    """
+    payload = checkpoint.payload
+    state = payload.get("state_dict", payload) if isinstance(payload, Mapping) else None
+    if not isinstance(state, Mapping) or not state or not all(
+            isinstance(value, Tensor) for value in state.values()):
+        raise ModelError(
+            f"The checkpoint '{checkpoint.path}' is not one of {system}: it holds no network state.",
+            remedy="Download it again, or check that it is the file you meant.",
+            code="checkpoint_damaged",
+        )
+    return state
 
 
 def read_checkpoint(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sepcli import models
 from sepcli.checkpoint import Checkpoint
-from sepcli.errors import ModelError
+from sepcli.errors import ModelError, UsageError
 from sepcli.losses import Loss
 from sepcli.separator import Separator
 
@@ -72,6 +72,13 @@ class Family:
     # Its own ways to be trained, by name: factory(model, criterion, **options) -> Objective. The options are
     # the factory's keyword-only parameters, all with defaults.
     objectives: Mapping[str, Callable[..., Objective]] = field(default_factory=dict)
+
+
+def check_word(name: str, value: str, *allowed: str) -> None:
+    """UsageError where an option of an objective is none of these words."""
+    if value not in allowed:
+        raise UsageError(f"objective_options.{name} is '{value}', but can be {' or '.join(allowed)}.",
+                         remedy=f"Correct objective_options.{name}.")
 
 
 def family_names() -> list[str]:

@@ -297,14 +297,15 @@ class _Run:
             track.file, engine, track.outputs, self.request.spec, self.work,
             start=self.request.start, duration=self.request.duration, progress=self.listener.progress,
             before_publish=lambda sizes: self.manifest.add(record(sizes, done=False)))
+        options = dict(self._load().model.used())
         self.manifest.add(record(made.sizes, done=True), {
             "gain": made.gain, "seconds": round(made.wall_seconds, 3), "device": str(self.device.torch),
             "frames": made.frames, "samplerate": made.samplerate, "time": int(time.time()),
-            "origin": self._load().origin, "options": dict(self._load().model.used())})
+            "origin": self._load().origin, "options": options})
         return Result(
             track.source.name, "done", _paths(track), made.audio_seconds, made.wall_seconds,
             str(self.device.torch), self.precision.name, made.gain, list(made.warnings),
-            options=self._load().model.used())
+            options=options)
 
     def _skipped(self, track: Track) -> Result:
         return Result(track.source.name, "skipped", _paths(track))

@@ -158,3 +158,26 @@ class Criterion:
             name = term.name if term.name not in parts else f"{term.name}_{term.nfft}"
             parts[name] = value.detach()
         return Loss(total, parts)
+
+
+class OneTarget:
+    """A criterion for networks that give one target an example, drawn at random.
+
+    A source's weight is how often it is the target, relative to others. The rest of the mix is the second
+    source, for terms that relate a source to its mix.
+    """
+
+    def __init__(self, criterion: Criterion):
+        self.weights = criterion.weights
+        self.criterion = Criterion(criterion.terms, [1.0, 0.0])
+
+    def __call__(self, estimate: Tensor, target: Tensor, mix: Tensor) -> Loss:
+        """Waveforms [B, C, T]."""
+        return self.criterion(
+            torch.stack([estimate, mix - estimate], 1), torch.stack([target, mix - target], 1))
+
+
+def drawn_targets(stems: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """stems [B, S, C, T], weights [S] -> a source of each example: [B, C, T], and which it is, [B]."""
+    index = torch.multinomial(weights, len(stems), replacement=True).to(stems.device)
+    return stems[torch.arange(len(stems), device=stems.device), index], index

@@ -94,6 +94,16 @@ def load_model(spec, *, catalog, targets=None, queries=(), options=None, progres
     return loading.Loaded(spec, model.select(targets or sources), sources, ("f" * 64,), "fake", catalog[spec])
 
 
+def install(monkeypatch, tmp_path):
+    """The fake models in place of the real ones, an empty folder to be in, and no loads so far."""
+    monkeypatch.setattr(loading, "load_model", load_model)
+    monkeypatch.setenv("SEPCLI_CATALOG", str(catalog_file(tmp_path)))
+    monkeypatch.delenv("SEPCLI_DEBUG", raising=False)
+    loads.clear()
+    (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path / "in")
+
+
 def catalog_file(folder: Path) -> Path:
     path = folder / "fake-catalog.toml"
     path.write_text(CATALOG)

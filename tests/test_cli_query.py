@@ -24,12 +24,7 @@ MINI = ROOT / "sepcli" / "models" / "bandsplit" / "mini.safetensors"
 
 @pytest.fixture(autouse=True)
 def fake(monkeypatch, tmp_path):
-    monkeypatch.setattr(loading, "load_model", fake_model.load_model)
-    monkeypatch.setenv("SEPCLI_CATALOG", str(fake_model.catalog_file(tmp_path)))
-    monkeypatch.delenv("SEPCLI_DEBUG", raising=False)
-    fake_model.loads.clear()
-    (tmp_path / "in").mkdir()
-    monkeypatch.chdir(tmp_path / "in")
+    fake_model.install(monkeypatch, tmp_path)
     song("song.wav")
     hum()
 

@@ -13,7 +13,7 @@ import torch
 from sepcli import loading
 from sepcli.data.layouts import find_tracks
 from sepcli.errors import DeviceError, InputError, ModelError, UsageError
-from sepcli.evaluation.evaluate import Listener, Request, Workshop, absolute_error, evaluate, expand, usdr
+from sepcli.evaluation.evaluate import Listener, Request, Workshop, evaluate, expand, mean_scores
 from sepcli.evaluation.rows import ROWS_NAME
 from sepcli.separator import Segment
 from tests import fake_model
@@ -289,7 +289,7 @@ def usdr_of(reference, estimate):
 def test_usdr_is_the_mean_over_the_tracks_that_have_the_stem(data):
     make_track(data, "c", {"flute": 0.1, "harp": 0.3}, seed=2)  # none of the model's
     tracks = find_tracks(data)
-    found = usdr(split(), tracks, torch.device("cpu"))
+    found = mean_scores(split(), tracks, torch.device("cpu"))
     expected = {stem: [] for stem in Split.SHARES}
     for track in tracks[:2]:
         mix = sum(read(path) for path in track.stems.values())
@@ -302,7 +302,7 @@ def test_usdr_is_the_mean_over_the_tracks_that_have_the_stem(data):
 def test_usdr_leaves_the_model_as_it_is_and_takes_only_so_many_seconds(data):
     model = split().train()
     track = find_tracks(data)[0]
-    found = usdr(model, [track], torch.device("cpu"), seconds_limit=1.0)
+    found = mean_scores(model, [track], torch.device("cpu"), seconds_limit=1.0)
     assert model.training and not model.calls
     mix = read(track.mixture)[:, :RATE]
     expected = usdr_of(read(track.stems["bass"])[:, :RATE], Split.SHARES["bass"] * mix)
@@ -311,12 +311,12 @@ def test_usdr_leaves_the_model_as_it_is_and_takes_only_so_many_seconds(data):
 
 def test_usdr_leaves_out_what_is_silent(tmp_path):
     make_track(tmp_path, "a", {"drums": 0.2, "vocals": 0.0})
-    assert list(usdr(split(), find_tracks(tmp_path), torch.device("cpu"))) == ["drums"]
+    assert list(mean_scores(split(), find_tracks(tmp_path), torch.device("cpu"))) == ["drums"]
 
 
 def test_the_absolute_error_is_the_mean_over_tracks_channels_and_time(data):
     tracks = find_tracks(data)
-    found = absolute_error(split(), tracks, torch.device("cpu"), seconds_limit=1.0)
+    found = mean_scores(split(), tracks, torch.device("cpu"), seconds_limit=1.0, metric="l1")
     expected = {stem: [] for stem in Split.SHARES}
     for track in tracks:
         mix = sum(read(path) for path in track.stems.values())
@@ -328,5 +328,5 @@ def test_the_absolute_error_is_the_mean_over_tracks_channels_and_time(data):
 def test_usdr_at_another_rate_and_channel_count_is_taken_at_the_tracks_own(tmp_path):
     """The model sees 8 kHz stereo; the track is 16 kHz mono, and its upper half is lost on the way."""
     make_track(tmp_path, "a", {"drums": 0.2, "vocals": 0.1}, channels=1, samplerate=2 * RATE)
-    found = usdr(split(), find_tracks(tmp_path), torch.device("cpu"))
+    found = mean_scores(split(), find_tracks(tmp_path), torch.device("cpu"))
     assert found["drums"] == pytest.approx(10 * np.log10(0.04 / (0.02 + 0.02 * 0.25 + 0.005 * 0.25)), abs=0.2)

@@ -166,6 +166,33 @@ def started_bars(*columns: str) -> Progress | None:
     return bars
 
 
+class AudioBar:
+    """A context manager: one bar in audio seconds on a terminal, else a line now and then."""
+
+    def __init__(self) -> None:
+        self._bars: Progress | None = None
+        self._bar: Any = None
+        self._last = time.monotonic()
+
+    def __enter__(self) -> AudioBar:
+        self._bars = started_bars("TimeElapsedColumn")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def show(self, text: str, done: float, total: float | None) -> None:
+        """text: what is worked on. done, total: seconds."""
+        if self._bars is not None:
+            if self._bar is None:
+                self._bar = self._bars.add_task(text, total=total)
+            self._bars.update(self._bar, description=text, completed=done, total=total)
+        elif time.monotonic() - self._last >= PLAIN_INTERVAL:
+            self._last = time.monotonic()
+            say(f"{text}, {clock(done)}" + (f" of {clock(total)}" if total else ""))
+
+
 @contextmanager
 def download_progress(description: str = "Downloading") -> Iterator[Callable[[int, int | None], None]]:
     """Yields `callback(done, total)` in bytes; draws nothing for what is never called (a cached file).

@@ -6,10 +6,9 @@ output.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -106,22 +105,19 @@ def filter_(
 
 
 class _Display:
-    """One bar in audio seconds of the current stem on a terminal, else a line now and then."""
+    """The current stem's progress, and each song's verdict."""
 
     def __init__(self, json: bool):
         self.json = json
         self.count = self.number = 0
-        self._bars: Any = None
-        self._bar: Any = None
-        self._last = time.monotonic()
+        self._bar = console.AudioBar()
 
     def __enter__(self) -> _Display:
-        self._bars = console.started_bars("TimeElapsedColumn")
+        self._bar.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._bars is not None:
-            self._bars.stop()
+        self._bar.__exit__(*exception)
 
     def begun(self, count: int, known: int) -> None:
         self.count = count
@@ -129,14 +125,7 @@ class _Display:
         console.say(f"{count} {'song' if count == 1 else 'songs'}{done}.")
 
     def progress(self, song: str, stem: str, done: float, total: float | None) -> None:
-        text = f"[{self.number + 1}/{self.count}] {console.shown(song)}: {stem}"
-        if self._bars is not None:
-            if self._bar is None:
-                self._bar = self._bars.add_task(text, total=total)
-            self._bars.update(self._bar, description=text, completed=done, total=total)
-        elif time.monotonic() - self._last >= console.PLAIN_INTERVAL:
-            self._last = time.monotonic()
-            console.say(f"{text}, {console.clock(done)}" + (f" of {console.clock(total)}" if total else ""))
+        self._bar.show(f"[{self.number + 1}/{self.count}] {console.shown(song)}: {stem}", done, total)
 
     def done(self, verdict: Verdict, before: bool) -> None:
         self.number += 1

@@ -89,7 +89,7 @@ def distill(
         return
     if not data:
         raise UsageError("--method output needs music.", remedy="Name files or folders of music with --data.")
-    config = shared.configured(student, {"valid": valid}, run, [*(set_ or ()), "data.train=[]"])
+    config = shared.configured(student, {"valid": valid}, run, set_ or ())
     pairs = _pairs(match or [])
 
     from dataclasses import replace

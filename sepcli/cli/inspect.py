@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -109,9 +108,9 @@ def inspect(
     if not loaded.model.sources:
         raise needs_one(loaded.name)
     dtype = choose_precision(precision.value, where.torch, loaded.model.half).dtype
-    with _Display() as display:
+    with console.AudioBar() as bar:
         found = listen(loaded.model, song, info, start=begin, duration=length, level=level, device=where.torch,
-                       dtype=dtype, progress=display.progress)
+                       dtype=dtype, progress=lambda done, total: bar.show("Listening", done, total))
     for warning in (*(text for each in queries for text in each.warnings), *found.warnings):
         console.notice(warning)
     draw(found, picture, f"{console.shown(song.name)}: attention of {loaded.name}, {_decoder(level)}")
@@ -135,29 +134,3 @@ def _described(found: Attention, song: Path, model: str, picture: Path) -> dict[
                    "deviation": [round(value, 6) for value in deviations]}
             for stem, (means, deviations) in found.means().items()},
     }
-
-
-class _Display:
-    """A bar in audio seconds on a terminal, else a line now and then."""
-
-    def __init__(self) -> None:
-        self._bars: Any = None
-        self._bar: Any = None
-        self._last = time.monotonic()
-
-    def __enter__(self) -> _Display:
-        self._bars = console.started_bars("TimeElapsedColumn")
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._bars is not None:
-            self._bars.stop()
-
-    def progress(self, done: float, total: float | None) -> None:
-        if self._bars is not None:
-            if self._bar is None:
-                self._bar = self._bars.add_task("Listening", total=total)
-            self._bars.update(self._bar, completed=done, total=total)
-        elif time.monotonic() - self._last >= console.PLAIN_INTERVAL:
-            self._last = time.monotonic()
-            console.say(f"Listening, {console.clock(done)}" + (f" of {console.clock(total)}" if total else ""))

@@ -1,6 +1,6 @@
 """Measuring models on tracks: `sepcli evaluate`, and the validation of a training run.
 
-    evaluate     models x seeds x sweep x tracks -> rows; `usdr` for the training loop
+    evaluate     models x seeds x sweep x tracks -> rows; `mean_scores` for the training loop
     scoring      one track under a model, an oracle, the mix or silence
     rows         what a track scored, kept in rows.jsonl so that a run goes on; CSV
     comparison   rows -> groups -> tables and pictures

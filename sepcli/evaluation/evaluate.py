@@ -345,51 +345,35 @@ def _parse(key: str, text: str) -> float | int:
 # --- for programs ------------------------------------------------------------------------------------------
 
 
-def usdr(
+def mean_scores(
     model: Separator,
     tracks: Sequence[Track],
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     seconds_limit: float | None = None,
     *,
+    metric: str = "usdr",
     overlap: float = DEFAULT_OVERLAP,
 ) -> dict[str, float]:
-    """{stem: uSDR in dB}: each stem's mean over the tracks that have it; a stem that none has is left out.
+    """{stem: its mean over the tracks that have it}; a stem that none has is left out.
 
+    metric: "usdr", in dB, where a stem that is silent counts as absent; or "l1", the mean absolute error of the
+    waveform with full scale at 1.0, silent stems included.
     model: in any mode; a copy of it is prepared and run, so it stays as it is. seconds_limit: of each track
-    only the first so many; a stem that is silent there counts as absent. The engine is that of `separate`.
-    InputError for a track that can't be read.
+    only the first so many. The engine is that of `separate`. InputError for a track that can't be read.
     """
-
-    def one(material: Material, estimator: Model, wanted: Sequence[str]) -> Mapping[str, float]:
-        return {name: metrics["usdr"] for name, metrics in score(material, estimator, wanted).stems.items()}
-
-    return _means(model, tracks, device, dtype, seconds_limit, overlap, one)
-
-
-def absolute_error(
-    model: Separator,
-    tracks: Sequence[Track],
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    seconds_limit: float | None = None,
-    *,
-    overlap: float = DEFAULT_OVERLAP,
-) -> dict[str, float]:
-    """{stem: mean absolute error of the waveform, full scale at 1.0}; else as `usdr`, silent stems included."""
-    return _means(model, tracks, device, dtype, seconds_limit, overlap, mean_absolute_error)
-
-
-def _means(
-    model: Separator, tracks: Sequence[Track], device: torch.device, dtype: torch.dtype,
-    seconds_limit: float | None, overlap: float,
-    one: Callable[[Material, Model, Sequence[str]], Mapping[str, float]],
-) -> dict[str, float]:
     engine = Engine(copy.deepcopy(model), Settings(overlap=overlap), device, dtype)
     estimator, scores = Model(engine), {}
     for track in tracks:
         wanted = [name for name in engine.sources if name in track.stems]
-        if wanted:
-            for name, value in one(Material(track, seconds_limit), estimator, wanted).items():
-                scores.setdefault(name, []).append(value)
+        if not wanted:
+            continue
+        material = Material(track, seconds_limit)
+        if metric == "l1":
+            found = mean_absolute_error(material, estimator, wanted)
+        else:
+            stems = score(material, estimator, wanted).stems
+            found = {name: metrics[metric] for name, metrics in stems.items()}
+        for name, value in found.items():
+            scores.setdefault(name, []).append(value)
     return {name: float(np.mean(scores[name])) for name in engine.sources if name in scores}

@@ -91,7 +91,8 @@ class Matching:
         self.teacher.to(mix.device)
         theirs, ours = _heard([layer for layer, _ in self.layers]), _heard([layer for _, layer in self.layers])
         with theirs as wanted, torch.no_grad():
-            self.teacher((mix - standard(mix)[0]) / standard(mix)[1] if self.teacher.normalize else mix)
+            mean, scale = standard(mix) if self.teacher.normalize else (0.0, 1.0)
+            self.teacher((mix - mean) / scale)
         with ours as found:
             loss = self.plain(model, batch)
         distances = [(similarities(a) - similarities(b)).square().mean()

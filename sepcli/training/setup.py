@@ -18,7 +18,7 @@ from sepcli.data.augment import from_config
 from sepcli.data.layouts import Track, find_tracks
 from sepcli.data.mixing import Batches, DataSource
 from sepcli.errors import UsageError
-from sepcli.evaluation.evaluate import absolute_error, usdr
+from sepcli.evaluation.evaluate import mean_scores
 from sepcli.family import Arch, Objective, get_family
 from sepcli.loading import make_config
 from sepcli.losses import Criterion
@@ -156,11 +156,10 @@ def make_validation(
 
     def validate(network: nn.Module) -> dict[str, float]:
         assert isinstance(network, Separator)
-        if config.run.valid_metric == "l1":
-            errors = absolute_error(network, tracks, device, torch.float32, limit)
-            scores = {name: -error for name, error in errors.items()}
-        else:
-            scores = usdr(network, tracks, device, torch.float32, limit)
+        metric = config.run.valid_metric
+        scores = mean_scores(network, tracks, device, torch.float32, limit, metric=metric)
+        if metric == "l1":
+            scores = {name: -error for name, error in scores.items()}
         counted = [scores[name] for name in weighted if name in scores]
         return {**scores, "score": float(np.mean(counted or [0.0]))}
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from sepcli.checkpoint import Checkpoint
+from sepcli.checkpoint import Checkpoint, network_state
 from sepcli.errors import ModelError
 from sepcli.family import Package
 from sepcli.separator import Separator
@@ -82,14 +82,4 @@ def _mismatch(checkpoint: Checkpoint, arch: str, why: str) -> ModelError:
 
 
 def _state(checkpoint: Checkpoint) -> Mapping[str, Tensor]:
-    """The networks in a file, of Lightning or plain."""
-    payload = checkpoint.payload
-    state = payload.get("state_dict", payload) if isinstance(payload, Mapping) else None
-    if not isinstance(state, Mapping) or not state or not all(
-            isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(
-            f"The checkpoint '{checkpoint.path}' is not one of DiCoSe or MSDM: it holds no network state.",
-            remedy="Download it again, or check that it is the file you meant.",
-            code="checkpoint_damaged",
-        )
-    return state
+    return network_state(checkpoint, "DiCoSe or MSDM")

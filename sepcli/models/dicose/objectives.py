@@ -28,7 +28,8 @@ from torch import Tensor
 
 from sepcli.diffusion import Denoise, along, edm_weight, heun_hops, karras_sigma, karras_sigmas
 from sepcli.errors import UsageError
-from sepcli.losses import Criterion, Loss
+from sepcli.family import check_word
+from sepcli.losses import Criterion, Loss, OneTarget, drawn_targets
 from sepcli.models.dicose.deterministic import Deterministic, DoubleDeterministic
 from sepcli.models.dicose.joint import Joint
 from sepcli.models.dicose.refined import Consistency, Diffusion
@@ -87,21 +88,15 @@ def hop_weights(longest: int, kind: str) -> Tensor:
 
 
 class Labelled:
-    """One target an example, by the run's criterion (published: mean squared error).
-
-    A source's weight is how often it is the target, relative to others.
-    """
+    """One target an example, by the run's criterion (published: mean squared error)."""
 
     def __init__(self, model: Deterministic | DoubleDeterministic, criterion: Criterion):
         _check_arch("label", model, Deterministic, DoubleDeterministic)
-        self.weights = criterion.weights
-        # The rest of the mix is the second source, for terms that relate a source to its mix.
-        self.criterion = Criterion(criterion.terms, [1.0, 0.0])
+        self.criterion = OneTarget(criterion)
 
     def __call__(self, model: Deterministic | DoubleDeterministic, batch: Any) -> Loss:
-        mix, target, label = drawn_targets(batch.stems, self.weights)
-        wave = model.estimate(mix, label)
-        return self.criterion(torch.stack([wave, mix - wave], 1), torch.stack([target, mix - target], 1))
+        mix, target, label = drawn(batch.stems, self.criterion.weights)
+        return self.criterion(model.estimate(mix, label), target, mix)
 
 
 class Denoising:
@@ -118,7 +113,7 @@ class Denoising:
         if isinstance(model, Joint):
             clean, denoise = batch.stems.squeeze(2), model.denoise  # [B, S, T]
         else:
-            mix, clean, label = drawn_targets(batch.stems, self.weights)
+            mix, clean, label = drawn(batch.stems, self.weights)
             denoise = model.denoiser(told(model.unet, label, model.hear(mix, label)[1]))
         sigma = normal_levels(len(clean), *self.levels).to(clean)
         errors = denoising_errors(denoise, clean, sigma, torch.randn_like(clean), model.config.sigma_data)
@@ -143,8 +138,8 @@ class Distillation:
                  level_mean: float = LEVEL_MEAN, level_deviation: float = LEVEL_DEVIATION):
         _check_arch("consistency", model, Consistency)
         _check_terms(criterion)
-        _check_word("hops", hops, "weighted", "uniform")
-        _check_word("dsm_scaling", dsm_scaling, "edm", "consistency")
+        check_word("hops", hops, "weighted", "uniform")
+        check_word("dsm_scaling", dsm_scaling, "edm", "consistency")
         if not 1 <= longest < levels:
             raise UsageError(f"objective_options.longest is {longest}, but must be 1 to levels - 1 "
                              f"({levels - 1}).", remedy="Correct objective_options.")
@@ -160,7 +155,7 @@ class Distillation:
 
     def __call__(self, model: Consistency, batch: Any) -> Loss:
         self._follow_device(batch.stems.device)
-        mix, clean, label = drawn_targets(batch.stems, self.weights)
+        mix, clean, label = drawn(batch.stems, self.weights)
         _, taps = model.hear(mix, label)  # the same for student, teacher and target
         student, target, teacher = (told(unet, label, taps) for unet in (model.unet, self.target, self.teacher))
         grid, hops = self.grid.to(clean), int(torch.multinomial(self.hops, 1)) + 1
@@ -200,10 +195,9 @@ class Distillation:
             unet.to(device)
 
 
-def drawn_targets(stems: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def drawn(stems: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """stems [B, S, 1, T] -> mix [B, 1, T], a target of each [B, 1, T], one-hot labels [B, S]."""
-    index = torch.multinomial(weights, len(stems), replacement=True).to(stems.device)
-    target = stems[torch.arange(len(stems), device=stems.device), index]
+    target, index = drawn_targets(stems, weights)
     return stems.sum(1), target, F.one_hot(index, stems.shape[1]).to(stems)
 
 
@@ -221,9 +215,3 @@ def _check_terms(criterion: Criterion) -> None:
     if any((term.kind, term.on) != ("mse", "wave") for term in criterion.terms):
         raise UsageError("Denoisers are means, so their loss is the mean squared error and nothing else.",
                          remedy='Set one term, loss.terms = [{kind = "mse"}].')
-
-
-def _check_word(name: str, value: str, *allowed: str) -> None:
-    if value not in allowed:
-        raise UsageError(f"objective_options.{name} is '{value}', but can be {' or '.join(allowed)}.",
-                         remedy=f"Correct objective_options.{name}.")

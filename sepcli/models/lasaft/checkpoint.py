@@ -9,11 +9,9 @@ the window's length must agree with it, and every tensor must fit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor
 
-from sepcli.checkpoint import Checkpoint
+from sepcli.checkpoint import Checkpoint, network_state
 from sepcli.errors import ModelError
 from sepcli.family import Package
 from sepcli.separator import Separator
@@ -29,16 +27,8 @@ def describe(checkpoint: Checkpoint) -> Package | None:
 
 def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
     """The file's tensors under the names of `model`, in float32. Nothing is left out but the STFT's window."""
-    payload = checkpoint.payload
-    state = payload.get("state_dict", payload) if isinstance(payload, Mapping) else None
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(
-            f"The checkpoint '{checkpoint.path}' is not one of LaSAFT: it holds no network state.",
-            remedy="Download it again, or check that it is the file you meant.",
-            code="checkpoint_damaged",
-        )
     tensors = {}
-    for name, value in state.items():
+    for name, value in network_state(checkpoint, "LaSAFT").items():
         if name == WINDOW:
             _check_window(checkpoint, len(value), model)
         else:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from sepcli.errors import UsageError
-from sepcli.losses import Criterion, Loss
+from sepcli.family import check_word
+from sepcli.losses import Criterion, Loss, OneTarget, drawn_targets
 from sepcli.models.lasaft.query import LaSAFTQuery
 from sepcli.models.lasaft.spectral import Conditioned
 
@@ -30,28 +31,25 @@ class Labelled:
     margin = 0
 
     def __init__(self, model: Conditioned, criterion: Criterion, *, domain: str = "spectrogram"):
-        _check("domain", domain, DOMAINS)
+        check_word("domain", domain, *DOMAINS)
         if domain == "spectrogram" and any(term.kind not in ("l1", "mse") or term.on != "wave"
                                            for term in criterion.terms):
             raise UsageError(
                 "The loss is on the network's own spectrogram, but a term is made for waveforms.",
                 remedy='Use terms of kind "mse" or "l1" as they are, or set objective_options.domain = "wave".')
         self.domain = domain
-        self.weights = criterion.weights
-        # On waveforms the rest of the mix is the second source, for terms that relate a source to its mix.
-        self.criterion = Criterion(criterion.terms, [1.0] if domain == "spectrogram" else [1.0, 0.0])
+        self.on_wave = OneTarget(criterion)
+        self.on_spectrogram = Criterion(criterion.terms, [1.0])
 
     def __call__(self, model: Conditioned, batch) -> Loss:
         stems = self._segment(batch.stems)  # [B, S, C, T]
-        index = torch.multinomial(self.weights, len(stems), replacement=True).to(stems.device)
-        target = stems[torch.arange(len(stems), device=stems.device), index]
+        target, index = drawn_targets(stems, self.on_wave.weights)
         z = self.latent(model, batch.stems, index)
         mix = stems.sum(1)
         estimate = model.estimate(model.spectrogram(mix), z).float()
         if self.domain == "spectrogram":
-            return self.criterion(estimate[:, None], model.spectrogram(target)[:, None])
-        wave = model.waveform(estimate, target.shape[-1])
-        return self.criterion(torch.stack([wave, mix - wave], 1), torch.stack([target, mix - target], 1))
+            return self.on_spectrogram(estimate[:, None], model.spectrogram(target)[:, None])
+        return self.on_wave(model.waveform(estimate, target.shape[-1]), target, mix)
 
     def latent(self, model: Conditioned, stems: Tensor, index: Tensor) -> Tensor:
         """stems [B, S, C, T + 2M], targets [B] -> z [B, e]."""
@@ -73,7 +71,7 @@ class Queried(Labelled):
     def __init__(self, model: LaSAFTQuery, criterion: Criterion, *, domain: str = "spectrogram",
                  query: str = "target"):
         super().__init__(model, criterion, domain=domain)
-        _check("query", query, QUERIES)
+        check_word("query", query, *QUERIES)
         self.query = query
         samples = model.segment.samples
         assert samples is not None
@@ -110,9 +108,3 @@ class Queried(Labelled):
 def _level(waves: Tensor) -> Tensor:
     """[B, C, T] -> [B], root mean square."""
     return waves.square().mean(dim=(1, 2)).sqrt()
-
-
-def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(f"objective_options.{name} is '{value}', but can be {', '.join(allowed)}.",
-                         remedy=f"Correct objective_options.{name}.")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +26,27 @@ from sepcli.stft import centred_istft, centred_stft
 
 if TYPE_CHECKING:
     from sepcli.noise import Noise
+
+
+@dataclass(frozen=True)
+class ConditionedConfig:
+    """What all versions have."""
+
+    sources: Sequence[str] = ("vocals", "drums", "bass", "other")  # in the embedding's order
+    samplerate: int = 44100  # Hz
+    channels: int = 2
+    n_fft: int = 2048  # samples of an STFT window
+    hop_length: int = 1024  # samples
+    num_frame: int = 128  # frames of a segment
+    margin: int = 5120  # samples of a segment's ends that are not kept
+    n_blocks: int = 7  # encoders, middle and decoders
+    internal_channels: int = 24
+    n_internal_layers: int = 5  # convolutions of a dense block
+    bn_factor: int = 16  # bins a unit of the bottlenecks
+    min_bn_units: int = 16
+    embedding_dim: int = 32
+    dk: int = 32  # length of a query
+    activation: str = "relu"  # of the backbone: relu or leaky_relu
 
 
 class Conditioned(Separator):

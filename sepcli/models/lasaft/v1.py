@@ -15,7 +15,6 @@ e embedding.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,29 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from sepcli.models.lasaft.blocks import DenseBlock, FrequencyTransform, Unit, activation, gate, initialise
-from sepcli.models.lasaft.spectral import Conditioned, last_conv
+from sepcli.models.lasaft.spectral import Conditioned, ConditionedConfig, last_conv
 
 ANALYSERS = ("heavy", "light")
 
 
 @dataclass(frozen=True)
-class LaSAFTv1Config:
-    sources: Sequence[str] = ("vocals", "drums", "bass", "other")  # in the embedding's order
-    samplerate: int = 44100  # Hz
-    channels: int = 2
-    n_fft: int = 2048  # samples of an STFT window
-    hop_length: int = 1024  # samples
-    num_frame: int = 128  # frames of a segment
-    margin: int = 5120  # samples of a segment's ends that are not kept
-    n_blocks: int = 7  # encoders, middle and decoders
-    internal_channels: int = 24
-    n_internal_layers: int = 5  # convolutions of a dense block
-    bn_factor: int = 16  # bins a unit of the bottlenecks
-    min_bn_units: int = 16
-    embedding_dim: int = 32
+class LaSAFTv1Config(ConditionedConfig):
     num_tdfs: int = 6  # latent sources
-    dk: int = 32  # length of a query
-    activation: str = "relu"  # of the backbone: relu or leaky_relu
     analyser: str = "heavy"  # the frequency transforms: heavy (v1) or light (v1.1)
 
 

@@ -9,7 +9,6 @@ the convolutions of the skip connections (blocks.DenseBlock). (Choi et al., "LaS
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,27 +17,12 @@ from torch import Tensor, nn
 
 from sepcli.models.lasaft.blocks import DenseBlock, FrequencyTransform, Unit, activation, initialise
 from sepcli.models.lasaft.lightsaft import Decoder, Target
-from sepcli.models.lasaft.spectral import Conditioned, last_conv
+from sepcli.models.lasaft.spectral import Conditioned, ConditionedConfig, last_conv
 
 
 @dataclass(frozen=True)
-class LaSAFTv2Config:
-    sources: Sequence[str] = ("vocals", "drums", "bass", "other")  # in the embedding's order
-    samplerate: int = 44100  # Hz
-    channels: int = 2
-    n_fft: int = 2048  # samples of an STFT window
-    hop_length: int = 1024  # samples
-    num_frame: int = 128  # frames of a segment
-    margin: int = 5120  # samples of a segment's ends that are not kept
-    n_blocks: int = 7  # encoders, middle and decoders
-    internal_channels: int = 24
-    n_internal_layers: int = 5  # convolutions of a dense block
-    bn_factor: int = 16  # bins a unit of the bottlenecks
-    min_bn_units: int = 16
-    embedding_dim: int = 32
+class LaSAFTv2Config(ConditionedConfig):
     num_tdfs: int = 16  # latent sources
-    dk: int = 32  # length of a query
-    activation: str = "relu"  # of the backbone: relu or leaky_relu
     listening: str = "query_key"  # what of the attention hears the frames: none, query, key, query_key
     output: str = "spectrogram"  # the target's, as published; or a "mask", complex, on the mix's (ours)
 
