@@ -3,3 +3,13 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def denormals():
+    """Commands flush them for the whole process; hypothesis, in a later test, draws them."""
+    yield
+    torch.set_flush_denormal(False)
