@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from tests.bench import bundled, gpu, lasaft, memory, metrics, results, rtf, sound, speed, startup
+from tests.bench import bundled, dicose, gpu, lasaft, memory, metrics, results, rtf, sound, speed, startup
 from tests.bench.programs import run
 from tests.bench.results import Figure, Record
 from tests.bench.weights import Weights, make
@@ -59,6 +59,19 @@ def test_lasaft(tmp_path, page):
     record = lasaft.bench(tmp_path, {"tiny": ("LaSAFTv2", tiny)}, seconds=0.1, runs=2)
     check(record, page(record))
     assert list(record.runs["tiny"]["seconds"]) == ["all", "vocals", "drums", "bass", "other"]
+
+
+def test_dicose(tmp_path, page):
+    tiny = {"width": 16, "patch": 4, "multipliers": [1, 2], "factors": [4], "blocks": [1], "attentions": [True],
+            "heads": 2, "head_features": 4, "segment": 2048}
+    record = dicose.bench(tiny, archs=["Consistency", "MSDM"])
+    text = page(record)
+    check(record, text)
+    assert "consistency, K = 4 / deterministic (paper: 5.67)" in text
+    assert "- ISDM, 150 steps of 2: asked for without it" in text
+    calls = record.runs["MSDM"]["seconds"][0]
+    scaled = figures(record)["MSDM, 150 steps of 2 / deterministic (paper: 42.9)"]
+    assert scaled == pytest.approx(75 * min(calls) / min(record.runs["Deterministic"]["seconds"][0]))
 
 
 @pytest.mark.slow
