@@ -1,4 +1,4 @@
-"""DiCoSe's table of real time factors: all four stems of a segment of 11.9 s, as ratios to the deterministic one.
+"""DiCoSe's table of real time factors: four stems of a segment of 11.9 s, as ratios to the deterministic one.
 
 Full-size networks with random weights. MSDM and ISDM take hundreds of calls a segment: a few steps are
 measured, and the time is scaled by the number of calls.
