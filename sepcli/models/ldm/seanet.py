@@ -1,0 +1,170 @@
+"""SEANet: EnCodec's encoder and decoder between a waveform and its latents. Knows no codebooks and no files.
+
+    x [B, C, T] -> Conv k7 -> (residual block, ELU, Conv k2r stride r) for each r -> LSTM -> ELU -> Conv k7 -> z
+    z [B, D, N] -> Conv k7 -> LSTM -> (ELU, transposed Conv k2r stride r, residual block) for each r
+                -> ELU -> Conv k7 -> y [B, C, hop N]                     hop = the product of the ratios r
+
+The encoder takes the ratios in reverse and doubles its channels with each; the decoder halves them again. After
+every convolution stands GroupNorm of one group, over channels and time, the decoder's last one included. So the
+latents hardly depend on the level of x, and the level of y not at all on that of z: it is the caller's to keep
+(`codec.py`). Every length is one stream: the statistics are those of the whole call.
+
+This is the non-causal 48 kHz model of Défossez et al. 2022, "High Fidelity Neural Audio Compression" (section
+3.1), under the names that its weights are published with.
+
+Axes: B batch, C channels, T samples, N = ceil(T / hop) latents, D values of a latent.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class SeanetConfig:
+    """The defaults are those of the published 48 kHz model."""
+
+    samplerate: int = 48000  # Hz
+    channels: int = 2
+    filters: int = 32  # channels after the first convolution; doubled at every ratio
+    latent: int = 128  # D
+    ratios: tuple[int, ...] = (8, 5, 4, 2)  # in the decoder's order
+    residuals: int = 1  # residual blocks at every ratio
+    lstm_layers: int = 2
+    kernel: int = 7  # samples or latents, of the first convolution
+    last_kernel: int = 7
+    residual_kernel: int = 3
+    dilation_growth: int = 2  # of the residual blocks at one ratio, from block to block
+    compress: int = 2  # a residual block works on so many times fewer channels
+
+    @property
+    def hop(self) -> int:
+        """Samples of a latent."""
+        return math.prod(self.ratios)
+
+    def check(self) -> None:
+        """ValueError where no network can be built of this."""
+        positive = ("samplerate", "filters", "latent", "residuals", "lstm_layers", "kernel", "last_kernel",
+                    "residual_kernel", "dilation_growth", "compress")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1")
+        if self.channels not in (1, 2):
+            raise ValueError(f"channels is {self.channels}, but must be 1 or 2")
+        if not self.ratios or min(self.ratios) < 2:
+            raise ValueError(f"ratios are {self.ratios}, but must be one or more numbers of at least 2")
+        if self.filters % self.compress:
+            raise ValueError(f"filters ({self.filters}) must be a multiple of compress ({self.compress})")
+
+
+class Conv(nn.Module):
+    """[B, C, T] -> [B, C', ceil(T / stride)]: mirrored at its ends, convolved, normalised."""
+
+    def __init__(self, channels_in: int, channels: int, kernel: int, stride: int = 1, dilation: int = 1):
+        super().__init__()
+        self.conv = nn.Conv1d(channels_in, channels, kernel, stride, dilation=dilation)
+        self.norm = nn.GroupNorm(1, channels)
+        self.stride, self.padding = stride, (kernel - 1) * dilation + 1 - stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        right = self.padding // 2
+        return self.norm(self.conv(_mirrored(x, self.padding - right, right + -x.shape[-1] % self.stride)))
+
+
+class ConvTranspose(nn.Module):
+    """[B, C, N] -> [B, C', stride N]. Normalised before its ends are cut off, as published."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int):
+        super().__init__()
+        self.conv = nn.ConvTranspose1d(channels_in, channels, 2 * stride, stride)
+        self.norm = nn.GroupNorm(1, channels)
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        left = self.stride - self.stride // 2  # of `stride` samples too many, the odd one
+        return self.norm(self.conv(x))[..., left : left + self.stride * x.shape[-1]]
+
+
+class Residual(nn.Module):
+    """[B, C, T] -> the same: two convolutions through fewer channels, plus a third as the way around them."""
+
+    def __init__(self, channels: int, kernel: int, dilation: int, compress: int):
+        super().__init__()
+        hidden = channels // compress
+        self.block = nn.ModuleList([
+            nn.ELU(), Conv(channels, hidden, kernel, dilation=dilation), nn.ELU(), Conv(hidden, channels, 1)])
+        self.shortcut = Conv(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for layer in self.block:
+            y = layer(y)
+        return self.shortcut(x) + y
+
+
+class Memory(nn.Module):
+    """[B, C, N] -> the same: an LSTM forward in time, added to what comes in."""
+
+    def __init__(self, channels: int, layers: int):
+        super().__init__()
+        self.lstm = nn.LSTM(channels, channels, layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = x.permute(2, 0, 1)
+        return (self.lstm(steps)[0] + steps).permute(1, 2, 0)
+
+
+class Encoder(nn.Module):
+    """[B, C, T] -> latents [B, D, ceil(T / hop)]. See the file's head."""
+
+    def __init__(self, config: SeanetConfig):
+        super().__init__()
+        width = config.filters
+        layers: list[nn.Module] = [Conv(config.channels, width, config.kernel)]
+        for ratio in reversed(config.ratios):
+            layers += _residuals(width, config)
+            layers += [nn.ELU(), Conv(width, 2 * width, 2 * ratio, ratio)]
+            width *= 2
+        layers += [Memory(width, config.lstm_layers), nn.ELU(), Conv(width, config.latent, config.last_kernel)]
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class Decoder(nn.Module):
+    """Latents [B, D, N] -> [B, C, hop N]. See the file's head."""
+
+    def __init__(self, config: SeanetConfig):
+        super().__init__()
+        width = config.filters * 2 ** len(config.ratios)
+        layers: list[nn.Module] = [Conv(config.latent, width, config.kernel), Memory(width, config.lstm_layers)]
+        for ratio in config.ratios:
+            layers += [nn.ELU(), ConvTranspose(width, width // 2, ratio)]
+            width //= 2
+            layers += _residuals(width, config)
+        layers += [nn.ELU(), Conv(width, config.channels, config.last_kernel)]
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        for layer in self.layers:
+            z = layer(z)
+        return z
+
+
+def _residuals(width: int, config: SeanetConfig) -> list[nn.Module]:
+    return [Residual(width, config.residual_kernel, config.dilation_growth**block, config.compress)
+            for block in range(config.residuals)]
+
+
+def _mirrored(x: Tensor, left: int, right: int) -> Tensor:
+    """[..., T] -> [..., left + T + right], as in a mirror; what is too short for that has silence behind it."""
+    short = max(0, max(left, right) + 1 - x.shape[-1])
+    padded = F.pad(F.pad(x, (0, short)), (left, right), mode="reflect")
+    return padded[..., : padded.shape[-1] - short]
