@@ -81,6 +81,15 @@ def check_word(name: str, value: str, *allowed: str) -> None:
                          remedy=f"Correct objective_options.{name}.")
 
 
+def check_options(options: Any, **least: float) -> None:
+    """UsageError where an option is below the least that it can be; None follows from the others."""
+    for name, bound in least.items():
+        value = getattr(options, name)
+        if value is not None and not value >= bound:
+            raise UsageError(f"-O {name}={value:g} is too little: the least is {bound:g}.", code="bad_option",
+                             remedy=f"Give {name} as {bound:g} or more, or leave it out.")
+
+
 def family_names() -> list[str]:
     """Every folder in `models/`, sorted."""
     return sorted(module.name for module in pkgutil.iter_modules(models.__path__) if module.ispkg)
