@@ -152,7 +152,8 @@ def _build_member(
 ) -> Separator:
     family = get_family(entry.family)
     arch = _arch(family, member.arch)
-    config = make_config(arch, {"sources": entry.sources, **member.config})
+    named = {"sources": entry.sources} if "sources" in {field.name for field in fields(arch.config)} else {}
+    config = make_config(arch, {**named, **member.config})
     package = describe(checkpoint, family)
     if package is not None:
         exempt = family.training_only | ({"segment"} if entry.segment is not None else set())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sepcli.errors import UsageError
 from sepcli.models.ldm import FAMILY
-from sepcli.models.ldm.codec import Codec, CodecConfig
+from sepcli.models.ldm.codec import Codec, CodecConfig, CodecOptions
 from tests.contracts import check_separator, peak_error, run
 
-TINY = {"filters": 4, "latent": 6, "ratios": (4, 2), "window": 960, "samplerate": 4800}
+TINY = {"filters": 4, "latent": 6, "ratios": (4, 2), "window": 960, "samplerate": 4800, "codebooks": 0}
 
 
 def tiny(**config) -> Codec:
@@ -19,6 +20,8 @@ def tiny(**config) -> Codec:
     for parameter in model.parameters():
         if parameter.dim() == 1:
             torch.nn.init.normal_(parameter, 0.5, 0.3)
+    if model.codebooks:
+        torch.nn.init.normal_(model.quantizer.codebooks)
     return model.eval()
 
 
@@ -58,12 +61,63 @@ def test_the_decoder_has_no_level():
     assert peak_error(model.decoder(10 * z), wave) < 1e-3
 
 
+@pytest.fixture
+def quantized() -> Codec:
+    """600 latents a second, codebooks of 3 bits: 1.8 kbit/s each."""
+    model = tiny(codebooks=5, codebook_size=8)
+    z = model.encode(torch.randn(4, 2, 960))[0].transpose(1, 2).flatten(0, 1)  # [B N, D]
+    for book in model.quantizer.codebooks:  # each of latents, or of what is left of them
+        book.copy_(z[torch.randperm(len(z))[:8]].detach())
+        z = z - book[torch.cdist(z, book).argmin(-1)]
+    return model
+
+
+@torch.inference_mode()
+def test_more_codebooks_are_nearer(quantized):
+    z, _ = quantized.encode(torch.randn(2, 2, 960))
+    errors = []
+    for bandwidth, count in ((1.8, 1), (3.6, 2), (5.39, 2), (9.0, 5), (None, 5)):
+        codes = quantized.quantize(z, bandwidth)
+        assert codes.shape == (count, 2, 120) and 0 <= codes.min() and codes.max() < 8
+        errors.append((quantized.dequantize(codes) - z).square().mean())
+    assert errors[0] > errors[1] == errors[2] > errors[3] == errors[4]
+
+
+@torch.inference_mode()
+def test_the_nearest_vector_is_taken(quantized):
+    z = quantized.quantizer.codebooks[0][None, [3, 0, 7]].transpose(1, 2)
+    assert quantized.quantize(z, 1.8).tolist() == [[[3, 0, 7]]]
+    assert torch.equal(quantized.dequantize(torch.tensor([[[3, 0, 7]]])), z)
+
+
+def test_a_bandwidth_is_an_option(quantized):
+    mix = torch.randn(1, 2, 960)
+    plain = run(quantized, mix)
+    quantized.options = CodecOptions(bandwidth=9.0)
+    assert peak_error(run(quantized, mix), plain) > 1e-3
+    check_separator(quantized, [960])
+
+
+@pytest.mark.parametrize("bandwidth", [0.0, 1.7, 9.1])
+def test_bandwidths_that_there_are_not(quantized, bandwidth):
+    with pytest.raises(UsageError, match="has 1.8 to 9"):
+        quantized.quantize(torch.zeros(1, 6, 3), bandwidth)
+
+
+def test_no_codebooks_no_bandwidth():
+    model = tiny()
+    model.options = CodecOptions(bandwidth=6.0)
+    with pytest.raises(UsageError, match="no codebooks"):
+        run(model, torch.randn(1, 2, 960))
+
+
 def test_silence_stays_silence():
     assert run(tiny(), torch.zeros(1, 2, 960)).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("config", [
-    {"channels": 3}, {"ratios": ()}, {"ratios": (1, 2)}, {"filters": 0}, {"filters": 5}, {"window": 0}])
+    {"channels": 3}, {"ratios": ()}, {"ratios": (1, 2)}, {"filters": 0}, {"filters": 5}, {"window": 0},
+    {"codebooks": -1}, {"codebook_size": 1}])
 def test_what_cannot_be_built_is_refused(config):
     with pytest.raises(ValueError, match=next(iter(config))):
         tiny(**config)

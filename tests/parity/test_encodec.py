@@ -71,3 +71,15 @@ def test_every_setting(theirs, config):
         z = model.encoder(wave)
         assert close(codec.encoder(wave), z)
         assert close(codec.decoder(z), model.decoder(z))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("bandwidth", [3.0, 6.0, 12.0, 24.0, 7.0])
+def test_quantizer(full, bandwidth):
+    model, codec = full
+    codec.quantizer.codebooks.copy_(torch.stack([layer.codebook.embed for layer in model.quantizer.layers]))
+    z = 3 * torch.randn(2, 128, 40)
+    codes = model.quantizer.encode(z, bandwidth)
+    assert len(codes) == model.quantizer.get_num_quantizers_for_bandwidth(bandwidth)
+    assert torch.equal(codec.quantize(z, bandwidth), codes)
+    assert close(codec.dequantize(codes), model.quantizer.decode(codes))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from sepcli.family import Arch, Family
 from sepcli.models.ldm.checkpoint import convert, describe
-from sepcli.models.ldm.codec import Codec, CodecConfig
+from sepcli.models.ldm.codec import Codec, CodecConfig, CodecOptions
 
 FAMILY = Family(
     name="ldm",
-    archs={"Codec": Arch("Codec", CodecConfig, Codec)},
+    archs={"Codec": Arch("Codec", CodecConfig, Codec, CodecOptions)},
     describe=describe,
     convert=convert,
 )

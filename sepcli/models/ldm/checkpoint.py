@@ -1,12 +1,26 @@
-"""Checkpoints of the ldm family: a pure map from their names to ours."""
+"""Checkpoints of the ldm family: a pure map from their names to ours.
+
+Published is EnCodec, in two files of the same weights. Our networks have the names of the first; of the
+codebooks, which are one tensor here, only the vectors are wanted, not what their training left.
+
+    the hub's model.safetensors           encodec_48khz-7e698e3e.th
+    encoder.layers.N[...].conv|norm.*     encoder.model.N[...].conv.conv|norm.*     also decoder, with `convtr`
+    quantizer.layers.K.codebook.embed     quantizer.vq.layers.K._codebook.embed     -> quantizer.codebooks[K]
+"""
 
 from __future__ import annotations
 
+import re
+
+import torch
 from torch import Tensor
 
 from sepcli.checkpoint import Checkpoint, network_state
 from sepcli.family import Package
 from sepcli.separator import Separator
+
+# A codebook's vectors, and what else stands beside them: counts and running sums of their training.
+_CODEBOOK = re.compile(r"quantizer\.(?:vq\.)?layers\.(\d+)\._?codebook\.(embed|embed_avg|cluster_size|inited)")
 
 
 def describe(checkpoint: Checkpoint) -> Package | None:
@@ -16,4 +30,20 @@ def describe(checkpoint: Checkpoint) -> Package | None:
 
 def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
     """The file's tensors under the names of `model`, in float32."""
-    return {name: value.float() for name, value in network_state(checkpoint, "EnCodec").items()}
+    tensors: dict[str, Tensor] = {}
+    books: dict[int, Tensor] = {}
+    for name, value in network_state(checkpoint, "EnCodec").items():
+        codebook = _CODEBOOK.fullmatch(name)
+        if codebook is None:
+            tensors[_ours(name)] = value.float()
+        elif codebook[2] == "embed":
+            books[int(codebook[1])] = value.float()
+    if books:
+        tensors["quantizer.codebooks"] = torch.stack([books[number] for number in sorted(books)])
+    return tensors
+
+
+def _ours(name: str) -> str:
+    """A name of either file."""
+    name = re.sub(r"^(encoder|decoder)\.model\.", r"\1.layers.", name)
+    return re.sub(r"\.(?:conv|convtr)\.(?:(norm)|conv|convtr)\.", lambda found: f".{found[1] or 'conv'}.", name)

@@ -1,21 +1,25 @@
 """The codec as a separator of one stem: a mix, into its latents and back. Nothing is taken apart.
 
     window x -> x / scale -> encoder -> z -> decoder -> times scale -> y       scale = RMS of the mono window
+                                    (-> quantiser ->)
 
-The continuous latents are decoded; the quantiser is left out. A call is one stream: its window's level is taken
-away before and given back after, which is all that keeps a level (`seanet.py`).
+The continuous latents are decoded; they go through the quantiser where a bandwidth is asked for. A call is one
+stream: its window's level is taken away before and given back after, which is all that keeps it (`seanet.py`).
 
 Axes: B batch, C channels, T samples, D values and N = ceil(T / hop) latents.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from sepcli.errors import UsageError
+from sepcli.models.ldm.quantizer import Quantizer
 from sepcli.models.ldm.seanet import Decoder, Encoder, SeanetConfig
 from sepcli.nn.sharing import sharing_copy
 from sepcli.separator import Segment, Separator, source_indices
@@ -33,22 +37,37 @@ class CodecConfig(SeanetConfig):
     source: str = "reconstruction"  # the name of its one stem
     # Samples of a call. Not `segment`: a model that is trained upon a codec has other calls than the codec.
     window: int = 48000
+    codebooks: int = 16  # of the quantiser; 0 where there is none
+    codebook_size: int = 1024  # vectors of a codebook
+
+
+@dataclass(frozen=True)
+class CodecOptions:
+    bandwidth: float | None = None  # kbit/s of the quantised latents; None: they are not quantised
 
 
 class Codec(Separator):
     """See the file's head."""
 
+    options: CodecOptions
+
     def __init__(self, config: CodecConfig):
         super().__init__()
         config.check()
-        if config.window < 1:
-            raise ValueError(f"window is {config.window}, but must be at least 1")
+        for name, least in (("window", 1), ("codebooks", 0), ("codebook_size", 2)):
+            if getattr(config, name) < least:
+                raise ValueError(f"{name} is {getattr(config, name)}, but must be at least {least}")
         self.config = config
         self.sources = (config.source,)
         self.samplerate, self.channels = config.samplerate, config.channels
         self.segment = Segment(samples=config.window)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+        self.codebooks = config.codebooks
+        if config.codebooks:
+            rate = math.ceil(config.samplerate / config.hop)  # latents a second, whole as published
+            self.quantizer = Quantizer(config.codebooks, config.codebook_size, config.latent, rate)
+        self.options = CodecOptions()
 
     # --- latents ---
 
@@ -61,11 +80,24 @@ class Codec(Separator):
         """Latents [B, D, N] and levels [B, 1, 1] -> [B, C, T = samples], samples <= hop N."""
         return self.decoder(z)[..., :samples] * scale
 
+    def quantize(self, z: Tensor, bandwidth: float | None = None) -> Tensor:
+        """Latents [B, D, N] -> codes [Q, B, N] of that bandwidth; of all codebooks for None."""
+        if not self.codebooks:
+            raise UsageError("This codec has no codebooks, so its latents can't be quantised.",
+                             remedy="Leave the bandwidth out, or use a codec that has a quantiser.")
+        return self.quantizer.encode(z, bandwidth)
+
+    def dequantize(self, codes: Tensor) -> Tensor:
+        """Codes [Q, B, N] -> latents [B, D, N]."""
+        return self.quantizer.decode(codes)
+
     # --- Separator ---
 
     def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
         """[B, C, T] -> [B, 1, C, T]."""
         z, scale = self.encode(mix.float())
+        if self.options.bandwidth is not None:
+            z = self.dequantize(self.quantize(z, self.options.bandwidth))
         return self.decode(z, scale, mix.shape[-1])[:, None]
 
     def select(self, sources: Sequence[str]) -> Codec:

@@ -165,6 +165,9 @@ def _residuals(width: int, config: SeanetConfig) -> list[nn.Module]:
 
 def _mirrored(x: Tensor, left: int, right: int) -> Tensor:
     """[..., T] -> [..., left + T + right], as in a mirror; what is too short for that has silence behind it."""
-    short = max(0, max(left, right) + 1 - x.shape[-1])
-    padded = F.pad(F.pad(x, (0, short)), (left, right), mode="reflect")
-    return padded[..., : padded.shape[-1] - short]
+    if not left and not right:
+        return x
+    short = max(left, right) + 1 - x.shape[-1]
+    if short <= 0:
+        return F.pad(x, (left, right), mode="reflect")
+    return F.pad(F.pad(x, (0, short)), (left, right), mode="reflect")[..., :-short]
