@@ -96,6 +96,14 @@ four stems of one segment. The ratios are what carries over: passes through a U-
 stem needs 1 (deterministic), 2, 11, 1 + K, 75 and 300 (MSDM gives four stems a pass, but takes 300).
 """,
     ),
+    "noise": (
+        "Noise",
+        """\
+What drawing noise costs a separator that samples, of which MSDM draws most. *In the network's way*: what it adds to the
+work of the thread that samples. `noise-before` is the same before two normals came of each random word, all in single
+precision, and before a thread drew ahead.
+""",
+    ),
     "metrics": (
         "Metrics",
         """\

@@ -11,7 +11,20 @@ import sys
 
 import pytest
 
-from tests.bench import bundled, dicose, gpu, lasaft, memory, metrics, results, rtf, sound, speed, startup
+from tests.bench import (
+    bundled,
+    dicose,
+    gpu,
+    lasaft,
+    memory,
+    metrics,
+    noise,
+    results,
+    rtf,
+    sound,
+    speed,
+    startup,
+)
 from tests.bench.programs import run
 from tests.bench.results import Figure, Record
 from tests.bench.weights import Weights, make
@@ -72,6 +85,14 @@ def test_dicose(tmp_path, page):
     calls = record.runs["MSDM"]["seconds"][0]
     scaled = figures(record)["MSDM, 150 steps of 2 / deterministic (paper: 42.9)"]
     assert scaled == pytest.approx(75 * min(calls) / min(record.runs["Deterministic"]["seconds"][0]))
+
+
+def test_noise(page):
+    record = noise.bench(2000, runs=1)
+    text = page(record)
+    found = figures(record)
+    assert found["drawing, a normal"] > 0 and set(record.runs) == {"drawing", "with noise", "without"}
+    assert all(f"| {name} | " in text for name in found) and "here.json" in text
 
 
 @pytest.mark.slow

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,14 @@ def one(start, length, seed=1, draw=0, source="vocals", group=0):
 def test_overlapping_windows_see_the_same_noise(a, offset, length):
     whole = one(a, offset + length)
     assert torch.equal(whole[:, offset:], one(a + offset, length))
+
+
+def test_a_window_that_begins_anywhere_in_a_long_one():
+    """Drawn in blocks, whose ends must not show: two normals come of a word, four words of a step."""
+    whole = one(0, 3 * 65536)
+    for offset in (1, 2, 3, 5, 8, 65535, 65537, 100_001):
+        for length in (1, 7, 65536 + 3):
+            assert torch.equal(whole[:, offset : offset + length], one(offset, length)), (offset, length)
 
 
 def test_a_batch_equals_its_items():
@@ -35,3 +44,15 @@ def test_it_is_standard_normal():
     assert abs(x.mean()) < 0.01 and abs(x.std() - 1) < 0.01
     assert abs((x**4).mean() - 3) < 0.1
     assert torch.isfinite(x).all()
+    flat = x.flatten()
+    shares = [(flat < bound).double().mean().item() for bound in (-2, -1, 0, 1, 2)]
+    assert shares == pytest.approx([0.02275, 0.15866, 0.5, 0.84134, 0.97725], abs=0.003)
+
+
+def test_neighbours_know_nothing_of_each_other():
+    """Two come of one word, by its halves."""
+    x = one(0, 200_000)[0].double()
+    for step in (1, 2, 4, 8):
+        for power in (1, 2):
+            pair = torch.stack([x[:-step:2] ** power, x[step::2][: len(x[:-step:2])] ** power])
+            assert abs(torch.corrcoef(pair)[0, 1]) < 0.015, (step, power)

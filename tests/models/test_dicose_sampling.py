@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -12,7 +14,7 @@ import torch
 from sepcli.cli.app import main
 from sepcli.errors import UsageError
 from sepcli.loading import parse_options, save_model
-from sepcli.models.dicose import FAMILY
+from sepcli.models.dicose import FAMILY, joint, refined
 from sepcli.models.dicose.joint import JointOptions, is_stable, stable_steps
 from sepcli.models.dicose.refined import ConsistencyOptions, Refined
 from sepcli.models.dicose.unet import UNet
@@ -245,6 +247,40 @@ def test_noise_is_the_places(monkeypatch):
     late = model(mix[..., 64:], noise=Noise(5, [64], [0]))
     assert torch.allclose(early[..., 64:], late, atol=1e-5 * early.abs().max().item())
     assert not torch.allclose(early[..., 64:], model(mix[..., 64:], noise=Noise(6, [64], [0])), atol=1e-3)
+
+
+@pytest.mark.parametrize(("arch", "given"), [
+    ("Diffusion", {"steps": "3", "corrections": "2"}), ("Diffusion", {"churn": "0", "corrections": "1"}),
+    ("Consistency", {"steps": "1"}), ("Consistency", {"steps": "4"}),
+    ("MSDM", {"steps": "2", "corrections": "3"}), ("ISDM", {"steps": "2", "posterior": "gaussian"})])
+def test_what_a_thread_draws_ahead_is_what_the_noise_is(arch, given, monkeypatch):
+    """All of it is asked for, but where nothing is churned; and the thread ends with the sampling."""
+    asked = []
+    normal = Noise.normal
+    monkeypatch.setattr(Noise, "normal", lambda noise, k, *rest: asked.append(k) or normal(noise, k, *rest))
+    model = build(arch, given)
+    out = model(torch.randn(1, 1, 256, generator=torch.Generator().manual_seed(0)))
+    if "churn" in given:  # but the start's, and those that a thread was ahead
+        assert len(set(asked)) <= 1 + 2 + 1 < model.options.draws
+    else:
+        assert sorted(set(asked)) == [*range(model.options.draws)]
+    assert not [thread for thread in threading.enumerate() if thread.name == "sepcli-ahead"]
+
+    @contextmanager
+    def at_once(noise, sources, like, count):
+        yield lambda k: torch.cat([noise.normal(k, source, 1, like.shape[-1]) for source in sources], dim=1)
+
+    for module in (joint, refined):
+        monkeypatch.setattr(module, "draws", at_once)
+    assert torch.equal(model(torch.randn(1, 1, 256, generator=torch.Generator().manual_seed(0))), out)
+
+
+def test_a_network_that_fails_leaves_no_thread():
+    model = build("Consistency", {"steps": "4"})
+    model.unet.forward = lambda *_: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        model(torch.randn(1, 1, 256))
+    assert not [thread for thread in threading.enumerate() if thread.name == "sepcli-ahead"]
 
 
 # --- from the shell ---

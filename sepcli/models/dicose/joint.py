@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 from sepcli.diffusion import MAX_CHURN, Denoise, edm_scalings, karras_sigmas, preconditioned, stochastic_euler
 from sepcli.errors import UsageError
-from sepcli.models.dicose.sampled import Sampled, SampledConfig, check_options, draws, told
+from sepcli.family import check_options
+from sepcli.models.dicose.sampled import Sampled, SampledConfig, draws, told
 from sepcli.models.dicose.unet import UNet
 from sepcli.noise import Noise
 from sepcli.separator import source_indices
@@ -91,6 +92,11 @@ class JointOptions:
         if self.posterior not in POSTERIORS:
             raise UsageError(f"-O posterior={self.posterior} is not known.", code="bad_option",
                              remedy=f"Choose {' or '.join(POSTERIORS)}.")
+
+    @property
+    def draws(self) -> int:
+        """Numbers drawn for each sample of a stem: the start's and the sampler's."""
+        return 1 + self.steps * (2 * self.corrections - 1)
 
     def sigmas(self) -> Tensor:
         """[steps + 1]."""
@@ -181,10 +187,11 @@ class Joint(Sampled):
         self, posterior: Denoise, sampled: Sequence[str], mix: Tensor, noise: Noise, options: JointOptions
     ) -> Tensor:
         """[B, len(sampled), T]: draw 0 of the noise is the start, the others are the sampler's."""
-        sigmas, draw = options.sigmas(), draws(noise, sampled, mix)
+        sigmas = options.sigmas()
         assert options.churn is not None
-        return stochastic_euler(posterior, sigmas[0] * draw(0), sigmas, lambda k: draw(k + 1),
-                                churn=options.churn, corrections=options.corrections)
+        with draws(noise, sampled, mix, options.draws) as draw:
+            return stochastic_euler(posterior, sigmas[0] * draw(0), sigmas, lambda k: draw(k + 1),
+                                    churn=options.churn, corrections=options.corrections)
 
 
 class MSDM(Joint):

@@ -30,8 +30,9 @@ from sepcli.diffusion import (
     preconditioned,
     stochastic_euler,
 )
+from sepcli.family import check_options
 from sepcli.models.dicose.deterministic import Base
-from sepcli.models.dicose.sampled import Network, Sampled, SampledConfig, check_options, draws, told
+from sepcli.models.dicose.sampled import Network, Sampled, SampledConfig, draws, told
 from sepcli.models.dicose.unet import Taps, UNet
 from sepcli.noise import Noise
 
@@ -58,9 +59,9 @@ class Refined(Sampled):
     def sample(self, mix: Tensor, noise: Noise) -> Tensor:
         rows, label = self.rows(mix)
         estimate, taps = self.hear(rows, label)
-        draw = draws(noise, self.sources, mix)
-        refined = self.refine(
-            told(self.unet, label, taps), estimate, lambda k: draw(k).flatten(0, 1)[:, None])
+        with draws(noise, self.sources, mix, self.options.draws) as draw:
+            refined = self.refine(
+                told(self.unet, label, taps), estimate, lambda k: draw(k).flatten(0, 1)[:, None])
         return self.stems(refined.clamp(-1, 1))
 
     def edm(self, network: Network) -> Denoise:
@@ -87,6 +88,11 @@ class DiffusionOptions:
 
     def __post_init__(self) -> None:
         check_options(self, steps=1, corrections=1, sigma_min=1e-6, sigma_max=self.sigma_min, churn=0)
+
+    @property
+    def draws(self) -> int:
+        """Numbers drawn for each sample of a target: the start's and the sampler's."""
+        return 1 + self.steps * (2 * self.corrections - 1)
 
 
 class Diffusion(Refined):
@@ -130,6 +136,11 @@ class ConsistencyOptions:
 
     def __post_init__(self) -> None:
         check_options(self, steps=1, sigma_max=0)
+
+    @property
+    def draws(self) -> int:
+        """Numbers drawn for each sample of a target: the start's, and one before each further call."""
+        return self.steps
 
     @property
     def level(self) -> float:

@@ -1,16 +1,17 @@
-"""What the separators that sample share: noise, options, and U-Nets as denoisers. Knows no sampler."""
+"""What the separators that sample share: noise, and U-Nets as denoisers. Knows no sampler."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sepcli.background import ahead
 from sepcli.diffusion import Draw
-from sepcli.errors import UsageError
 from sepcli.models.dicose.frame import DicoseConfig, Framed
 from sepcli.models.dicose.unet import Taps, UNet
 from sepcli.noise import Noise
@@ -54,20 +55,16 @@ def told(unet: UNet, label: Tensor | None = None, taps: Taps | None = None) -> N
     return network
 
 
-def draws(noise: Noise, sources: Sequence[str], like: Tensor) -> Draw:
-    """k -> [B, len(sources), T], on the device of `like` [B, ..., T]."""
+@contextmanager
+def draws(noise: Noise, sources: Sequence[str], like: Tensor, count: int) -> Iterator[Draw]:
+    """k -> [B, len(sources), T], on the device of `like` [B, ..., T]; for rising k below `count`.
 
-    def draw(k: int) -> Tensor:
-        parts = [noise.normal(k, source, 1, like.shape[-1]) for source in sources]
-        return torch.cat(parts, dim=1).to(like.device)
+    A thread draws what comes next while the network computes. What is drawn does not depend on it.
+    """
 
-    return draw
+    def drawn() -> Iterator[tuple[int, Tensor]]:
+        for k in range(count):
+            yield k, torch.cat([noise.normal(k, source, 1, like.shape[-1]) for source in sources], dim=1)
 
-
-def check_options(options: Any, **least: float) -> None:
-    """UsageError where an option is below the least that it can be; None follows from the others."""
-    for name, bound in least.items():
-        value = getattr(options, name)
-        if value is not None and not value >= bound:
-            raise UsageError(f"-O {name}={value:g} is too little: the least is {bound:g}.", code="bad_option",
-                             remedy=f"Give {name} as {bound:g} or more, or leave it out.")
+    with closing(ahead(drawn(), depth=2)) as numbers:
+        yield lambda k: next(value for number, value in numbers if number == k).to(like.device)
