@@ -130,4 +130,4 @@ def test_all_of_it_learns():
     ({"widths": (8, 9, 16)}, "multiples of groups"), ({"features": 15}, "even"), ({"heads": 0}, "1 or more")])
 def test_impossible_shapes(changes, words):
     with pytest.raises(ValueError, match=words):
-        tiny(**changes)
+        GeneratorShape(**{**TINY, **changes}).check_levels()

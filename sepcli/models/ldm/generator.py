@@ -164,11 +164,10 @@ def lengthen(channels_in: int, channels: int, factor: int) -> nn.Module:
 
 
 class Generator(nn.Module):
-    """v of noisy latents z, given the latents c of the mix. latents: D."""
+    """v of noisy latents z, given the latents c of the mix. shape: one that was checked. latents: D."""
 
     def __init__(self, shape: GeneratorShape, latents: int):
         super().__init__()
-        shape.check_levels()
         levels, widths = range(len(shape.widths)), shape.widths
         outer = (widths[0], *widths[:-1])  # of the level around each
         self.step = StepEmbedding(shape.features)

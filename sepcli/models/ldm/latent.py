@@ -1,0 +1,162 @@
+"""LDM-dmx: a stem's latents are drawn, given those of the mix, and decoded.
+
+    mix -> / level -> conditioner -> c                                  E_c, a copy of the encoder; may learn
+    noise z -> DDIM, `steps` calls of the generator with c -> latents -> decoder -> placed in the mix -> stem
+
+Latents are normalised with the mean and deviation of each channel, found in training and kept with the weights.
+The codec's encoder makes the targets of training and is not used here; it and the decoder never learn.
+(Generative singing voice separation in EnCodec's latent space, 2025, section III. The level: `gain.py`.)
+
+A call is one stream of whole segments: the codec's norms are statistics over all that they are given, so a
+short last chunk is centred in real audio. `forward` takes any length, and puts silence behind up to the next
+one that the generator takes. Noise belongs to places in the track, counted in latents: chunks that begin on a
+latent see the same where they overlap, others that of the nearest latent.
+
+Axes: B batch, C channels, T samples, D latent channels, N latent frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sepcli.diffusion import v_ddim
+from sepcli.family import check_options
+from sepcli.models.ldm.codec import level
+from sepcli.models.ldm.gain import placed
+from sepcli.models.ldm.generator import Generator, GeneratorShape
+from sepcli.models.ldm.seanet import Decoder, Encoder, SeanetConfig
+from sepcli.nn.sharing import sharing_copy
+from sepcli.noise import Noise
+from sepcli.separator import Segment, Separator, source_indices
+
+SILENCE = 1e-3  # RMS, -60 dBFS: a target below is digital silence, or its noise would be blown up to full level
+NARROWEST = 1e-3  # of a latent channel's deviation: one that never moves is left as it is
+
+
+@dataclass(frozen=True)
+class LatentDiffusionConfig(GeneratorShape, SeanetConfig):
+    """The defaults are the published codec, and our reading of the published generator."""
+
+    sources: tuple[str, ...] = ("vocals",)  # one
+    segment: int = 573_440  # samples of a call, 11.9 s; a multiple of `samples_multiple`
+
+    @property
+    def samples_multiple(self) -> int:
+        """What the length of a call must be a multiple of."""
+        return self.hop * self.multiple
+
+
+@dataclass(frozen=True)
+class LatentDiffusionOptions:
+    """Of the sampler."""
+
+    steps: int = 20  # calls of the generator; the paper's number is not known
+
+    def __post_init__(self) -> None:
+        check_options(self, steps=1)
+
+
+class LatentDiffusion(Separator):
+    """See the file's head."""
+
+    options: LatentDiffusionOptions
+
+    def __init__(self, config: LatentDiffusionConfig):
+        super().__init__()
+        config.check()
+        config.check_levels()
+        if len(config.sources) != 1:
+            raise ValueError(f"sources are {config.sources}, but must be one")
+        if config.segment < 1 or config.segment % config.samples_multiple:
+            raise ValueError(
+                f"segment is {config.segment}, but must be a multiple of {config.samples_multiple}")
+        self.config = config
+        self.sources = tuple(config.sources)
+        self.samplerate, self.channels = config.samplerate, config.channels
+        self.segment = Segment(samples=config.segment, multiple=config.samples_multiple)
+        self.options = LatentDiffusionOptions()
+        self.encoder = Encoder(config).requires_grad_(False)
+        self.decoder = Decoder(config).requires_grad_(False)
+        self.conditioner = Encoder(config).requires_grad_(False)
+        self.generator = Generator(config, config.latent)
+        # Of the targets' latents, over windows and time.
+        self.register_buffer("mean", torch.zeros(config.latent))
+        self.register_buffer("variance", torch.ones(config.latent))
+        self.register_buffer("windows", torch.zeros((), dtype=torch.long))  # that were measured
+
+    # --- latents ---
+
+    def target(self, wave: Tensor) -> Tensor:
+        """A stem [B, C, T] -> what the generator learns to give but for normalisation, [B, D, N]."""
+        heard = wave * (~silent(wave))[:, None, None]
+        return self.encoder(heard / level(heard))
+
+    def heard(self, mix: Tensor) -> Tensor:
+        """The mix [B, C, T] -> what the generator is told, normalised, [B, D, N], N = ceil(T / hop)."""
+        return self.normalised(self.conditioner(mix / level(mix)))
+
+    def normalised(self, latents: Tensor) -> Tensor:
+        """[B, D, N], channels of mean 0 and deviation 1."""
+        return (latents - self.mean[:, None]) / self._deviation()
+
+    def decoded(self, z: Tensor) -> Tensor:
+        """Normalised latents [B, D, N] -> [B, C, hop N], of a level that means nothing."""
+        return self.decoder(z * self._deviation() + self.mean[:, None])
+
+    def _deviation(self) -> Tensor:
+        return self.variance.sqrt().clamp(min=NARROWEST)[:, None]
+
+    @torch.no_grad()
+    def measure(self, latents: Tensor) -> None:
+        """Take more latents of targets [B, D, N] into the statistics, every window with the same weight."""
+        count = len(latents)
+        if not count:
+            return
+        rows = latents.detach().float().transpose(0, 1).flatten(1)  # [D, B N]
+        mean, variance = rows.mean(-1), rows.var(-1, correction=0)
+        share = count / (self.windows.item() + count)
+        moved = mean - self.mean
+        self.variance.lerp_(variance, share).add_(share * (1 - share) * moved.square())
+        self.mean.add_(share * moved)
+        self.windows.add_(count)
+
+    # --- Separator ---
+
+    def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
+        """[B, C, T] -> [B, 1, C, T]."""
+        samples = mix.shape[-1]
+        padded = F.pad(mix.float(), (0, -samples % self.config.samples_multiple))
+        z = self.sample(self.heard(padded), noise)
+        return placed(self.decoded(z)[..., :samples], mix.float())[:, None]
+
+    def sample(self, c: Tensor, noise: Noise | None = None) -> Tensor:
+        """Conditioning latents [B, D, N] -> normalised latents of the stem, drawn from `noise`'s."""
+        # Without noise: that of seed 0, for every item as at the track's beginning.
+        noise = noise or Noise(0, [0] * len(c), [0] * len(c))
+        z = latent_noise(noise, self.config.hop).normal(0, self.config.sources[0], *c.shape[1:]).to(c)
+        return v_ddim(lambda z, t: self.generator(z, c, t), z, self.options.steps)
+
+    def select(self, sources: Sequence[str]) -> LatentDiffusion:
+        source_indices(self.sources, sources)
+        narrowed = sharing_copy(self)
+        narrowed.sources = tuple(sources)
+        return narrowed
+
+    def used(self) -> Mapping[str, Any]:
+        return asdict(self.options)
+
+
+def latent_noise(noise: Noise, hop: int) -> Noise:
+    """Noise whose positions are the latents of the track: a window begins at the nearest one."""
+    return Noise(noise.seed, [(start + hop // 2) // hop for start in noise.starts], noise.groups)
+
+
+def silent(wave: Tensor) -> Tensor:
+    """[B, C, T] -> [B], whether it is below -60 dBFS RMS."""
+    return wave.square().mean((1, 2)) < SILENCE**2
