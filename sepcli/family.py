@@ -20,7 +20,8 @@ from sepcli.losses import Loss
 from sepcli.separator import Separator
 
 # objective(model, batch) -> Loss, batch.stems [B, S, C, T]. It may have `margin`, so many samples that it wants
-# on each side of what the network is trained on; `after_step(model)`, called after each update of the weights;
+# on each side of what the network is trained on; `rest`, the name of one more source that it wants, the last of
+# batch.stems: all that the network's own are not; `after_step(model)`, called after each update of the weights;
 # and `state_dict()` with `load_state_dict(state)`, for what it keeps from step to step.
 Objective = Callable[[nn.Module, Any], Loss]
 

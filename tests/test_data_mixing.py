@@ -171,6 +171,78 @@ def test_silence_is_kept_where_there_is_nothing_else(tmp_path):
     assert not batches(tmp_path, sources=("vocals",), aligned=0, skip_silent=1.0)[0].stems.any()
 
 
+# The rest
+
+
+def wants(root, **changes):
+    return batches(root, **{"sources": ("vocals",), "rest": "accompaniment", "aligned": 1.0, **changes})
+
+
+def test_vocals_and_a_mixture_are_enough(tmp_path):
+    """The rest is what the mixture has besides; both are one window, and their sum is the mixture."""
+    sounds = track(tmp_path / "song", ["vocals", "band"], mixture=True)
+    (tmp_path / "song" / "band.wav").unlink()
+    some = wants(tmp_path)
+    assert some.sources == ("vocals", "accompaniment") and some.aligned_seconds == 3.0
+    for vocals, rest in some[0].stems.numpy():
+        at = offset_in(sounds["vocals"], vocals)
+        window = slice(at, at + RATE)
+        np.testing.assert_allclose(rest, sounds["band"][:, window], atol=1e-6)
+
+
+def test_the_rest_of_a_track_without_a_mixture_is_its_other_stems(tmp_path):
+    sounds = track(tmp_path / "song", ["vocals", "drums", "bass", "choir"])
+    data = [DataSource(str(tmp_path), stems=("vocals", "drums", "choir"), rename={"choir": "vocals"})]
+    for vocals, rest in wants(data)[0].stems.numpy():
+        at = offset_in(sounds["vocals"] + sounds["choir"], vocals)
+        np.testing.assert_allclose(rest, sounds["drums"][:, at : at + RATE], atol=1e-6)
+
+
+def test_a_mixture_counts_only_where_the_track_has_all_sources(tmp_path):
+    """What is missing could be in it: then the rest is the sum of the other stems."""
+    sounds = track(tmp_path / "song", ["vocals", "drums", "bass", "keys"], mixture=True)
+    for stem in wants(tmp_path, sources=("vocals", "drums"))[0].stems[:, -1].numpy():
+        assert offset_in(sounds["bass"] + sounds["keys"], stem) is not None
+    (tmp_path / "song" / "bass.wav").rename(tmp_path / "bass.wav")
+    write(tmp_path / "solo" / "bass.wav", sounds["bass"])
+    for stem in wants(tmp_path, sources=("vocals", "bass"))[0].stems[:, -1].numpy():
+        assert offset_in(sounds["drums"] + sounds["keys"], stem) is not None
+
+
+def test_sources_of_their_own_and_the_rest_of_others(tmp_path):
+    """Not aligned, each is from a track of its own; a track without the source is all rest."""
+    track(tmp_path / "singers" / "solo", ["vocals"], seed=5)
+    band = track(tmp_path / "band" / "song", ["drums", "bass"])
+    data = [DataSource(str(tmp_path / "singers")), DataSource(str(tmp_path / "band"))]
+    for item, stems in zip(wants(data, aligned=0.0)[0].items, wants(data, aligned=0.0)[0].stems, strict=True):
+        assert re.fullmatch(r"vocals of singers/solo at .* s, accompaniment of band/song at .* s", item)
+        assert offset_in(band["drums"] + band["bass"], stems[1].numpy()) is not None
+    with pytest.raises(UsageError, match="no track has two of vocals, accompaniment"):
+        wants(data)
+
+
+def test_silence_is_that_of_the_sources_and_not_of_the_rest(tmp_path):
+    half = np.concatenate([0 * music(4 * RATE), 0.3 * music(4 * RATE)], axis=1)
+    write(tmp_path / "song" / "vocals.wav", half)
+    write(tmp_path / "song" / "band.wav", 0.3 * music(8 * RATE, seed=1))
+
+    def silent(share):
+        stems = wants(tmp_path, samples=400, batch_size=200, skip_silent=share)[0].stems
+        assert (stems[:, 1].abs().amax((1, 2)) > 1e-3).all()
+        return (stems[:, 0].abs().amax((1, 2)) < 1e-4).float().mean().item()
+
+    assert 0.4 < silent(0) < 0.6 and silent(1) == 0 and 0.2 < silent(0.5) < 0.45
+
+
+def test_only_so_many_examples(data):
+    """Over and over, the same in every epoch, and all of them before the first one comes again."""
+    some = batches(data, examples=12, steps_per_epoch=2)
+    seen = [some[step] for step in range(6)]
+    assert all(equal(some[step + 3], some[step]) for step in range(3))
+    assert len({item for batch in seen for item in batch.items}) == 12
+    assert equal(some[0], batches(data, steps_per_epoch=2)[0])
+
+
 # Determinism
 
 
@@ -243,6 +315,8 @@ def test_a_broken_file_is_named_and_another_takes_its_place(tmp_path):
     ({"sources": ("vocals", "vocals")}, "Name each wanted stem once"),
     ({"aligned": 1.5}, "aligned is 1.5"),
     ({"skip_silent": -1}, "skip_silent is -1"),
+    ({"examples": 10}, "10 examples, in batches of 4"),
+    ({"rest": "bass"}, "Name each wanted stem once"),
     ({"world": 3}, "batch of 4 can't be divided among 3"),
     ({"world": 2, "augment": (Remix(4),)}, "Remix mixes groups of 4 rows"),
     ({"augment": (Gain(sources=("tuba",)),)}, "'tuba'"),

@@ -8,6 +8,9 @@ processes or ranks, and wherever a run begins.
                 what the track lacks comes from others
              or a window for every source from a track of its own     otherwise
 
+The rest, where one is wanted, is one more source: what a track's mixture is without the sources, so that a
+recording of each source and the mixture is all that a track must have; or else all its other stems.
+
 A track is drawn in proportion to weight x duration, the window uniformly within it. A file that is shorter
 than the window (a one-shot, a loop) lies at a random place in silence. A file that can't be read is named in
 `Batch.problems` and another draw, by the same generator, takes its place.
@@ -58,12 +61,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A track as it is drawn from: the files that add up to each source."""
+    """A track as it is drawn from: the files that add up to each source; of the rest, those to take away."""
 
     name: str
     files: Mapping[str, tuple[Path, ...]]
     seconds: float
     weight: float
+    less: tuple[Path, ...] = ()
 
 
 class Batches(torch.utils.data.Dataset):
@@ -73,8 +77,10 @@ class Batches(torch.utils.data.Dataset):
     together. aligned: the share of items that are one window of a track that has at least two of the sources;
     what it lacks is drawn from other tracks.
     skip_silent: the share of silent windows (below -60 dBFS RMS; of an aligned item: in all sources) that are
-    drawn again, because stems like vocals are silent for long stretches.
+    drawn again, because stems like vocals are silent for long stretches. The rest does not count there.
     steps_per_epoch: only numbers the random generators: an epoch ends after so many steps.
+    rest: the name of one more source, the last: all that the sources are not.
+    examples: so many different items are all there are, over and over; 0: new ones for ever.
     """
 
     def __init__(
@@ -93,19 +99,23 @@ class Batches(torch.utils.data.Dataset):
         world: int = 1,
         steps_per_epoch: int = 1000,
         skip_silent: float = 0.0,
+        rest: str | None = None,
+        examples: int = 0,
     ):
-        self.sources, self.augment = tuple(sources), tuple(augment)
+        self.rest, self.augment = rest, tuple(augment)
+        self.sources = (*sources, *([rest] if rest else []))
         self.samplerate, self.channels, self.samples = samplerate, channels, samples
         self.batch_size, self.seed, self.steps_per_epoch = batch_size, seed, steps_per_epoch
         self.rank, self.world = rank, world
-        self.aligned, self.skip_silent = aligned, skip_silent
+        self.aligned, self.skip_silent, self.examples = aligned, skip_silent, examples
         self._check()
         # What has to be read, so that `samples` are left when all augmentations have taken their margins.
         self.read_samples = samples
         for augmentation in reversed(self.augment):
             self.read_samples += augmentation.extra(self.read_samples, samplerate)
         self.problems: list[Problem] = []  # files that were broken already when the tracks were looked up
-        pieces = [piece for source in data for piece in _pieces(source, self.problems)]
+        wanted = tuple(sources) if rest else ()
+        pieces = [piece for source in data for piece in _pieces(source, self.problems, wanted, rest)]
         self._together = self._by_sources(pieces)
         self._having = {name: _Urn([p for p in pieces if name in p.files]) for name in self.sources}
         self._check_tracks(pieces)
@@ -121,6 +131,8 @@ class Batches(torch.utils.data.Dataset):
         return {name: urn.seconds for name, urn in self._having.items()}
 
     def __getitem__(self, step: int) -> Batch:
+        if self.examples:
+            step %= self.examples // self.batch_size
         epoch, step = divmod(step, self.steps_per_epoch)
         rows = self.batch_size // self.world
         first = step * self.batch_size + self.rank * rows
@@ -181,7 +193,8 @@ class Batches(torch.utils.data.Dataset):
             except InputError as problem:
                 failed.append(problem.message)
                 continue
-            if attempt + 1 < TRIES and self.skip_silent and rng.random() < self.skip_silent and _is_silent(out):
+            skips = attempt + 1 < TRIES and self.skip_silent and rng.random() < self.skip_silent
+            if skips and self._is_silent(names, out):
                 continue
             problems += failed
             return f"{piece.name} at {start:.2f} s"
@@ -198,6 +211,13 @@ class Batches(torch.utils.data.Dataset):
                 for path in piece.files[name]
             ]
             stem[:] = parts[0] if len(parts) == 1 else np.sum(parts, axis=0)
+            for path in piece.less if name == self.rest else ():
+                stem -= read_window(path, start, self.read_samples, self.samplerate, self.channels)
+
+    def _is_silent(self, names: Sequence[str], window: np.ndarray) -> bool:
+        """window [S, C, T] of sources `names`: whether all of them but the rest are below -60 dBFS."""
+        flats = [stem.reshape(-1) for name, stem in zip(names, window, strict=True) if name != self.rest]
+        return bool(flats) and all(float(np.dot(flat, flat)) < SILENT**2 * flat.size for flat in flats)
 
     def _check(self) -> None:
         def refuse(fact: str, remedy: str) -> None:
@@ -213,6 +233,9 @@ class Batches(torch.utils.data.Dataset):
                 f"A batch of {self.batch_size} can't be divided among {self.world} processes.",
                 "Make the batch size a multiple of their number.",
             )
+        if self.examples < 0 or self.examples % self.batch_size:
+            refuse(f"There shall be {self.examples} examples, in batches of {self.batch_size}.",
+                   "Make data.examples a multiple of run.batch_size, or 0.")
         for augmentation in self.augment:
             augmentation.chosen(self.sources)  # refuses names that are no sources
             if self.world > 1 and self.batch_size // self.world % augmentation.group:
@@ -254,7 +277,10 @@ class _Urn:
         return self.pieces[min(int(np.searchsorted(self._edges, at, side="right")), len(self.pieces) - 1)]
 
 
-def _pieces(source: DataSource, problems: list[Problem]) -> Iterator[_Piece]:
+def _pieces(
+    source: DataSource, problems: list[Problem], sources: Sequence[str], rest: str | None
+) -> Iterator[_Piece]:
+    """The source's tracks; with what the `sources` leave of each as `rest`, where that is wanted."""
     if not source.weight > 0:
         raise UsageError(
             f"{source.path} has the weight {source.weight}.", remedy="Give a weight above 0, or leave it out."
@@ -268,7 +294,12 @@ def _pieces(source: DataSource, problems: list[Problem]) -> Iterator[_Piece]:
                 name = source.rename.get(stem, stem)
                 files[name] = (*files.get(name, ()), path)
         if files and track.name not in source.exclude:
-            yield _Piece(f"{Path(source.path).name}/{track.name}", files, track.seconds, source.weight)
+            less: tuple[Path, ...] = ()
+            if rest:
+                others, less = _others(files, track.mixture, sources)
+                files = {name: files[name] for name in files if name in sources}
+                files |= {rest: others} if others else {}
+            yield _Piece(f"{Path(source.path).name}/{track.name}", files, track.seconds, source.weight, less)
     absent = sorted({*source.stems, *source.rename} - seen)
     if absent:
         raise UsageError(
@@ -278,9 +309,16 @@ def _pieces(source: DataSource, problems: list[Problem]) -> Iterator[_Piece]:
         )
 
 
-def _is_silent(window: np.ndarray) -> bool:
-    """window [S, C, T]: whether every source is below -60 dBFS."""
-    return all(float(np.dot(flat, flat)) < SILENT**2 * flat.size for flat in window.reshape(len(window), -1))
+def _others(
+    files: Mapping[str, tuple[Path, ...]], mixture: Path | None, sources: Sequence[str]
+) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """The files that add up to what the sources are not, and those to take away from that; () and () if none.
+
+    The mixture without the sources, where a track has all of them; not all other stems of a track need exist.
+    """
+    if mixture is not None and all(name in files for name in sources):
+        return (mixture,), tuple(path for name in sources for path in files[name])
+    return tuple(path for name, paths in files.items() if name not in sources for path in paths), ()
 
 
 def batches_from(batches: Batches, start: int, stop: int, workers: int) -> Iterator[Batch]:

@@ -45,6 +45,7 @@ class DataTable:
     segment: float = 6.0  # seconds of one example
     aligned: float = 0.5  # share of examples cut from one track (what it lacks from others); else all mixed
     skip_silent: float = 0.0  # share of silent windows that are drawn again
+    examples: int = 0  # so many different ones are all there are, over and over; 0 = new ones for ever
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ def make_batches(
         train, sources=model.sources, samplerate=model.samplerate, channels=model.channels,
         samples=example_samples(model, config.data.segment, margin), batch_size=config.run.batch_size,
         seed=config.run.seed, aligned=config.data.aligned, skip_silent=config.data.skip_silent,
+        rest=getattr(objective, "rest", None), examples=config.data.examples,
         augment=[augmentation(table) for table in config.augment],
         rank=team.rank, world=team.world, steps_per_epoch=config.run.steps_per_epoch)
 
@@ -119,7 +120,7 @@ def split(config: TrainConfig) -> tuple[list[DataSource], list[Track]]:
         return list(config.data.train), [track for source in config.data.valid for track in _tracks(source)]
     train, valid = [], []
     for source in config.data.train:
-        tracks = [track for track in _tracks(source) if len(track.stems) > 1]
+        tracks = [track for track in _tracks(source) if len(track.stems) > 1 or track.mixture]
         count = min(len(tracks) - 1, round(config.data.holdout * len(tracks))) if len(tracks) > 1 else 0
         count = max(count, 1) if config.data.holdout > 0 and len(tracks) >= 5 else max(count, 0)
         held = sorted(tracks, key=lambda track: hashlib.sha256(track.name.encode()).digest())[:count]
