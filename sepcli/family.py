@@ -82,6 +82,13 @@ def check_word(name: str, value: str, *allowed: str) -> None:
                          remedy=f"Correct objective_options.{name}.")
 
 
+def check_trains(objective: str, model: Separator, *allowed: type) -> None:
+    """UsageError where an objective of that name does not train such a network."""
+    if not isinstance(model, allowed):
+        raise UsageError(f"The objective '{objective}' does not train a {type(model).__name__}.",
+                         remedy=f"It trains {', '.join(kind.__name__ for kind in allowed)}.")
+
+
 def check_options(options: Any, **least: float) -> None:
     """UsageError where an option is below the least that it can be; None follows from the others."""
     for name, bound in least.items():

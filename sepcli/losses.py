@@ -160,6 +160,13 @@ class Criterion:
         return Loss(total, parts)
 
 
+def check_squared(criterion: Criterion) -> None:
+    """UsageError where a criterion is anything but the mean squared error of what a network gives."""
+    if any((term.kind, term.on) != ("mse", "wave") for term in criterion.terms):
+        raise UsageError("Denoisers are means, so their loss is the mean squared error and nothing else.",
+                         remedy='Set one term, loss.terms = [{kind = "mse"}].')
+
+
 class OneTarget:
     """A criterion for networks that give one target an example, drawn at random.
 
