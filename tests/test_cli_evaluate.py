@@ -42,23 +42,25 @@ def test_a_table_for_each_metric_by_its_full_name_on_standard_output(capfd):
     titles = [line for line in out.splitlines() if "dB" in line]
     assert titles == [
         "museval v4 SDR (median of 1 s frames), median over tracks, dB",
-        "museval v4 SDR (median of 1 s frames), mean over tracks, dB",
-        "uSDR (MDX 2021, whole track), mean over tracks, dB"]
+        "museval v4 SDR (median of 1 s frames), mean over tracks, dB, ± 95 % interval",
+        "uSDR (MDX 2021, whole track), mean over tracks, dB, ± 95 % interval"]
     table = out.split("uSDR")[1].splitlines()[1:5]
     assert table[0].split() == ["MODEL", "bass", "drums", "other", "vocals", "MEAN", "OF", "STEMS"]
     assert table[1].startswith("fake ") and table[2].startswith("mixture ")
     assert table[3].split() == ["tracks", "scored", "1", "2", "1", "2"]
-    values = [float(word) for word in table[2].split()[1:]]
+    values = [float(word) for word in re.sub(r"± \S+", "", table[2]).split()[1:]]
     assert values[-1] == pytest.approx(sum(values[:-1]) / 4, abs=0.011)
+    assert table[2].count("±") == 2  # bass, other and so the mean have but one track
     assert "fake: drums, bass, other, vocals; overlap 0.25, cpu, float32" in err
     assert "2 tracks, 0:05 of audio." in err and "[4/4] mixture: b: " in err
 
 
 def test_stems_that_models_lack_are_empty_and_counts_stand_beside_values_where_they_differ(capfd):
     _, out, _ = evaluate(capfd, "-m", "fake", "-m", "vox", "--protocol", "mdx")
-    assert out.startswith("uSDR (MDX 2021, whole track), mean over tracks, dB (tracks scored)\n")
+    title = "uSDR (MDX 2021, whole track), mean over tracks, dB, ± 95 % interval (tracks scored)"
+    assert out.startswith(title + "\n")
     row = out.splitlines()[3]
-    assert re.fullmatch(r"vox +-?\d+\.\d\d \(2\) +-?\d+\.\d\d", row)
+    assert re.fullmatch(r"vox +-?\d+\.\d\d ± \d+\.\d\d \(2\) +-?\d+\.\d\d ± \d+\.\d\d", row)
 
 
 def test_json_gives_rows_then_the_summary(capfd):
@@ -70,7 +72,8 @@ def test_json_gives_rows_then_the_summary(capfd):
     assert summary["metric"] == "uSDR (MDX 2021, whole track)" and summary["statistic"] == "mean over tracks"
     drums = [each["stems"]["drums"]["usdr"] for each in objects[:2]]
     mean = pytest.approx(sum(drums) / 2, abs=1e-5)
-    assert summary["stems"]["drums"] == {"value": mean, "std": None, "tracks": 2}
+    half = pytest.approx(12.706205 * abs(drums[0] - drums[1]) / 2, abs=1e-4)
+    assert summary["stems"]["drums"] == {"value": mean, "ci95": half, "std": None, "tracks": 2}
 
 
 def test_undefined_values_are_dashes_and_null(capfd):
@@ -101,10 +104,31 @@ def test_seeds_and_sweeps(capfd, tmp_path):
     code, out, _ = evaluate(capfd, "-m", "fake", "--seeds", "0,1", "--shifts", "1", "--sweep", "overlap=0,0.5",
                             "-o", "out", "--protocol", "sisdr")
     assert code == 0
-    assert "SI-SDR (whole track, means kept), mean over tracks, dB, mean +- deviation over runs" in out
-    assert re.search(r"^fake overlap=0 .*\d+\.\d\d \+- \d+\.\d\d", out, re.M)
+    assert "SI-SDR (whole track, means kept), mean over tracks, dB, mean ± deviation over runs" in out
+    assert re.search(r"^fake overlap=0 .*\d+\.\d\d ± \d+\.\d\d", out, re.M)
     assert re.search(r"^fake overlap=0\.5 ", out, re.M)
     assert (tmp_path / "out" / "sweep-overlap-si_sdr.png").exists()
+
+
+def test_protocols_of_windows(capfd, tmp_path):
+    """Track b lacks bass and other, which are silence there; and resuming with the other one costs nothing."""
+    for name in "ab":
+        make_track(tmp_path / "long", name, FOUR if name == "a" else {"drums": 0.1, "vocals": 0.3}, seconds=13)
+    make_track(tmp_path / "long", "c", FOUR)  # shorter than a chunk
+    arguments = ["-m", "mixture", "-m", "vox", "--data", "long", "-o", "out", "--protocol"]
+    code, out, err = evaluate(capfd, *arguments, "msdm")
+    assert code == 0 and "msdm: 10 windows in 3 tracks; 1 without any." in err
+    table = out.splitlines()
+    assert table[0] == ("SI-SDRi over the mix (4 s windows, MSDM's choice), mean over all windows, dB, "
+                        "± 95 % interval (tracks scored)")
+    assert table[2].split() == ["mixture", *["0.00", "±", "0.00", "(2)"] * 4, "0.00", "±", "0.00"]
+    assert table[3].startswith("vox ") and "(2)" in table[3]
+    code, out, err = evaluate(capfd, *arguments, "dicose", "--protocol", "mdx", "--csv", "rows.csv")
+    assert code == 0 and err.count("computed before") == 6 and "dicose: 10 windows in 3 tracks" in err
+    assert "uSDR" in out and (tmp_path / "out" / "boxes-si_sdri_dicose.png").exists()
+    line = next(line for line in csv.DictReader((tmp_path / "rows.csv").open())
+                if (line["track"], line["stem"]) == ("b", "bass"))
+    assert (line["windows_dicose"], line["usdr_db"]) == ("5.0", "") and float(line["si_sdri_dicose_db"]) == 0
 
 
 def test_zero_mean_is_said(capfd):

@@ -42,8 +42,9 @@ def test_json_names_the_metric_in_full():
     (fields,) = comparison.as_json(compare([row()], ["mdx"]))
     assert fields == {
         "summary": "mdx", "model": "m", "swept": {}, "runs": 1, "metric": "uSDR (MDX 2021, whole track)",
-        "statistic": MEAN, "unit": "dB", "stems": {"vocals": {"value": 1, "std": None, "tracks": 1}},
-        "mean_over_stems": {"value": 1, "std": None, "tracks": 1}}
+        "statistic": MEAN, "unit": "dB",
+        "stems": {"vocals": {"value": 1, "ci95": None, "std": None, "tracks": 1}},
+        "mean_over_stems": {"value": 1, "ci95": None, "std": None, "tracks": 1}}
 
 
 def names(paths):

@@ -13,8 +13,9 @@ import torch
 from sepcli import loading
 from sepcli.data.layouts import find_tracks
 from sepcli.errors import DeviceError, InputError, ModelError, UsageError
-from sepcli.evaluation.evaluate import Listener, Request, Workshop, evaluate, expand, mean_scores
+from sepcli.evaluation.evaluate import Listener, Request, Workshop, evaluate, expand
 from sepcli.evaluation.rows import ROWS_NAME
+from sepcli.evaluation.validation import mean_scores
 from sepcli.separator import Segment
 from tests import fake_model
 from tests.toys import Split

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from sepcli.metrics.summary import MEAN, MEDIAN, METRICS, PROTOCOLS, ZERO_MEAN, metric, summarize
+from sepcli.metrics.summary import MEAN, MEDIAN, METRICS, POOLED, PROTOCOLS, ZERO_MEAN, metric, summarize
+from sepcli.metrics.windows import MSDM
 
 NAN = math.nan
 
@@ -48,6 +49,45 @@ def test_runs_give_mean_and_sample_deviation():
     line = only(summarize(runs, ["mdx"]), "usdr", MEAN)
     assert line.stems["vocals"].value == 3.0 and line.stems["vocals"].std == pytest.approx(math.sqrt(7))
     assert line.mean.value == 2.0 and line.mean.std == pytest.approx(math.sqrt((1.5**2 + 0.5**2 + 2**2) / 2))
+
+
+def test_a_mean_has_an_interval_over_tracks_a_median_none():
+    scores = run(a={"vocals": 1.0, "bass": 2.0}, b={"vocals": 3.0, "bass": 4.0}, c={"vocals": 8.0})
+    line = only(summarize([scores], ["mdx"]), "usdr", MEAN)
+    assert line.stems["vocals"].interval == pytest.approx(4.302653 * math.sqrt(13 / 3))  # s^2 = 13
+    assert line.stems["bass"].interval == pytest.approx(12.706205)
+    shares = [(-3 / 3 - 1 / 2) / 2, (-1 / 3 + 1 / 2) / 2, (4 / 3) / 2]  # of the tracks in the mean's error
+    expected = 4.302653 * math.sqrt(3 / 2 * sum(share**2 for share in shares))
+    assert line.mean.interval == pytest.approx(expected)
+    median, mean = summarize([scores], ["musdb"])
+    assert median.statistic == MEDIAN and median.mean.interval is None
+    assert mean.stems["vocals"].interval == line.stems["vocals"].interval
+
+
+def test_no_interval_of_one_track_and_that_of_runs_is_over_their_tracks_means():
+    line = only(summarize([run(a={"vocals": 1.0})], ["mdx"]), "usdr", MEAN)
+    assert line.mean.interval is None and line.stems["vocals"].interval is None
+    runs = [run(a={"vocals": 0.0}, b={"vocals": 4.0}), run(a={"vocals": 2.0}, b={"vocals": 2.0})]
+    line = only(summarize(runs, ["mdx"]), "usdr", MEAN)
+    assert line.mean.interval == only(summarize([run(a={"vocals": 1.0}, b={"vocals": 3.0})], ["mdx"]),
+                                      "usdr", MEAN).mean.interval
+
+
+def test_windows_of_all_tracks_are_pooled():
+    def track(value, windows):
+        return {"vocals": {MSDM.metric: value, MSDM.count: windows}}
+
+    scores = {"a": track(1.0, 30), "b": track(4.0, 10), "c": track(NAN, 0)}
+    (line,) = summarize([scores], ["msdm"])
+    assert line.statistic == POOLED and line.mean.value == 1.75 and line.stems["vocals"].tracks == 2
+
+
+def test_a_stem_that_only_a_metric_of_windows_has_spoils_no_other():
+    scores = {"a": {"vocals": {"usdr": 1.0, MSDM.metric: 2.0, MSDM.count: 5}, "bass": {MSDM.metric: 4.0,
+                                                                                       MSDM.count: 5}}}
+    usdr, windowed = summarize([scores], ["mdx", "msdm"])
+    assert (usdr.mean.value, list(usdr.stems)) == (1.0, ["vocals"])
+    assert (windowed.mean.value, list(windowed.stems)) == (3.0, ["bass", "vocals"])
 
 
 def test_metrics_that_were_not_computed_have_no_line():

@@ -21,6 +21,8 @@ class Protocol(StrEnum):
     musdb = "musdb"
     mdx = "mdx"
     sisdr = "sisdr"
+    msdm = "msdm"
+    dicose = "dicose"
 
 
 WHAT, HOW, COMPUTE, WHERE = "What to evaluate", "How it is scored", "How it is computed", "Where it goes"
@@ -62,7 +64,8 @@ def evaluate(
     protocol: Annotated[list[Protocol] | None, typer.Option(
         "--protocol", metavar="|".join(Protocol), show_default=False, rich_help_panel=HOW,
         help="musdb: museval v4 SDR, median over frames, then over tracks; mdx: uSDR, mean over tracks; sisdr: "
-             "SI-SDR and SI-SDRi, mean over tracks. Repeatable; default: musdb and mdx.")] = None,
+             "SI-SDR and SI-SDRi, mean over tracks; msdm, dicose: SI-SDRi, mean over windows of 4 s as these "
+             "papers choose them. Repeatable; default: musdb and mdx.")] = None,
     metrics: Annotated[str, typer.Option(
         "--metrics", metavar="isr,sir,sar", rich_help_panel=HOW,
         help="These of museval v4 too; slower, and a track is held in memory.")] = "",
@@ -122,7 +125,7 @@ def evaluate(
 
     request = Request(
         models=tuple(model), data=data, layout=layout, targets=tuple(dict.fromkeys(target or ())),
-        extra=bool(wanted), zero_mean=zero_mean,
+        protocols=tuple(protocols), extra=bool(wanted), zero_mean=zero_mean,
         duration=parse_time(duration, "--duration") if duration is not None else None,
         device=device, precision=precision.value, overlap=parse_overlap(overlap), segment=segment,
         shifts=shifts, batch_size=parse_batch_size(batch_size), seeds=parse_seeds(seed),
@@ -133,7 +136,7 @@ def evaluate(
 
 def _run(request: Request, protocols: Sequence[str], csv: Path | None, json: bool) -> int:
     """Evaluate, report every row, sum up; the exit code."""
-    from sepcli.cli.scores import Reporter, print_tables, say_silent
+    from sepcli.cli.scores import Reporter, print_tables, say_silent, say_windows
     from sepcli.evaluation import comparison, rows
     from sepcli.evaluation.evaluate import evaluate
 
@@ -151,6 +154,7 @@ def _run(request: Request, protocols: Sequence[str], csv: Path | None, json: boo
         rows.write_csv(csv, found, zero_mean=request.zero_mean)
     if "musdb" in protocols:
         say_silent(found)
+    say_windows(found, protocols)
     if request.out is not None:
         written = comparison.write(request.out, groups, protocols, zero_mean=request.zero_mean)
         names = ", ".join([rows.ROWS_NAME, *(path.name for path in written)])

@@ -56,7 +56,7 @@ class Reporter(Listener):
     def planned(self, runs: Sequence[Prepared], tracks: Sequence[Track]) -> None:
         for each in runs:
             run = each.run
-            scored = [track for track in tracks if each.scored(track, self.request.targets)]
+            scored = [track for track in tracks if each.scored(track)]
             self._planned += [((run.spec, run.seed, run.swept), track.name) for track in scored]
             made = "" if each.sources is None else f": {', '.join(each.sources)}; {_settings(each.identity)}"
             console.say(f"{run}{made}")
@@ -113,6 +113,17 @@ def say_silent(rows: Sequence[Row]) -> None:
                     "in them.")
 
 
+def say_windows(rows: Sequence[Row], protocols: Sequence[str]) -> None:
+    """How much the protocols of windows take of the tracks; it is the same for all models."""
+    for protocol in protocols:
+        rule = PROTOCOLS[protocol].windows
+        if rule is not None:
+            counts = {row.track: int(scores[rule.count]) for row in rows for scores in row.stems.values()}
+            none = sum(count == 0 for count in counts.values())
+            left_out = f"; {none} without any" if none else ""
+            console.say(f"{protocol}: {sum(counts.values())} windows in {len(counts)} tracks{left_out}.")
+
+
 # --- tables ---
 
 
@@ -123,18 +134,25 @@ def print_tables(groups: Sequence[Group], protocols: Sequence[str], *, zero_mean
             for key in PROTOCOLS[protocol].metrics:
                 lines = {group.label: line for group in groups if (line := group.line(key, statistic))}
                 if lines:
-                    several = any(line.mean.std is not None for line in lines.values())
-                    title = f"{metric(key, zero_mean=zero_mean).name}, {statistic}, dB"
-                    _print_table(title + (", mean +- deviation over runs" if several else ""), lines)
+                    shown = metric(key, zero_mean=zero_mean)
+                    title = ", ".join(word for word in (shown.name, statistic, shown.unit) if word)
+                    _print_table(title, lines)
 
 
 def _print_table(title: str, lines: dict[str, Line]) -> None:
+    """Behind ± stands the deviation over runs where a model has several, else the interval over tracks."""
+    values = [value for line in lines.values() for value in [line.mean, *line.stems.values()]]
+    several = any(value.std is not None for value in values)
+    if several:
+        title += ", mean ± deviation over runs"
+    elif any(value.interval is not None for value in values):
+        title += ", ± 95 % interval"
     stems = sorted({stem for line in lines.values() for stem in line.stems})
     head = ["MODEL", *stems, "MEAN OF STEMS"]
     rows = []
     for label, line in lines.items():
-        cells = [_text(line.stems[stem]) if stem in line.stems else "" for stem in stems]
-        rows.append([label, *cells, _text(line.mean)])
+        cells = [_text(line.stems[stem], several) if stem in line.stems else "" for stem in stems]
+        rows.append([label, *cells, _text(line.mean, several)])
     counts = {tuple(line.stems[stem].tracks if stem in line.stems else 0 for stem in stems)
               for line in lines.values()}
     if len(counts) == 1:
@@ -150,11 +168,12 @@ def _print_table(title: str, lines: dict[str, Line]) -> None:
         _write(title, head, rows)
 
 
-def _text(value: Value) -> str:
+def _text(value: Value, several: bool) -> str:
     if math.isnan(value.value):
         return UNDEFINED
     text = f"{value.value:.2f}"
-    return text if value.std is None or math.isnan(value.std) else f"{text} +- {value.std:.2f}"
+    spread = value.std if several else value.interval
+    return text if spread is None or math.isnan(spread) else f"{text} ± {spread:.2f}"
 
 
 def _draw(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -87,22 +87,23 @@ def _draw(folder: Path, groups: Sequence[Group], protocols: Sequence[str], zero_
     options = list(dict.fromkeys(option for group in groups for option in group.swept))
     for protocol in protocols:
         key, statistic = PROTOCOLS[protocol].metrics[0], PROTOCOLS[protocol].statistics[0]
-        name = metric(key, zero_mean=zero_mean).name
+        name, unit = metric(key, zero_mean=zero_mean).name, metric(key).unit
         if len({group.model for group in groups}) > 1:
             path = folder / f"boxes-{key}.png"
             boxes = {group.label: _over_tracks(group, key) for group in groups}
-            plots.box_plot(path, f"{name}, each track", "dB", boxes)
+            plots.box_plot(path, f"{name}, each track", unit, boxes)
             yield path
         for option in options:
             path = folder / f"sweep-{_plain(option)}-{key}.png"
             lines = _sweep(groups, option, key, statistic)
-            plots.line_plot(path, f"{name}, {statistic}, mean over stems", "dB", option, lines)
+            plots.line_plot(path, f"{name}, {statistic}, mean over stems", unit, option, lines)
             yield path
 
 
 def _over_tracks(group: Group, key: str) -> dict[str, list[float]]:
     stems = sorted({stem for run in group.scores for track in run.values() for stem in track})
-    return {stem: [value for run in group.scores for value in defined(run, stem, key)] for stem in stems}
+    return {stem: [value for run in group.scores for value in defined(run, stem, key).values()]
+            for stem in stems}
 
 
 def _sweep(groups: Sequence[Group], option: str, key: str, statistic: str) -> dict[str, dict[str, float]]:

@@ -10,7 +10,6 @@ All models are loaded once before anything is computed, so that a mistake in the
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 import time
@@ -20,19 +19,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from sepcli import loading
 from sepcli.catalog import load_catalog
 from sepcli.data.layouts import Problem, Track, find_tracks
 from sepcli.device import choose_device, choose_precision, is_out_of_memory, tune_process
 from sepcli.errors import DeviceError, InputError, SepcliError, UsageError
 from sepcli.evaluation.rows import DIGITS, Row, RowFile
-from sepcli.evaluation.scoring import PSEUDO_MODELS, Estimator, Material, Model, mean_absolute_error, score
+from sepcli.evaluation.scoring import PSEUDO_MODELS, Estimator, Material, Model, score
 from sepcli.manifest import settings_hash
+from sepcli.metrics.summary import PROTOCOLS
+from sepcli.metrics.windows import RULES, WindowRule
 from sepcli.pipeline import Engine, Progress, Settings
-from sepcli.separator import Separator
 
 METRICS_VERSION = 1  # of what rows mean: another number, and none of an earlier evaluation is kept
 PUBLISHED_OVERLAP = None  # the catalogue's `published_overlap`, else the default
@@ -48,6 +45,7 @@ class Request:
     data: Path
     layout: str = "auto"
     targets: tuple[str, ...] = ()  # only these stems; () = all that a model has
+    protocols: tuple[str, ...] = ()  # of summary.PROTOCOLS, where they want more than what is always computed
     extra: bool = False  # ISR, SIR and SAR too
     zero_mean: bool = False  # of the SI-SDRs
     duration: float | None = None  # seconds of each track's beginning
@@ -69,6 +67,11 @@ class Request:
         if self.duration is not None and self.duration <= 0:
             raise UsageError(f"--duration is {self.duration:g}, but must be more than 0.",
                              remedy="Leave it out, or give seconds.")
+
+    @property
+    def windows(self) -> tuple[WindowRule, ...]:
+        """All rules if a protocol wants one, as they cost next to nothing; so its rows serve the other, too."""
+        return RULES if any(PROTOCOLS[name].windows for name in self.protocols) else ()
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,14 @@ class Prepared:
     run: Run
     sources: tuple[str, ...] | None  # None: all that a track has
     identity: Mapping[str, Any]
+    targets: tuple[str, ...] = ()  # that the user wants; () = all
+    silent: frozenset[str] = frozenset()  # stems that every track has, if need be as silence
 
-    def scored(self, track: Track, targets: Sequence[str]) -> list[str]:
+    def scored(self, track: Track) -> list[str]:
         """The stems that this track has, the model makes and the user wants."""
-        made = sorted(track.stems) if self.sources is None else self.sources
-        return [name for name in made if name in track.stems and (not targets or name in targets)]
+        there = self.silent.union(track.stems)
+        made = sorted(there) if self.sources is None else self.sources
+        return [name for name in made if name in there and (not self.targets or name in self.targets)]
 
 
 class Listener:
@@ -158,7 +164,7 @@ def evaluate(request: Request, listener: Listener | None = None) -> Iterator[Row
     tasks = []
     for each in prepared:
         for track in tracks:
-            names = each.scored(track, request.targets)
+            names = each.scored(track)
             if not names:
                 continue
             blank = Row(each.run.model, each.run.spec, each.run.seed, dict(each.run.swept), track.name, "done",
@@ -221,10 +227,12 @@ class Task:
 
 
 class Workshop:
-    """Makes estimators of runs and rows of tasks, in this process or in others."""
+    """Makes estimators of runs and rows of tasks, in this process or in others. there: stems of any track."""
 
     def __init__(self, request: Request, there: frozenset[str]):
         self.request, self.there = request, there
+        # Protocols of windows count a stem that a track lacks as silence.
+        self.silent = there if request.windows else frozenset()
         self._loaded: tuple[Any, loading.Loaded] | None = None  # one that no engine has had yet
         self._ready: tuple[Run, Estimator] | None = None
 
@@ -233,19 +241,22 @@ class Workshop:
     def prepare(self, run: Run, listener: Listener) -> Prepared:
         """Load the run's model, once, to learn what it makes and what it is."""
         request = self.request
-        how = {"version": METRICS_VERSION, "extra": request.extra, "zero_mean": request.zero_mean,
-               "duration": request.duration}
+        how: dict[str, Any] = {"version": METRICS_VERSION, "extra": request.extra,
+                               "zero_mean": request.zero_mean, "duration": request.duration}
+        if request.windows:
+            how["windows"] = True
         if run.spec in PSEUDO_MODELS:
-            return Prepared(run, None, {"model": run.spec, **how})
+            return Prepared(run, None, {"model": run.spec, **how}, request.targets, self.silent)
         loaded = self._load(run, listener)
         sources = self._wanted(loaded)
         device = choose_device(request.device)
         settings = self._settings(run, loaded)
-        return Prepared(run, sources, {
+        identity = {
             "model": loaded.name, "weights": list(loaded.hashes), "options": self._options(run),
             "overlap": settings.overlap, "segment": settings.segment, "shifts": settings.shifts,
             "seed": run.seed, "device": device.torch.type,
-            "precision": choose_precision(request.precision, device.torch, loaded.model.half).name, **how})
+            "precision": choose_precision(request.precision, device.torch, loaded.model.half).name, **how}
+        return Prepared(run, sources, identity, request.targets, self.silent)
 
     def estimator(self, run: Run) -> Estimator:
         """The run's, made ready; that of the last run is kept."""
@@ -318,9 +329,10 @@ class Workshop:
         """Whatever happens to one track is in its row; only an exhausted device is the run's failure."""
         began = time.perf_counter()
         try:
-            material = Material(task.track, self.request.duration)
-            found = score(material, self.estimator(task.run), task.names, extra=self.request.extra,
-                          zero_mean=self.request.zero_mean, progress=progress)
+            request = self.request
+            material = Material(task.track, request.duration, self.silent)
+            found = score(material, self.estimator(task.run), task.names, extra=request.extra,
+                          zero_mean=request.zero_mean, windows=request.windows, progress=progress)
         except InputError as error:
             return replace(task.blank, status="failed", error=error)
         except (RuntimeError, MemoryError) as error:
@@ -340,40 +352,3 @@ def _parse(key: str, text: str) -> float | int:
     except ValueError:
         raise UsageError(f"--sweep {key}: '{text}' is not a number that {key} can be.",
                          remedy=f"Give numbers, as in --sweep {key}=0,1.") from None
-
-
-# --- for programs ------------------------------------------------------------------------------------------
-
-
-def mean_scores(
-    model: Separator,
-    tracks: Sequence[Track],
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    seconds_limit: float | None = None,
-    *,
-    metric: str = "usdr",
-    overlap: float = DEFAULT_OVERLAP,
-) -> dict[str, float]:
-    """{stem: its mean over the tracks that have it}; a stem that none has is left out.
-
-    metric: "usdr", in dB, where a stem that is silent counts as absent; or "l1", the mean absolute error of the
-    waveform with full scale at 1.0, silent stems included.
-    model: in any mode; a copy of it is prepared and run, so it stays as it is. seconds_limit: of each track
-    only the first so many. The engine is that of `separate`. InputError for a track that can't be read.
-    """
-    engine = Engine(copy.deepcopy(model), Settings(overlap=overlap), device, dtype)
-    estimator, scores = Model(engine), {}
-    for track in tracks:
-        wanted = [name for name in engine.sources if name in track.stems]
-        if not wanted:
-            continue
-        material = Material(track, seconds_limit)
-        if metric == "l1":
-            found = mean_absolute_error(material, estimator, wanted)
-        else:
-            stems = score(material, estimator, wanted).stems
-            found = {name: metrics[metric] for name, metrics in stems.items()}
-        for name, value in found.items():
-            scores.setdefault(name, []).append(value)
-    return {name: float(np.mean(scores[name])) for name in engine.sources if name in scores}

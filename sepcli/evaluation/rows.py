@@ -142,15 +142,19 @@ def write_csv(path: Path, rows: Iterable[Row], *, zero_mean: bool = False) -> No
 def line_as_json(
     line: Line, model: str, swept: Mapping[str, str], runs: int, *, zero_mean: bool = False
 ) -> dict[str, Any]:
-    """A line of a summary: {"summary": protocol, "metric": in full, "statistic", "stems", "mean", ...}."""
+    """A line of a summary: {"summary": protocol, "metric": in full, "statistic", "stems", "mean", ...}.
+
+    ci95 is half of the 95 % confidence interval over tracks, std the deviation over runs.
+    """
 
     def value(each) -> dict[str, Any]:
-        return {"value": number(each.value), "std": None if each.std is None else number(each.std),
-                "tracks": each.tracks}
+        return {"value": number(each.value), "ci95": None if each.interval is None else number(each.interval),
+                "std": None if each.std is None else number(each.std), "tracks": each.tracks}
 
     return {
         "summary": line.protocol, "model": model, "swept": dict(swept), "runs": runs,
-        "metric": metric(line.metric, zero_mean=zero_mean).name, "statistic": line.statistic, "unit": "dB",
+        "metric": metric(line.metric, zero_mean=zero_mean).name, "statistic": line.statistic,
+        "unit": metric(line.metric).unit,
         "stems": {stem: value(each) for stem, each in line.stems.items()}, "mean_over_stems": value(line.mean),
     }  # fmt: skip
 

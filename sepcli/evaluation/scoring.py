@@ -5,13 +5,15 @@ command lines. Scores are taken where the listener is: at the track's own rate a
 `separate` would write before it makes integers of it. References are read in step with the estimates, so
 memory does not grow with the track.
 
-    files -> Material -- mix -------> Estimator -- [S, C, n] --> sums -> {stem: {metric: dB}}
+    files -> Material -- mix -------> Estimator -- [S, C, n] --> judges -> {stem: {metric: value}}
                       -- references -----------------------------^
+
+What listens is judges.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +25,10 @@ from numpy.typing import NDArray
 from sepcli.audio import AudioReader
 from sepcli.data.layouts import Track
 from sepcli.errors import InputError
+from sepcli.evaluation.judges import Judge, Ratios, Windowed
 from sepcli.feed import separated
-from sepcli.metrics.bsseval import BssEval
 from sepcli.metrics.masks import ORACLES, Wiener, learn, make_mask, masked
-from sepcli.metrics.sdr import Sums, frame_samples
+from sepcli.metrics.windows import WindowRule
 from sepcli.pipeline import Engine, Progress
 
 BLOCK_FRAMES = 65536
@@ -80,13 +82,15 @@ class Stems:
 class Material:
     """A track as an evaluation sees it: the mix, the references, and how much of them.
 
-    seconds: only the beginning. The mix is the mixture's file where there is one, else the sum of all stems,
-    as long as the shortest of them. A mono file in a stereo track is on both sides. InputError where a file
-    has another rate, or channels that don't fit.
+    seconds: only the beginning. silent: stems that the track shall have, too, as silence if it has no file of
+    them. The mix is the mixture's file where there is one, else the sum of all stems, as long as the shortest
+    of them. A mono file in a stereo track is on both sides. InputError where a file has another rate, or
+    channels that don't fit.
     """
 
-    def __init__(self, track: Track, seconds: float | None = None):
+    def __init__(self, track: Track, seconds: float | None = None, silent: Iterable[str] = ()):
         self.track, self.samplerate = track, track.samplerate
+        self.stems = tuple(sorted({*track.stems, *silent}))
         self.frames = track.frames if seconds is None else min(track.frames, round(seconds * track.samplerate))
         self._readers = {path: AudioReader(path, block=BLOCK_FRAMES)
                          for path in [*track.stems.values(), *([track.mixture] if track.mixture else [])]}
@@ -119,11 +123,13 @@ class Material:
 
     def references(self, names: Sequence[str]) -> Stems:
         """A new reader of these stems, from the beginning."""
-        paths = [self.track.stems[name] for name in names]
+        paths = [self.track.stems.get(name) for name in names]
         return Stems([InStep(self._read(path), self.channels) for path in paths], self.channels)
 
-    def _read(self, path: Path) -> Generator[Block]:
-        yield from AudioReader(path, self._readers[path].info, block=BLOCK_FRAMES)
+    def _read(self, path: Path | None) -> Generator[Block]:
+        """None: a stem without a file, nothing but its end."""
+        if path is not None:
+            yield from AudioReader(path, self._readers[path].info, block=BLOCK_FRAMES)
 
     def _check(self, path: Path, reader: AudioReader) -> None:
         if reader.samplerate != self.samplerate:
@@ -146,7 +152,7 @@ class Material:
 class Estimator(Protocol):
     """Whatever makes stems of a mix: a model, an oracle, or no work at all."""
 
-    def sources(self, track: Track) -> tuple[str, ...]:
+    def sources(self, material: Material) -> tuple[str, ...]:
         """The stems it makes of that track."""
         ...
 
@@ -161,7 +167,7 @@ class Model:
     def __init__(self, engine: Engine):
         self.engine = engine
 
-    def sources(self, track: Track) -> tuple[str, ...]:
+    def sources(self, material: Material) -> tuple[str, ...]:
         return self.engine.sources
 
     def estimate(self, material: Material, progress: Progress | None = None) -> Iterator[Block]:
@@ -174,12 +180,12 @@ class Constant:
 
     share: float
 
-    def sources(self, track: Track) -> tuple[str, ...]:
-        return tuple(sorted(track.stems))
+    def sources(self, material: Material) -> tuple[str, ...]:
+        return material.stems
 
     def estimate(self, material: Material, progress: Progress | None = None) -> Iterator[Block]:
         for block in material.mix():
-            yield np.repeat(block[None] * np.float32(self.share), len(material.track.stems), axis=0)
+            yield np.repeat(block[None] * np.float32(self.share), len(material.stems), axis=0)
 
 
 @dataclass(frozen=True)
@@ -188,8 +194,8 @@ class Oracle:
 
     name: str
 
-    def sources(self, track: Track) -> tuple[str, ...]:
-        return tuple(sorted(track.stems))
+    def sources(self, material: Material) -> tuple[str, ...]:
+        return material.stems
 
     def estimate(self, material: Material, progress: Progress | None = None) -> Iterator[Block]:
         mask = make_mask(self.name)
@@ -200,7 +206,7 @@ class Oracle:
 
     def _blocks(self, material: Material) -> Iterator[Block]:
         """[1 + S, C, n]: the mix, then the stems."""
-        with closing(material.references(self.sources(material.track))) as references:
+        with closing(material.references(material.stems)) as references:
             for block in material.mix():
                 yield np.concatenate([block[None], references.take(block.shape[-1])])
 
@@ -217,7 +223,7 @@ EXTRA_METRICS = ("isr", "sir", "sar")
 
 @dataclass(frozen=True)
 class TrackScores:
-    """stems: {stem: {metric: dB}}, NaN where a metric is undefined. Names: metrics/summary.py."""
+    """stems: {stem: {metric: value}}, NaN where a metric is undefined. Names: metrics/summary.py."""
 
     stems: dict[str, dict[str, float]]
     frames: int  # of museval's metrics, one second each
@@ -231,53 +237,47 @@ def score(
     *,
     extra: bool = False,
     zero_mean: bool = False,
+    windows: Sequence[WindowRule] = (),
     progress: Progress | None = None,
 ) -> TrackScores:
     """Every metric of the stems `names`, which the track has and the estimator makes.
 
     A stem whose file is silence is left out: the track does not have it.
-    extra: ISR, SIR and SAR too, for which the track is held in memory. zero_mean: of the SI-SDRs.
+    extra: ISR, SIR and SAR too, for which the track is held in memory. zero_mean: of the SI-SDRs. windows: of
+    protocols that score windows, silent stems too; all stems of the track say then which windows count.
     InputError where a file can't be read.
     """
-    made = estimator.sources(material.track)
-    rows = [made.index(name) for name in names]
-    frame = frame_samples(material.samplerate)
-    sums, before = (Sums(len(names), material.channels, frame) for _ in range(2))
-    bss = BssEval(len(names), material.channels, frame) if extra else None
-    with ExitStack() as stack:
-        references = stack.enter_context(closing(material.references(names)))
-        mix = stack.enter_context(closing(InStep(material.mix(), material.channels)))
-        for block in estimator.estimate(material, progress):
-            s, h = references.take(block.shape[-1]), block[rows]
-            sums.add(s, h)
-            before.add(s, np.broadcast_to(mix.take(block.shape[-1]), s.shape))
-            if bss is not None:
-                bss.add(s, h)
-    si_sdr = sums.si_sdr(zero_mean=zero_mean)
-    metrics = {"sdr": _medians(sums.museval_sdr()), "usdr": sums.usdr(), "si_sdr": si_sdr,
-               "si_sdri": si_sdr - before.si_sdr(zero_mean=zero_mean)}
-    if bss is not None:
-        metrics |= {name: _medians(frames) for name, frames in bss.result().items()}
-    silent = sums.silent_frames()
-    present = sums.present()
-    stems = {name: {metric: float(values[k]) for metric, values in metrics.items()}
-             for k, name in enumerate(names) if present[k]}
+    shape = names, material.channels, material.samplerate
+    ratios = Ratios(*shape, extra=extra, zero_mean=zero_mean)
+    judges: list[Judge] = [ratios]
+    if windows:
+        judges.append(Windowed(*shape, windows))
+    others = [name for name in material.stems if name not in names] if windows else []
+    judge(material, estimator, names, judges, others=others, progress=progress)
+    stems: dict[str, dict[str, float]] = {}
+    for each in judges:
+        for name, scores in each.scores().items():
+            stems.setdefault(name, {}).update(scores)
+    silent = ratios.silent_frames()
     return TrackScores(stems, len(silent), int(silent.sum()))
 
 
-def mean_absolute_error(material: Material, estimator: Estimator, names: Sequence[str]) -> dict[str, float]:
-    """{stem: mean of |estimate - reference|, full scale at 1.0} of the stems `names`; otherwise as `score`."""
-    made = estimator.sources(material.track)
+def judge(
+    material: Material,
+    estimator: Estimator,
+    names: Sequence[str],
+    judges: Sequence[Judge],
+    *,
+    others: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> None:
+    """Let judges hear the whole track. others: stems of which they hear the references, too, after `names`."""
+    made = estimator.sources(material)
     rows = [made.index(name) for name in names]
-    sums, samples = np.zeros(len(names)), 0
-    with closing(material.references(names)) as references:
-        for block in estimator.estimate(material):
-            error = block[rows] - references.take(block.shape[-1])
-            sums += np.abs(error).mean(axis=1).sum(axis=-1, dtype=np.float64)
-            samples += block.shape[-1]
-    return dict(zip(names, (sums / max(samples, 1)).tolist(), strict=True))
-
-
-def _medians(frames: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[S, N] -> [S]: the median of the frames that are defined, NaN where none is."""
-    return np.array([np.median(row[~np.isnan(row)]) if not np.isnan(row).all() else np.nan for row in frames])
+    with ExitStack() as stack:
+        references = stack.enter_context(closing(material.references([*names, *others])))
+        mix = stack.enter_context(closing(InStep(material.mix(), material.channels)))
+        for block in estimator.estimate(material, progress):
+            s, x = references.take(block.shape[-1]), mix.take(block.shape[-1])
+            for each in judges:
+                each.add(s, block[rows], x)

@@ -5,9 +5,12 @@ Knows no models, files or tables. The protocols of the field (docs/evaluation.md
     musdb   museval's SDR (and ISR, SIR, SAR if asked): median over frames, then median over tracks
     mdx     uSDR: mean over tracks
     sisdr   SI-SDR and its improvement over the mix: mean over tracks
+    msdm    SI-SDRi in windows of 4 s: mean over the windows of all tracks
+    dicose  the same with another choice of windows (windows.py)
 
 Each is taken stem by stem over the tracks that have the stem and where the metric is defined; the mean over the
-stems comes last, so that a stem that few songs have weighs as much as the others.
+stems comes last, so that a stem that few songs have weighs as much as the others. A mean has an interval
+(interval.py), a median has none.
 """
 
 from __future__ import annotations
@@ -18,13 +21,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sepcli.metrics.interval import Column, half_width
+from sepcli.metrics.windows import DICOSE, MSDM, WindowRule
+
 
 @dataclass(frozen=True)
 class Metric:
-    """name: in full, as it is always printed. column: of tables for programs."""
+    """name: in full, as it is always printed. column: of tables for programs.
+
+    weight: the key of what a track's value weighs in a mean; None: all weigh the same.
+    """
 
     name: str
     column: str
+    unit: str = "dB"
+    weight: str | None = None
 
 
 METRICS = {
@@ -35,31 +46,45 @@ METRICS = {
     "usdr": Metric("uSDR (MDX 2021, whole track)", "usdr_db"),
     "si_sdr": Metric("SI-SDR (whole track, means kept)", "si_sdr_db"),
     "si_sdri": Metric("SI-SDRi over the mix (whole track, means kept)", "si_sdri_db"),
+    MSDM.metric: Metric(
+        "SI-SDRi over the mix (4 s windows, MSDM's choice)", "si_sdri_msdm_db", weight=MSDM.count),
+    MSDM.count: Metric("4 s windows, MSDM's choice", "windows_msdm", ""),
+    DICOSE.metric: Metric(
+        "SI-SDRi over the mix (4 s windows, DiCoSe's choice)", "si_sdri_dicose_db", weight=DICOSE.count),
+    DICOSE.count: Metric("4 s windows, DiCoSe's choice", "windows_dicose", ""),
 }
 ZERO_MEAN = {
     "si_sdr": Metric("SI-SDR (whole track, means removed)", "si_sdr_zero_mean_db"),
     "si_sdri": Metric("SI-SDRi over the mix (whole track, means removed)", "si_sdri_zero_mean_db"),
 }
 
-Statistic = Callable[[Sequence[float]], float]
-MEDIAN, MEAN = "median over tracks", "mean over tracks"
+Statistic = Callable[[Sequence[float], Sequence[float]], float]  # of values and their weights
+MEDIAN, MEAN, POOLED = "median over tracks", "mean over tracks", "mean over all windows"
 STATISTICS: dict[str, Statistic] = {
-    MEDIAN: lambda values: float(np.median(values)), MEAN: lambda values: float(np.mean(values)),
-}  # fmt: skip
+    MEDIAN: lambda values, weights: float(np.median(values)),
+    MEAN: lambda values, weights: float(np.mean(values)),
+    POOLED: lambda values, weights: float(np.average(values, weights=weights)),
+}
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """metrics: in the order in which they are shown. statistics: over tracks, the protocol's own first."""
+    """metrics: in the order in which they are shown. statistics: over tracks, the protocol's own first.
+
+    windows: those that it takes; its metrics are computed where it is asked for, all others always.
+    """
 
     metrics: tuple[str, ...]
     statistics: tuple[str, ...]
+    windows: WindowRule | None = None
 
 
 PROTOCOLS = {
     "musdb": Protocol(("sdr", "isr", "sir", "sar"), (MEDIAN, MEAN)),
     "mdx": Protocol(("usdr",), (MEAN,)),
     "sisdr": Protocol(("si_sdr", "si_sdri"), (MEAN,)),
+    "msdm": Protocol((MSDM.metric,), (POOLED,), MSDM),
+    "dicose": Protocol((DICOSE.metric,), (POOLED,), DICOSE),
 }
 
 
@@ -68,11 +93,14 @@ class Value:
     """One number of a summary, NaN where it is undefined.
 
     std: over runs, of a sample (n - 1); None for one run. tracks: how many counted, in the first run.
+    interval: half of the 95 % confidence interval over tracks, of the runs' mean; None for medians and where it
+    is undefined.
     """
 
     value: float
     std: float | None
     tracks: int
+    interval: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,40 +124,65 @@ def metric(key: str, *, zero_mean: bool = False) -> Metric:
 def summarize(runs: Sequence[Scores], protocols: Iterable[str]) -> list[Line]:
     """The lines of those protocols for the runs of one model: the mean over runs, and their deviation.
 
-    Metrics that no track has are left out. Values that are undefined (NaN) are left out of their statistic.
+    Metrics and stems that no track has are left out. Values that are undefined (NaN) are left out of their
+    statistic.
     """
-    stems = sorted({stem for run in runs for track in run.values() for stem in track})
-    there = {key for run in runs for track in run.values() for stem in track.values() for key in stem}
-    lines = []
-    for protocol in protocols:
-        for statistic in PROTOCOLS[protocol].statistics:
-            for key in PROTOCOLS[protocol].metrics:
-                if key in there:
-                    lines.append(_line(runs, stems, protocol, key, statistic))
-    return lines
+    stems: dict[str, set[str]] = {}  # of each metric
+    for run in runs:
+        for track in run.values():
+            for stem, scores in track.items():
+                for key in scores:
+                    stems.setdefault(key, set()).add(stem)
+    return [_line(runs, sorted(stems[key]), protocol, key, statistic)
+            for protocol in protocols
+            for statistic in PROTOCOLS[protocol].statistics
+            for key in PROTOCOLS[protocol].metrics if key in stems]
 
 
-def defined(run: Scores, stem: str, key: str) -> list[float]:
+def defined(run: Scores, stem: str, key: str) -> dict[str, float]:
     """That metric of that stem in every track where it is defined."""
-    values = [track[stem].get(key, math.nan) for track in run.values() if stem in track]
-    return [value for value in values if not math.isnan(value)]
+    values = {name: track[stem].get(key, math.nan) for name, track in run.items() if stem in track}
+    return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def _line(runs: Sequence[Scores], stems: Sequence[str], protocol: str, key: str, statistic: str) -> Line:
     over_tracks = STATISTICS[statistic]
     table = []  # [runs][stems]
     for run in runs:
-        each = [defined(run, stem, key) for stem in stems]
-        table.append([over_tracks(values) if values else math.nan for values in each])
-    counts = [len(defined(runs[0], stem, key)) for stem in stems] if runs else []
-    values = {stem: _over_runs([row[k] for row in table], counts[k]) for k, stem in enumerate(stems)}
-    tracks = max(counts, default=0)
-    mean = _over_runs([float(np.mean(row)) if row else math.nan for row in table], tracks)
+        row = []
+        for stem in stems:
+            values = defined(run, stem, key)
+            weights = [_weight(run, name, stem, key) for name in values]
+            row.append(over_tracks([*values.values()], weights) if values else math.nan)
+        table.append(row)
+    columns = [_column(runs, stem, key) for stem in stems]
+    wide = statistic != MEDIAN
+    counts = [len(defined(runs[0], stem, key)) for stem in stems]
+    values = {stem: _over_runs([row[k] for row in table], counts[k], columns[k : k + 1] if wide else [])
+              for k, stem in enumerate(stems)}
+    mean = _over_runs([float(np.mean(row)) for row in table], max(counts), columns if wide else [])
     return Line(protocol, key, statistic, values, mean)
 
 
-def _over_runs(values: Sequence[float], tracks: int) -> Value:
+def _weight(run: Scores, track: str, stem: str, key: str) -> float:
+    by = METRICS[key].weight
+    return 1.0 if by is None else run[track][stem][by]
+
+
+def _column(runs: Sequence[Scores], stem: str, key: str) -> Column:
+    """Each track's mean over the runs in which it is defined."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for run in runs:
+        for track, value in defined(run, stem, key).items():
+            found.setdefault(track, []).append((value, _weight(run, track, stem, key)))
+    return {track: (float(np.mean([value for value, _ in each])), each[0][1]) for track, each in found.items()}
+
+
+def _over_runs(values: Sequence[float], tracks: int, columns: Sequence[Column]) -> Value:
+    """columns: of the stems that the values are of; none where there is no interval."""
+    half = half_width(columns) if columns else math.nan
+    interval = None if math.isnan(half) else half
     if len(values) == 1:
-        return Value(values[0], None, tracks)
+        return Value(values[0], None, tracks, interval)
     with np.errstate(invalid="ignore"):  # +inf in several runs has no deviation
-        return Value(float(np.mean(values)), float(np.std(values, ddof=1)), tracks)
+        return Value(float(np.mean(values)), float(np.std(values, ddof=1)), tracks, interval)

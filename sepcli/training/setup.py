@@ -18,7 +18,7 @@ from sepcli.data.augment import from_config
 from sepcli.data.layouts import Track, find_tracks
 from sepcli.data.mixing import Batches, DataSource
 from sepcli.errors import UsageError
-from sepcli.evaluation.evaluate import mean_scores
+from sepcli.evaluation.validation import mean_scores
 from sepcli.family import Arch, Objective, get_family
 from sepcli.loading import make_config
 from sepcli.losses import Criterion

@@ -1,0 +1,109 @@
+"""What listens to a track's references and estimates side by side and says in the end how good each stem is.
+
+Knows the metrics and the stems' names; no files and no models. A judge takes blocks and answers
+
+    {stem: {metric: value}}     NaN where a metric is undefined; keys: metrics/summary.py
+
+Axes: A references (those that are scored first), S scored stems, C channels, T samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sepcli.metrics.bsseval import BssEval
+from sepcli.metrics.sdr import Sums, frame_samples
+from sepcli.metrics.windows import WindowRule, WindowSums
+
+Block = NDArray[np.float32]
+StemScores = dict[str, dict[str, float]]
+
+
+class Judge(Protocol):
+    def add(self, references: Block, estimates: Block, mix: Block) -> None:
+        """[A, C, T], [S, C, T], [C, T]."""
+        ...
+
+    def scores(self) -> StemScores:
+        """After the last block, once."""
+        ...
+
+
+class Ratios:
+    """The distortion ratios of whole tracks: museval's, uSDR, SI-SDR. A silent stem has none.
+
+    extra: ISR, SIR and SAR too, for which the track is held in memory. zero_mean: of the SI-SDRs.
+    """
+
+    def __init__(self, names: Sequence[str], channels: int, samplerate: int, *, extra: bool, zero_mean: bool):
+        self.names, self._zero_mean = names, zero_mean
+        frame, count = frame_samples(samplerate), len(names)
+        self._sums, self._before = (Sums(count, channels, frame) for _ in range(2))
+        self._bss = BssEval(count, channels, frame) if extra else None
+
+    def add(self, references: Block, estimates: Block, mix: Block) -> None:
+        references = references[: len(self.names)]
+        self._sums.add(references, estimates)
+        self._before.add(references, np.broadcast_to(mix, references.shape))
+        if self._bss is not None:
+            self._bss.add(references, estimates)
+
+    def silent_frames(self) -> NDArray[np.bool_]:
+        """[N] of museval's metrics, a second each: those left out as a reference or an estimate is silent."""
+        return self._sums.silent_frames()
+
+    def scores(self) -> StemScores:
+        si_sdr = self._sums.si_sdr(zero_mean=self._zero_mean)
+        metrics = {"sdr": _medians(self._sums.museval_sdr()), "usdr": self._sums.usdr(), "si_sdr": si_sdr,
+                   "si_sdri": si_sdr - self._before.si_sdr(zero_mean=self._zero_mean)}
+        if self._bss is not None:
+            metrics |= {name: _medians(frames) for name, frames in self._bss.result().items()}
+        present = self._sums.present()
+        return {name: {metric: float(values[k]) for metric, values in metrics.items()}
+                for k, name in enumerate(self.names) if present[k]}
+
+
+class Windowed:
+    """The protocols of windows: a stem's mean over the track's windows, and how many these are."""
+
+    def __init__(self, names: Sequence[str], channels: int, samplerate: int, rules: Sequence[WindowRule]):
+        self.names, self.rules = names, rules
+        self._sums = WindowSums(len(names), channels, samplerate)
+
+    def add(self, references: Block, estimates: Block, mix: Block) -> None:
+        self._sums.add(references, estimates, mix)
+
+    def scores(self) -> StemScores:
+        found: StemScores = {name: {} for name in self.names}
+        for rule in self.rules:
+            values = self._sums.windows(rule).si_sdri
+            for k, name in enumerate(self.names):
+                mean = float(values[k].mean()) if values.size else np.nan
+                found[name] |= {rule.metric: mean, rule.count: float(values.shape[1])}
+        return found
+
+
+class AbsoluteError:
+    """The mean absolute error of the waveform, full scale at 1.0."""
+
+    def __init__(self, names: Sequence[str]):
+        self.names = names
+        self._sums, self._samples = np.zeros(len(names)), 0
+
+    def add(self, references: Block, estimates: Block, mix: Block) -> None:
+        error = np.abs(estimates - references).mean(axis=1)
+        self._sums += error.sum(axis=-1, dtype=np.float64)
+        self._samples += error.shape[-1]
+
+    def scores(self) -> StemScores:
+        means = self._sums / max(self._samples, 1)
+        return {name: {"l1": float(mean)} for name, mean in zip(self.names, means, strict=True)}
+
+
+def _medians(frames: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[S, N] -> [S]: the median of the frames that are defined, NaN where none is."""
+    return np.array([np.median(row[~np.isnan(row)]) if not np.isnan(row).all() else np.nan for row in frames])
