@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -41,10 +42,17 @@ def test_failed_rows_do_not_count():
 def test_json_names_the_metric_in_full():
     (fields,) = comparison.as_json(compare([row()], ["mdx"]))
     assert fields == {
-        "summary": "mdx", "model": "m", "swept": {}, "runs": 1, "metric": "uSDR (MDX 2021, whole track)",
-        "statistic": MEAN, "unit": "dB",
+        "summary": "mdx", "model": "m", "swept": {}, "options": {}, "runs": 1,
+        "metric": "uSDR (MDX 2021, whole track)", "statistic": MEAN, "unit": "dB",
         "stems": {"vocals": {"value": 1, "ci95": None, "std": None, "tracks": 1}},
         "mean_over_stems": {"value": 1, "ci95": None, "std": None, "tracks": 1}}
+
+
+def test_the_options_that_all_runs_used_are_in_the_summary():
+    rows = [replace(row(seed=seed), settings={"options": {"steps": 4, "sigma_max": 0.01 * seed}})
+            for seed in (1, 2)]
+    (fields,) = comparison.as_json(compare(rows, ["mdx"]))
+    assert fields["options"] == {"steps": 4} and fields["runs"] == 2
 
 
 def names(paths):

@@ -171,6 +171,22 @@ def test_what_is_swept_reaches_the_engine_and_the_model(data, monkeypatch):
         rows("fake", data=data, sweeps={"overlap": ("x",)})
 
 
+def test_the_options_that_were_used_are_in_the_row_and_in_its_key(data, monkeypatch):
+    """A model fills in what follows from others; where it would fill in something else, rows are made again."""
+    level = 0.01
+
+    def load(spec, *, options=None, **rest):
+        loaded = fake_model.load_model(spec, **rest)
+        loaded.model.used = lambda: {"steps": int(options.get("steps", 1)), "sigma_max": level}
+        return loaded
+
+    monkeypatch.setattr(loading, "load_model", load)
+    first = rows("fake", data=data, options={"steps": "4"})[0]
+    assert first.settings["options"] == {"steps": 4, "sigma_max": 0.01}
+    level = 0.02
+    assert rows("fake", data=data, options={"steps": "4"})[0].key != first.key
+
+
 def test_the_published_overlap_is_used_unless_another_is_asked_for(data, monkeypatch):
     def load(spec, **options):
         loaded = fake_model.load_model(spec, **options)

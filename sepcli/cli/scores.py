@@ -102,7 +102,9 @@ def _run(row: Row) -> tuple[str, int, tuple[tuple[str, str], ...]]:
 def _settings(identity: Mapping[str, Any]) -> str:
     segment = f", segment {identity['segment']:g} s" if identity["segment"] else ""
     shifts = f", shifts {identity['shifts']}" if identity["shifts"] else ""
-    return f"overlap {identity['overlap']:g}{segment}{shifts}, {identity['device']}, {identity['precision']}"
+    options = "".join(f", {name} {value}" for name, value in identity["options"].items() if value is not None)
+    return (f"overlap {identity['overlap']:g}{segment}{shifts}, {identity['device']}, {identity['precision']}"
+            f"{options}")
 
 
 def say_silent(rows: Sequence[Row]) -> None:

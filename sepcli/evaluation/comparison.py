@@ -24,12 +24,13 @@ SUMMARY_NAME = "summary.json"
 
 @dataclass(frozen=True)
 class Group:
-    """The runs of one model with one set of swept options. scores: one a run."""
+    """The runs of one model with one set of swept options. scores: one a run. options: those that all share."""
 
     model: str
     swept: Mapping[str, str]
     scores: Sequence[Scores]
     lines: Sequence[Line]
+    options: Mapping[str, Any]
 
     @property
     def label(self) -> str:
@@ -53,15 +54,23 @@ def compare(rows: Iterable[Row], protocols: Sequence[str]) -> list[Group]:
         scores = [scores_of(own) for own in each.values()]
         scores = [own for own in scores if own]
         if scores:
-            groups.append(Group(model, dict(swept), scores, summarize(scores, protocols)))
+            options = _shared([row.settings.get("options", {}) for own in each.values() for row in own])
+            groups.append(Group(model, dict(swept), scores, summarize(scores, protocols), options))
     return groups
+
+
+def _shared(options: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    first, *others = options
+    return {name: value for name, value in first.items()
+            if all(name in each and each[name] == value for each in others)}
 
 
 def as_json(groups: Sequence[Group], *, zero_mean: bool = False) -> Iterator[dict[str, Any]]:
     """An object for each group and line."""
     for group in groups:
         for line in group.lines:
-            yield line_as_json(line, group.model, group.swept, len(group.scores), zero_mean=zero_mean)
+            yield line_as_json(line, group.model, group.swept, group.options, len(group.scores),
+                               zero_mean=zero_mean)
 
 
 def write(

@@ -252,7 +252,9 @@ class Workshop:
         device = choose_device(request.device)
         settings = self._settings(run, loaded)
         identity = {
-            "model": loaded.name, "weights": list(loaded.hashes), "options": self._options(run),
+            "model": loaded.name, "weights": list(loaded.hashes),
+            # With those that follow from others, as the model says; what it doesn't tell is as it was given.
+            "options": {**self._options(run), **loaded.model.used()},
             "overlap": settings.overlap, "segment": settings.segment, "shifts": settings.shifts,
             "seed": run.seed, "device": device.torch.type,
             "precision": choose_precision(request.precision, device.torch, loaded.model.half).name, **how}

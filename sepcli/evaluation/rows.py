@@ -140,11 +140,13 @@ def write_csv(path: Path, rows: Iterable[Row], *, zero_mean: bool = False) -> No
 
 
 def line_as_json(
-    line: Line, model: str, swept: Mapping[str, str], runs: int, *, zero_mean: bool = False
+    line: Line, model: str, swept: Mapping[str, str], options: Mapping[str, Any], runs: int, *,
+    zero_mean: bool = False,
 ) -> dict[str, Any]:
     """A line of a summary: {"summary": protocol, "metric": in full, "statistic", "stems", "mean", ...}.
 
-    ci95 is half of the 95 % confidence interval over tracks, std the deviation over runs.
+    options: of the model, as it used them. ci95 is half of the 95 % confidence interval over tracks, std the
+    deviation over runs.
     """
 
     def value(each) -> dict[str, Any]:
@@ -152,7 +154,7 @@ def line_as_json(
                 "std": None if each.std is None else number(each.std), "tracks": each.tracks}
 
     return {
-        "summary": line.protocol, "model": model, "swept": dict(swept), "runs": runs,
+        "summary": line.protocol, "model": model, "swept": dict(swept), "options": dict(options), "runs": runs,
         "metric": metric(line.metric, zero_mean=zero_mean).name, "statistic": line.statistic,
         "unit": metric(line.metric).unit,
         "stems": {stem: value(each) for stem, each in line.stems.items()}, "mean_over_stems": value(line.mean),
