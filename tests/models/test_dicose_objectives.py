@@ -11,6 +11,7 @@ from sepcli.data.mixing import Batch
 from sepcli.errors import UsageError
 from sepcli.family import get_family
 from sepcli.losses import Criterion, Term
+from sepcli.models.dicose import objectives
 from sepcli.models.dicose.objectives import Denoising, Distillation, Labelled, hop_weights
 from sepcli.training.config import EmaTable, OptimTable, RunTable, TrainConfig
 from sepcli.training.distributed import Team
@@ -114,6 +115,20 @@ def test_levels_of_the_denoising_term():
 def test_hops():
     assert hop_weights(4, "uniform").tolist() == [0.25] * 4
     assert hop_weights(4, "weighted").tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4])
+
+
+def test_all_processes_walk_equally_far(monkeypatch):
+    """They begin with one seed, make their objectives, and part; none has to wait for a longer way."""
+    walked = []
+    monkeypatch.setattr(objectives, "heun_hops", lambda teacher, x, grid, start, hops: walked.append(hops) or x)
+    for rank in range(2):
+        torch.manual_seed(0)
+        model = build("Consistency")
+        objective = Distillation(model, criterion())
+        torch.manual_seed(rank)
+        for step in range(8):
+            objective(model, batch(step))
+    assert walked[:8] == walked[8:] and len(set(walked)) > 2
 
 
 @pytest.mark.parametrize(("name", "arch", "options", "message"), [

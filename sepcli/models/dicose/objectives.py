@@ -28,8 +28,8 @@ from torch import Tensor
 
 from sepcli.diffusion import Denoise, along, edm_weight, heun_hops, karras_sigma, karras_sigmas
 from sepcli.errors import UsageError
-from sepcli.family import check_word
-from sepcli.losses import Criterion, Loss, OneTarget, drawn_targets
+from sepcli.family import check_trains, check_word
+from sepcli.losses import Criterion, Loss, OneTarget, check_squared, drawn_targets
 from sepcli.models.dicose.deterministic import Deterministic, DoubleDeterministic
 from sepcli.models.dicose.joint import Joint
 from sepcli.models.dicose.refined import Consistency, Diffusion
@@ -91,7 +91,7 @@ class Labelled:
     """One target an example, by the run's criterion (published: mean squared error)."""
 
     def __init__(self, model: Deterministic | DoubleDeterministic, criterion: Criterion):
-        _check_arch("label", model, Deterministic, DoubleDeterministic)
+        check_trains("label", model, Deterministic, DoubleDeterministic)
         self.criterion = OneTarget(criterion)
 
     def __call__(self, model: Deterministic | DoubleDeterministic, batch: Any) -> Loss:
@@ -104,8 +104,8 @@ class Denoising:
 
     def __init__(self, model: Diffusion | Joint, criterion: Criterion, *, level_mean: float = LEVEL_MEAN,
                  level_deviation: float = LEVEL_DEVIATION):
-        _check_arch("denoising", model, Diffusion, Joint)
-        _check_terms(criterion)
+        check_trains("denoising", model, Diffusion, Joint)
+        check_squared(criterion)
         self.weights = criterion.weights
         self.levels = level_mean, level_deviation
 
@@ -124,7 +124,8 @@ class Distillation:
     """See the file's head. The network has the teacher's weights when this is made.
 
     levels, sigma_max, rho: the grid, down to the network's sigma_min. longest, hops: how many of its steps the
-    teacher goes, drawn once a batch, "weighted" or "uniform". decay: of the target, which follows the student
+    teacher goes, drawn once a batch, "weighted" or "uniform"; the same in all processes, so that none waits for
+    another's longer way. decay: of the target, which follows the student
     after each update. dsm: weight of L_DSM; 0 leaves it out. Of its levels half are normal in the logarithm,
     the others uniform in the first `dsm_share` of the grid's curve, from above. dsm_scaling: "edm", or
     "consistency" as in the paper's runs.
@@ -136,8 +137,8 @@ class Distillation:
                  rho: float = 9.0, longest: int = 17, hops: str = "weighted", decay: float = 0.999,
                  dsm: float = 1.0, dsm_share: float = 0.7, dsm_scaling: str = "edm",
                  level_mean: float = LEVEL_MEAN, level_deviation: float = LEVEL_DEVIATION):
-        _check_arch("consistency", model, Consistency)
-        _check_terms(criterion)
+        check_trains("consistency", model, Consistency)
+        check_squared(criterion)
         check_word("hops", hops, "weighted", "uniform")
         check_word("dsm_scaling", dsm_scaling, "edm", "consistency")
         if not 1 <= longest < levels:
@@ -152,13 +153,15 @@ class Distillation:
         self.levels = level_mean, level_deviation
         self.teacher = _frozen(model.unet)
         self.target = _frozen(model.unet)
+        # Objectives are made before the processes' chance parts.
+        self.chance = torch.Generator().manual_seed(torch.initial_seed())
 
     def __call__(self, model: Consistency, batch: Any) -> Loss:
         self._follow_device(batch.stems.device)
         mix, clean, label = drawn(batch.stems, self.weights)
         _, taps = model.hear(mix, label)  # the same for student, teacher and target
         student, target, teacher = (told(unet, label, taps) for unet in (model.unet, self.target, self.teacher))
-        grid, hops = self.grid.to(clean), int(torch.multinomial(self.hops, 1)) + 1
+        grid, hops = self.grid.to(clean), int(torch.multinomial(self.hops, 1, generator=self.chance)) + 1
         start = torch.randint(len(grid) - hops, (len(clean),)).to(clean.device)
         cd = distillation_errors(
             model.function(student), model.function(target), model.edm(teacher), clean, grid, start, hops,
@@ -183,11 +186,13 @@ class Distillation:
             mine.lerp_(theirs.detach().to(mine), 1 - self.decay)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"teacher": self.teacher.state_dict(), "target": self.target.state_dict()}
+        return {"teacher": self.teacher.state_dict(), "target": self.target.state_dict(),
+                "chance": self.chance.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.teacher.load_state_dict(state["teacher"])
         self.target.load_state_dict(state["target"])
+        self.chance.set_state(state["chance"])
 
     def _follow_device(self, device: torch.device) -> None:
         """It is made before the network goes to its device."""
@@ -203,15 +208,3 @@ def drawn(stems: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _frozen(unet: UNet) -> UNet:
     return copy.deepcopy(unet).requires_grad_(False)
-
-
-def _check_arch(objective: str, model: Any, *allowed: type) -> None:
-    if not isinstance(model, allowed):
-        raise UsageError(f"The objective '{objective}' does not train a {type(model).__name__}.",
-                         remedy=f"It trains {', '.join(kind.__name__ for kind in allowed)}.")
-
-
-def _check_terms(criterion: Criterion) -> None:
-    if any((term.kind, term.on) != ("mse", "wave") for term in criterion.terms):
-        raise UsageError("Denoisers are means, so their loss is the mean squared error and nothing else.",
-                         remedy='Set one term, loss.terms = [{kind = "mse"}].')
