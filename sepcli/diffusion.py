@@ -162,6 +162,12 @@ def consistency_sample(g: Denoise, x: Tensor, sigmas: Tensor, draw: Draw, *, sig
     return x
 
 
+def v_noised(clean: Tensor, eps: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Data and standard normals [B, ...], t [B] in [0, 1] -> z_phi, and the v to be learnt of it: as below."""
+    phi = along(t, clean) * math.pi / 2
+    return phi.cos() * clean + phi.sin() * eps, phi.cos() * eps - phi.sin() * clean
+
+
 def v_ddim(predict_v: Denoise, z: Tensor, steps: int) -> Tensor:
     """From standard normals z to data in `steps` equal steps of an angle, nothing random.
 

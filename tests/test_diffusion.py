@@ -23,6 +23,7 @@ from sepcli.diffusion import (
     preconditioned,
     stochastic_euler,
     v_ddim,
+    v_noised,
 )
 
 S, LOW, HIGH, RHO = 0.2, 1e-4, 10.0, 9.0
@@ -251,6 +252,20 @@ def test_v_ddim_recovers_the_law(s):
     deviations = [v_ddim(exact_v(s), z, steps).std().item() / z.std().item() for steps in (50, 100, 800)]
     errors = [abs(deviation - s) for deviation in deviations]
     assert errors[2] < 0.005 * max(s, 1) and errors[0] / errors[1] == pytest.approx(2, rel=0.15)
+
+
+def test_what_is_learnt_of_v_is_what_ddim_wants():
+    """From anywhere the true v gives data and noise; z is data at one end, and at the other noise."""
+    clean, eps = torch.randn(2, 5, 3)
+    t = torch.tensor([0.0, 0.2, 0.5, 0.9, 1.0])
+    z, v = v_noised(clean, eps, t)
+    phi = t[:, None] * math.pi / 2
+    torch.testing.assert_close(phi.cos() * z - phi.sin() * v, clean)
+    torch.testing.assert_close(phi.sin() * z + phi.cos() * v, eps)
+    torch.testing.assert_close(z[[0, 4]], torch.stack([clean[0], eps[4]]))
+    torch.testing.assert_close(v[[0, 4]], torch.stack([eps[0], -clean[4]]))
+    pairs = [v_noised(clean, z, torch.ones(5))[1]]  # of the start z, which is all noise
+    assert torch.allclose(v_ddim(lambda z, t: pairs.pop(), eps, 1), clean, atol=1e-6)
 
 
 def test_v_ddim_of_one_point_needs_one_step():

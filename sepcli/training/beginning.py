@@ -80,7 +80,8 @@ def _take(network: Network, role: str, origin: Origin, spec: str, notice: Notice
         raise UsageError(f"The {role} '{spec}' is of another shape than this {name}: {'; '.join(changed[:4])}.",
                          remedy="Give this one the same [model.config]: another preset, or --set model.config.")
     weights = source.state_dict()
-    ours = {here + key.removeprefix(there): value for there, here in origin.names.items()
+    ours = {here + key.removeprefix(there): value for there, places in origin.names.items()
+            for here in ((places,) if isinstance(places, str) else places)
             for key, value in weights.items() if key.startswith(there)}
     unexpected = network.model.load_state_dict(ours, strict=False).unexpected_keys
     assert not unexpected, unexpected

@@ -12,7 +12,7 @@ short last chunk is centred in real audio. `forward` takes any length, and puts 
 one that the generator takes. Noise belongs to places in the track, counted in latents: chunks that begin on a
 latent see the same where they overlap, others that of the nearest latent.
 
-Axes: B batch, C channels, T samples, D latent channels, N latent frames.
+Axes: B batch, C channels, T samples, D latent channels, N = ceil(T / hop) latent frames.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ class LatentDiffusion(Separator):
         return self.encoder(heard / level(heard))
 
     def heard(self, mix: Tensor) -> Tensor:
-        """The mix [B, C, T] -> what the generator is told, normalised, [B, D, N], N = ceil(T / hop)."""
-        return self.normalised(self.conditioner(mix / level(mix)))
+        """The mix [B, C, T] -> what the generator is told but for normalisation, [B, D, N]."""
+        return self.conditioner(mix / level(mix))
 
     def normalised(self, latents: Tensor) -> Tensor:
         """[B, D, N], channels of mean 0 and deviation 1."""
@@ -132,7 +132,7 @@ class LatentDiffusion(Separator):
         """[B, C, T] -> [B, 1, C, T]."""
         samples = mix.shape[-1]
         padded = F.pad(mix.float(), (0, -samples % self.config.samples_multiple))
-        z = self.sample(self.heard(padded), noise)
+        z = self.sample(self.normalised(self.heard(padded)), noise)
         return placed(self.decoded(z)[..., :samples], mix.float())[:, None]
 
     def sample(self, c: Tensor, noise: Noise | None = None) -> Tensor:

@@ -1,0 +1,73 @@
+"""How LDM-dmx learns: v of a stem's latents under noise, told the latents of the mix.
+
+    stem -> encoder -> z_0, noise of a level t ~ U[0, 1] -> z, v            mix -> conditioner -> c
+    L = |generator(z, c, t) - v|^2
+
+("Generative singing voice separation in EnCodec's latent space", eqs. 6 to 9.) All it needs of a song is the
+stem and the mixture: what the mixture has besides is the one other source of a batch. Windows in which the stem
+is silent have the latents of digital silence as their target; some must be left in the data, so that silence is
+among what the generator can draw.
+
+Axes: B batch, S = 2 sources (the stem, the rest), C channels, T samples, D latent channels, N latent frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sepcli.diffusion import v_noised
+from sepcli.family import check_trains, check_word
+from sepcli.losses import Criterion, Loss, check_squared
+from sepcli.models.ldm.kept import Kept
+from sepcli.models.ldm.latent import LatentDiffusion, silent
+
+
+class Latent:
+    """See the file's head.
+
+    conditioner: "frozen" as in the paper's first stage, or "trained" as in its second, at a small learning rate
+    of its own (an optimiser group that matches "conditioner"). measured: windows of the stem, silent ones not
+    counted, whose latents the normalisation is found from: the run's first ones; a model that begins with
+    another's weights has its normalisation already. cache: a folder for the latents of windows, which is of use
+    only where windows come again (data.examples); "" for none.
+    """
+
+    rest = "accompaniment"
+
+    def __init__(self, model: LatentDiffusion, criterion: Criterion, *, conditioner: str = "frozen",
+                 measured: int = 1000, cache: str = ""):
+        check_trains("latent", model, LatentDiffusion)
+        check_squared(criterion)
+        check_word("conditioner", conditioner, "frozen", "trained")
+        self.trained = conditioner == "trained"
+        self.measured = measured
+        model.conditioner.requires_grad_(self.trained)
+        self.kept: dict[str, Kept] = {}
+        if cache:
+            self.kept["encoder"] = Kept(Path(cache), model.encoder)
+            if not self.trained:
+                self.kept["conditioner"] = Kept(Path(cache), model.conditioner)
+
+    def __call__(self, model: LatentDiffusion, batch: Any) -> Loss:
+        stem, mix = batch.stems[:, 0], batch.stems.sum(1)
+        with torch.autocast(stem.device.type, enabled=False):
+            clean = self._latents("encoder", model.target, stem)
+        with nullcontext() if self.trained else torch.autocast(stem.device.type, enabled=False):
+            heard = self._latents("conditioner", model.heard, mix)
+        if model.windows < self.measured:
+            model.measure(clean[~silent(stem)])
+        clean, heard = model.normalised(clean), model.normalised(heard)
+        t = torch.rand(len(clean)).to(clean)
+        z, v = v_noised(clean, torch.randn_like(clean), t)
+        error = (model.generator(z, heard, t) - v).square().mean()
+        return Loss(error, {"v": error.detach()})
+
+    def _latents(self, which: str, encode: Callable[[Tensor], Tensor], wave: Tensor) -> Tensor:
+        kept = self.kept.get(which)
+        return encode(wave) if kept is None else kept.latents(wave, encode)
