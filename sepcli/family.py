@@ -21,8 +21,9 @@ from sepcli.separator import Separator
 
 # objective(model, batch) -> Loss, batch.stems [B, S, C, T]. It may have `margin`, so many samples that it wants
 # on each side of what the network is trained on; `rest`, the name of one more source that it wants, the last of
-# batch.stems: all that the network's own are not; `after_step(model)`, called after each update of the weights;
-# and `state_dict()` with `load_state_dict(state)`, for what it keeps from step to step.
+# batch.stems: all that the network's own are not; `alone`, true where the network's own stems are all that is
+# in a mix, in training and so in validation; `after_step(model)`, called after each update of the weights; and
+# `state_dict()` with `load_state_dict(state)`, for what it keeps from step to step.
 Objective = Callable[[nn.Module, Any], Loss]
 
 
@@ -34,7 +35,7 @@ class Origin:
     """
 
     kind: type[Separator]
-    names: Mapping[str, str | tuple[str, ...]]  # {prefix of its weights' names: prefix of ours, or several}
+    names: Mapping[str, str]  # {prefix of its weights' names: prefix of ours}
 
 
 @dataclass(frozen=True)

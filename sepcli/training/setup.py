@@ -109,18 +109,22 @@ def make_objective(config: TrainConfig, model: Separator) -> Objective:
 # --- validation --------------------------------------------------------------------------------------------
 
 
-def split(config: TrainConfig) -> tuple[list[DataSource], list[Track]]:
+def split(config: TrainConfig, alone: Sequence[str] = ()) -> tuple[list[DataSource], list[Track]]:
     """What to train on, and what to validate on.
+
+    alone: stems that are all there is in a mix (an objective's `alone`): validation tracks have no others then,
+    and no mixture but their sum.
 
     Where no validation data is given, a share of the training tracks is held out: those whose names' hashes are
     the smallest, so that the same ones are chosen on every machine and in every session. Tracks that lack a
     source still serve: each source is scored where it is.
     """
     if config.data.valid:
-        return list(config.data.train), [track for source in config.data.valid for track in _tracks(source)]
+        return list(config.data.train), [
+            track for source in config.data.valid for track in _tracks(source, alone)]
     train, valid = [], []
     for source in config.data.train:
-        tracks = [track for track in _tracks(source) if len(track.stems) > 1 or track.mixture]
+        tracks = [track for track in _tracks(source, alone) if alone or len(track.stems) > 1 or track.mixture]
         count = min(len(tracks) - 1, round(config.data.holdout * len(tracks))) if len(tracks) > 1 else 0
         count = max(count, 1) if config.data.holdout > 0 and len(tracks) >= 5 else max(count, 0)
         held = sorted(tracks, key=lambda track: hashlib.sha256(track.name.encode()).digest())[:count]
@@ -129,7 +133,7 @@ def split(config: TrainConfig) -> tuple[list[DataSource], list[Track]]:
     return train, valid
 
 
-def _tracks(source: DataSource) -> list[Track]:
+def _tracks(source: DataSource, alone: Sequence[str]) -> list[Track]:
     """The source's tracks with only the stems it allows, under the names it gives them."""
     found = []
     for track in find_tracks(source.path, source.layout):
@@ -138,6 +142,9 @@ def _tracks(source: DataSource) -> list[Track]:
         names = [name for name, _ in named]
         # Stems that are added up under one name can't be scored: a track's stem is one file.
         stems = {name: path for name, path in named if names.count(name) == 1}
+        if alone:
+            stems = {name: path for name, path in stems.items() if name in alone}
+            track = replace(track, mixture=None)
         if stems and track.name not in source.exclude:
             found.append(replace(track, stems=stems))
     return found

@@ -58,9 +58,10 @@ def train(
         begun = (folder / "state.pt").exists()
         network = make_network(config.model)
         begin(network, config.model, init, notice, going_on=begun)
-        train_sources, tracks = split(config)
-        config = replace(config, data=replace(config.data, train=tuple(train_sources)))
         objective = make_objective(config, network.model)
+        alone = network.model.sources if getattr(objective, "alone", False) else ()
+        train_sources, tracks = split(config, alone)
+        config = replace(config, data=replace(config.data, train=tuple(train_sources)))
         batches = make_batches(config, network.model, train_sources, team, objective)
         validate = make_validation(tracks, config, network.model, place)
         for text in (*batches.problems, *network.model.notices(place)):

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from sepcli.family import Arch, Family, Origin
+from sepcli.family import Arch, Family
 from sepcli.models.ldm.checkpoint import convert, describe
 from sepcli.models.ldm.codec import Codec, CodecConfig, CodecOptions
-from sepcli.models.ldm.latent import LatentDiffusion, LatentDiffusionConfig, LatentDiffusionOptions
-from sepcli.models.ldm.objectives import Latent
-
-# What hears the mix begins as the encoder.
-_BASE = Origin(Codec, {"encoder.": ("encoder.", "conditioner."), "decoder.": "decoder."})
+from sepcli.models.ldm.reconstruction import Reconstruction
 
 FAMILY = Family(
     name="ldm",
-    archs={
-        "Codec": Arch("Codec", CodecConfig, Codec, CodecOptions),
-        "LatentDiffusion": Arch(
-            "LatentDiffusion", LatentDiffusionConfig, LatentDiffusion, LatentDiffusionOptions, base=_BASE),
-    },
+    archs={"Codec": Arch("Codec", CodecConfig, Codec, CodecOptions)},
     describe=describe,
     convert=convert,
-    objectives={"latent": Latent},
+    objectives={"reconstruction": Reconstruction},
 )
