@@ -35,7 +35,7 @@ class Origin:
     """
 
     kind: type[Separator]
-    names: Mapping[str, str]  # {prefix of its weights' names: prefix of ours}
+    names: Mapping[str, str | tuple[str, ...]]  # {prefix of its weights' names: prefix of ours, or several}
 
 
 @dataclass(frozen=True)

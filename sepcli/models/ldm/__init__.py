@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from sepcli.family import Arch, Family
+from sepcli.family import Arch, Family, Origin
 from sepcli.models.ldm.checkpoint import convert, describe
 from sepcli.models.ldm.codec import Codec, CodecConfig, CodecOptions
+from sepcli.models.ldm.latent import LatentDiffusion, LatentDiffusionConfig, LatentDiffusionOptions
+from sepcli.models.ldm.objectives import Latent
 from sepcli.models.ldm.reconstruction import Reconstruction
+
+# What hears the mix begins as the encoder.
+_BASE = Origin(Codec, {"encoder.": ("encoder.", "conditioner."), "decoder.": "decoder."})
 
 FAMILY = Family(
     name="ldm",
-    archs={"Codec": Arch("Codec", CodecConfig, Codec, CodecOptions)},
+    archs={
+        "Codec": Arch("Codec", CodecConfig, Codec, CodecOptions),
+        "LatentDiffusion": Arch(
+            "LatentDiffusion", LatentDiffusionConfig, LatentDiffusion, LatentDiffusionOptions, base=_BASE),
+    },
     describe=describe,
     convert=convert,
-    objectives={"reconstruction": Reconstruction},
+    objectives={"reconstruction": Reconstruction, "latent": Latent},
 )
