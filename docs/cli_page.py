@@ -31,7 +31,7 @@ EXIT_WORDS = {
 
 def cli() -> str:
     group = typer.main.get_command(app)
-    order = ["separate", "train", "distill", "evaluate", "inspect", "dataset", "models", "doctor"]
+    order = ["separate", "train", "distill", "evaluate", "inspect", "robustness", "dataset", "models", "doctor"]
     assert set(order) == set(group.commands), "every command has its place"
     commands = []
     for name in order:
@@ -98,7 +98,7 @@ HEAD = """\
 # The command line
 
 `sepcli separate` is the main command; `sepcli models` looks after the weights, `sepcli doctor` after the
-installation. `sepcli dataset`, `train` and `evaluate` make models and measure them, `inspect` looks into one. Results go to standard output, everything else to standard error. Each error is one sentence
+installation. `sepcli dataset`, `train` and `evaluate` make models and measure them, `inspect` looks into one, `robustness` shakes a codec. Results go to standard output, everything else to standard error. Each error is one sentence
 that says what is the case and one that says what to do; `SEPCLI_DEBUG=1` (or `-vv`) adds the traceback.
 
 `sepcli --install-completion` makes the shell complete commands, options, model names and stems.

@@ -126,6 +126,34 @@ class Inspectable(Protocol):
         ...
 
 
+@runtime_checkable
+class Coder(Protocol):
+    """A separator of one stem that takes it through latents and back: what stands between can be changed.
+
+    B items, C channels, T samples; N latents of D values, one for every `hop` samples begun; Q codebooks.
+    """
+
+    hop: int  # samples of a latent
+    codebooks: int  # of its quantiser; 0 where it has none
+    codebook_size: int  # codes are 0 to below that
+
+    def encode(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, C, T] -> latents [B, D, N], and the level that they do not hold, [B, 1, 1]."""
+        ...
+
+    def decode(self, z: Tensor, scale: Tensor, samples: int) -> Tensor:
+        """Latents [B, D, N] and levels [B, 1, 1] -> [B, C, T = samples]."""
+        ...
+
+    def quantize(self, z: Tensor, bandwidth: float | None = None) -> Tensor:
+        """Latents -> codes [Q, B, N], int64, of so many kbit/s; None: of all codebooks. UsageError without."""
+        ...
+
+    def dequantize(self, codes: Tensor) -> Tensor:
+        """Codes [Q, B, N] -> latents [B, D, N]."""
+        ...
+
+
 def source_indices(model_sources: Sequence[str], wanted: Sequence[str]) -> list[int]:
     """Where each wanted stem stands among the model's; UsageError names the stems there are."""
     missing = [name for name in wanted if name not in model_sources]

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from sepcli import __version__
-from sepcli.cli import console, distill, evaluate, inspect, models, separate, train
+from sepcli.cli import console, distill, evaluate, inspect, models, robustness, separate, train
 from sepcli.cli.dataset import dataset_app
 from sepcli.cli.panels import PanelCommand
 from sepcli.cli.signals import Terminated, catch_signals
@@ -57,6 +57,7 @@ app.command("train", cls=PanelCommand, no_args_is_help=True)(train.train)
 app.command("distill", cls=PanelCommand, no_args_is_help=True)(distill.distill)
 app.command("evaluate", cls=PanelCommand, no_args_is_help=True)(evaluate.evaluate)
 app.command("inspect", cls=PanelCommand, no_args_is_help=True)(inspect.inspect)
+app.command("robustness", cls=PanelCommand, no_args_is_help=True)(robustness.robustness)
 app.add_typer(models.app, name="models")
 app.add_typer(dataset_app, name="dataset")
 

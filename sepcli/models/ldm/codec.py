@@ -63,7 +63,7 @@ class Codec(Separator):
         self.segment = Segment(samples=config.window)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
-        self.codebooks = config.codebooks
+        self.hop, self.codebooks, self.codebook_size = config.hop, config.codebooks, config.codebook_size
         if config.codebooks:
             rate = math.ceil(config.samplerate / config.hop)  # latents a second, whole as published
             self.quantizer = Quantizer(config.codebooks, config.codebook_size, config.latent, rate)

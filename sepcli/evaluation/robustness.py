@@ -1,0 +1,272 @@
+"""How much noise the latents of a codec bear: what of a sound comes back, by the noise's strength and place.
+
+    x -> encoder -> z -> quantiser -> codes -> their vectors -> decoder -> y            SDR of y beside x
+
+    identity      y = x + s eps                  no codec; s is the noise's deviation, full scale being 1
+    unquantised   z + s std(z) eps               is decoded
+    before        z + s std(z) eps               is quantised and decoded
+    after         codes + s std(codes) eps       are cut off to whole numbers, looked up and decoded
+
+The study of LDM-dmx (section III-B, table I), with std taken over a window. That identity's noise is not
+matched to the sound follows from the table's figures, and that codes are cut off, not rounded, from its loss
+of 10 dB at s = 1e-6. For all strengths the same eps is drawn: a column shows the strength and nothing else.
+
+Each pair of place and strength is a stem of one Separator, which the engine runs as any other: memory does not
+depend on a track's length. Everything is at the codec's rate. Knows Coders and tracks, none by name.
+
+Axes: B batch, S stems, C channels, T samples, D values and N latents, Q codebooks.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sepcli.catalog import Entry
+from sepcli.data.layouts import Track, find_tracks
+from sepcli.errors import InputError, OutputError, UsageError
+from sepcli.evaluation.scoring import Block, InStep, Material
+from sepcli.family import get_family
+from sepcli.feed import Feed
+from sepcli.metrics import plots
+from sepcli.metrics.sdr import Sums, frame_samples
+from sepcli.noise import Noise
+from sepcli.pipeline import Engine, Settings
+from sepcli.resample import resampled
+from sepcli.separator import Coder, Separator
+
+PLACES = {"identity": "no codec", "unquantised": "no quantiser", "before": "before the quantiser",
+          "after": "after the quantiser"}
+STRENGTHS = (0.0, 1e-6, 1e-3, 0.01, 0.1, 1.0)  # the paper's
+NUMBERS_NAME, PICTURE_NAME = "robustness.json", "robustness.png"
+
+Progress = Callable[[str, float, float | None], None]  # a track, seconds done, seconds in all
+
+
+class Contaminated(Separator):
+    """A codec of which every stem is what comes back under another noise. See the file's head.
+
+    places, strengths: of the noise; its stems are all pairs. bandwidth: of the quantiser, None for all of it.
+    """
+
+    def __init__(self, codec: Separator, places: Sequence[str], strengths: Sequence[float],
+                 bandwidth: float | None = None):
+        super().__init__()
+        assert isinstance(codec, Coder)
+        self.codec: Any = codec
+        self.cases = [(place, strength) for place in places for strength in strengths]
+        self.sources = tuple(f"{place} {strength:g}" for place, strength in self.cases)
+        self.samplerate, self.channels, self.segment = codec.samplerate, codec.channels, codec.segment
+        self.normalize, self.bandwidth = codec.normalize, bandwidth
+
+    def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
+        self.codec.prepare(samples, device, dtype)
+
+    def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
+        """[B, C, T] -> [B, S, C, T]."""
+        assert noise is not None
+        codec = self.codec
+        z, scale = codec.encode(mix)
+        # Latents have positions of their own, one every `hop` samples.
+        drawn = replace(noise, starts=[start // codec.hop for start in noise.starts])
+        eps = {"identity": noise.normal(0, "identity", mix.shape[1], mix.shape[2]),
+               "latent": drawn.normal(0, "latent", z.shape[1], z.shape[2])}
+        eps = {name: each.to(mix.device) for name, each in eps.items()}
+        codes = None
+        if any(place == "after" for place, _ in self.cases):
+            codes = codec.quantize(z, self.bandwidth)
+            eps["after"] = drawn.normal(0, "code", len(codes), z.shape[2]).to(mix.device).transpose(0, 1)
+        made = []
+        for place, strength in self.cases:
+            if place == "identity":
+                made.append(mix + strength * eps["identity"])
+                continue
+            if place == "after":
+                heard = codec.dequantize(_shaken(codes, strength, eps["after"], codec.codebook_size))
+            else:
+                heard = z + strength * _deviation(z) * eps["latent"]
+                if place == "before":
+                    heard = codec.dequantize(codec.quantize(heard, self.bandwidth))
+            made.append(codec.decode(heard, scale, mix.shape[-1]))
+        return torch.stack(made, 1)
+
+
+def _shaken(codes: Tensor, strength: float, eps: Tensor, size: int) -> Tensor:
+    """Codes [Q, B, N] and as many normals -> codes that there are, as the file's head says."""
+    spread = codes.transpose(0, 1).float()  # [B, Q, N]
+    noise = strength * _deviation(spread).transpose(0, 1) * eps
+    return (codes + noise).long().clamp(0, size - 1)
+
+
+def _deviation(z: Tensor) -> Tensor:
+    """[B, D, N] -> [B, 1, 1]: over all of an item; of a single value, 0."""
+    return z.flatten(1).std(1, correction=0)[:, None, None]
+
+
+# --- a study -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Study:
+    """What came of it. scores: {track: {place: SDRs in dB, one for each strength}}."""
+
+    model: str
+    stem: str
+    strengths: tuple[float, ...]
+    scores: Mapping[str, Mapping[str, tuple[float, ...]]]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def means(self) -> dict[str, tuple[float, ...]]:
+        """{place: means over the tracks}."""
+        places = list(next(iter(self.scores.values())))
+        return {place: tuple(float(np.mean([each[place][k] for each in self.scores.values()]))
+                             for k in range(len(self.strengths))) for place in places}
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "mean": self.means()}
+
+
+def codes(entry: Entry) -> bool:
+    """Whether a model of the catalogue is a codec; its weights are not needed to tell."""
+    if len(entry.members) != 1:
+        return False
+    arch = get_family(entry.family).archs.get(entry.members[0].arch)
+    return arch is not None and hasattr(arch.build, "dequantize")
+
+
+def no_codec(model: str, catalog: Mapping[str, Entry]) -> UsageError:
+    """The error of a model that is none."""
+    others = ", ".join(entry.name for entry in catalog.values() if codes(entry))
+    return UsageError(
+        f"The model '{model}' is no codec: it has no latents to put noise on.", code="no_codec",
+        remedy=f"Choose one with -m: {others or 'none in this catalogue'}, or a run that trained one.")
+
+
+def find_sounds(data: Path, layout: str, stem: str) -> list[Track]:
+    """The tracks that have the stem, with nothing but it. UsageError, naming what there is, where none has."""
+    tracks = find_tracks(data, layout)
+    found = [replace(track, stems={stem: track.stems[stem]}, mixture=None)
+             for track in tracks if stem in track.stems]
+    if not found:
+        there = sorted({name for track in tracks for name in track.stems})
+        raise UsageError(f"No track has the stem {stem}; there are {', '.join(there)}.", code="unknown_stem",
+                         remedy="Choose one of them with --target.")
+    return found
+
+
+def check_strengths(strengths: Sequence[float]) -> None:
+    if not strengths or len(set(strengths)) < len(strengths) or not all(
+            math.isfinite(each) and each >= 0 for each in strengths):
+        raise UsageError("The strengths of the noise must be different numbers from 0.",
+                         remedy="For example --noise 0,0.01,0.1,1.")
+
+
+def study(
+    codec: Separator,
+    tracks: Sequence[Track],
+    stem: str,
+    *,
+    model: str = "",
+    strengths: Sequence[float] = STRENGTHS,
+    bandwidth: float | None = None,
+    cut: Settings | None = None,
+    seconds: float | None = None,
+    device: torch.device | None = None,
+    notice: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda track, done, total: None,
+) -> Study:
+    """The SDR of every place and strength for each track that is not silent.
+
+    codec: a Coder; one without codebooks has the places `identity` and `unquantised` only, and that is said.
+    cut: how tracks are cut, and the seed of the noise; by default windows do not overlap, because where two are
+    mixed, so is their noise, and less of it is left. seconds: only each track's beginning. UsageError for a
+    bandwidth or strengths that can't be; InputError where no track has a sound or one can't be read.
+    """
+    assert isinstance(codec, Coder)
+    check_strengths(strengths)
+    places = list(PLACES)
+    if not codec.codebooks:
+        if bandwidth is not None:
+            raise UsageError(f"'{model}' has no codebooks, so it has no bandwidth.",
+                             remedy="Leave --bandwidth out, or choose a codec with a quantiser.")
+        places = ["identity", "unquantised"]
+        notice(f"'{model}' has no codebooks: noise before and after a quantiser is left out.")
+    contaminated = Contaminated(codec, places, strengths, bandwidth)
+    cut = cut or Settings(overlap=0)
+    engine = Engine(contaminated, cut, device or torch.device("cpu"), torch.float32)
+    scores: dict[str, dict[str, tuple[float, ...]]] = {}
+    for track in tracks:
+        found = _track(engine, Material(track, seconds), stem, progress)
+        if found is None:
+            notice(f"{track.name} is left out: its {stem} is silent.")
+            continue
+        each = dict(zip(contaminated.cases, found, strict=True))
+        scores[track.name] = {place: tuple(each[place, s] for s in strengths) for place in places}
+    if not scores:
+        raise InputError(f"The {stem} of every track is silent.", code="silent",
+                         remedy="Choose other tracks, or another stem.")
+    return Study(model, stem, tuple(strengths), scores, {
+        "samplerate": codec.samplerate, "window": engine.plans[0].size, "overlap": cut.overlap,
+        "seed": cut.seed, "seconds": seconds, "codebooks": codec.codebooks, "bandwidth": bandwidth})
+
+
+def _track(engine: Engine, material: Material, stem: str, progress: Progress) -> list[float] | None:
+    """The SDR of every stem of the engine in dB; None where the track is silent."""
+    name, sums = material.track.name, None
+    with closing(Feed(material.mix, engine, material.samplerate, material.channels)) as feed:
+        feed.measure()
+        width = feed.channel_map.groups * engine.ensemble.channels
+        with closing(InStep(_heard(material, feed, engine), width)) as reference:
+            for out in feed.separate(lambda done, total: progress(name, done, material.seconds)):
+                made = out.flatten(1, 2).numpy()  # [S, G Cm, n]
+                if sums is None:
+                    sums = Sums(len(made), width, frame_samples(engine.samplerate))
+                sums.add(np.broadcast_to(reference.take(made.shape[-1]), made.shape), made)
+    return None if sums is None or not sums.present().all() else sums.usdr().tolist()
+
+
+def _heard(material: Material, feed: Feed, engine: Engine) -> Generator[Block]:
+    """[G Cm, n] blocks: the sound as the codec gets it, once more."""
+    for block in resampled(material.mix(), material.samplerate, engine.samplerate, material.channels):
+        yield feed.channel_map.split(block).reshape(-1, block.shape[1])
+
+
+def write(found: Study, folder: Path) -> list[Path]:
+    """The numbers, and a picture if there is noise. OutputError where they can't be written."""
+    numbers, picture = folder / NUMBERS_NAME, folder / PICTURE_NAME
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        numbers.write_text(json.dumps(found.as_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        lines = _lines(found)
+        if not lines:
+            return [numbers]
+        title = f"{found.model}: {found.stem} that come back, mean of {len(found.scores)} tracks"
+        plots.line_plot(picture, title, "SDR in dB", "deviation of the noise", lines)
+    except OSError as error:
+        raise OutputError(f"The folder '{folder}' can't be written: {error.strerror}.", code="not_writable",
+                          remedy="Choose another folder with -o.") from error
+    return [numbers, picture]
+
+
+def _lines(found: Study) -> dict[str, dict[str, float]]:
+    """A line for each place, of what has noise."""
+    lines = {PLACES[place]: {f"{s:g}": value for s, value in zip(found.strengths, values, strict=True) if s > 0}
+             for place, values in found.means().items()}
+    return {name: line for name, line in lines.items() if line}
+
+
+def table(found: Study) -> Iterator[list[str]]:
+    """Lines of text for a table: a strength each, a place in each column; the head first."""
+    means = found.means()
+    yield ["NOISE", *(PLACES[place].upper() for place in means)]
+    for k, strength in enumerate(found.strengths):
+        yield [f"{strength:g}", *(f"{values[k]:.2f}" for values in means.values())]
