@@ -1,10 +1,11 @@
-"""The Demucs family: HTDemucs (v4), HDemucs (v3, hybrid) and Demucs (v3, time domain)."""
+"""The Demucs family: HTDemucs (v4), HDemucs (v3, hybrid), Demucs (v1 to v3, time domain), and Demucs+Gibbs."""
 
 from __future__ import annotations
 
 from sepcli.family import Arch, Family
 from sepcli.models.demucs.checkpoint import convert, describe
 from sepcli.models.demucs.demucs import Demucs, DemucsConfig
+from sepcli.models.demucs.gibbs import GibbsDemucs, GibbsOptions, Orderless
 from sepcli.models.demucs.hdemucs import HDemucs, HDemucsConfig
 from sepcli.models.demucs.htdemucs import HTDemucs, HTDemucsConfig
 
@@ -20,9 +21,11 @@ FAMILY = Family(
         "HTDemucs": Arch("HTDemucs", HTDemucsConfig, HTDemucs),
         "HDemucs": Arch("HDemucs", HDemucsConfig, HDemucs),
         "Demucs": Arch("Demucs", DemucsConfig, Demucs),
+        "GibbsDemucs": Arch("GibbsDemucs", DemucsConfig, GibbsDemucs, GibbsOptions),
     },
     describe=describe,
     convert=convert,
     training_only=frozenset(_TRAINING | _UNREAD),
     packages=frozenset({"demucs", "diffq"}),
+    objectives={"orderless": Orderless},
 )

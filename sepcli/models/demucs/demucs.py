@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -70,11 +70,14 @@ class DemucsConfig:
 
 
 class Demucs(Separator):
-    """[B, C, T] -> [B, S, C, T], any length."""
+    """[B, C, T] -> [B, S, C, T], any length.
+
+    extra: channels that the U-Net is given besides the mix's.
+    """
 
     normalize = True
 
-    def __init__(self, config: DemucsConfig):
+    def __init__(self, config: DemucsConfig, extra: int = 0):
         super().__init__()
         self.config = config
         self.sources = tuple(config.sources)
@@ -91,7 +94,7 @@ class Demucs(Separator):
         chin, chout = config.audio_channels, config.channels
         for index in range(config.depth):
             out = chin if index else len(self.sources) * chin
-            self.encoder.append(_encoder_layer(config, index, chin, chout))
+            self.encoder.append(_encoder_layer(config, index, chin if index else chin + extra, chout))
             self.decoder.insert(0, _decoder_layer(config, index, chout, out))
             chin, chout = chout, int(config.growth * chout)
         self.lstm = BLSTM(chin, config.lstm_layers) if config.lstm_layers else None
@@ -106,31 +109,43 @@ class Demucs(Separator):
 
     def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
         """[B, C, T] float32 -> [B, S, C, T] float32."""
-        batch, channels, samples = mix.shape
-        filters = self.filters
-        if filters is None or filters[0].device != mix.device:
-            filters = _filters(mix.device)
+        return self.with_extra(mix)
 
-        x = mix
+    def with_extra(self, mix: Tensor, extra: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
+        """[B, C, T] float32 -> [B, S, C, T] float32.
+
+        extra: the extra channels [B, E, T], of what the mix is standardised by: its mean and its scale, each
+        [B, 1, 1].
+        """
+        batch, channels, samples = mix.shape
+        x, mean, divisor = mix, mix.new_zeros(1, 1, 1), mix.new_ones(1, 1, 1)
         if self.config.normalize:
             mono = mix.mean(dim=1, keepdim=True)
             unbiased = 1 if samples > 1 else 0  # a single value has no unbiased deviation
             variance, mean = torch.var_mean(mono, dim=-1, keepdim=True, correction=unbiased)
             deviation = variance.sqrt()
-            x = (x - mean) / (EPSILON + deviation)
+            divisor = EPSILON + deviation
+            x = (x - mean) / divisor
+        if extra is not None:
+            x = torch.cat([x, extra(mean, divisor)], dim=1)
+        x = self._inner(x)
+        if self.config.normalize:
+            x = torch.addcmul(mean, x, deviation)
+        return x.view(batch, -1, channels, samples)
+
+    def _inner(self, x: Tensor) -> Tensor:
+        """Standardised [B, C + E, T] -> [B, S·C, T], as long."""
+        samples, filters = x.shape[-1], self.filters
+        if filters is None or filters[0].device != x.device:
+            filters = _filters(x.device)
         missing = valid_length(samples, self.config) - samples
         x = F.pad(x, (missing // 2, missing - missing // 2))
         if self.config.resample:
             x = upsampled(x, filters[0])
-
         x = self.unet(x.to(next(self.parameters()).dtype)).float()
-
         if self.config.resample:
             x = downsampled(x, filters[1])
-        x = _centre(x, samples)
-        if self.config.normalize:
-            x = torch.addcmul(mean, x, deviation)
-        return x.view(batch, len(self.sources), channels, samples)
+        return _centre(x, samples)
 
     def unet(self, x: Tensor) -> Tensor:
         """Wave [B, C, T] -> that of all sources, [B, S·C, T], both at the inner sample rate."""
