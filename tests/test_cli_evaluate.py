@@ -88,10 +88,10 @@ def test_csv_and_folder(capfd, tmp_path):
     arguments = ["-m", "fake", "-m", "mixture", "--csv", "new/rows.csv", "-o", "out", "--metrics", "sir",
                  "-t", "drums", "--duration", "1"]
     code, out, err = evaluate(capfd, *arguments)
-    assert code == 0 and "In out: rows.jsonl, summary.json, boxes-sdr.png, boxes-usdr.png." in err
+    assert code == 0 and "In out: rows.jsonl, summary.json, boxes-sdr.png, boxes-isr.png," in err
     assert "museval v4 SIR (median of 1 s frames), median over tracks, dB" in out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "rows.jsonl", "summary.json", "boxes-sdr.png", "boxes-usdr.png"}
+        "rows.jsonl", "summary.json", *(f"boxes-{key}.png" for key in ("sdr", "isr", "sir", "sar", "usdr"))}
     lines = list(csv.DictReader((tmp_path / "new" / "rows.csv").open()))
     assert [(line["model"], line["track"], line["stem"]) for line in lines] == [
         ("fake", "a", "drums"), ("fake", "b", "drums"), ("mixture", "a", "drums"), ("mixture", "b", "drums")]

@@ -74,13 +74,16 @@ def test_one_model_has_a_summary_several_have_boxes_and_a_sweep_has_lines(tmp_pa
 def test_a_sweep_is_a_line_for_each_model_and_setting_of_the_other_options(tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(comparison.plots, "line_plot",
-                        lambda path, title, label, option, scores: drawn.update({option: scores}))
+                        lambda path, title, label, option, *lines: drawn.update({option: lines}))
     monkeypatch.setattr(comparison.plots, "box_plot", lambda *arguments: None)
     rows = [row("m", "a", 10 * x + y, x=str(x), y=str(y)) for x in (1, 2) for y in (3, 4)]
-    comparison.write(tmp_path, compare([*rows, row("mixture", "a", 7)], ["mdx"]), ["mdx"])
-    level = {"mixture": {"1": 7, "2": 7}}
-    assert drawn["x"] == {"m y=3": {"1": 13, "2": 23}, "m y=4": {"1": 14, "2": 24}, **level}
-    assert drawn["y"] == {"m x=1": {"3": 13, "4": 14}, "m x=2": {"3": 23, "4": 24}, "mixture": {"3": 7, "4": 7}}
+    rows += [row("mixture", "a", 7), row("det", "a", 9, x="1"), row("det", "a", 11, x="2")]  # no y
+    comparison.write(tmp_path, compare(rows, ["mdx"]), ["mdx"])
+    assert drawn["x"] == (
+        {"m y=3": {"1": 13, "2": 23}, "m y=4": {"1": 14, "2": 24}, "det": {"1": 9, "2": 11}}, {"mixture": 7})
+    assert drawn["y"] == (
+        {"m x=1": {"3": 13, "4": 14}, "m x=2": {"3": 23, "4": 24}},
+        {"mixture": 7, "det x=1": 9, "det x=2": 11})
 
 
 def test_a_file_in_the_place_of_the_folder(tmp_path):

@@ -171,6 +171,49 @@ def test_what_is_swept_reaches_the_engine_and_the_model(data, monkeypatch):
         rows("fake", data=data, sweeps={"overlap": ("x",)})
 
 
+class Sampled(Split):
+    """Split, with options of its own."""
+
+    OPTIONS: dict = {}
+
+    def __init__(self, options, **more):
+        super().__init__(segment=Segment(samples=22050), **more)
+        self.options = {**self.OPTIONS, **options}
+
+    def used(self):
+        return self.options
+
+    def select(self, sources):
+        return self
+
+
+def test_a_model_without_a_swept_option_is_run_once(data, monkeypatch):
+    """And of what is given with -O every model gets what it has."""
+    loads = []
+
+    def load(spec, *, options=None, **rest):
+        loads.append((spec, tuple(options)))
+        has = {"student": {"steps": "1", "sigma": "9", "churn": "0"}, "msdm": {"steps": "150"}, "det": {}}[spec]
+        if unknown := set(options) - set(has):
+            raise UsageError(f"{spec} has no option {unknown}.")
+        return loading.Loaded(spec, Sampled({**has, **options}), tuple(Split.SHARES), ("0" * 64,), "here")
+
+    monkeypatch.setattr(loading, "load_model", load)
+    sweeps = {"steps": ("2", "4"), "sigma": ("0.1", "0.2"), "overlap": ("0",)}
+    found = rows("student", "det", "msdm", "mixture", data=data, sweeps=sweeps, options={"churn": "1"},
+                 targets=("bass",))
+    assert [(row.model, *row.swept.values()) for row in found] == [
+        ("student", "2", "0.1", "0"), ("student", "2", "0.2", "0"), ("student", "4", "0.1", "0"),
+        ("student", "4", "0.2", "0"), ("det", "0"), ("msdm", "2", "0"), ("msdm", "4", "0"), ("mixture",)]
+    assert found[0].settings["options"] == {"steps": "2", "sigma": "0.1", "churn": "1"}
+    assert [row.settings["options"] for row in found[4:6]] == [{}, {"steps": "2"}]
+    for wrong in ({"options": {"step": "1"}}, {"sweeps": {"step": ("1",)}}):
+        with pytest.raises(UsageError, match="has no option {'step'}"):
+            rows("student", "det", data=data, **wrong)
+    with pytest.raises(UsageError, match="det has no option {'steps'}"):
+        rows("det", data=data, sweeps={"steps": ("1", "2")})
+
+
 def test_the_options_that_were_used_are_in_the_row_and_in_its_key(data, monkeypatch):
     """A model fills in what follows from others; where it would fill in something else, rows are made again."""
     level = 0.01

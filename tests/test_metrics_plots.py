@@ -51,6 +51,19 @@ def test_a_sweep_puts_numbers_where_they_belong_and_words_in_order(tmp_path, dra
     assert words.lines[0].get_xydata().tolist() == [[0, 2], [1, 1]]
 
 
+def test_levels_are_dashed_and_wide_ranges_logarithmic(tmp_path, drawn):
+    lines = {"student steps=1": {"0.003": 20.0, "0.3": 21.0, "0.03": 22.0}}
+    plots.line_plot(tmp_path / "a.png", "t", "dB", "sigma_max", lines, {"det": 19.5, "undefined": math.nan})
+    plots.line_plot(tmp_path / "b.png", "t", "dB", "steps", {"m": {"1": 1.0, "10": 2.0}})
+    plots.line_plot(tmp_path / "c.png", "t", "dB", "overlap", {"m": {"0": 1.0, "0.5": 2.0}})
+    wide, narrow, zero = drawn
+    assert [axes.get_xscale() for axes in drawn] == ["log", "linear", "linear"]
+    assert wide.get_legend_handles_labels()[1] == ["student steps=1", "det"]
+    (level,) = [line for line in wide.lines if set(line.get_ydata()) == {19.5}]
+    assert level.get_linestyle() == "--" and list(level.get_xdata()) == [0, 1]  # of the whole width
+    assert wide.lines[0].get_linestyle() == "-" and list(wide.lines[0].get_xdata()) == [0.003, 0.03, 0.3]
+
+
 def test_matplotlib_is_imported_only_for_drawing_and_pyplot_never(tmp_path):
     code = (
         "import sys; from pathlib import Path; from sepcli.metrics import plots\n"

@@ -50,11 +50,11 @@ def evaluate(
         help="Only so much of each track's beginning.")] = None,
     options: Annotated[list[str] | None, typer.Option(
         "-O", metavar="KEY=VALUE", rich_help_panel=WHAT,
-        help="An option of the models themselves; repeatable.")] = None,
+        help="An option of the models themselves, of those that have it; repeatable.")] = None,
     sweep: Annotated[list[str] | None, typer.Option(
         "--sweep", metavar="OPTION=A,B,C", rich_help_panel=WHAT,
         help="A run for each value of overlap, segment, shifts or an option of the model; repeatable, then for "
-             "each combination.")] = None,
+             "each combination. Of several models, one that lacks the option has one run.")] = None,
     seed: Annotated[str, typer.Option(
         "--seed", "--seeds", metavar="N[,N...]", rich_help_panel=WHAT,
         help="Several: a run for each, and their mean and deviation.")] = "0",

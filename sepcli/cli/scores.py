@@ -7,7 +7,7 @@ each other and stems side by side; rich draws them on a terminal, aligned column
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,7 +58,7 @@ class Reporter(Listener):
             run = each.run
             scored = [track for track in tracks if each.scored(track)]
             self._planned += [((run.spec, run.seed, run.swept), track.name) for track in scored]
-            made = "" if each.sources is None else f": {', '.join(each.sources)}; {_settings(each.identity)}"
+            made = "" if each.sources is None else f": {', '.join(each.sources)}; {_settings(each)}"
             console.say(f"{run}{made}")
         seconds = sum(min(track.seconds, self.request.duration or math.inf) for track in tracks)
         console.say(f"{len(tracks)} tracks, {console.clock(seconds)} of audio.")
@@ -99,10 +99,13 @@ def _run(row: Row) -> tuple[str, int, tuple[tuple[str, str], ...]]:
     return row.run, row.seed, tuple(row.swept.items())
 
 
-def _settings(identity: Mapping[str, Any]) -> str:
+def _settings(prepared: Prepared) -> str:
+    """What is not in the run's name already."""
+    identity, swept = prepared.identity, dict(prepared.run.swept)
     segment = f", segment {identity['segment']:g} s" if identity["segment"] else ""
     shifts = f", shifts {identity['shifts']}" if identity["shifts"] else ""
-    options = "".join(f", {name} {value}" for name, value in identity["options"].items() if value is not None)
+    options = "".join(f", {name} {value}" for name, value in identity["options"].items()
+                      if value is not None and name not in swept)
     return (f"overlap {identity['overlap']:g}{segment}{shifts}, {identity['device']}, {identity['precision']}"
             f"{options}")
 

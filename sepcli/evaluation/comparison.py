@@ -79,7 +79,8 @@ def write(
     """The summary, and pictures where there is something to compare. OutputError where they can't be written.
 
     Several models: boxes over tracks. A sweep: the mean over the stems against each swept option, a line for
-    each model and setting of the others. Of each protocol the first metric is drawn.
+    each model and setting of the others, dashed for what has no such option. Every metric that was asked for is
+    drawn, by the protocol's first statistic.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,8 +95,11 @@ def write(
 
 def _draw(folder: Path, groups: Sequence[Group], protocols: Sequence[str], zero_mean: bool) -> Iterator[Path]:
     options = list(dict.fromkeys(option for group in groups for option in group.swept))
-    for protocol in protocols:
-        key, statistic = PROTOCOLS[protocol].metrics[0], PROTOCOLS[protocol].statistics[0]
+    asked = [(key, PROTOCOLS[protocol].statistics[0]) for protocol in protocols
+             for key in PROTOCOLS[protocol].metrics]
+    for key, statistic in asked:
+        if not any(group.line(key, statistic) for group in groups):
+            continue
         name, unit = metric(key, zero_mean=zero_mean).name, metric(key).unit
         if len({group.model for group in groups}) > 1:
             path = folder / f"boxes-{key}.png"
@@ -104,8 +108,8 @@ def _draw(folder: Path, groups: Sequence[Group], protocols: Sequence[str], zero_
             yield path
         for option in options:
             path = folder / f"sweep-{_plain(option)}-{key}.png"
-            lines = _sweep(groups, option, key, statistic)
-            plots.line_plot(path, f"{name}, {statistic}, mean over stems", unit, option, lines)
+            lines, levels = _sweep(groups, option, key, statistic)
+            plots.line_plot(path, f"{name}, {statistic}, mean over stems", unit, option, lines, levels)
             yield path
 
 
@@ -115,10 +119,12 @@ def _over_tracks(group: Group, key: str) -> dict[str, list[float]]:
             for stem in stems}
 
 
-def _sweep(groups: Sequence[Group], option: str, key: str, statistic: str) -> dict[str, dict[str, float]]:
-    """{line: {value of the option: dB}}; what is not swept (an oracle) is a level line."""
-    words = list(dict.fromkeys(group.swept[option] for group in groups if option in group.swept))
+def _sweep(
+    groups: Sequence[Group], option: str, key: str, statistic: str
+) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """{line: {value of the option: dB}}, and the level of what has no such option: {name: dB}."""
     lines: dict[str, dict[str, float]] = {}
+    levels: dict[str, float] = {}
     for group in groups:
         line = group.line(key, statistic)
         value = math.nan if line is None else line.mean.value
@@ -126,8 +132,8 @@ def _sweep(groups: Sequence[Group], option: str, key: str, statistic: str) -> di
             others = [f"{name}={text}" for name, text in group.swept.items() if name != option]
             lines.setdefault(" ".join([group.model, *others]), {})[group.swept[option]] = value
         else:
-            lines[group.label] = dict.fromkeys(words, value)
-    return lines
+            levels[group.label] = value
+    return lines, levels
 
 
 def _plain(text: str) -> str:

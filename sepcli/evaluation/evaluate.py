@@ -3,7 +3,7 @@
 Knows which runs a request stands for, what a row depends on, and how to share tracks among processes; one
 track's work is scoring.py's, what is averaged metrics/summary.py's.
 
-    models x seeds x sweep -> runs;   run x track -> Row (kept, if rows.jsonl has it);   rows -> summary
+    models x seeds x sweep -> runs;  run x track -> Row (kept, if rows.jsonl has it);   rows -> summary
 
 All models are loaded once before anything is computed, so that a mistake in the last one shows at once.
 """
@@ -76,12 +76,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Run:
-    """One model with one seed and one set of options. model: the group that it is a run of."""
+    """One model with one seed and one set of options. model: the group that it is a run of.
+
+    options: of the model itself, as given with -O. swept: what varies, settings of the engine among it.
+    """
 
     model: str
     spec: str
     seed: int = 0
     swept: tuple[tuple[str, str], ...] = ()
+    options: tuple[tuple[str, str], ...] = ()
 
     @property
     def group(self) -> tuple[str, tuple[tuple[str, str], ...]]:
@@ -142,7 +146,7 @@ def expand(request: Request) -> list[Run]:
                                  remedy="Choose one of these.", code="unknown_model")
             for values in itertools.product(*request.sweeps.values()):
                 swept = tuple(zip(request.sweeps, values, strict=True))
-                runs += [Run(text, spec, seed, swept) for seed in request.seeds]
+                runs += [Run(text, spec, seed, swept, tuple(request.options.items())) for seed in request.seeds]
     if not runs:
         raise UsageError("No model is named.", remedy="Give one with --model.")
     return runs
@@ -155,11 +159,11 @@ def evaluate(request: Request, listener: Listener | None = None) -> Iterator[Row
     """
     listener = listener or Listener()
     tune_process()
-    runs = expand(request)
+    expanded = expand(request)
     tracks, broken = find_material(request, listener)
     kept = RowFile(request.out) if request.out is not None else None
     workshop = Workshop(request, frozenset(stem for track in tracks for stem in track.stems))
-    prepared = [workshop.prepare(run, listener) for run in runs]
+    prepared = [workshop.prepare(run, listener) for run in workshop.fitted(expanded, listener)]
     listener.planned(prepared, tracks)
     tasks = []
     for each in prepared:
@@ -238,6 +242,25 @@ class Workshop:
 
     # --- models ---
 
+    def fitted(self, runs: Sequence[Run], listener: Listener) -> list[Run]:
+        """The runs, each with only those options that its model has; those that become the same are one.
+
+        An option that no model has stays: loading refuses it and says what there is.
+        """
+        wanted = {name for run in runs for name, _ in [*run.options, *run.swept] if name not in SWEPT_SETTINGS}
+        specs = dict.fromkeys(run.spec for run in runs if run.spec not in PSEUDO_MODELS)
+        if not wanted or len(specs) < 2:
+            return list(runs)
+        has = {spec: wanted & {*self._load(Run(spec, spec), listener).model.used()} for spec in specs}
+        nobodys = wanted.difference(*has.values())
+
+        def kept(run: Run, options: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+            allowed = {*SWEPT_SETTINGS, *nobodys, *has.get(run.spec, ())}
+            return tuple((name, text) for name, text in options if name in allowed)
+
+        return list(dict.fromkeys(
+            replace(run, options=kept(run, run.options), swept=kept(run, run.swept)) for run in runs))
+
     def prepare(self, run: Run, listener: Listener) -> Prepared:
         """Load the run's model, once, to learn what it makes and what it is."""
         request = self.request
@@ -299,7 +322,7 @@ class Workshop:
 
     def _options(self, run: Run) -> dict[str, str]:
         swept = {key: value for key, value in run.swept if key not in SWEPT_SETTINGS}
-        return {**self.request.options, **swept}
+        return {**dict(run.options), **swept}
 
     def _settings(self, run: Run, loaded: loading.Loaded) -> Settings:
         request = self.request

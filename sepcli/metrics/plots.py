@@ -12,6 +12,7 @@ from pathlib import Path
 
 INCHES_A_GROUP = 1.9  # of a box plot's width
 DPI = 150
+LOGARITHMIC = 10  # from this ratio of the largest to the smallest on, an axis is logarithmic
 
 
 def box_plot(path: Path, title: str, label: str, scores: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
@@ -40,9 +41,14 @@ def box_plot(path: Path, title: str, label: str, scores: Mapping[str, Mapping[st
 
 
 def line_plot(
-    path: Path, title: str, label: str, option: str, scores: Mapping[str, Mapping[str, float]]
+    path: Path, title: str, label: str, option: str, scores: Mapping[str, Mapping[str, float]],
+    levels: Mapping[str, float] | None = None,
 ) -> None:
-    """scores: {line: {the option's value as text: dB}}. Numbers stand where they belong, words side by side."""
+    """scores: {line: {the option's value as text: dB}}. Numbers stand where they belong, words side by side.
+
+    Numbers that reach over more than a factor of ten have a logarithmic axis. levels: {name: dB} of what has no
+    such option, dashed from side to side.
+    """
     from matplotlib.figure import Figure
 
     words = list(dict.fromkeys(word for each in scores.values() for word in each))
@@ -53,8 +59,14 @@ def line_plot(
         points = [(float(word) if numeric else words.index(word), value) for word, value in each.items()]
         points = sorted(point for point in points if math.isfinite(point[1]))
         axes.plot([x for x, _ in points], [y for _, y in points], "o-", label=name)
+    for name, value in (levels or {}).items():
+        if math.isfinite(value):
+            (colour,) = axes.plot([], [], "--", label=name)  # the next one
+            axes.axhline(value, linestyle="--", color=colour.get_color())
     if not numeric:
         axes.set_xticks(range(len(words)), words)
+    elif min(map(float, words)) > 0 and max(map(float, words)) > LOGARITHMIC * min(map(float, words)):
+        axes.set_xscale("log")
     axes.set_xlabel(option)
     _finish(figure, axes, path, title, label)
 
