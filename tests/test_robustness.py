@@ -16,6 +16,7 @@ from sepcli.evaluation.robustness import (
     STRENGTHS,
     Contaminated,
     Study,
+    _lines,
     check_strengths,
     codes,
     find_sounds,
@@ -233,6 +234,13 @@ def test_numbers_and_a_picture(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         write(found, tmp_path / "file")
+
+
+def test_lines_and_levels():
+    values = {place: (10.0, 5.0, 1.0) for place in PLACES}
+    lines, levels = _lines(Study("toy", "vocals", (0.0, 0.1, 1.0), {"a": values}))
+    assert lines == {name: {"0.1": 5.0, "1": 1.0} for name in PLACES.values()}
+    assert levels == {"no quantiser, no noise": 10.0, "quantiser, no noise": 10.0}
 
 
 def test_without_noise_there_is_nothing_to_draw(tmp_path):

@@ -246,22 +246,29 @@ def write(found: Study, folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         numbers.write_text(json.dumps(found.as_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        lines = _lines(found)
+        lines, levels = _lines(found)
         if not lines:
             return [numbers]
         title = f"{found.model}: {found.stem} that come back, mean of {len(found.scores)} tracks"
-        plots.line_plot(picture, title, "SDR in dB", "deviation of the noise", lines)
+        plots.line_plot(picture, title, "SDR in dB", "deviation of the noise", lines, levels)
     except OSError as error:
         raise OutputError(f"The folder '{folder}' can't be written: {error.strerror}.", code="not_writable",
                           remedy="Choose another folder with -o.") from error
     return [numbers, picture]
 
 
-def _lines(found: Study) -> dict[str, dict[str, float]]:
-    """A line for each place, of what has noise."""
-    lines = {PLACES[place]: {f"{s:g}": value for s, value in zip(found.strengths, values, strict=True) if s > 0}
-             for place, values in found.means().items()}
-    return {name: line for name, line in lines.items() if line}
+def _lines(found: Study) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """A line for each place, and the levels without noise, but for those that are another's."""
+    lines: dict[str, dict[str, float]] = {}
+    levels: dict[str, float] = {}
+    quiet = {"unquantised": "no quantiser, no noise", "before": "quantiser, no noise"}
+    for place, values in found.means().items():
+        pairs = list(zip(found.strengths, values, strict=True))
+        if noisy := {f"{s:g}": value for s, value in pairs if s > 0}:
+            lines[PLACES[place]] = noisy
+        if place in quiet:
+            levels |= {quiet[place]: value for s, value in pairs if s == 0}
+    return lines, levels
 
 
 def table(found: Study) -> Iterator[list[str]]:
