@@ -96,6 +96,13 @@ four stems of one segment. The ratios are what carries over: passes through a U-
 stem needs 1 (deterministic), 2, 11, 1 + K, 75 and 300 (MSDM gives four stems a pass, but takes 300).
 """,
     ),
+    "distillation": (
+        "Distillation",
+        """\
+What `sepcli distill --method output` makes of a small network, beside its teacher and beside the same network trained
+for the same time on true stems of the same music. Songs that neither knows; short trainings on a CPU (docs/log.md).
+""",
+    ),
     "noise": (
         "Noise",
         """\

@@ -10,8 +10,10 @@ from sepcli.data.mixing import Batch
 from sepcli.errors import UsageError
 from sepcli.losses import Criterion, Term
 from sepcli.models.bandsplit import FAMILY, BandSplit, BandSplitConfig
+from sepcli.training.config import make_train_config, read_preset
 from sepcli.training.distill import Lessons
 from sepcli.training.objectives import choose_objective, similarities
+from sepcli.training.setup import make_network
 from tests.tracks import make_track, read
 
 NEEDED = ["--teacher", "mini", "--student", "student.toml", "--data", "music", "-o", "run"]
@@ -113,3 +115,11 @@ def test_a_network_that_is_its_teacher_has_nothing_to_match(tmp_path):
     loss = choose_objective("matching", options, FAMILY, model, criterion)(model, batch)
     loss.total.backward()
     assert loss.parts["matching"] > 1e-7 and all(p.grad is not None for p in model.blocks[0].parameters())
+
+
+def test_the_preset_of_a_student_is_a_smaller_mini():
+    with torch.device("meta"):
+        small, mini = (make_network(make_train_config(read_preset(name)).model).model
+                       for name in ("mini-student", "mini"))
+    assert small.sources == mini.sources and small.samplerate == mini.samplerate
+    assert sum(each.numel() for each in small.parameters()) < 0.4 * sum(each.numel() for each in mini.parameters())
