@@ -266,8 +266,8 @@ def _lines(found: Study) -> tuple[dict[str, dict[str, float]], dict[str, float]]
         pairs = list(zip(found.strengths, values, strict=True))
         if noisy := {f"{s:g}": value for s, value in pairs if s > 0}:
             lines[PLACES[place]] = noisy
-        if place in quiet:
-            levels |= {quiet[place]: value for s, value in pairs if s == 0}
+        if place in quiet and 0 in found.strengths:
+            levels[quiet[place]] = values[found.strengths.index(0)]
     return lines, levels
 
 
