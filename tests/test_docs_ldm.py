@@ -1,5 +1,6 @@
 """The page docs/ldm.md: its commands run, shrunk and cut to two steps; its tables name what there is."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -8,8 +9,11 @@ import pytest
 import soundfile
 
 from sepcli.cli.app import main
+from sepcli.loading import save_model
 from sepcli.training.config import preset_names
 from sepcli.training.run import RunFolder
+from tests.fakehub import FakeHub
+from tests.models.test_ldm_codec import tiny
 from tests.tracks import make_track, read
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "ldm.md"
@@ -22,6 +26,18 @@ SHRUNK = {
         *CODEC, "widths=[8,16]", "factors=[1,2]", "blocks=[1,1]", "attentions=[false,true]",
         "injections=[false,true]", "heads=2", "head_features=4", "groups=2", "features=8", "segment=640"],
 }
+
+CATALOG = """
+[encodec-48k]
+family = "ldm"
+arch = "Codec"
+sources = ["reconstruction"]
+samplerate = 8000
+channels = 2
+published_overlap = 0.01
+config = {{ {config} }}
+files.model = {{ {pin} }}
+"""
 
 
 def commands():
@@ -41,17 +57,35 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_chain_as_documented(place, capsys):
-    ran = [words for words in commands() if words[0] in ("train", "separate")]
-    assert [words[0] for words in ran[:3]] == ["train"] * 3 and len(ran) >= 6
+@pytest.fixture
+def encodec(place, monkeypatch):
+    """`encodec-48k` small, in a catalogue of its own."""
+    model = tiny(samplerate=8000, codebooks=16, codebook_size=8)  # 1000 latents a second, 3 kbit/s a codebook
+    path = place / "encodec.safetensors"
+    save_model(model.state_dict(), path, family="ldm", arch="Codec", config=model.config)
+    config = ", ".join(f"{name} = {json.dumps(value)}" for name, value in vars(model.config).items())
+    with FakeHub() as hub:
+        pin = hub.add_url(path.name, path)
+        (place / "catalog.toml").write_text(CATALOG.format(
+            config=config, pin=", ".join(f"{key} = {json.dumps(value)}" for key, value in pin.items())))
+        for name, value in hub.env(place / "home", SEPCLI_CATALOG=str(place / "catalog.toml")).items():
+            monkeypatch.setenv(name, value)
+        yield
+
+
+def test_the_chain_as_documented(place, encodec, capsys):
+    ran = [words for words in commands() if words[0] in ("train", "separate", "robustness")]
+    assert [words[0] for words in ran[:3]] == ["train"] * 3 and len(ran) >= 11
     for words in ran:
-        more = ["--force"]
+        more = [] if words[0] == "robustness" else ["--force"]
         if words[0] == "train":
             arch = "Codec" if "codec" in words[words.index("--preset") + 1] else "LatentDiffusion"
             more = [*SHORT, *(word for text in SHRUNK[arch] for word in ("--set", f"model.config.{text}"))]
         code = main([*words, "--device", "cpu", *more])
         assert code == 0, f"sepcli {shlex.join(words)}\n{capsys.readouterr().err}"
-    assert {path.stem for path in (place / "separated" / "song").glob("*.wav")} == {"vocals", "no_vocals"}
+    made = {path.stem for path in (place / "separated" / "song").glob("*.wav")}
+    assert made == {"vocals", "no_vocals", "reconstruction"}
+    assert sorted(path.name for path in (place / "noise").iterdir()) == ["robustness.json", "robustness.png"]
     assert list((place / "latents").rglob("*.safetensors"))
 
 
@@ -60,5 +94,5 @@ def test_the_tables_name_what_there_is():
 
     page = PAGE.read_text(encoding="utf-8")
     names = [name for name in preset_names() if name.startswith("ldm-")]
-    names += FAMILY.archs["LatentDiffusion"].options.__dataclass_fields__
+    names += [name for arch in FAMILY.archs.values() for name in arch.options.__dataclass_fields__]
     assert names and all(f"`{name}`" in page or f" {name} " in page for name in names)
