@@ -6,15 +6,18 @@ import csv
 import json
 import re
 
+import numpy as np
 import pytest
+import soundfile
 
 from sepcli import loading
 from sepcli.cli import console
 from sepcli.cli.app import main
 from sepcli.cli.evaluate import parse_overlap, parse_seeds, parse_sweeps
 from sepcli.errors import UsageError
+from sepcli.metrics import voice
 from tests import fake_model
-from tests.tracks import make_track
+from tests.tracks import RATE, make_track
 
 REAL_LOAD = loading.load_model
 FOUR = {"drums": 0.2, "bass": 0.1, "other": 0.1, "vocals": 0.1}
@@ -129,6 +132,61 @@ def test_protocols_of_windows(capfd, tmp_path):
     line = next(line for line in csv.DictReader((tmp_path / "rows.csv").open())
                 if (line["track"], line["stem"]) == ("b", "bass"))
     assert (line["windows_dicose"], line["usdr_db"]) == ("5.0", "") and float(line["si_sdri_dicose_db"]) == 0
+
+
+def voiced_track(folder, name, **silent):
+    """A tone as vocals, noise as drums; vocals=0 for a track that nobody sings on."""
+    place = make_track(folder, name, {"drums": 0.02}, mixture=False, channels=1, seconds=4)
+    t = np.arange(4 * RATE) / RATE
+    tone = 0.1 * sum(np.sin(2 * np.pi * 220 * k * t) / k for k in range(1, 10)) * silent.get("vocals", 1)
+    soundfile.write(place / "vocals.wav", tone, RATE, "FLOAT")
+
+
+def test_voices_have_one_table(capfd, tmp_path):
+    voiced_track(tmp_path / "songs", "a")
+    voiced_track(tmp_path / "songs", "b", vocals=0)
+    arguments = ["-m", "mixture", "-m", "oracle:irm1", "--data", "songs", "--protocol", "ldm", "-o", "out"]
+    code, out, err = evaluate(capfd, *arguments)
+    assert code == 0, err
+    lines = out.splitlines()
+    assert lines[0] == "ldm: voiced frames of vocals, mean over tracks"
+    heads = re.split(r"  +", lines[1])
+    assert heads == ["MODEL", "LSD", "Mel-MAE (dB)", "log-F0 RMSE", "PESQ", "computing (s/s)"]
+    mixture, oracle = ([float(word) for word in line.split()[1:]] for line in lines[2:4])
+    assert oracle[0] < mixture[0] and oracle[1] < mixture[1] and oracle[3] > mixture[3]
+    assert lines[4].split() == ["tracks", "scored", "1", "1", "1", "1", "1"]
+    assert "Voiced: 0:04 of audio; 1 of 2 stems have no voiced frame and are left out." in err
+    assert (tmp_path / "out" / "boxes-lsd.png").exists()
+    code, out, _ = evaluate(capfd, *arguments, "--json", "--csv", "rows.csv")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert rows[0]["stems"].keys() == {"vocals"} and rows[1]["stems"]["vocals"]["lsd"] is None
+    assert rows[1]["status"] == "kept" and rows[1]["stems"]["vocals"]["voiced"] == 0
+    assert {row["metric"]: row["unit"] for row in rows if "summary" in row}[
+        "PESQ (P.862.2 wide band, pieces of 10 s)"] == "MOS-LQO"
+    assert {"lsd", "mel_mae_db", "log_f0_rmse", "pesq_wb", "voiced_s"} < next(
+        csv.DictReader((tmp_path / "rows.csv").open())).keys()
+
+
+def test_voices_beside_other_protocols_and_without_their_packages(capfd, tmp_path, monkeypatch):
+    voiced_track(tmp_path / "songs", "a")
+    there = voice.importlib.util.find_spec
+    monkeypatch.setattr(voice.importlib.util, "find_spec", lambda name: None if name == "pesq" else there(name))
+    arguments = ["-m", "mixture", "--data", "songs", "--protocol", "mdx", "--protocol", "ldm"]
+    code, out, err = evaluate(capfd, *arguments)
+    assert code == 0 and "drums" in out and "ldm: voiced frames of vocals" in out and "PESQ" not in out
+    assert "PESQ is left out: the package is not installed (pip install 'sepcli[pesq]')." in err
+    code, _, err = evaluate(capfd, *arguments, "-t", "drums")  # as the user says
+    assert code == 0 and "1 of 1 stems have no voiced frame" in err
+    monkeypatch.setattr(voice.importlib.util, "find_spec", lambda name: None)
+    code, _, err = evaluate(capfd, *arguments)
+    assert code == 4 and "librosa is not installed" in err and "pip install 'sepcli[voice]'" in err
+
+
+def test_data_without_vocals_have_no_voice(capfd, tmp_path):
+    make_track(tmp_path / "songs", "a", {"drums": 0.1, "bass": 0.1})
+    for more in ([], ["--protocol", "mdx"]):
+        code, _, err = evaluate(capfd, "-m", "mixture", "--data", "songs", "--protocol", "ldm", *more)
+        assert code == 2 and "No track has the stem vocals; there are bass, drums." in err
 
 
 def test_zero_mean_is_said(capfd):

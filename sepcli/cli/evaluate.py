@@ -23,6 +23,7 @@ class Protocol(StrEnum):
     sisdr = "sisdr"
     msdm = "msdm"
     dicose = "dicose"
+    ldm = "ldm"
 
 
 WHAT, HOW, COMPUTE, WHERE = "What to evaluate", "How it is scored", "How it is computed", "Where it goes"
@@ -65,7 +66,8 @@ def evaluate(
         "--protocol", metavar="|".join(Protocol), show_default=False, rich_help_panel=HOW,
         help="musdb: museval v4 SDR, median over frames, then over tracks; mdx: uSDR, mean over tracks; sisdr: "
              "SI-SDR and SI-SDRi, mean over tracks; msdm, dicose: SI-SDRi, mean over windows of 4 s as these "
-             "papers choose them. Repeatable; default: musdb and mdx.")] = None,
+             "papers choose them; ldm: spectra, pitch and PESQ of vocals (or -t) where they are voiced, mean "
+             "over tracks. Repeatable; default: musdb and mdx.")] = None,
     metrics: Annotated[str, typer.Option(
         "--metrics", metavar="isr,sir,sar", rich_help_panel=HOW,
         help="These of museval v4 too; slower, and a track is held in memory.")] = "",
@@ -136,7 +138,7 @@ def evaluate(
 
 def _run(request: Request, protocols: Sequence[str], csv: Path | None, json: bool) -> int:
     """Evaluate, report every row, sum up; the exit code."""
-    from sepcli.cli.scores import Reporter, print_tables, say_silent, say_windows
+    from sepcli.cli.scores import Reporter, print_tables, say_silent, say_voiced, say_windows
     from sepcli.evaluation import comparison, rows
     from sepcli.evaluation.evaluate import evaluate
 
@@ -155,6 +157,7 @@ def _run(request: Request, protocols: Sequence[str], csv: Path | None, json: boo
     if "musdb" in protocols:
         say_silent(found)
     say_windows(found, protocols)
+    say_voiced(found)
     if request.out is not None:
         written = comparison.write(request.out, groups, protocols, zero_mean=request.zero_mean)
         names = ", ".join([rows.ROWS_NAME, *(path.name for path in written)])

@@ -7,7 +7,7 @@ each other and stems side by side; rich draws them on a terminal, aligned column
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,9 +16,10 @@ from sepcli.data.layouts import Track
 from sepcli.evaluation.comparison import Group
 from sepcli.evaluation.evaluate import Listener, Prepared, Request, Run
 from sepcli.evaluation.rows import Row
-from sepcli.metrics.summary import PROTOCOLS, Line, Value, metric
+from sepcli.metrics.summary import METRICS, PROTOCOLS, Line, Value, metric
 
 UNDEFINED = "-"
+MEAN_OF_STEMS, SCORED = "MEAN OF STEMS", "tracks scored"
 
 
 class Reporter(Listener):
@@ -129,56 +130,92 @@ def say_windows(rows: Sequence[Row], protocols: Sequence[str]) -> None:
             console.say(f"{protocol}: {sum(counts.values())} windows in {len(counts)} tracks{left_out}.")
 
 
+def say_voiced(rows: Sequence[Row]) -> None:
+    """Which voices were never heard; it is the same for all models."""
+    seconds = {(row.track, stem): scores["voiced"] for row in rows for stem, scores in row.stems.items()
+               if "voiced" in scores}
+    if seconds:
+        silent = sum(each == 0 for each in seconds.values())
+        left_out = f"; {silent} of {len(seconds)} stems have no voiced frame and are left out" if silent else ""
+        console.say(f"Voiced: {console.clock(sum(seconds.values()))} of audio{left_out}.")
+
+
 # --- tables ---
 
 
 def print_tables(groups: Sequence[Group], protocols: Sequence[str], *, zero_mean: bool = False) -> None:
-    """On standard output. Every table is headed by the metric's full name and by how tracks are averaged."""
+    """On standard output. Every table is headed by the metric's full name and by how tracks are averaged.
+
+    But a voice has one table, with all its metrics side by side.
+    """
     for protocol in protocols:
         for statistic in PROTOCOLS[protocol].statistics:
-            for key in PROTOCOLS[protocol].metrics:
-                lines = {group.label: line for group in groups if (line := group.line(key, statistic))}
-                if lines:
-                    shown = metric(key, zero_mean=zero_mean)
-                    title = ", ".join(word for word in (shown.name, statistic, shown.unit) if word)
-                    _print_table(title, lines)
+            found = {key: {group.label: line for group in groups if (line := group.line(key, statistic))}
+                     for key in PROTOCOLS[protocol].metrics}
+            found = {key: lines for key, lines in found.items() if lines}
+            if PROTOCOLS[protocol].voice:
+                for stem in _stems(line for lines in found.values() for line in lines.values()):
+                    _print_voice(f"{protocol}: voiced frames of {stem}, {statistic}", stem, found)
+                continue
+            for key, lines in found.items():
+                shown = metric(key, zero_mean=zero_mean)
+                title = ", ".join(word for word in (shown.name, statistic, shown.unit) if word)
+                cells = {label: {stem: (value, shown.digits) for stem, value in line.stems.items()}
+                         | {MEAN_OF_STEMS: (line.mean, shown.digits)} for label, line in lines.items()}
+                _print_table(title, [*_stems(lines.values()), MEAN_OF_STEMS], cells)
 
 
-def _print_table(title: str, lines: dict[str, Line]) -> None:
-    """Behind ± stands the deviation over runs where a model has several, else the interval over tracks."""
-    values = [value for line in lines.values() for value in [line.mean, *line.stems.values()]]
+def _print_voice(title: str, stem: str, found: Mapping[str, Mapping[str, Line]]) -> None:
+    """found: {metric: {label: line}}."""
+    cells: dict[str, dict[str, tuple[Value, int]]] = {}
+    for key, lines in found.items():
+        for label, line in lines.items():
+            if stem in line.stems:
+                cells.setdefault(label, {})[METRICS[key].head] = line.stems[stem], METRICS[key].digits
+    _print_table(title, [METRICS[key].head for key in found], cells)
+
+
+def _stems(lines: Iterable[Line]) -> list[str]:
+    return sorted({stem for line in lines for stem in line.stems})
+
+
+def _print_table(
+    title: str, columns: Sequence[str], cells: Mapping[str, Mapping[str, tuple[Value, int]]]
+) -> None:
+    """cells: {label: {column: (value, digits)}}.
+
+    Behind ± stands the deviation over runs where a model has several, else the interval over tracks.
+    """
+    values = [value for row in cells.values() for value, _ in row.values()]
     several = any(value.std is not None for value in values)
     if several:
         title += ", mean ± deviation over runs"
     elif any(value.interval is not None for value in values):
         title += ", ± 95 % interval"
-    stems = sorted({stem for line in lines.values() for stem in line.stems})
-    head = ["MODEL", *stems, "MEAN OF STEMS"]
-    rows = []
-    for label, line in lines.items():
-        cells = [_text(line.stems[stem], several) if stem in line.stems else "" for stem in stems]
-        rows.append([label, *cells, _text(line.mean, several)])
-    counts = {tuple(line.stems[stem].tracks if stem in line.stems else 0 for stem in stems)
-              for line in lines.values()}
-    if len(counts) == 1:
-        rows.append(["tracks scored", *(str(count) for count in counts.pop()), ""])
+    rows = [[label, *(_text(*row[column], several) if column in row else "" for column in columns)]
+            for label, row in cells.items()]
+    counted = [column for column in columns if column != MEAN_OF_STEMS]
+    counts = [[row[column][0].tracks if column in row else 0 for column in counted] for row in cells.values()]
+    if counts.count(counts[0]) == len(counts):
+        rows.append([SCORED, *map(str, counts[0]), *[""] * (len(columns) - len(counted))])
     else:  # they differ from model to model
-        for row, line in zip(list(rows), lines.values(), strict=True):
-            for k, stem in enumerate(stems, 1):
-                row[k] += f" ({line.stems[stem].tracks})" if stem in line.stems else ""
-        title += " (tracks scored)"
+        for row, each in zip(rows, counts, strict=True):
+            for k, count in enumerate(each, 1):
+                row[k] += f" ({count})" if row[k] else ""
+        title += f" ({SCORED})"
+    head = ["MODEL", *columns]
     if console.out().is_terminal:
         _draw(title, head, rows)
     else:
         _write(title, head, rows)
 
 
-def _text(value: Value, several: bool) -> str:
+def _text(value: Value, digits: int, several: bool) -> str:
     if math.isnan(value.value):
         return UNDEFINED
-    text = f"{value.value:.2f}"
+    text = f"{value.value:.{digits}f}"
     spread = value.std if several else value.interval
-    return text if spread is None or math.isnan(spread) else f"{text} ± {spread:.2f}"
+    return text if spread is None or math.isnan(spread) else f"{text} ± {spread:.{digits}f}"
 
 
 def _draw(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -188,7 +225,7 @@ def _draw(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
     for k, name in enumerate(head):
         table.add_column(name, justify="left" if k == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row, style="dim" if row[0] == "tracks scored" else None)
+        table.add_row(*row, style="dim" if row[0] == SCORED else None)
     console.out().print(table)
 
 

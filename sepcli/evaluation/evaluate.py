@@ -28,12 +28,14 @@ from sepcli.evaluation.rows import DIGITS, Row, RowFile
 from sepcli.evaluation.scoring import PSEUDO_MODELS, Estimator, Material, Model, score
 from sepcli.manifest import settings_hash
 from sepcli.metrics.summary import PROTOCOLS
+from sepcli.metrics.voice import has_pesq, require_pitch
 from sepcli.metrics.windows import RULES, WindowRule
 from sepcli.pipeline import Engine, Progress, Settings
 
 METRICS_VERSION = 1  # of what rows mean: another number, and none of an earlier evaluation is kept
 PUBLISHED_OVERLAP = None  # the catalogue's `published_overlap`, else the default
 DEFAULT_OVERLAP = 0.25
+VOICES = ("vocals",)
 SWEPT_SETTINGS = {"overlap": float, "segment": float, "shifts": int}  # beside the model's own options
 
 
@@ -72,6 +74,17 @@ class Request:
     def windows(self) -> tuple[WindowRule, ...]:
         """All rules if a protocol wants one, as they cost next to nothing; so its rows serve the other, too."""
         return RULES if any(PROTOCOLS[name].windows for name in self.protocols) else ()
+
+    @property
+    def voices(self) -> tuple[str, ...]:
+        """The stems that a protocol measures as voices: those named as targets, else the vocals."""
+        asked = any(PROTOCOLS[name].voice for name in self.protocols)
+        return (self.targets or VOICES) if asked else ()
+
+    def narrowed(self) -> Request:
+        """Without the work on stems that no protocol asks for."""
+        only = self.protocols and all(PROTOCOLS[name].voice for name in self.protocols)
+        return replace(self, targets=self.voices) if only else self
 
 
 @dataclass(frozen=True)
@@ -158,6 +171,11 @@ def evaluate(request: Request, listener: Listener | None = None) -> Iterator[Row
     What can be known before the first track is checked before it: models, device, data, folder.
     """
     listener = listener or Listener()
+    request = request.narrowed()
+    if request.voices:
+        require_pitch()
+        if not has_pesq():
+            listener.notice("PESQ is left out: the package is not installed (pip install 'sepcli[pesq]').")
     tune_process()
     expanded = expand(request)
     tracks, broken = find_material(request, listener)
@@ -203,7 +221,7 @@ def find_material(request: Request, listener: Listener) -> tuple[list[Track], di
             remedy="Name a folder of tracks with several stems.", code="no_tracks")
     if len(tracks) < len(found):
         listener.notice(f"{len(found) - len(tracks)} tracks of a single stem without a mixture are left out.")
-    if unknown := set(request.targets) - {stem for track in tracks for stem in track.stems}:
+    if unknown := {*request.targets, *request.voices} - {stem for track in tracks for stem in track.stems}:
         there = sorted({stem for track in tracks for stem in track.stems})
         raise UsageError(f"No track has the stem {', '.join(sorted(unknown))}; there are {', '.join(there)}.",
                          remedy="Choose among these.", code="unknown_stem")
@@ -268,6 +286,8 @@ class Workshop:
                                "zero_mean": request.zero_mean, "duration": request.duration}
         if request.windows:
             how["windows"] = True
+        if request.voices:
+            how["voices"] = {"of": list(request.voices), "pesq": has_pesq()}
         if run.spec in PSEUDO_MODELS:
             return Prepared(run, None, {"model": run.spec, **how}, request.targets, self.silent)
         loaded = self._load(run, listener)
@@ -357,7 +377,8 @@ class Workshop:
             request = self.request
             material = Material(task.track, request.duration, self.silent)
             found = score(material, self.estimator(task.run), task.names, extra=request.extra,
-                          zero_mean=request.zero_mean, windows=request.windows, progress=progress)
+                          zero_mean=request.zero_mean, windows=request.windows, voices=request.voices,
+                          pesq=has_pesq(), progress=progress)
         except InputError as error:
             return replace(task.blank, status="failed", error=error)
         except (RuntimeError, MemoryError) as error:

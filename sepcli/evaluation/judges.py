@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sepcli.metrics.bsseval import BssEval
 from sepcli.metrics.sdr import Sums, frame_samples
+from sepcli.metrics.voice import VoiceSums
 from sepcli.metrics.windows import WindowRule, WindowSums
 
 Block = NDArray[np.float32]
@@ -85,6 +86,26 @@ class Windowed:
                 mean = float(values[k].mean()) if values.size else np.nan
                 found[name] |= {rule.metric: mean, rule.count: float(values.shape[1])}
         return found
+
+
+class Voices:
+    """How near voices are where they sing: spectra, pitch, PESQ (if `pesq`).
+
+    voices: those of `names` that are. One that is never voiced has no values but 0 voiced seconds.
+    """
+
+    def __init__(self, names: Sequence[str], samplerate: int, voices: Sequence[str], *, pesq: bool):
+        self.voices = [name for name in names if name in voices]
+        self._rows = [names.index(name) for name in self.voices]
+        self._sums = VoiceSums(len(self.voices), samplerate, pesq=pesq)
+
+    def add(self, references: Block, estimates: Block, mix: Block) -> None:
+        self._sums.add(references[self._rows], estimates[self._rows])
+
+    def scores(self) -> StemScores:
+        found = self._sums.result()
+        return {name: {metric: float(values[k]) for metric, values in found.items()}
+                for k, name in enumerate(self.voices)}
 
 
 class AbsoluteError:

@@ -13,6 +13,7 @@ What listens is judges.py.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from sepcli.audio import AudioReader
 from sepcli.data.layouts import Track
 from sepcli.errors import InputError
-from sepcli.evaluation.judges import Judge, Ratios, Windowed
+from sepcli.evaluation.judges import Judge, Ratios, Voices, Windowed
 from sepcli.feed import separated
 from sepcli.metrics.masks import ORACLES, Wiener, learn, make_mask, masked
 from sepcli.metrics.windows import WindowRule
@@ -238,26 +239,33 @@ def score(
     extra: bool = False,
     zero_mean: bool = False,
     windows: Sequence[WindowRule] = (),
+    voices: Sequence[str] = (),
+    pesq: bool = False,
     progress: Progress | None = None,
 ) -> TrackScores:
     """Every metric of the stems `names`, which the track has and the estimator makes.
 
     A stem whose file is silence is left out: the track does not have it.
     extra: ISR, SIR and SAR too, for which the track is held in memory. zero_mean: of the SI-SDRs. windows: of
-    protocols that score windows, silent stems too; all stems of the track say then which windows count.
-    InputError where a file can't be read.
+    protocols that score windows, silent stems too; all stems of the track say then which windows count. voices:
+    stems that are measured as voices; pesq: by PESQ, too. InputError where a file can't be read.
     """
     shape = names, material.channels, material.samplerate
     ratios = Ratios(*shape, extra=extra, zero_mean=zero_mean)
     judges: list[Judge] = [ratios]
     if windows:
         judges.append(Windowed(*shape, windows))
+    listening = Voices(names, material.samplerate, voices, pesq=pesq) if set(voices) & set(names) else None
+    if listening is not None:
+        judges.append(listening)
     others = [name for name in material.stems if name not in names] if windows else []
-    judge(material, estimator, names, judges, others=others, progress=progress)
+    spent = judge(material, estimator, names, judges, others=others, progress=progress)
     stems: dict[str, dict[str, float]] = {}
     for each in judges:
         for name, scores in each.scores().items():
             stems.setdefault(name, {}).update(scores)
+    for name in listening.voices if listening is not None else ():
+        stems[name]["rtf"] = spent / material.seconds if stems[name]["voiced"] else np.nan  # as the others
     silent = ratios.silent_frames()
     return TrackScores(stems, len(silent), int(silent.sum()))
 
@@ -270,14 +278,23 @@ def judge(
     *,
     others: Sequence[str] = (),
     progress: Progress | None = None,
-) -> None:
-    """Let judges hear the whole track. others: stems of which they hear the references, too, after `names`."""
+) -> float:
+    """Let judges hear the whole track. others: stems of which they hear the references, too, after `names`.
+
+    Seconds that the estimates took, without what the judges took.
+    """
     made = estimator.sources(material)
     rows = [made.index(name) for name in names]
     with ExitStack() as stack:
         references = stack.enter_context(closing(material.references([*names, *others])))
         mix = stack.enter_context(closing(InStep(material.mix(), material.channels)))
-        for block in estimator.estimate(material, progress):
+        estimates, spent = iter(estimator.estimate(material, progress)), 0.0
+        while True:
+            began = time.perf_counter()
+            block = next(estimates, None)
+            spent += time.perf_counter() - began
+            if block is None:
+                return spent
             s, x = references.take(block.shape[-1]), mix.take(block.shape[-1])
             for each in judges:
                 each.add(s, block[rows], x)

@@ -7,6 +7,7 @@ Knows no models, files or tables. The protocols of the field (docs/evaluation.md
     sisdr   SI-SDR and its improvement over the mix: mean over tracks
     msdm    SI-SDRi in windows of 4 s: mean over the windows of all tracks
     dicose  the same with another choice of windows (windows.py)
+    ldm     spectra, pitch and PESQ of a voice, with the time it took to make it: mean over tracks (voice.py)
 
 Each is taken stem by stem over the tracks that have the stem and where the metric is defined; the mean over the
 stems comes last, so that a stem that few songs have weighs as much as the others. A mean has an interval
@@ -29,13 +30,16 @@ from sepcli.metrics.windows import DICOSE, MSDM, WindowRule
 class Metric:
     """name: in full, as it is always printed. column: of tables for programs.
 
-    weight: the key of what a track's value weighs in a mean; None: all weigh the same.
+    weight: the key of what a track's value weighs in a mean; None: all weigh the same. head: over a column of a
+    table that says the rest above. digits: after the point, in tables.
     """
 
     name: str
     column: str
     unit: str = "dB"
     weight: str | None = None
+    head: str = ""
+    digits: int = 2
 
 
 METRICS = {
@@ -52,6 +56,13 @@ METRICS = {
     DICOSE.metric: Metric(
         "SI-SDRi over the mix (4 s windows, DiCoSe's choice)", "si_sdri_dicose_db", weight=DICOSE.count),
     DICOSE.count: Metric("4 s windows, DiCoSe's choice", "windows_dicose", ""),
+    "lsd": Metric("log-spectral distance (voiced frames)", "lsd", "", head="LSD"),
+    "mel_mae": Metric("mean absolute error of log-mels (voiced frames)", "mel_mae_db", head="Mel-MAE (dB)"),
+    "log_f0_rmse": Metric("log-F0 root mean square error (frames voiced in both)", "log_f0_rmse", "",
+                          head="log-F0 RMSE", digits=3),
+    "pesq": Metric("PESQ (P.862.2 wide band, pieces of 10 s)", "pesq_wb", "MOS-LQO", head="PESQ"),
+    "rtf": Metric("seconds of computing for a second of audio", "rtf", "", head="computing (s/s)", digits=3),
+    "voiced": Metric("voiced seconds", "voiced_s", "s", head="voiced (s)"),
 }
 ZERO_MEAN = {
     "si_sdr": Metric("SI-SDR (whole track, means removed)", "si_sdr_zero_mean_db"),
@@ -71,12 +82,14 @@ STATISTICS: dict[str, Statistic] = {
 class Protocol:
     """metrics: in the order in which they are shown. statistics: over tracks, the protocol's own first.
 
-    windows: those that it takes; its metrics are computed where it is asked for, all others always.
+    windows: those that it takes. voice: measures voices, all its metrics in one table. The metrics of both
+    kinds are computed where one is asked for, all others always.
     """
 
     metrics: tuple[str, ...]
     statistics: tuple[str, ...]
     windows: WindowRule | None = None
+    voice: bool = False
 
 
 PROTOCOLS = {
@@ -85,6 +98,7 @@ PROTOCOLS = {
     "sisdr": Protocol(("si_sdr", "si_sdri"), (MEAN,)),
     "msdm": Protocol((MSDM.metric,), (POOLED,), MSDM),
     "dicose": Protocol((DICOSE.metric,), (POOLED,), DICOSE),
+    "ldm": Protocol(("lsd", "mel_mae", "log_f0_rmse", "pesq", "rtf"), (MEAN,), voice=True),
 }
 
 
