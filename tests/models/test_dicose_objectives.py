@@ -137,6 +137,7 @@ def test_all_processes_walk_equally_far(monkeypatch):
     ("consistency", "Diffusion", {}, "does not train a Diffusion"),
     ("consistency", "Consistency", {"hops": "few"}, "hops is 'few', but can be weighted or uniform"),
     ("consistency", "Consistency", {"dsm_scaling": "x"}, "dsm_scaling"),
+    ("consistency", "Consistency", {"frozen_precision": "int8"}, "frozen_precision is 'int8'"),
     ("consistency", "Consistency", {"levels": 5}, "longest is 17"),
     ("consistency", "Consistency", {"teachers": 2}, "no option teachers"),
 ])
@@ -152,7 +153,32 @@ def test_denoisers_take_no_other_loss(arch):
         kind(build(arch), criterion(kind="l1"))
 
 
-def test_a_distillation_that_goes_on_ends_with_the_same_weights():
+@pytest.mark.parametrize("run", [torch.float32, torch.bfloat16])
+def test_frozen_networks_in_reduced_precision(run):
+    """The student learns nearly the same, and the teacher takes half the memory; others' weights stay."""
+    model = build("Consistency").train()
+    gradients, losses = {}, {}
+    for precision in ("run", "bfloat16"):
+        torch.manual_seed(0)
+        objective = Distillation(model, criterion(), frozen_precision=precision)
+        model.zero_grad()
+        torch.manual_seed(1)
+        with torch.autocast("cpu", run, enabled=run != torch.float32):
+            loss = objective(model, batch(rows=8))
+        loss.total.backward()
+        gradients[precision] = torch.cat([p.grad.flatten() for p in model.unet.parameters()])
+        losses[precision] = loss.total.item()
+    held = {name: {p.dtype for p in unet.parameters() if p.dim() > 1}
+            for name, unet in vars(objective).items() if name in ("teacher", "target")}
+    assert held == {"teacher": {torch.bfloat16}, "target": {torch.float32}}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    change = (gradients["bfloat16"] - gradients["run"]).norm() / gradients["run"].norm()
+    assert 1e-5 < change < 0.05
+    assert losses["bfloat16"] == pytest.approx(losses["run"], rel=0.02) and losses["bfloat16"] != losses["run"]
+
+
+@pytest.mark.parametrize("precision", ["run", "bfloat16"])
+def test_a_distillation_that_goes_on_ends_with_the_same_weights(precision):
     """Its teacher and its target are in the state; a new run's network is another at first."""
     config = TrainConfig(optim=OptimTable(lr=1e-3), ema=EmaTable(),
                          run=RunTable(max_steps=4, steps_per_epoch=2, save_minutes=1000.0))
@@ -164,7 +190,8 @@ def test_a_distillation_that_goes_on_ends_with_the_same_weights():
             for parameter in model.parameters():
                 parameter.add_(0.01 * torch.randn_like(parameter))
         torch.manual_seed(7)
-        return Trainer(model.train(), Distillation(model, criterion(), decay=0.5), config, CPU, Team())
+        objective = Distillation(model, criterion(), decay=0.5, frozen_precision=precision)
+        return Trainer(model.train(), objective, config, CPU, Team())
 
     def batches(start, stop):
         return (batch(step) for step in range(start, stop))

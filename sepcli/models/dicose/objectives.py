@@ -19,7 +19,8 @@ Axes: B batch, S sources, C = 1 channel, T samples, L labels.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -125,10 +126,14 @@ class Distillation:
 
     levels, sigma_max, rho: the grid, down to the network's sigma_min. longest, hops: how many of its steps the
     teacher goes, drawn once a batch, "weighted" or "uniform"; the same in all processes, so that none waits for
-    another's longer way. decay: of the target, which follows the student
-    after each update. dsm: weight of L_DSM; 0 leaves it out. Of its levels half are normal in the logarithm,
-    the others uniform in the first `dsm_share` of the grid's curve, from above. dsm_scaling: "edm", or
-    "consistency" as in the paper's runs.
+    another's longer way. decay: of the target, which follows the student after each update. dsm: weight of
+    L_DSM; 0 leaves it out. Of its levels half are normal in the logarithm, the others uniform in the first
+    `dsm_share` of the grid's curve, from above. dsm_scaling: "edm", or "consistency" as in the paper's runs.
+
+    frozen_precision: what base, teacher and target compute in, "run" (as the student) or "bfloat16". The
+    teacher's weights are then held in it; not the target's, whose small steps would be lost in rounding, nor
+    the base's, which are stored with the student. A batch's gradient hardly changes, but what examples at the
+    lowest levels give to it does (docs/log.md).
 
     Memory beside a training of the network: two more U-Nets, without gradients.
     """
@@ -136,11 +141,13 @@ class Distillation:
     def __init__(self, model: Consistency, criterion: Criterion, *, levels: int = 18, sigma_max: float = 10.0,
                  rho: float = 9.0, longest: int = 17, hops: str = "weighted", decay: float = 0.999,
                  dsm: float = 1.0, dsm_share: float = 0.7, dsm_scaling: str = "edm",
-                 level_mean: float = LEVEL_MEAN, level_deviation: float = LEVEL_DEVIATION):
+                 frozen_precision: str = "run", level_mean: float = LEVEL_MEAN,
+                 level_deviation: float = LEVEL_DEVIATION):
         check_trains("consistency", model, Consistency)
         check_squared(criterion)
         check_word("hops", hops, "weighted", "uniform")
         check_word("dsm_scaling", dsm_scaling, "edm", "consistency")
+        check_word("frozen_precision", frozen_precision, "run", "bfloat16")
         if not 1 <= longest < levels:
             raise UsageError(f"objective_options.longest is {longest}, but must be 1 to levels - 1 "
                              f"({levels - 1}).", remedy="Correct objective_options.")
@@ -153,14 +160,18 @@ class Distillation:
         self.levels = level_mean, level_deviation
         self.teacher = _frozen(model.unet)
         self.target = _frozen(model.unet)
+        self.reduced = frozen_precision != "run"
+        if self.reduced:
+            self.teacher.compute_in(torch.bfloat16)
         # Objectives are made before the processes' chance parts.
         self.chance = torch.Generator().manual_seed(torch.initial_seed())
 
     def __call__(self, model: Consistency, batch: Any) -> Loss:
         self._follow_device(batch.stems.device)
         mix, clean, label = drawn(batch.stems, self.weights)
-        _, taps = model.hear(mix, label)  # the same for student, teacher and target
-        student, target, teacher = (told(unet, label, taps) for unet in (model.unet, self.target, self.teacher))
+        taps = self._cheaper(model.hear)(mix, label)[1]  # the same for student, teacher and target
+        student, target = told(model.unet, label, taps), self._cheaper(told(self.target, label, taps))
+        teacher = told(self.teacher, label, taps.to(self.teacher.dtype) if self.reduced else taps)
         grid, hops = self.grid.to(clean), int(torch.multinomial(self.hops, 1, generator=self.chance)) + 1
         start = torch.randint(len(grid) - hops, (len(clean),)).to(clean.device)
         cd = distillation_errors(
@@ -193,6 +204,15 @@ class Distillation:
         self.teacher.load_state_dict(state["teacher"])
         self.target.load_state_dict(state["target"])
         self.chance.set_state(state["chance"])
+
+    def _cheaper(self, network: Callable[[Tensor, Tensor], Any]) -> Callable[[Tensor, Tensor], Any]:
+        """The same function in the frozen networks' precision, of weights in any."""
+
+        def inside(x: Tensor, y: Tensor) -> Any:
+            with torch.autocast(x.device.type, torch.bfloat16) if self.reduced else nullcontext():
+                return network(x, y)
+
+        return inside
 
     def _follow_device(self, device: torch.device) -> None:
         """It is made before the network goes to its device."""

@@ -92,6 +92,10 @@ class Taps(NamedTuple):
         """All, in the order in which they arise."""
         return (self.stem, *self.encoder, self.bottleneck, *self.decoder, self.head)
 
+    def to(self, dtype: torch.dtype) -> Taps:
+        """The same values, rounded."""
+        return self.of(tap.to(dtype) for tap in self.ordered())
+
     @classmethod
     def of(cls, tensors: Iterable[Tensor]) -> Taps:
         """From all in that order: an odd number."""
