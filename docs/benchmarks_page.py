@@ -103,6 +103,13 @@ What `sepcli distill --method output` makes of a small network, beside its teach
 for the same time on true stems of the same music. Songs that neither knows; short trainings on a CPU (docs/log.md).
 """,
     ),
+    "stereo": (
+        "Stereo through a mono model",
+        """\
+Each channel by itself, as sepcli does it, or middle and side. SI-SDR of whole tracks, both channels together, and how
+much each way is above the mix; the mean difference with half of its 95 % interval over the tracks.
+""",
+    ),
     "noise": (
         "Noise",
         """\

@@ -11,6 +11,8 @@ import sys
 
 import pytest
 
+from sepcli.data.layouts import find_tracks
+from sepcli.errors import InputError
 from tests.bench import (
     bundled,
     dicose,
@@ -24,10 +26,13 @@ from tests.bench import (
     sound,
     speed,
     startup,
+    stereo,
 )
 from tests.bench.programs import run
 from tests.bench.results import Figure, Record
 from tests.bench.weights import Weights, make
+from tests.toys import Split
+from tests.tracks import make_track
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +98,34 @@ def test_noise(page):
     found = figures(record)
     assert found["drawing, a normal"] > 0 and set(record.runs) == {"drawing", "with noise", "without"}
     assert all(f"| {name} | " in text for name in found) and "here.json" in text
+
+
+class Gate(Split):
+    """Drums where it is loud, nothing where it is not: the side of a quiet room is lost."""
+
+    def forward(self, mix, *, noise=None):
+        return super().forward(mix, noise=noise) * (mix.abs() > 0.15)[:, None]
+
+
+@pytest.mark.parametrize(("kind", "least", "most"), [(Split, -1e-4, 1e-4), (Gate, -60, -0.5)])
+def test_stereo(tmp_path, page, kind, least, most):
+    """What is linear does not care; what is not may."""
+    for seed in range(3):
+        make_track(tmp_path, f"song{seed}", {"drums": 0.1, "bass": 0.1}, samplerate=8000, seed=seed)
+    model = kind(("drums", "bass"), samplerate=8000, channels=1)
+    record = stereo.bench(model, find_tracks(tmp_path))
+    text, found = page(record), figures(record)
+    assert all(f"| {name} | " in text for name in found) and set(record.runs) == {"drums", "bass"}
+    assert least <= found["mid/side above channels, mean of the stems"] <= most
+    assert found["half of its 95 % interval"] >= 0
+
+
+def test_stereo_wants_a_mono_model_and_stereo_tracks(tmp_path):
+    make_track(tmp_path, "song", {"drums": 0.1, "bass": 0.1}, channels=1)
+    with pytest.raises(InputError, match="has 1 channels"):
+        stereo.bench(Split(channels=1), find_tracks(tmp_path))
+    with pytest.raises(InputError, match="not mono"):
+        stereo.bench(Split(), find_tracks(tmp_path))
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@
     python -m tests.bench.startup        what `sepcli --help` costs
     python -m tests.bench.rtf            time over duration, one thread
     python -m tests.bench.gpu            a CUDA device
+    python -m tests.bench.dicose         the real time factors of DiCoSe's table
     python docs/generate.py              results/*.json -> docs/benchmarks.md
 
 From the root of the checkout, with the dev extra installed, on a machine that does nothing else. Each writes
