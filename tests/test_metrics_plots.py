@@ -35,7 +35,7 @@ def test_boxes_stand_by_stem_and_model(tmp_path, drawn):
     (axes,) = drawn
     assert is_png(tmp_path / "new" / "boxes.png")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["bass", "vocals"]
-    assert axes.get_legend_handles_labels()[1] == ["one", "two"] and axes.get_title() == "uSDR"
+    assert axes.get_legend_handles_labels()[1] == ["one", "two"] and axes.figure.get_suptitle() == "uSDR"
     dots = {(round(float(x), 3), float(y)) for line in axes.lines if line.get_marker() == "." for x, y in
             zip(line.get_xdata(), line.get_ydata(), strict=True)}
     assert dots == {(0.8, 1.0), (0.8, 2.0), (0.8, 3.0), (-0.2, 0.0), (1.2, 4.0)}
@@ -48,6 +48,7 @@ def test_a_sweep_puts_numbers_where_they_belong_and_words_in_order(tmp_path, dra
     numbers, words = drawn
     assert numbers.lines[0].get_xydata().tolist() == [[0, 1], [0.5, 2]] and numbers.get_xlabel() == "overlap"
     assert [label.get_text() for label in words.get_xticklabels()] == ["heun", "euler"]
+    assert [label.get_text() for label in numbers.get_xticklabels()] == ["0.5", "0"]
     assert words.lines[0].get_xydata().tolist() == [[0, 2], [1, 1]]
 
 
@@ -61,7 +62,17 @@ def test_levels_are_dashed_and_wide_ranges_logarithmic(tmp_path, drawn):
     assert wide.get_legend_handles_labels()[1] == ["student steps=1", "det"]
     (level,) = [line for line in wide.lines if set(line.get_ydata()) == {19.5}]
     assert level.get_linestyle() == "--" and list(level.get_xdata()) == [0, 1]  # of the whole width
+    assert [label.get_text() for label in wide.get_xticklabels()] == ["0.003", "0.3", "0.03"]
     assert wide.lines[0].get_linestyle() == "-" and list(wide.lines[0].get_xdata()) == [0.003, 0.03, 0.3]
+
+
+def test_a_long_title_is_broken_to_fit_the_picture(tmp_path, drawn):
+    title = "SI-SDRi over the mix (4 s windows, DiCoSe's choice), mean over all windows, mean over stems"
+    plots.line_plot(tmp_path / "a.png", title, "dB", "steps", {"a model with a rather long name": {"1": 1.0}})
+    (axes,) = drawn
+    figure = axes.figure
+    assert figure.get_suptitle().replace("\n", " ") == title
+    assert figure._suptitle.get_window_extent().width < figure.get_figwidth() * plots.DPI
 
 
 def test_matplotlib_is_imported_only_for_drawing_and_pyplot_never(tmp_path):

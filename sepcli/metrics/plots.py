@@ -7,11 +7,13 @@ through its Figure objects: no global state, no window, any thread.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 INCHES_A_GROUP = 1.9  # of a box plot's width
 DPI = 150
+TITLE_POINTS, TITLE_CHARACTERS = 11, 11  # the latter an inch
 LOGARITHMIC = 10  # from this ratio of the largest to the smallest on, an axis is logarithmic
 
 
@@ -53,20 +55,21 @@ def line_plot(
 
     words = list(dict.fromkeys(word for each in scores.values() for word in each))
     numeric = all(_is_number(word) for word in words)
+    places = [float(word) if numeric else k for k, word in enumerate(words)]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for name, each in scores.items():
-        points = [(float(word) if numeric else words.index(word), value) for word, value in each.items()]
+        points = [(places[words.index(word)], value) for word, value in each.items()]
         points = sorted(point for point in points if math.isfinite(point[1]))
         axes.plot([x for x, _ in points], [y for _, y in points], "o-", label=name)
     for name, value in (levels or {}).items():
         if math.isfinite(value):
             (colour,) = axes.plot([], [], "--", label=name)  # the next one
             axes.axhline(value, linestyle="--", color=colour.get_color())
-    if not numeric:
-        axes.set_xticks(range(len(words)), words)
-    elif min(map(float, words)) > 0 and max(map(float, words)) > LOGARITHMIC * min(map(float, words)):
+    if numeric and 0 < LOGARITHMIC * min(places) < max(places):
         axes.set_xscale("log")
+    axes.set_xticks(places, words)  # after the scale, which has ticks of its own
+    axes.set_xticks([], minor=True)
     axes.set_xlabel(option)
     _finish(figure, axes, path, title, label)
 
@@ -79,10 +82,11 @@ def _is_number(word: str) -> bool:
 
 
 def _finish(figure, axes, path: Path, title: str, label: str) -> None:
-    axes.set_title(title)
+    characters = int(TITLE_CHARACTERS * figure.get_figwidth())
+    figure.suptitle(textwrap.fill(title, characters), fontsize=TITLE_POINTS, parse_math=False)
     axes.set_ylabel(label)
     axes.grid(axis="y", alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
-        figure.legend(loc="outside right upper")
+        figure.legend(loc="outside right lower")  # the title is above
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI)
