@@ -37,7 +37,7 @@ HUB_LICENSES = frozenset(
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, read. scores: {"score": mean over the sources, source: its own} in dB, {} if unknown."""
+    """A run folder, read. scores: {"score": mean over the sources, source: its own} in uSDR, {} if unknown."""
 
     folder: Path
     sha256: str  # of its checkpoint
@@ -77,6 +77,8 @@ def read_run(folder: Path) -> Run:
     model = load_model(str(path)).model  # strict: what can't be loaded here would be of no use there
     settings = _settings(folder / CONFIG)
     scores, steps = _scores(folder / METRICS)
+    if settings.get("run", {}).get("valid_metric", "usdr") != "usdr":
+        scores = {}  # of another kind; a card has decibels
     return Run(
         folder, file_sha256(path), path.stat().st_size, said["family"], said["arch"],
         make_config(_arch(said), said["config"]), tuple(model.sources), model.samplerate, model.channels,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -136,7 +137,21 @@ def test_tracks_are_held_out_where_there_is_nothing_to_validate_on(place):
     assert any("valid" in line for line in read_metrics(place / "run"))
 
 
+@pytest.mark.parametrize("metric", ["l1", "lsd"])
+def test_a_run_is_chosen_by_the_smallest_error(place, capsys, metric):
+    name = metric.upper()
+    assert main(arguments(place, "run", "--set", f"run.valid_metric={metric}", "--max-steps", "8")) == 0
+    found = [line for line in read_metrics(place / "run") if "valid" in line]
+    scores = [max(each["score"] for each in line["valid"].values()) for line in found]
+    assert len(scores) == 2 and all(score < 0 for score in scores)  # an error's, of which the highest is best
+    assert found[-1]["best"]["score"] == max(scores)
+    shown = re.findall(rf"Step \d: {name} ([\d.]+) \(", capsys.readouterr().err)
+    assert [float(number) for number in shown] == pytest.approx([-score for score in scores], abs=1e-3)
+    assert (place / "run" / "curves.png").exists()
+
+
 @pytest.mark.parametrize(("more", "message"), [
+    (["--set", "run.valid_metric=sdr"], "usdr, l1, lsd"),
     (["--set", "optim.lrate=1"], "Did you mean lr"),
     (["--set", "model.config.dims=1"], "no setting dims"),
     (["--set", "loss.source_weights={flute=1}"], "flute"),

@@ -385,6 +385,20 @@ def test_the_absolute_error_is_the_mean_over_tracks_channels_and_time(data):
     assert found == pytest.approx({stem: np.mean(values) for stem, values in expected.items()}, rel=1e-4)
 
 
+def test_the_spectral_distance_is_that_of_the_frames_that_sound(tmp_path):
+    """The model gives a share of the mix: with nothing else in it, the logarithm of the share."""
+    make_track(tmp_path, "a", {"drums": 0.2, "vocals": 0.0})
+    track = find_tracks(tmp_path)[0]
+    found = mean_scores(split(), [track], torch.device("cpu"), metric="lsd")
+    assert found == pytest.approx({"drums": np.log10(4)}, abs=1e-4)  # half the amplitude
+    vocals = 0.1 * np.random.default_rng(5).standard_normal((int(2.5 * RATE), 2))
+    vocals[RATE:] = 0
+    soundfile.write(track.stems["vocals"], vocals, RATE, "FLOAT")
+    found = mean_scores(split(), [track], torch.device("cpu"), metric="lsd", seconds_limit=0.9)["vocals"]
+    whole = mean_scores(split(), [track], torch.device("cpu"), metric="lsd")["vocals"]
+    assert whole == pytest.approx(found, rel=0.15)  # what it gives while nobody sings doesn't count
+
+
 def test_usdr_at_another_rate_and_channel_count_is_taken_at_the_tracks_own(tmp_path):
     """The model sees 8 kHz stereo; the track is 16 kHz mono, and its upper half is lost on the way."""
     make_track(tmp_path, "a", {"drums": 0.2, "vocals": 0.1}, channels=1, samplerate=2 * RATE)

@@ -128,6 +128,13 @@ def test_only_the_checkpoint_must_be_there(run, tmp_path):
             publish.prepare(type(run)(folder), "me/model")
 
 
+def test_validations_of_another_kind_are_not_given_for_decibels(run):
+    with (run / "config.toml").open("a") as file:
+        file.write('\n[run]\nvalid_metric = "lsd"\n')
+    read = modelcard.read_run(run)
+    assert read.scores == {} and read.steps == 100
+
+
 def test_weights_that_can_not_be_loaded_are_not_published(run):
     from safetensors.torch import load_file, save_file
 

@@ -171,7 +171,9 @@ class _Display:
 
     def __init__(self, run: RunTable):
         self.max_steps, self.max_minutes, self.batch_size = run.max_steps, run.max_minutes, run.batch_size
-        self.metric = run.valid_metric
+        from sepcli.training.config import VALID_METRICS
+
+        self.metric = VALID_METRICS[run.valid_metric]
         self.bars: Any = None
         self.task: Any = None
         self.first = 0  # steps that lay behind when this session began
@@ -238,8 +240,8 @@ class _Display:
         console.say(f"Step {step}: {self.shown(top['score'])} ({stems}), {name} weights{mark}.")
 
     def number(self, score: float) -> str:
-        return f"{-score:.5f}" if self.metric == "l1" else f"{score:.2f}"
+        return f"{self.metric.sign * score:.{self.metric.digits}f}"
 
     def shown(self, score: float) -> str:
         """A score with its name and unit."""
-        return f"L1 {self.number(score)}" if self.metric == "l1" else f"uSDR {self.number(score)} dB"
+        return f"{self.metric.name} {self.number(score)} {self.metric.unit}".rstrip()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sepcli.metrics.bsseval import BssEval
 from sepcli.metrics.sdr import Sums, frame_samples
+from sepcli.metrics.spectral import Distance
 from sepcli.metrics.voice import VoiceSums
 from sepcli.metrics.windows import WindowRule, WindowSums
 
@@ -123,6 +124,21 @@ class AbsoluteError:
     def scores(self) -> StemScores:
         means = self._sums / max(self._samples, 1)
         return {name: {"l1": float(mean)} for name, mean in zip(self.names, means, strict=True)}
+
+
+class SpectralDistance:
+    """The log-spectral distance of whole tracks, where the reference sounds. A silent stem has none."""
+
+    def __init__(self, names: Sequence[str]):
+        self.names = names
+        self._distance = Distance(len(names))
+
+    def add(self, references: Block, estimates: Block, mix: Block) -> None:
+        self._distance.add(references, estimates)
+
+    def scores(self) -> StemScores:
+        found = zip(self.names, self._distance.result().tolist(), strict=True)
+        return {name: {"lsd": value} for name, value in found if not np.isnan(value)}
 
 
 def _medians(frames: NDArray[np.float64]) -> NDArray[np.float64]:

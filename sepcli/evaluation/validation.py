@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from sepcli.data.layouts import Track
-from sepcli.evaluation.judges import AbsoluteError, Judge, Ratios
+from sepcli.evaluation.judges import AbsoluteError, Judge, Ratios, SpectralDistance
 from sepcli.evaluation.scoring import Material, Model, judge
 from sepcli.pipeline import Engine, Settings
 from sepcli.separator import Separator
@@ -30,7 +30,8 @@ def mean_scores(
 ) -> dict[str, float]:
     """{stem: its mean over the tracks that have it}; a stem that none has is left out.
 
-    metric: "usdr", in dB, where a stem that is silent counts as absent; or "l1", the mean absolute error of the
+    metric: "usdr", in dB, where a stem that is silent counts as absent; "lsd", the log-spectral distance of the
+    frames in which the stem sounds (metrics/spectral.py), likewise; or "l1", the mean absolute error of the
     waveform with full scale at 1.0, silent stems included.
     model: in any mode; a copy of it is prepared and run, so it stays as it is. seconds_limit: of each track
     only the first so many. InputError for a track that can't be read.
@@ -51,4 +52,6 @@ def mean_scores(
 def _judge(metric: str, names: Sequence[str], material: Material) -> Judge:
     if metric == "l1":
         return AbsoluteError(names)
+    if metric == "lsd":
+        return SpectralDistance(names)
     return Ratios(names, material.channels, material.samplerate, extra=False, zero_mean=False)

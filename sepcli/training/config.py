@@ -92,6 +92,24 @@ class EmaTable:
 
 
 @dataclass(frozen=True)
+class ValidMetric:
+    """What a validation measures. sign: of its scores in a run, of which a higher one is better always."""
+
+    name: str
+    unit: str
+    sign: int
+    digits: int  # after the point, where it is shown
+
+
+VALID_METRICS = {
+    "usdr": ValidMetric("uSDR", "dB", 1, 2),
+    "l1": ValidMetric("L1", "", -1, 5),  # the waveform's mean absolute error
+    # Of networks that draw a stem anew: its waveform is not the reference's, its spectrum may be.
+    "lsd": ValidMetric("LSD", "", -1, 3),
+}
+
+
+@dataclass(frozen=True)
 class RunTable:
     """[run]: how long and how."""
 
@@ -104,7 +122,7 @@ class RunTable:
     workers: int = 2  # processes that read data; 0 = the training process itself
     save_minutes: float = 5.0  # between two saved states
     max_bad_steps: int = 20  # non-finite losses in a row before the run stops
-    valid_metric: str = "usdr"  # usdr | l1 (of the waveform): what the best weights are the best in
+    valid_metric: str = "usdr"  # of VALID_METRICS: what the best weights are the best in
     valid_seconds: float = 0.0  # of each validation track; 0 = all of it
     log_steps: int = 50  # between two lines of metrics.jsonl
     store: str = "float32"  # float32 | float16: what model.safetensors holds
@@ -127,7 +145,7 @@ class TrainConfig:
         _one_of("optim.name", self.optim.name, ("adam", "adamw", "radam"))
         _one_of("optim.schedule", self.optim.schedule, ("constant", "cosine", "plateau"))
         _one_of("run.precision", self.run.precision, ("float32", "bfloat16", "float16"))
-        _one_of("run.valid_metric", self.run.valid_metric, ("usdr", "l1"))
+        _one_of("run.valid_metric", self.run.valid_metric, tuple(VALID_METRICS))
         _one_of("run.store", self.run.store, ("float32", "float16"))
         for name, value, least in (
             ("data.segment", self.data.segment, 0.01), ("optim.lr", self.optim.lr, 0.0),

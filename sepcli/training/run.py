@@ -22,7 +22,7 @@ from torch import nn
 
 from sepcli.errors import OutputError, UsageError
 from sepcli.loading import RUN_FILE, save_model
-from sepcli.training.config import TrainConfig, as_tables
+from sepcli.training.config import VALID_METRICS, TrainConfig, as_tables
 from sepcli.training.loop import Best, Step
 from sepcli.training.setup import Network
 from sepcli.training.state import load_state, save_state
@@ -204,8 +204,9 @@ class RunFolder:
         for name in sorted({key for score in best.values() for key in score}):
             lower.plot(list(best), [score.get(name) for score in best.values()], marker=".",
                        label="mean" if name == "score" else name, linewidth=2 if name == "score" else 1)
-        metric = {"usdr": "uSDR (dB)", "l1": "minus L1"}[self.config.run.valid_metric]
-        lower.set_ylabel(f"validation {metric}, best weights")
+        metric = VALID_METRICS[self.config.run.valid_metric]
+        sign, unit = "minus " if metric.sign < 0 else "", f" ({metric.unit})" if metric.unit else ""
+        lower.set_ylabel(f"validation {sign}{metric.name}{unit}, best weights")
         lower.set_xlabel("step")
         for axes in (upper, lower):
             axes.grid(alpha=0.3)

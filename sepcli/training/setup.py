@@ -23,7 +23,7 @@ from sepcli.family import Arch, Objective, get_family
 from sepcli.loading import make_config
 from sepcli.losses import Criterion
 from sepcli.separator import Separator
-from sepcli.training.config import ModelTable, TrainConfig
+from sepcli.training.config import VALID_METRICS, ModelTable, TrainConfig
 from sepcli.training.distributed import Team
 from sepcli.training.objectives import choose_objective
 
@@ -155,7 +155,7 @@ def make_validation(
 ) -> Callable[[nn.Module], dict[str, float]] | None:
     """A model -> a score of each source, and "score": the mean of those that have a weight in the loss.
 
-    Higher is better: they are uSDR in dB, or minus the mean absolute error of the waveform (run.valid_metric).
+    Higher is better: where it is an error that run.valid_metric measures, scores are minus that.
     """
     if not any(set(track.stems) & set(model.sources) for track in tracks):
         return None
@@ -166,8 +166,7 @@ def make_validation(
         assert isinstance(network, Separator)
         metric = config.run.valid_metric
         scores = mean_scores(network, tracks, device, torch.float32, limit, metric=metric)
-        if metric == "l1":
-            scores = {name: -error for name, error in scores.items()}
+        scores = {name: VALID_METRICS[metric].sign * value for name, value in scores.items()}
         counted = [scores[name] for name in weighted if name in scores]
         return {**scores, "score": float(np.mean(counted or [0.0]))}
 
