@@ -38,6 +38,10 @@ class Noise:
         """That of the items from `first` to before `end`."""
         return Noise(self.seed, self.starts[first:end], self.groups[first:end])
 
+    def every(self, hop: int) -> Noise:
+        """That of a series with a value for every `hop` samples: a window begins at the nearest one."""
+        return Noise(self.seed, [(start + hop // 2) // hop for start in self.starts], self.groups)
+
     def normal(self, draw: int, source: str, channels: int, length: int) -> Tensor:
         """[B, C, T] float32 on the CPU; `draw` counts the sampler's draws, `source` names the stem."""
         out = np.empty((len(self.starts), channels, length), np.float32)

@@ -76,8 +76,7 @@ class Contaminated(Separator):
         assert noise is not None
         codec = self.codec
         z, scale = codec.encode(mix)
-        # Latents have positions of their own, one every `hop` samples.
-        drawn = replace(noise, starts=[start // codec.hop for start in noise.starts])
+        drawn = noise.every(codec.hop)
         eps = {"identity": noise.normal(0, "identity", mix.shape[1], mix.shape[2]),
                "latent": drawn.normal(0, "latent", z.shape[1], z.shape[2])}
         eps = {name: each.to(mix.device) for name, each in eps.items()}

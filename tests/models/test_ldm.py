@@ -14,7 +14,6 @@ from sepcli.models.ldm.latent import (
     LatentDiffusion,
     LatentDiffusionConfig,
     LatentDiffusionOptions,
-    latent_noise,
 )
 from sepcli.noise import Noise
 from sepcli.pipeline import Engine, Settings
@@ -169,7 +168,7 @@ def test_noise_is_the_same_where_chunks_overlap(monkeypatch):
 
 
 def test_noise_of_the_nearest_latent():
-    assert latent_noise(Noise(3, [0, 319, 160, -160, -161], [0, 0, 1, 0, 0]), 320) == Noise(
+    assert Noise(3, [0, 319, 160, -160, -161], [0, 0, 1, 0, 0]).every(320) == Noise(
         3, [0, 1, 1, 0, -1], [0, 0, 1, 0, 0])
 
 

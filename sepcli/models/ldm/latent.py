@@ -139,7 +139,7 @@ class LatentDiffusion(Separator):
         """Conditioning latents [B, D, N] -> normalised latents of the stem, drawn from `noise`'s."""
         # Without noise: that of seed 0, for every item as at the track's beginning.
         noise = noise or Noise(0, [0] * len(c), [0] * len(c))
-        z = latent_noise(noise, self.config.hop).normal(0, self.config.sources[0], *c.shape[1:]).to(c)
+        z = noise.every(self.config.hop).normal(0, self.config.sources[0], *c.shape[1:]).to(c)
         return v_ddim(lambda z, t: self.generator(z, c, t), z, self.options.steps)
 
     def select(self, sources: Sequence[str]) -> LatentDiffusion:
@@ -150,11 +150,6 @@ class LatentDiffusion(Separator):
 
     def used(self) -> Mapping[str, Any]:
         return asdict(self.options)
-
-
-def latent_noise(noise: Noise, hop: int) -> Noise:
-    """Noise whose positions are the latents of the track: a window begins at the nearest one."""
-    return Noise(noise.seed, [(start + hop // 2) // hop for start in noise.starts], noise.groups)
 
 
 def silent(wave: Tensor) -> Tensor:
