@@ -8,13 +8,16 @@ import pytest
 import torch
 from torch import nn
 
+from sepcli.data.mixing import Batch
 from sepcli.errors import UsageError
+from sepcli.losses import Criterion, Term
 from sepcli.models.ldm import latent
 from sepcli.models.ldm.latent import (
     LatentDiffusion,
     LatentDiffusionConfig,
     LatentDiffusionOptions,
 )
+from sepcli.models.ldm.objectives import Latent
 from sepcli.noise import Noise
 from sepcli.pipeline import Engine, Settings
 from tests.contracts import check_separator, check_shape, peak_error, run
@@ -217,6 +220,12 @@ class Echo(LatentDiffusion):
         return c
 
 
+class Learner(Echo):
+    """Draws the latents that its generator has learnt."""
+
+    sample = LatentDiffusion.sample
+
+
 class Oracle(Echo):
     """Draws the latents of the true stem."""
 
@@ -254,6 +263,26 @@ def test_a_mix_without_the_stem_gives_silence():
     assert decibels(rms(separated(Oracle(torch.zeros_like(mix)), mix))) < -60
 
 
+def test_what_is_nearly_silence_is_silence(monkeypatch):
+    """Decoded, a little of the mix in the latents would be all there is, and well in the mix."""
+    mix = drums(8 * RATE) + noise(1, 8 * RATE)
+    monkeypatch.setattr(Oracle, "sample", lambda model, c, noise: 0.3 * c)
+    model = Oracle(mix)
+    assert decibels(rms(separated(model, mix))) < -60
+    monkeypatch.setattr(Oracle, "presence", lambda model, z: 1.0)
+    assert abs(decibels(rms(separated(model, mix)) / rms(mix))) < 0.1
+
+
+def test_presence():
+    """Of the latents of silence none, of others all; the same for any item of a batch."""
+    model = tiny()
+    waves = torch.randn(3, 2, 640) * torch.tensor([0.0, 1.0, 0.01])[:, None, None]
+    z = model.normalised(model.target(waves))
+    presence = model.presence(z)
+    assert presence.shape == (3, 1, 1) and presence[0] == 0 and (presence[1:] == 1).all()
+    assert torch.equal(model.presence(z[1:2]), presence[1:2])
+
+
 def test_a_stem_that_comes_late():
     """Silence before it, in its own chunk too; a chunk of its silence is not blown up."""
     samples = 20 * RATE
@@ -274,3 +303,33 @@ def test_never_louder_than_the_bound():
     mix = drums(20 * RATE) + noise(1, 20 * RATE)
     out = separated(Oracle(-0.9 * mix), mix)  # a stem of the wrong sign
     assert rms(out) <= 1.42 * rms(mix) and math.isfinite(rms(out))
+
+
+# --- a network that has learnt ---------------------------------------------------------------------------
+
+
+def coloured(seed, rows, samples, sign):
+    """Noise that is high (sign -1) or low (1), [rows, 2, T]."""
+    wave = torch.randn(rows, 2, samples, generator=torch.Generator().manual_seed(seed))
+    return 0.05 * (wave + sign * (wave.roll(1, -1) + wave.roll(2, -1)) + wave.roll(3, -1))
+
+
+def test_a_trained_network_is_silent_without_the_stem_and_at_its_level_with_it():
+    """It learns to draw high noise out of low noise, at any level, and silence where there is none."""
+    torch.manual_seed(0)
+    model = Learner(widths=(32, 32), factors=(1, 2), blocks=(1, 1), attentions=(False, True), features=64,
+                    injections=(True, True), groups=4, segment=4096).train()
+    learn = Latent(model, Criterion([Term("mse")], [1.0]), measured=64)
+    optimiser = torch.optim.AdamW(model.generator.parameters(), lr=5e-3)
+    for step in range(80):
+        stems = torch.stack([coloured(step, 16, 512, -1), coloured(10**6 + step, 16, 512, 1)], dim=1)
+        stems[:, 0] *= (torch.rand(16, 1, 1) > 0.4).float()
+        optimiser.zero_grad()
+        learn(model, Batch(stems, [], [])).total.backward()
+        optimiser.step()
+    model.eval().options = LatentDiffusionOptions(10)
+    stem, other = coloured(98, 1, 20_000, -1), coloured(99, 1, 20_000, 1)
+    assert decibels(rms(separated(model, other))) < -60
+    out = separated(model, stem + other)[0]
+    assert abs(decibels(rms(out) / rms(stem))) < 2
+    assert ((out * stem).mean() / (rms(out) * rms(stem))) > 0.6

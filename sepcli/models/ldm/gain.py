@@ -52,7 +52,7 @@ def gain(stem: Tensor, mix: Tensor) -> Tensor:
     energy, whole = stem.square().sum((1, 2)), mix.square().sum((1, 2))
     product = (stem * mix).sum((1, 2))
     coherence = product / (energy * whole + TINY).sqrt()
-    by_wave = (product / (energy + TINY)).clamp(min=0) * _rising(coherence, COHERENT)
+    by_wave = (product / (energy + TINY)).clamp(min=0) * rising(coherence, COHERENT)
 
     v, m = powers(stem), powers(mix)
     mean, variance = v.mean(-1), v.var(-1, correction=0)  # [B, C F]
@@ -61,7 +61,7 @@ def gain(stem: Tensor, mix: Tensor) -> Tensor:
     square = covariance / (variance.sum(-1) + TINY)
     # With every a = 0; a g above that would mean a mix with less power than silence.
     most = (v * m).sum((1, 2)) / (v.square().sum((1, 2)) + TINY)
-    presence = _rising(square / (most + TINY), EXPLAINED) * _rising(moving, MOVING)
+    presence = rising(square / (most + TINY), EXPLAINED) * rising(moving, MOVING)
     by_power = torch.minimum(square, most).clamp(min=0).sqrt() * presence
 
     found = torch.maximum(by_wave, by_power)
@@ -98,7 +98,7 @@ def _moments(wave: Tensor) -> Tensor:
     return padded.square().mean((1, 3)).sqrt()[:, None]
 
 
-def _rising(value: Tensor, edges: tuple[float, float]) -> Tensor:
+def rising(value: Tensor, edges: tuple[float, float]) -> Tensor:
     """0 below the first edge, 1 above the second, smooth between: no result hangs on a last bit."""
     low, high = edges
     x = ((value - low) / (high - low)).clamp(0, 1)
