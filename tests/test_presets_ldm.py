@@ -12,7 +12,7 @@ from sepcli.training.optim import make_optimiser
 from sepcli.training.setup import augmentation, example_samples, make_network, make_objective
 
 PUBLISHED, SMALL = ["ldm-stage1", "ldm-stage2"], ["ldm-small-stage1", "ldm-small-stage2"]
-SHRUNK = ["samplerate=8000", "filters=2", "latent=4", "ratios=[2,2]", "lstm_layers=1", "widths=[8,16]",
+SHRUNK = ["samplerate=8000", "channels=2", "filters=2", "latent=4", "ratios=[2,2]", "lstm_layers=1", "widths=[8,16]",
           "factors=[1,2]", "blocks=[1,1]", "attentions=[false,true]", "injections=[false,true]", "heads=2",
           "head_features=4", "groups=2", "features=8", "segment=640"]
 
@@ -68,6 +68,7 @@ def test_settings():
         kinds = [type(augmentation(table)) for table in config.augment]
         assert kinds == [Repitch, ChannelSwap, Polarity, Silence]
         assert config.data.aligned == 0.5 and 0 < config.data.skip_silent < 1 and config.data.holdout == 0
+        assert config.run.valid_metric == "lsd"
         assert [(term.kind, term.on) for term in config.loss.terms] == [("mse", "wave")]
         assert config.data.examples % config.run.batch_size == 0
     options = [preset(name).objective_options["conditioner"] for name in (*PUBLISHED, *SMALL)]
