@@ -123,6 +123,13 @@ def cpu_has_bfloat16() -> bool:
     return bool(words & {"avx512_bf16", "amx_bf16"}) or (platform.machine() == "aarch64" and "bf16" in words)
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and cpu_has_bfloat16()
+
+
 def free_bytes(device: torch.device) -> int | None:
     """Device memory that can still be taken, what torch has cached included; None where unknown."""
     if device.type != "cuda":

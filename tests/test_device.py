@@ -38,6 +38,14 @@ def test_another_word_is_a_usage_error(word):
         device.choose_device(word)
 
 
+def test_where_bfloat16_is_native(monkeypatch):
+    for there in (True, False):
+        monkeypatch.setattr(device, "cpu_has_bfloat16", lambda there=there: there)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, there=there: (8 if there else 7, 5))
+        assert device.has_bfloat16(CPU) == device.has_bfloat16(CUDA) == there
+    assert not device.has_bfloat16(torch.device("mps"))
+
+
 def test_reduced_precision_only_where_declared_and_native(monkeypatch):
     monkeypatch.setattr(device, "cpu_has_bfloat16", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))

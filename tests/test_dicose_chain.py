@@ -107,7 +107,7 @@ def test_a_model_on_a_base(place, arch):
 
 
 DISTILL = ["distill", "--preset", "Consistency.toml", "--teacher", "diffusion", "--data", "songs", "--valid",
-           "valid", "--device", "cpu"]
+           "valid", "--device", "cpu", "--set", "objective_options.frozen_precision=run"]  # compared to the bit
 
 
 def distill(run, *more):

@@ -177,6 +177,15 @@ def test_frozen_networks_in_reduced_precision(run):
     assert losses["bfloat16"] == pytest.approx(losses["run"], rel=0.02) and losses["bfloat16"] != losses["run"]
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_unless_said_otherwise_the_device_decides(monkeypatch, native):
+    monkeypatch.setattr(objectives, "has_bfloat16", lambda device: native)
+    model = build("Consistency")
+    objective = Distillation(model, criterion())
+    objective(model, batch())
+    assert objective.teacher.dtype == (torch.bfloat16 if native else torch.float32)
+
+
 @pytest.mark.parametrize("precision", ["run", "bfloat16"])
 def test_a_distillation_that_goes_on_ends_with_the_same_weights(precision):
     """Its teacher and its target are in the state; a new run's network is another at first."""

@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sepcli.device import has_bfloat16
 from sepcli.diffusion import Denoise, along, edm_weight, heun_hops, karras_sigma, karras_sigmas
 from sepcli.errors import UsageError
 from sepcli.family import check_trains, check_word
@@ -130,10 +130,10 @@ class Distillation:
     L_DSM; 0 leaves it out. Of its levels half are normal in the logarithm, the others uniform in the first
     `dsm_share` of the grid's curve, from above. dsm_scaling: "edm", or "consistency" as in the paper's runs.
 
-    frozen_precision: what base, teacher and target compute in, "run" (as the student) or "bfloat16". The
-    teacher's weights are then held in it; not the target's, whose small steps would be lost in rounding, nor
-    the base's, which are stored with the student. A batch's gradient hardly changes, but what examples at the
-    lowest levels give to it does (docs/log.md).
+    frozen_precision: what base, teacher and target compute in: "run" (as the student), "bfloat16", or "auto",
+    which is bfloat16 where the device has it natively: a batch's gradient moves by less than with other noise
+    (docs/log.md). The teacher's weights are then held in it; not the target's, whose small steps would be lost
+    in rounding, nor the base's, which are stored with the student.
 
     Memory beside a training of the network: two more U-Nets, without gradients.
     """
@@ -141,13 +141,13 @@ class Distillation:
     def __init__(self, model: Consistency, criterion: Criterion, *, levels: int = 18, sigma_max: float = 10.0,
                  rho: float = 9.0, longest: int = 17, hops: str = "weighted", decay: float = 0.999,
                  dsm: float = 1.0, dsm_share: float = 0.7, dsm_scaling: str = "edm",
-                 frozen_precision: str = "run", level_mean: float = LEVEL_MEAN,
+                 frozen_precision: str = "auto", level_mean: float = LEVEL_MEAN,
                  level_deviation: float = LEVEL_DEVIATION):
         check_trains("consistency", model, Consistency)
         check_squared(criterion)
         check_word("hops", hops, "weighted", "uniform")
         check_word("dsm_scaling", dsm_scaling, "edm", "consistency")
-        check_word("frozen_precision", frozen_precision, "run", "bfloat16")
+        check_word("frozen_precision", frozen_precision, "auto", "run", "bfloat16")
         if not 1 <= longest < levels:
             raise UsageError(f"objective_options.longest is {longest}, but must be 1 to levels - 1 "
                              f"({levels - 1}).", remedy="Correct objective_options.")
@@ -160,18 +160,16 @@ class Distillation:
         self.levels = level_mean, level_deviation
         self.teacher = _frozen(model.unet)
         self.target = _frozen(model.unet)
-        self.reduced = frozen_precision != "run"
-        if self.reduced:
-            self.teacher.compute_in(torch.bfloat16)
+        self.frozen_precision = frozen_precision
         # Objectives are made before the processes' chance parts.
         self.chance = torch.Generator().manual_seed(torch.initial_seed())
 
     def __call__(self, model: Consistency, batch: Any) -> Loss:
-        self._follow_device(batch.stems.device)
+        reduced = self._settle(batch.stems.device)
         mix, clean, label = drawn(batch.stems, self.weights)
-        taps = self._cheaper(model.hear)(mix, label)[1]  # the same for student, teacher and target
-        student, target = told(model.unet, label, taps), self._cheaper(told(self.target, label, taps))
-        teacher = told(self.teacher, label, taps.to(self.teacher.dtype) if self.reduced else taps)
+        _, taps = _cheaper(model.hear, reduced)(mix, label)  # the same for student, teacher and target
+        student, target = told(model.unet, label, taps), _cheaper(told(self.target, label, taps), reduced)
+        teacher = told(self.teacher, label, taps.to(self.teacher.dtype) if reduced else taps)
         grid, hops = self.grid.to(clean), int(torch.multinomial(self.hops, 1, generator=self.chance)) + 1
         start = torch.randint(len(grid) - hops, (len(clean),)).to(clean.device)
         cd = distillation_errors(
@@ -205,25 +203,31 @@ class Distillation:
         self.target.load_state_dict(state["target"])
         self.chance.set_state(state["chance"])
 
-    def _cheaper(self, network: Callable[[Tensor, Tensor], Any]) -> Callable[[Tensor, Tensor], Any]:
-        """The same function in the frozen networks' precision, of weights in any."""
-
-        def inside(x: Tensor, y: Tensor) -> Any:
-            with torch.autocast(x.device.type, torch.bfloat16) if self.reduced else nullcontext():
-                return network(x, y)
-
-        return inside
-
-    def _follow_device(self, device: torch.device) -> None:
-        """It is made before the network goes to its device."""
+    def _settle(self, device: torch.device) -> bool:
+        """Follow the network to its device; whether bfloat16 is used there."""
+        wanted = self.frozen_precision
+        reduced = wanted == "bfloat16" or (wanted == "auto" and has_bfloat16(device))
+        if reduced and self.teacher.dtype != torch.bfloat16:
+            self.teacher.compute_in(torch.bfloat16)
         for unet in (self.teacher, self.target):
             unet.to(device)
+        return reduced
 
 
 def drawn(stems: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """stems [B, S, 1, T] -> mix [B, 1, T], a target of each [B, 1, T], one-hot labels [B, S]."""
     target, index = drawn_targets(stems, weights)
     return stems.sum(1), target, F.one_hot(index, stems.shape[1]).to(stems)
+
+
+def _cheaper(network: Callable[[Tensor, Tensor], Any], reduced: bool) -> Callable[[Tensor, Tensor], Any]:
+    """The same function, in bfloat16 if it is to be."""
+
+    def inside(x: Tensor, y: Tensor) -> Any:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return network(x, y)
+
+    return inside if reduced else network
 
 
 def _frozen(unet: UNet) -> UNet:
