@@ -68,6 +68,23 @@ def test_only_the_beginning(tmp_path):
         assert score(Material(one(tmp_path), 1.0), PSEUDO_MODELS[name], ["drums"]).frames == 1
 
 
+@pytest.mark.parametrize("mixture", [True, False])
+def test_a_part_is_that_part_of_the_whole(tmp_path, mixture):
+    make_track(tmp_path, "a", {"drums": 0.2, "vocals": 0.1}, mixture=mixture)
+    track = one(tmp_path)
+    if mixture:  # a stem that ends before the part begins
+        soundfile.write(track.stems["drums"], read(track.stems["drums"])[:, :RATE].T, RATE, "FLOAT")
+    whole, part = Material(one(tmp_path)), Material(one(tmp_path), 0.5, start=1.5)
+    assert part.frames == RATE // 2 and Material(one(tmp_path), 9.0, start=2.0).frames == RATE // 2
+    for name in ("mixture", "oracle:irm1"):
+        assert score(part, PSEUDO_MODELS[name], ["vocals"]).stems
+    cut = slice(3 * RATE // 2, 2 * RATE)
+    np.testing.assert_array_equal(np.concatenate([*part.mix()], axis=1),
+                                  np.concatenate([*whole.mix()], axis=1)[:, cut])
+    np.testing.assert_array_equal(part.references(["drums", "vocals"]).take(RATE // 2),
+                                  whole.references(["drums", "vocals"]).take(2 * RATE)[..., cut])
+
+
 def test_a_mono_stem_in_a_stereo_track_is_on_both_sides(tmp_path):
     make_track(tmp_path, "a", {"drums": 0.2, "vocals": 0.1}, mixture=False)
     track = one(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,19 +28,20 @@ class Protocol(StrEnum):
 
 
 WHAT, HOW, COMPUTE, WHERE = "What to evaluate", "How it is scored", "How it is computed", "Where it goes"
+LISTENING = "Listening test, instead of scores"
 EXTRA = ("isr", "sir", "sar")
 
 
 def evaluate(
-    model: Annotated[list[str], typer.Option(
+    model: Annotated[list[str] | None, typer.Option(
         "-m", "--model", metavar="MODEL", autocompletion=complete_model, show_default=False,
         rich_help_panel=WHAT,
         help="As for `separate`, or oracle:irm1, oracle:irm2, oracle:ibm, oracle:mwf (masks that know the "
              "stems), mixture or silence; repeatable. Several separated by commas are runs of one model: their "
-             "mean and deviation.")],
-    data: Annotated[Path, typer.Option(
+             "mean and deviation.")] = None,
+    data: Annotated[Path | None, typer.Option(
         "--data", metavar="DIR", show_default=False, rich_help_panel=WHAT,
-        help="A folder of tracks: DIR/TRACK/STEM.wav, with a mixture or without.")],
+        help="A folder of tracks: DIR/TRACK/STEM.wav, with a mixture or without.")] = None,
     layout: Annotated[str, typer.Option(
         "--layout", metavar="auto|musdb|stems|slakh", rich_help_panel=WHAT,
         help="How the folder is laid out.")] = "auto",
@@ -110,6 +112,17 @@ def evaluate(
         help="One JSON object for each track on standard output, then the summary's.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", rich_help_panel=WHERE, help="Results and errors only.")
                      ] = False,
+    listening_test: Annotated[Path | None, typer.Option(
+        "--listening-test", metavar="DIR", rich_help_panel=LISTENING,
+        help="Make a test there, for webMUSHRA: what each model (or reference, the real stem) makes of "
+             "excerpts of vocals, or of -t, without names. The same command goes on where it stopped.")] = None,
+    listening_tracks: Annotated[int | None, typer.Option(
+        "--listening-tracks", metavar="N", min=1, show_default=False, rich_help_panel=LISTENING,
+        help="An excerpt of so many random tracks. Default: 6.")] = None,
+    listening_results: Annotated[Path | None, typer.Option(
+        "--listening-results", metavar="FILE", rich_help_panel=LISTENING,
+        help="Print the means of what listeners answered in the test in --listening-test: webMUSHRA's "
+             "lms.csv.")] = None,
 ) -> None:
     """Measure how well models separate tracks whose stems are known.
 
@@ -117,6 +130,18 @@ def evaluate(
     has it and the model makes it. docs/evaluation.md has the formulas.
     """
     console.report_as("quiet" if quiet else "text")
+    if listening_results is not None:
+        if listening_test is None or model or data is not None:
+            raise UsageError("--listening-results needs --listening-test, and neither --model nor --data.",
+                             remedy="Name the folder of the test that was heard, and webMUSHRA's lms.csv.")
+        from sepcli.cli.listening import show_results
+
+        show_results(listening_test, listening_results, json=json)
+        return
+    for option, value in (("--model", model), ("--data", data)):
+        if not value:
+            raise UsageError(f"Missing option '{option}'.", remedy="See `sepcli evaluate --help`.")
+    assert model and data is not None
     protocols = list(dict.fromkeys(each.value for each in protocol or (Protocol.musdb, Protocol.mdx)))
     wanted = [name for name in metrics.split(",") if name]
     if unknown := [name for name in wanted if name not in EXTRA]:
@@ -133,7 +158,17 @@ def evaluate(
         shifts=shifts, batch_size=parse_batch_size(batch_size), seeds=parse_seeds(seed),
         options=parse_options(options or ()), sweeps=parse_sweeps(sweep or ()), jobs=jobs, out=out,
         resume=resume, catalogs=tuple(catalog or ()))
-    raise typer.Exit(_run(request, protocols, csv, json))
+    if listening_test is None:
+        if listening_tracks is not None:
+            raise UsageError("--listening-tracks needs --listening-test.", remedy="Name a folder for the test.")
+        raise typer.Exit(_run(request, protocols, csv, json))
+    scores = {"--protocol": protocol, "--metrics": metrics, "--zero-mean": zero_mean, "--duration": duration,
+              "--jobs": jobs > 1, "--out": out, "--no-resume": not resume, "--csv": csv}
+    if meant := [option for option, value in scores.items() if value]:
+        raise UsageError(f"{meant[0]} is for scores, and --listening-test makes none.", remedy="Leave it out.")
+    from sepcli.cli.listening import make_test
+
+    make_test(replace(request, protocols=()), listening_test, listening_tracks, json=json)
 
 
 def _run(request: Request, protocols: Sequence[str], csv: Path | None, json: bool) -> int:

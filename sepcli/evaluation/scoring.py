@@ -83,16 +83,18 @@ class Stems:
 class Material:
     """A track as an evaluation sees it: the mix, the references, and how much of them.
 
-    seconds: only the beginning. silent: stems that the track shall have, too, as silence if it has no file of
-    them. The mix is the mixture's file where there is one, else the sum of all stems, as long as the shortest
-    of them. A mono file in a stereo track is on both sides. InputError where a file has another rate, or
-    channels that don't fit.
+    seconds: only so much, from `start` (seconds) on. silent: stems that the track shall have, too, as silence
+    if it has no file of them. The mix is the mixture's file where there is one, else the sum of all stems, as
+    long as the shortest of them. A mono file in a stereo track is on both sides. InputError where a file has
+    another rate, or channels that don't fit.
     """
 
-    def __init__(self, track: Track, seconds: float | None = None, silent: Iterable[str] = ()):
-        self.track, self.samplerate = track, track.samplerate
+    def __init__(self, track: Track, seconds: float | None = None, silent: Iterable[str] = (),
+                 start: float = 0.0):
+        self.track, self.samplerate, self._start = track, track.samplerate, start
         self.stems = tuple(sorted({*track.stems, *silent}))
-        self.frames = track.frames if seconds is None else min(track.frames, round(seconds * track.samplerate))
+        left = max(track.frames - round(start * track.samplerate), 0)
+        self.frames = left if seconds is None else min(left, round(seconds * track.samplerate))
         self._readers = {path: AudioReader(path, block=BLOCK_FRAMES)
                          for path in [*track.stems.values(), *([track.mixture] if track.mixture else [])]}
         shaping = [self._readers[track.mixture]] if track.mixture else self._readers.values()
@@ -128,9 +130,12 @@ class Material:
         return Stems([InStep(self._read(path), self.channels) for path in paths], self.channels)
 
     def _read(self, path: Path | None) -> Generator[Block]:
-        """None: a stem without a file, nothing but its end."""
-        if path is not None:
-            yield from AudioReader(path, self._readers[path].info, block=BLOCK_FRAMES)
+        """None: a stem without a file, nothing but its end; as is one that ends before `start`."""
+        if path is None:
+            return
+        info, first = self._readers[path].info, round(self._start * self.samplerate)
+        if not first or info.frames is None or info.frames > first:
+            yield from AudioReader(path, info, start=self._start, block=BLOCK_FRAMES)
 
     def _check(self, path: Path, reader: AudioReader) -> None:
         if reader.samplerate != self.samplerate:

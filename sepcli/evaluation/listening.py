@@ -1,0 +1,239 @@
+"""A listening test of models: excerpts of tracks, what each model makes of them, and a page to judge that.
+
+Knows runs and tracks by evaluate.py, voices by metrics/voice.py; what is asked is webmushra.py's.
+
+    tracks, drawn -> a voiced excerpt of each -> key.json
+    excerpt with what is around it -> every model -> the stem, cut, equally loud -> webmushra/.../stimulusK.wav
+
+The method is LDM-dmx's (2025, section IV-C): some random tracks, of each a random excerpt of 30 s that is
+voiced over more than half of it, the mixture for comparison, stimuli without names. All that is drawn follows
+from the seed. What is there already is not made again, so a test that was stopped goes on.
+
+Axes: C channels, T samples.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sepcli.data.layouts import Track
+from sepcli.device import tune_process
+from sepcli.encode import AudioWriter
+from sepcli.errors import InputError, UsageError
+from sepcli.evaluation.evaluate import VOICES, Listener, Request, Run, Workshop, expand, find_material, row_key
+from sepcli.evaluation.listening_key import Item, Key, read_key, write_text
+from sepcli.evaluation.scoring import Material
+from sepcli.evaluation.webmushra import AUDIO, MIXTURE, configuration
+from sepcli.manifest import settings_hash
+from sepcli.metrics.loudness import loudness
+from sepcli.metrics.voice import VoiceSums, require_pitch
+from sepcli.outputs import check_writable, output_error
+
+REFERENCE = "reference"  # among the models: the real stem, hidden
+ITEMS, SECONDS = 6, 30.0  # the paper's
+LEAST_VOICED = 0.5
+STEP = 10.0  # seconds between the places where an excerpt may begin; SECONDS is a multiple
+CONTEXT = 10.0  # seconds on both sides that models hear, too
+LOUDNESS = -23.0  # LUFS, of every sound: EBU R 128
+MOST_GAIN = 20.0  # dB more than the reference gets: what is nearly silent stays quiet
+WEB = "webmushra"  # the folder that is copied into webMUSHRA's
+VERSION = 1  # of what is made: another number, and no earlier test goes on
+
+Wave = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A test that is complete. config: the file of webMUSHRA."""
+
+    key: Key
+    folder: Path
+    config: Path
+
+
+def make(
+    request: Request, folder: Path, *, count: int = ITEMS, seconds: float = SECONDS,
+    listener: Listener | None = None,
+) -> Made:
+    """Make a test, or what is missing of it. `reference` among the request's models is the real stem.
+
+    The request has one target at most (default: vocals) and one seed. UsageError where the folder holds another
+    test; InputError where no track has such an excerpt.
+    """
+    listener = listener or Listener()
+    stem, seed = _single(request)
+    require_pitch()
+    tune_process()
+    hidden = REFERENCE in request.models
+    request = replace(request, models=tuple(each for each in request.models if each != REFERENCE),
+                      targets=(stem,))
+    expanded = expand(request)
+    found, broken = find_material(request, listener)
+    tracks = {track.name: track for track in found if stem in track.stems and track.name not in broken}
+    for name in broken:
+        listener.notice(f"{name} is passed over: {broken[name].message}")
+    workshop = Workshop(request, frozenset([stem]))
+    runs: dict[str, Run | None] = {}
+    models = {}
+    for each in (workshop.prepare(run, listener) for run in workshop.fitted(expanded, listener)):
+        runs[str(each.run)], models[str(each.run)] = each.run, dict(each.identity)
+    if hidden:
+        runs[REFERENCE], models[REFERENCE] = None, {}
+    settings = {"version": VERSION, "stem": stem, "seed": seed, "seconds": seconds, "count": count,
+                "models": models, "tracks": [row_key({}, track, [stem]) for track in tracks.values()]}
+    test = f"sepcli-{settings_hash(settings)[:8]}"
+    check_writable(folder)
+    key = read_key(folder)
+    if key is None:
+        items = draw(tracks, stem, list(runs), count=count, seconds=seconds, seed=seed, listener=listener)
+        key = Key(test, stem, seed, seconds, models, items)
+        key.write(folder)
+    elif key.test != test:
+        raise UsageError(f"'{folder}' holds another listening test, of other models, data or settings.",
+                         remedy="Choose another folder, or delete this one.", code="other_test")
+    sounds = folder / WEB / AUDIO / test
+    for name, item in key.items.items():
+        if not (path := sounds / name / f"{MIXTURE}.wav").exists():
+            material = Material(tracks[item.track], seconds, start=item.start)
+            _write(path, np.concatenate([*material.mix()], axis=1), material.samplerate)
+    for label, run in runs.items():
+        for name, item in key.items.items():
+            stimulus = next(each for each, model in item.stimuli.items() if model == label)
+            if not (path := sounds / name / f"{stimulus}.wav").exists():
+                _stimulus(path, workshop, run, tracks[item.track], item, stem, seconds, listener)
+    config = folder / WEB / "configs" / f"{test}.yaml"
+    names = {name: list(item.stimuli) for name, item in key.items.items()}
+    write_text(config, configuration(test, stem, names))
+    return Made(key, folder, config)
+
+
+def _single(request: Request) -> tuple[str, int]:
+    """The stem and the seed."""
+    if len(request.targets) > 1:
+        raise UsageError("A listening test is of one stem, but several are named.",
+                         remedy="Give one --target, and make a test for each.")
+    if len(request.seeds) > 1:
+        raise UsageError("A listening test has one seed, but several are given.", remedy="Give one --seed.")
+    return (request.targets or VOICES)[0], request.seeds[0]
+
+
+# --- what is heard -----------------------------------------------------------------------------------------
+
+
+def draw(
+    tracks: Mapping[str, Track], stem: str, labels: Sequence[str], *, count: int, seconds: float, seed: int,
+    listener: Listener,
+) -> dict[str, Item]:
+    """Excerpts of `count` tracks, or of as many as have one, each with its own order of stimuli."""
+    order = sorted(tracks)
+    random.Random(seed).shuffle(order)
+    items: dict[str, Item] = {}
+    for name in order:
+        if len(items) == count:
+            break
+        lot = random.Random(f"{seed}/{name}")  # a track's lot doesn't depend on the others
+        try:
+            excerpt = find_excerpt(tracks[name], stem, seconds, lot)
+        except InputError as error:
+            listener.notice(f"{name} is passed over: {error.message}")
+            continue
+        if excerpt is None:
+            listener.notice(
+                f"{name} is passed over: no {seconds:g} s of it are voiced in the {stem} over more than half.")
+            continue
+        shuffled = list(labels)
+        lot.shuffle(shuffled)
+        stimuli = {f"stimulus{k}": label for k, label in enumerate(shuffled, 1)}
+        items[f"item{len(items) + 1}"] = Item(name, *excerpt, stimuli)
+    if not items:
+        raise InputError(f"No track has {seconds:g} s that are voiced in the {stem} over more than half.",
+                         remedy="Choose other data, or another --target.", code="no_excerpt")
+    if len(items) < count:
+        listener.notice(f"Only {len(items)} tracks have an excerpt; {count} were wanted.")
+    return items
+
+
+def find_excerpt(
+    track: Track, stem: str, seconds: float, lot: random.Random
+) -> tuple[float, float] | None:
+    """(its start in seconds, its voiced share): the first of the places in a drawn order that has enough voice.
+
+    Places are STEP apart, and a stretch between two of them is looked at once, when it is first wanted: pYIN
+    takes far longer than all the rest.
+    """
+    rate = track.samplerate
+    places = [k for k in range(int(track.seconds / STEP) + 1)
+              if round(k * STEP * rate) + round(seconds * rate) <= track.frames]
+    lot.shuffle(places)
+    known: dict[int, float] = {}
+    for place in places:
+        cells = range(place, place + round(seconds / STEP))
+        for cell in cells:
+            if cell not in known:
+                known[cell] = voiced_seconds(Material(track, STEP, start=cell * STEP), stem)
+        share = sum(known[cell] for cell in cells) / seconds
+        if share > LEAST_VOICED:
+            return place * STEP, round(min(share, 1.0), 3)
+    return None
+
+
+def voiced_seconds(material: Material, stem: str) -> float:
+    """How long there is a voice, as the metrics for voices see it."""
+    with closing(material.references([stem])) as references:
+        heard = references.take(material.frames)
+    sums = VoiceSums(1, material.samplerate, pesq=False)
+    sums.add(heard, np.zeros_like(heard))
+    return float(sums.result()["voiced"][0])
+
+
+def _stimulus(
+    path: Path, workshop: Workshop, run: Run | None, track: Track, item: Item, stem: str, seconds: float,
+    listener: Listener,
+) -> None:
+    """Write what the run makes of an excerpt. None: the real stem."""
+    excerpt = Material(track, seconds, start=item.start)
+    with closing(excerpt.references([stem])) as references:
+        real = references.take(excerpt.frames)[0]
+    if run is None:
+        _write(path, real, track.samplerate)
+        return
+    lead = min(CONTEXT, item.start)
+    around = Material(track, lead + seconds + CONTEXT, start=item.start - lead)
+    estimator = workshop.estimator(run)
+    row = estimator.sources(around).index(stem)
+    made = estimator.estimate(around, lambda done, total: listener.progress(run, track, done, total))
+    wave = np.concatenate([block[row] for block in made], axis=-1)
+    begin = round(lead * track.samplerate)
+    most = LOUDNESS - loudness(real, track.samplerate) + MOST_GAIN
+    _write(path, wave[:, begin : begin + excerpt.frames], track.samplerate, most)
+
+
+def equally_loud(wave: Wave, samplerate: int, most: float = np.inf) -> Wave:
+    """[C, T] -> the same at LOUDNESS, by one gain of `most` dB at most; without clipping. Silence stays."""
+    gain = min(LOUDNESS - loudness(wave, samplerate), most)
+    peak = float(np.abs(wave).max(initial=0))
+    if not np.isfinite(gain) or peak == 0:
+        return wave
+    return wave * np.float32(min(10 ** (gain / 20), 1 / peak))
+
+
+def _write(path: Path, wave: Wave, samplerate: int, most: float = np.inf) -> None:
+    """16 bits, at least two channels: webMUSHRA plays one channel on the left only. OutputError."""
+    if len(wave) == 1:
+        wave = np.repeat(wave, 2, axis=0)
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with AudioWriter(beside, samplerate=samplerate, channels=len(wave), depth="16") as writer:
+            writer.write(equally_loud(wave, samplerate, most))
+        os.replace(beside, path)
+    except OSError as error:
+        raise output_error(error, path) from error
