@@ -60,14 +60,14 @@ def show_results(folder: Path, results: Path, *, json: bool) -> None:
                          remedy="Name the folder that --listening-test made.")
     found = read_opinions(results, key)
     if found.foreign:
-        console.notice(f"{found.foreign} answers are left out: they are on pages that are not the test's own.")
+        console.notice(f"Answers left out, as they are on pages that are not the test's own: {found.foreign}.")
     if json:
         console.print_json(as_json(key, found))
         return
     low, high = SCALE
     console.out().print(
-        f"Mean opinion scores of {key.stem}, {low} to {high}, {found.listeners} listeners, {found.items} "
-        "excerpts, ± 95 % interval over listeners", soft_wrap=True)
+        f"Mean opinion scores of {key.stem}, {low} to {high}; listeners: {found.listeners}, excerpts: "
+        f"{found.items}; ± 95 % interval over listeners", soft_wrap=True)
     head = ["MODEL", *(question.title.upper() for question in QUESTIONS)]
     rows = [[model, *(_text(found.mean(model, question.name)) for question in QUESTIONS)]
             for model in key.models]

@@ -157,7 +157,7 @@ def draw(
         raise InputError(f"No track has {seconds:g} s that are voiced in the {stem} over more than half.",
                          remedy="Choose other data, or another --target.", code="no_excerpt")
     if len(items) < count:
-        listener.notice(f"Only {len(items)} tracks have an excerpt; {count} were wanted.")
+        listener.notice(f"Tracks with an excerpt: {len(items)}; {count} were wanted.")
     return items
 
 
