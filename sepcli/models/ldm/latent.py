@@ -7,7 +7,8 @@
 Latents are normalised with the mean and deviation of each channel, found in training and kept with the weights.
 The codec's encoder makes the targets of training, and here only what silence is; it and the decoder never
 learn.
-(Generative singing voice separation in EnCodec's latent space, 2025, section III. The level: `gain.py`.)
+("Efficient and fast generative-based singing voice separation using a latent diffusion model", 2025, section
+III. The level: `gain.py`.)
 
 A call is one stream of whole segments: the codec's norms are statistics over all that they are given, so a
 short last chunk is centred in real audio. `forward` takes any length, and puts silence behind up to the next
