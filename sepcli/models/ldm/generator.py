@@ -9,11 +9,11 @@ beside the conditioning latents c, interpolated to that level's length.
             \\ level 6 -- block, attention, block -- level 6 /                  -- joined by a 1 x 1 convolution
 
 ("Efficient and fast generative-based singing voice separation using a latent diffusion model", 2025, section
-III-E.) The paper has the blocks, the conditioning, the step embedding, the doubling of channels and the factors;
-that there are seven levels from 128 to 1024 channels, one block in the first three and two in the others, and
-attention and conditioning in the last four, fits its text, its number of parameters and the authors' other paper
-(arXiv 2511.21342). Ours: what is in the middle, kernels, heads, groups, how the sides are joined, the residual
-around the injection.
+III-E.) The paper has the blocks, the conditioning, the step embedding, the doubling of channels and the
+factors; that there are seven levels from 128 to 1024 channels, one block in the first three and two in the
+others, and attention and conditioning in the last four, fits its text, its number of parameters and the
+authors' other paper (arXiv 2511.21342). Ours: what is in the middle, kernels, heads, groups, how the sides are
+joined, the residual around the injection.
 
 Axes: B batch, D latent channels, C channels of a layer, N latent frames, F features of the step embedding.
 """

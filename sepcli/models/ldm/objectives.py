@@ -4,9 +4,9 @@
     L = |generator(z, c, t) - v|^2
 
 ("Efficient and fast generative-based singing voice separation using a latent diffusion model", 2025, eqs. 6 to
-9.) All it needs of a song is the stem and the mixture: what the mixture has besides is the one other source of a
-batch. Windows in which the stem is silent have the latents of digital silence as their target; some must be left
-in the data, so that silence is among what the generator can draw.
+9.) All it needs of a song is the stem and the mixture: what the mixture has besides is the one other source of
+a batch. Windows in which the stem is silent have the latents of digital silence as their target; some must be
+left in the data, so that silence is among what the generator can draw.
 
 Axes: B batch, S = 2 sources (the stem, the rest), C channels, T samples, D latent channels, N latent frames.
 """
