@@ -126,7 +126,7 @@ def test_the_preset():
     config = make_train_config(read_preset("ldm-codec-small"))
     with torch.device("meta"):
         model = make_network(config.model).model
-    assert model.sources == ("vocals",) and model.channels == 2 and model.codebooks == 0
+    assert model.sources == ("vocals",) and model.channels == 1 and model.codebooks == 0
     assert model.segment.samples % model.config.hop == 0
     assert example_samples(model, config.data.segment) > 1024  # of the longest spectrogram's mirror
     assert sum(parameter.numel() for parameter in model.parameters()) < 5_000_000
