@@ -13,8 +13,8 @@ from sepcli.training.setup import augmentation, example_samples, make_network, m
 
 PUBLISHED, SMALL = ["ldm-stage1", "ldm-stage2"], ["ldm-small-stage1", "ldm-small-stage2"]
 SHRUNK = ["samplerate=8000", "channels=2", "filters=2", "latent=4", "ratios=[2,2]", "lstm_layers=1",
-          "widths=[8,16]", "factors=[1,2]", "blocks=[1,1]", "attentions=[false,true]", "injections=[false,true]",
-          "heads=2", "head_features=4", "groups=2", "features=8", "segment=640"]
+          "widths=[8,16]", "factors=[1,2]", "blocks=[1,1]", "attentions=[false,true]",
+          "injections=[false,true]", "heads=2", "head_features=4", "groups=2", "features=8", "segment=640"]
 
 
 def preset(name, *settings):
