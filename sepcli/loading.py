@@ -1,10 +1,5 @@
 """From what the user calls a model to a separator that is ready: catalogue -> file -> checkpoint -> network.
 
-    htdemucs                         a name in the catalogue
-    my/run  my/model.safetensors     a run folder, or a checkpoint that says what it is
-    htdemucs=my/weights.th           a local file with a catalogue entry's family and config
-    hf://owner/repo[@revision]/file  a checkpoint on the hub that says what it is
-
 Knows no family by name; asks each whether it knows a file. Downloads only what the wanted stems need.
 """
 
@@ -27,12 +22,11 @@ from sepcli.checkpoint import Checkpoint, read_checkpoint
 from sepcli.ensemble import Ensemble
 from sepcli.errors import ModelError, UsageError
 from sepcli.family import Arch, Family, Package, family_names, get_family
+from sepcli.modelspec import read_model
 from sepcli.queries import Query, check_length, takes_none
 from sepcli.separator import Queryable, Separator, source_indices
 
-HUB_SCHEME = "hf://"
 OWN_FORMAT = "sepcli"  # the safetensors header key of checkpoints that sepcli wrote itself
-RUN_FILE = "model.safetensors"  # what a run folder holds
 
 Notice = Callable[[str], None]
 
@@ -72,35 +66,15 @@ def load_model(
     """
     catalog = load_catalog() if catalog is None else catalog
     options = options or {}
-    if spec in catalog:
-        return _load_entry(catalog[spec], None, targets, queries, options, progress, notice)
-    if spec.startswith(HUB_SCHEME):
-        fetched = download.fetch_hf(*parse_hub(spec), progress=progress, notice=notice)
-        return _load_path(spec, fetched.path, fetched.source, targets, queries, options)
-    name, equals, file = spec.partition("=")
-    if equals and name in catalog:
-        return _load_entry(catalog[name], Path(file).expanduser(), targets, queries, options, progress, notice)
-    path = Path(spec).expanduser()
-    if path.is_dir():
-        path = path / RUN_FILE
-        if not path.exists():
-            raise ModelError(f"The folder '{spec}' is no run: it has no {RUN_FILE}.",
-                             remedy="Name a run folder, a checkpoint file or a model of `sepcli models list`.")
-    if not path.exists():
-        catalog.find(name)  # neither there: refuses, naming the near ones
-    shown = path.parent.name if path.name == RUN_FILE else path.stem
-    return _load_path(shown, path, str(path), targets, queries, options)
-
-
-def parse_hub(spec: str) -> tuple[str, str | None, str]:
-    """hf://owner/repo[@revision]/path/to/file -> (owner/repo, revision or None, path/to/file)."""
-    parts = spec.removeprefix(HUB_SCHEME).split("/", 2)
-    if len(parts) < 3 or not all(parts):
-        raise UsageError(f"'{spec}' does not name a file on the hub.",
-                         remedy="Write hf://owner/repo/file or hf://owner/repo@revision/file.")
-    owner, repo, path = parts
-    repo, _, revision = repo.partition("@")
-    return f"{owner}/{repo}", revision or None, path
+    wanted = read_model(spec, catalog)
+    if wanted.entry is not None:
+        return _load_entry(wanted.entry, wanted.file, targets, queries, options, progress, notice)
+    if wanted.hub is not None:
+        hub = wanted.hub
+        fetched = download.fetch_hf(hub.repo, hub.revision, hub.path, progress=progress, notice=notice)
+        return _load_path(wanted.name, fetched.path, fetched.source, targets, queries, options)
+    assert wanted.file is not None
+    return _load_path(wanted.name, wanted.file, str(wanted.file), targets, queries, options)
 
 
 # --- a catalogue entry -------------------------------------------------------------------------------------
@@ -142,8 +116,6 @@ def _member_file(member: Member, local: Path | None, progress, notice: Notice) -
     if local is None:
         fetched = download.fetch(member.file, progress=progress, notice=notice)
         return fetched.path, fetched.sha256, fetched.source
-    if not local.exists():
-        raise ModelError(f"There is no file '{local}'.", remedy="Correct the path behind '='.")
     return local, download.file_sha256(local), str(local)
 
 

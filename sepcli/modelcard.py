@@ -21,7 +21,8 @@ from sepcli.checkpoint import read_checkpoint
 from sepcli.download import file_sha256
 from sepcli.errors import ModelError, UsageError
 from sepcli.family import Arch, get_family
-from sepcli.loading import OWN_FORMAT, RUN_FILE, load_model, make_config
+from sepcli.loading import OWN_FORMAT, load_model, make_config
+from sepcli.modelspec import RUN_FILE
 from sepcli.separator import Queryable
 
 CONFIG, METRICS, CURVES = "config.toml", "metrics.jsonl", "curves.png"

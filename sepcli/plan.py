@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from sepcli import download
 from sepcli.catalog import Catalog, Entry
-from sepcli.errors import ModelError, SepcliError, UsageError
+from sepcli.errors import SepcliError, UsageError
 from sepcli.inputs import Originals, Shard, Source, find_inputs
 from sepcli.manifest import InputId, Manifest, QueryId, Record, content_sha256, settings_hash
+from sepcli.modelspec import ModelSpec, read_model
 from sepcli.outputs import (
     DEFAULT_TEMPLATE,
     check_template,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from sepcli.outputspec import OutputSpec
 
 
-CHECKPOINT_SUFFIXES = frozenset({".safetensors", ".th", ".pt", ".pth", ".ckpt"})
 ROUNDS = 4  # of telling inputs apart, each of which may run into names of others
 
 
@@ -115,7 +115,7 @@ class Plan:
 
     request: Request
     catalog: Catalog
-    entry: Entry | None  # the catalogue's, where the model is one of its own
+    model: ModelSpec
     all_tracks: list[Track]  # of every shard: names depend on all of them, so that shards agree
     tracks: list[Track]  # of this shard
     failures: list[tuple[str, SepcliError]]
@@ -135,6 +135,11 @@ class Plan:
         """Those of them that the model knows by name; () too where the queries alone are wanted."""
         return self.targets[:len(self.targets) - len(self.queries)]
 
+    @property
+    def entry(self) -> Entry | None:
+        """The catalogue's, where the model is one of its own."""
+        return self.model.entry
+
     # --- names ---
 
     def name_outputs(self, sources: Sequence[str]) -> None:
@@ -145,7 +150,7 @@ class Plan:
         """
         request = self.request
         if not sources and not self.queries:
-            raise needs_one(self.model_name)
+            raise needs_one(self.model.name)
         unknown = [target for target in request.targets if target not in sources]
         if unknown:
             raise self._unknown_stem(unknown[0], sources)
@@ -179,7 +184,7 @@ class Plan:
 
     def _paths(self, track: Track, template: str) -> dict[str, Path]:
         source, request = track.source, self.request
-        values = {"track": source.track, "ext": request.spec.format, "model": self.model_name,
+        values = {"track": source.track, "ext": request.spec.format, "model": self.model.name,
                   "parent": source.parent, "trackext": source.suffix}
         return {
             stem: output_path(request.out, template, {**values, "stem": stem}, below=source.relative.parent,
@@ -190,15 +195,6 @@ class Plan:
     def _note(self, text: str) -> None:
         if text not in self.notices:
             self.notices.append(text)
-
-    @property
-    def model_name(self) -> str:
-        """What {model} stands for: a catalogue name, or that of the file."""
-        spec = self.request.model
-        if self.entry is not None:
-            return self.entry.name
-        path = Path(os.path.expanduser(spec.removeprefix("hf://")))
-        return path.resolve().name if path.is_dir() else path.stem
 
     def _tell_apart(self, group: Sequence[Track], fold: bool) -> tuple[str, str]:
         """A template under which the group's paths differ, and what it has more."""
@@ -229,7 +225,7 @@ class Plan:
     def _unknown_stem(self, stem: str, sources: Sequence[str]) -> UsageError:
         others = [f"{entry.name} ({_download_text(entry, [stem])})" for entry in self.catalog.having(stem)]
         return UsageError(
-            f"The model '{self.model_name}' has no stem '{stem}'; it has "
+            f"The model '{self.model.name}' has no stem '{stem}'; it has "
             f"{', '.join(sources) or 'none of its own'}.",
             remedy=f"Choose among these, or a model that has it with -m: {', '.join(others)}." if others
             else "Choose among these; no model in the catalogue has that stem.", code="unknown_stem")
@@ -241,9 +237,8 @@ class Plan:
         if self.entry is None:
             return None
         members = self.entry.members_for(self.targets)
-        if self.request.model != self.entry.name:  # NAME=FILE
-            file = Path(os.path.expanduser(self.request.model.partition("=")[2]))
-            return [download.file_sha256(file)] * len(members) if file.is_file() else None
+        if self.model.file is not None:  # in place of the entry's own
+            return [download.file_sha256(self.model.file)] * len(members)
         hashes = []
         for member in members:
             cached = download.cached(member.file)
@@ -257,7 +252,7 @@ class Plan:
 
     def weights_used(self, hashes: Sequence[str]) -> list[str]:
         """The same for a model that is loaded: a catalogue's own hash stands for whichever source was used."""
-        if self.entry is None or self.request.model != self.entry.name:
+        if self.entry is None or self.model.file is not None:
             return list(hashes)
         members = self.entry.members_for(self.targets)
         return [member.file.sha256 or digest for member, digest in zip(members, hashes, strict=True)]
@@ -277,7 +272,7 @@ class Plan:
                 "members": [[member.arch, dict(member.config), member.weights]
                             for member in entry.members_for(self.targets)]})
         self.made_with = {
-            "model": self.model_name, "weights": list(weights), "networks": networks,
+            "model": self.model.name, "weights": list(weights), "networks": networks,
             "stems": list(self.stems), "overlap": request.overlap, "segment": request.segment,
             "shifts": request.shifts, "seed": request.seed, "options": dict(request.options),
             "precision": precision, "start": request.start, "duration": request.duration,
@@ -365,7 +360,8 @@ def make_plan(request: Request, arguments: Sequence[str], catalog: Catalog, suff
     from sepcli.encode import check_format
 
     check_format(request.spec.format, bitrate=request.spec.bitrate)
-    entry = find_entry(request.model, catalog)
+    model = read_model(request.model, catalog)
+    entry = model.entry
     if request.spec.sum == "exact" and (request.targets or request.queries) and not request.spec.rest:
         request = replace(request, spec=replace(request.spec, rest=True))
     queries = _queries(request, entry, catalog)
@@ -375,7 +371,7 @@ def make_plan(request: Request, arguments: Sequence[str], catalog: Catalog, suff
     tracks = [track for track in all_tracks if shard is None or shard.has(str(track.source.relative))]
     failures = [failure for failure in found.failures if shard is None or shard.has(failure[0])]
     notices = [*(warning for query in queries for warning in query.warnings), *found.notices]
-    plan = Plan(request, catalog, entry, all_tracks, tracks, failures, notices, queries)
+    plan = Plan(request, catalog, model, all_tracks, tracks, failures, notices, queries)
     if entry is not None:
         plan.name_outputs(entry.sources)
     return plan
@@ -391,21 +387,6 @@ def _queries(request: Request, entry: Entry | None, catalog: Catalog) -> tuple[Q
         for query in queries:
             check_length(query, entry.min_query, entry.name)
     return queries
-
-
-def find_entry(spec: str, catalog: Catalog) -> Entry | None:
-    """The catalogue entry a spec is built on; None for a path or a hub address. ModelError for neither."""
-    name, equals, _ = spec.partition("=")
-    if spec in catalog:
-        return catalog[spec]
-    if equals and name in catalog:
-        return catalog[name]
-    if spec.startswith("hf://") or os.path.exists(os.path.expanduser(spec)):
-        return None
-    if "/" in spec or os.sep in spec or Path(spec).suffix.lower() in CHECKPOINT_SUFFIXES:
-        raise ModelError(f"There is no model file or run folder '{spec}'.", code="unknown_model",
-                         remedy="Correct the path, or choose a model of `sepcli models list`.")
-    return catalog.find(spec if not equals else name)
 
 
 def _with_fields(template: str, fields: Sequence[str]) -> str:

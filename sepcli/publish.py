@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from sepcli import __version__, modelcard
 from sepcli.download import file_sha256
 from sepcli.errors import ModelError, UsageError
-from sepcli.loading import HUB_SCHEME, RUN_FILE
 from sepcli.modelcard import CONFIG, CURVES, METRICS, Run, read_run
+from sepcli.modelspec import HUB_SCHEME, RUN_FILE
 from sepcli.transfer import hub_failures, is_commit, offline
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ GROUPS = {
     "C": ["nn", "diffusion", "losses"],
     "D": ["family", "models"],
     "E": ["ensemble", "loading", "pipeline", "feed", "levels", "outputspec", "outputs", "workspace", "manifest",
-          "track", "inputs", "queries", "plan", "jobs", "api", "modelcard", "publish"],
+          "track", "inputs", "queries", "modelspec", "plan", "jobs", "api", "modelcard", "publish"],
     "F": ["data", "metrics", "evaluation", "training"],
     "G": ["cli"],
 }

@@ -9,7 +9,7 @@ from sepcli.catalog import read_catalog
 from sepcli.ensemble import Ensemble
 from sepcli.errors import ModelError, UsageError
 from sepcli.family import Arch, get_family
-from sepcli.loading import load_model, make_config, parse_hub, parse_options, save_model
+from sepcli.loading import load_model, make_config, parse_options, save_model
 
 SOURCES = ("drums", "bass", "other", "vocals")
 SMALL = {"channels": 8, "depth": 2, "t_layers": 1, "t_heads": 2, "segment": Fraction(1, 4), "nfft": 512}
@@ -148,11 +148,6 @@ def test_weights_that_do_not_fit(tmp_path):
     save_file(tensors, path, metadata=header)
     with pytest.raises(ModelError, match="do not fit HTDemucs.*encoder.0.conv.weight"):
         load_model(str(path))
-
-
-def test_hub_names():
-    assert parse_hub("hf://a/b/c/d.safetensors") == ("a/b", None, "c/d.safetensors")
-    assert parse_hub("hf://a/b@main/c") == ("a/b", "main", "c")
 
 
 def test_configs_from_different_places_are_equal():

@@ -78,14 +78,14 @@ def inspect(
 
     from sepcli.audio import probe
     from sepcli.catalog import load_catalog
-    from sepcli.plan import find_entry
+    from sepcli.modelspec import read_model
     from sepcli.queries import needs_one, read_queries
 
     info = probe(song)
     targets = tuple(dict.fromkeys(target or ()))
     queries = read_queries(query or (), targets, rest=False)
     models = load_catalog(catalog or ())
-    entry = find_entry(model, models)
+    entry = read_model(model, models).entry
 
     from sepcli.device import choose_device, choose_precision, tune_process
     from sepcli.evaluation.attention import check_picture, draw, inspectable, listen, shows_none

@@ -67,16 +67,16 @@ class Reporter(Listener):
         if console.reports_json():
             entry = self.plan.entry
             console.event(
-                "start", model=self.plan.model_name, stems=list(self.plan.stems),
+                "start", model=self.plan.model.name, stems=list(self.plan.stems),
                 license=entry.license if entry else None, device=str(device.torch), device_reason=device.reason,
                 precision=precision.name, precision_reason=precision.reason)
             return
-        console.say(f"Model {self.plan.model_name}: {', '.join(self.plan.stems)}. {license_text(self.plan)}")
+        console.say(f"Model {self.plan.model.name}: {', '.join(self.plan.stems)}. {license_text(self.plan)}")
         console.say(f"Device {device}: {device.reason}. Precision {precision.name}: {precision.reason}.")
 
     @contextmanager
     def downloading(self) -> Iterator[Callable[[int, int | None], None]]:
-        with console.download_progress(f"Downloading {self.plan.model_name}") as progress:
+        with console.download_progress(f"Downloading {self.plan.model.name}") as progress:
             yield progress
 
     def loaded(self, loaded: Loaded) -> None:
@@ -270,7 +270,7 @@ def print_plan(plan: Plan, json: bool) -> int:
             fields = Result(track.source.name, status, outputs).as_json()
             if track.refused:
                 fields["error"] = {"code": "exists", "message": track.refused, "remedy": REFUSED_REMEDY}
-            console.print_json({**fields, "action": track.action, "model": plan.model_name,
+            console.print_json({**fields, "action": track.action, "model": plan.model.name,
                                 "license": plan.entry.license if plan.entry else None, "download_bytes": size})
     else:
         _print_plan(plan, size)
@@ -287,7 +287,7 @@ def _print_plan(plan: Plan, size: int | None) -> None:
 
     stems = ", ".join(plan.stems) or "known only after its download"
     weights = "on this machine" if size == 0 else f"{bytes_text(size)} to download"
-    line(f"model     {plan.model_name}: {stems}; {weights}")
+    line(f"model     {plan.model.name}: {stems}; {weights}")
     line(f"licence   {license_text(plan)}")
     line(f"output    {plan.request.out}, {plan.request.spec.format}")
     for track in plan.tracks:
@@ -309,8 +309,8 @@ def _print_plan(plan: Plan, size: int | None) -> None:
 def download_bytes(plan: Plan) -> int | None:
     """What would be downloaded; None where that can't be known."""
     if plan.entry is None:
-        return None if plan.request.model.startswith("hf://") else 0
-    if plan.request.model != plan.entry.name:
+        return 0 if plan.model.hub is None else None
+    if plan.model.file is not None:
         return 0
     sizes = [file.about_bytes for file in plan.entry.files_for(plan.targets) if not download.is_cached(file)]
     return None if None in sizes else sum(size for size in sizes if size is not None)

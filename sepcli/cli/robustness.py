@@ -74,10 +74,10 @@ def robustness(
     share, calls = parse_overlap(overlap), parse_batch_size(batch_size)
 
     from sepcli.catalog import load_catalog
-    from sepcli.plan import find_entry
+    from sepcli.modelspec import read_model
 
     models = load_catalog(catalog or ())
-    entry = find_entry(model, models)
+    entry = read_model(model, models).entry
 
     from sepcli.device import choose_device, tune_process
     from sepcli.evaluation.robustness import check_strengths, codes, find_sounds, no_codec, study, table, write

@@ -21,7 +21,8 @@ import torch
 from torch import nn
 
 from sepcli.errors import OutputError, UsageError
-from sepcli.loading import RUN_FILE, save_model
+from sepcli.loading import save_model
+from sepcli.modelspec import RUN_FILE
 from sepcli.training.config import VALID_METRICS, TrainConfig, as_tables
 from sepcli.training.loop import Best, Step
 from sepcli.training.setup import Network
