@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from typing import Any
 
 from sepcli.catalog import WeightFile
 from sepcli.errors import ModelError
+from sepcli.replacing import replacing
 from sepcli.transfer import Progress, hub_home, is_commit, own_folder, place_of, transfer
 
 Notice = Callable[[str], None]  # a sentence the user should see
@@ -166,14 +166,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    part.write_text(json.dumps(value), encoding="utf-8", errors="surrogateescape")
-    try:
-        os.replace(part, path)
-    except OSError:  # Windows: another process has it open, and writes the same
-        part.unlink(missing_ok=True)
-        raise
+    with replacing(path, shared=True) as beside:
+        beside.write_text(json.dumps(value), encoding="utf-8", errors="surrogateescape")
 
 
 def _record(source: str, sha256: str) -> dict[str, str]:

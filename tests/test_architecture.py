@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "sepcli"
 GROUPS = {
     "A": ["errors", "catalog"],
     "B": ["separator", "chunking", "noise", "audio", "encode", "ffmpeg", "formats", "id3", "sndfile", "tags",
-          "wav", "resample", "stft", "device", "download", "transfer", "checkpoint", "background"],
+          "wav", "replacing", "resample", "stft", "device", "download", "transfer", "checkpoint", "background"],
     "C": ["nn", "diffusion", "losses"],
     "D": ["family", "models"],
     "E": ["ensemble", "loading", "pipeline", "feed", "levels", "outputspec", "outputs", "workspace", "manifest",

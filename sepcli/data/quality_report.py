@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 
 from sepcli.data.quality import Matrix, Row, Rule, Verdict, violation
 from sepcli.errors import OutputError, SepcliError, UsageError
+from sepcli.replacing import replacing
 
 REPORT, KEPT, PICTURE = "report.json", "kept.txt", "matrix.png"
 VERSION = 1  # of report.json
@@ -111,13 +110,8 @@ class Report:
         )
 
     def _replace(self, name: str, text: str) -> None:
-        part = self.folder / f".{name}.{secrets.token_hex(4)}"
-        with self._written():
-            try:
-                part.write_text(text, encoding="utf-8", errors="surrogateescape")
-                os.replace(part, self.folder / name)
-            finally:
-                part.unlink(missing_ok=True)
+        with self._written(), replacing(self.folder / name, shared=True) as beside:
+            beside.write_text(text, encoding="utf-8", errors="surrogateescape")
 
     @contextlib.contextmanager
     def _written(self):

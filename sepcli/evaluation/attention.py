@@ -14,7 +14,6 @@ Axes: T samples, N frames, K rows of the spectrogram, L latent sources.
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from sepcli.errors import DeviceError, UsageError
 from sepcli.family import get_family
 from sepcli.feed import DECODED_AHEAD
 from sepcli.outputs import output_error
+from sepcli.replacing import replacing
 from sepcli.resample import ChannelMap, resampled
 from sepcli.separator import Inspectable, Separator
 from sepcli.stft import centred_stft
@@ -321,14 +321,8 @@ def draw(found: Attention, path: Path, title: str) -> None:
 
 
 def _save(figure: Any, path: Path) -> None:
-    """Beside its name first: a picture is there whole or not at all."""
-    beside = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(path, shared=True) as beside:
             figure.savefig(beside, dpi=DPI)
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
     except OSError as error:
         raise output_error(error, path) from error

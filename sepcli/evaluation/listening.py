@@ -14,7 +14,6 @@ Axes: C channels, T samples.
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -36,6 +35,7 @@ from sepcli.manifest import settings_hash
 from sepcli.metrics.loudness import loudness
 from sepcli.metrics.voice import VoiceSums, require_pitch
 from sepcli.outputs import check_writable, output_error
+from sepcli.replacing import replacing
 
 REFERENCE = "reference"  # among the models: the real stem, hidden
 ITEMS, SECONDS = 6, 30.0  # the paper's
@@ -229,11 +229,9 @@ def _write(path: Path, wave: Wave, samplerate: int, most: float = np.inf) -> Non
     """16 bits, at least two channels: webMUSHRA plays one channel on the left only. OutputError."""
     if len(wave) == 1:
         wave = np.repeat(wave, 2, axis=0)
-    beside = path.with_name(f".{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with AudioWriter(beside, samplerate=samplerate, channels=len(wave), depth="16") as writer:
-            writer.write(equally_loud(wave, samplerate, most))
-        os.replace(beside, path)
+        with replacing(path) as beside:
+            with AudioWriter(beside, samplerate=samplerate, channels=len(wave), depth="16") as writer:
+                writer.write(equally_loud(wave, samplerate, most))
     except OSError as error:
         raise output_error(error, path) from error

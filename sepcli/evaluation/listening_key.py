@@ -6,7 +6,6 @@ Knows names only. It is written before the first sound, so a test that was stopp
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from sepcli.errors import InputError
 from sepcli.outputs import output_error
+from sepcli.replacing import replacing
 
 KEY_NAME = "key.json"
 
@@ -60,10 +60,8 @@ def read_key(folder: Path) -> Key | None:
 
 def write_text(path: Path, text: str) -> None:
     """Whole or not at all. OutputError."""
-    beside = path.with_name(f".{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
+        with replacing(path) as beside:
+            beside.write_text(text, encoding="utf-8")
     except OSError as error:
         raise output_error(error, path) from error

@@ -23,6 +23,7 @@ from torch import nn
 from sepcli.errors import OutputError, UsageError
 from sepcli.loading import save_model
 from sepcli.modelspec import RUN_FILE
+from sepcli.replacing import replacing
 from sepcli.training.config import VALID_METRICS, TrainConfig, as_tables
 from sepcli.training.loop import Best, Step
 from sepcli.training.setup import Network
@@ -152,13 +153,11 @@ class RunFolder:
         dtype = getattr(torch, self.config.run.store)
         weights = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor
                    for name, tensor in model.state_dict().items()}
-        beside = self.path / f".{RUN_FILE}.new"
         table = self.config.model
         try:
-            save_model(weights, beside, family=table.family, arch=table.arch, config=self.network.config)
-            os.replace(beside, self.path / RUN_FILE)
+            with replacing(self.path / RUN_FILE) as beside:
+                save_model(weights, beside, family=table.family, arch=table.arch, config=self.network.config)
         except Exception as error:
-            beside.unlink(missing_ok=True)
             raise _cant_write(self.path / RUN_FILE, error) from error
 
     def save(self, state: dict[str, Any]) -> None:
@@ -181,9 +180,8 @@ class RunFolder:
             raise _cant_write(self.path / "metrics.jsonl", error) from error
 
     def _write_text(self, name: str, text: str) -> None:
-        beside = self.path / f".{name}.new"
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, self.path / name)
+        with replacing(self.path / name) as beside:
+            beside.write_text(text, encoding="utf-8")
 
     def draw(self) -> None:
         """curves.png from metrics.jsonl: the loss and its parts, and the scores, over steps."""
@@ -213,9 +211,8 @@ class RunFolder:
             axes.grid(alpha=0.3)
             if axes.lines:
                 axes.legend(loc="best", fontsize="small")
-        beside = self.path / ".curves.new.png"
-        figure.savefig(beside, dpi=100)
-        os.replace(beside, self.path / "curves.png")
+        with replacing(self.path / "curves.png") as beside:
+            figure.savefig(beside, dpi=100)
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

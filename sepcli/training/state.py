@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from sepcli.errors import ModelError, OutputError
+from sepcli.replacing import replacing
 
 
 def random_state() -> dict[str, Any]:
@@ -33,16 +34,13 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write beside, flush to the disk, then rename: at every moment the old file or the new one stands."""
-    beside = path.with_name(f".{path.name}.new")
+    """At every moment the old file or the new one stands, and has reached the disk."""
     try:
-        with open(beside, "wb") as file:
+        with replacing(path) as beside, open(beside, "wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
     except (OSError, RuntimeError) as error:  # RuntimeError: torch's writer on a full disk
-        beside.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise OutputError(f"The state of the run can't be written to '{path}': {reason}.",
                           remedy="Make room and run the same command again: it goes on from the last state.",

@@ -10,9 +10,7 @@ Axes: B batch, C channels, T samples, D latent channels, N latent frames.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -21,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sepcli.errors import OutputError
+from sepcli.replacing import replacing
 
 
 class Kept:
@@ -54,14 +53,10 @@ class Kept:
         return self.folder / name[:2] / f"{name[2:]}.safetensors"
 
     def _write(self, path: Path, latents: Tensor) -> None:
-        beside = path.with_suffix(f".{os.getpid()}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"latents": latents.detach().cpu().contiguous()}, beside)
-            os.replace(beside, path)
+            with replacing(path, shared=True) as beside:
+                save_file({"latents": latents.detach().cpu().contiguous()}, beside)
         except (OSError, SafetensorError) as error:
-            with suppress(OSError):
-                beside.unlink()
             reason = getattr(error, "strerror", None) or str(error)
             raise OutputError(f"Latents can't be kept in '{self.folder}': {reason}.",
                               remedy="Make room, or choose another objective_options.cache.") from error
