@@ -160,7 +160,8 @@ def card(run: Run, repo: str, branch: str, license: str | None) -> str:
     spec = f"hf://{repo}{at}/{RUN_FILE}"
     channels = {1: "mono", 2: "stereo"}.get(run.channels, f"{run.channels} channels")
     facts = [
-        ("stems", ", ".join(run.sources)),
+        ("stems", ", ".join(run.sources) or "none of its own: one for each query"),
+        *([("queries", f"of {run.min_query:.2g} s at least")] if run.min_query is not None else []),
         ("audio", f"{run.samplerate} Hz, {channels}"),
         ("network", f"{run.arch} of the family `{run.family}`"),
         ("parameters", f"{run.parameters:,}"),
@@ -171,20 +172,21 @@ def card(run: Run, repo: str, branch: str, license: str | None) -> str:
     text = _head(run, license) + f"""
 # {repo.partition("/")[2]}
 
-A model for music source separation: it takes a mix apart into {_listed(run.sources)}. {_about(run)}
+A model for music source separation: {_what(run)}. {_about(run)}
 
 ## Use
 
 ```
 pip install sepcli
-sepcli separate song.wav --model {spec}
+sepcli separate song.wav --model {spec}{_query(run, " --query NAME=example.wav")}
 ```
 
 ```python
 import sepcli
 
 model = sepcli.load("{spec}")
-stems = sepcli.separate(model, audio, samplerate)    # {{"{run.sources[0]}": [channels, frames], ...}}
+stems = sepcli.separate(model, audio, samplerate{_query(run, ', queries={"NAME": "example.wav"}')})
+print(stems["{run.sources[0] if run.sources else "NAME"}"].shape)    # (channels, frames)
 ```
 
 ## Model
@@ -253,6 +255,19 @@ def training_data(run: Run) -> str:
             stems = source.get("stems")
             words.append(source["path"] + (f" (only {', '.join(stems)})" if stems else ""))
     return "; ".join(words)
+
+
+def _what(run: Run) -> str:
+    wanted = "the sound of a recorded example (a query)"
+    if not run.sources:
+        return f"it takes {wanted} out of a mix"
+    return f"it takes a mix apart into {_listed(run.sources)}" + (
+        f", or takes {wanted} out of it" if run.min_query is not None else "")
+
+
+def _query(run: Run, text: str) -> str:
+    """`text` in the examples of a model that can do nothing without a query."""
+    return "" if run.sources else text
 
 
 def _listed(words: tuple[str, ...]) -> str:

@@ -26,6 +26,7 @@ from sepcli.errors import ModelError, UsageError
 from sepcli.family import get_family
 from sepcli.loading import load_model, save_model
 from tests.fakehub import FakeHub
+from tests.models.test_lasaft import tiny
 from tests.sounds import music
 
 SOURCES = ("drums", "bass", "other", "vocals")
@@ -179,6 +180,26 @@ def test_the_card_has_what_the_hub_and_a_user_look_for(run):
                   'segment = "1/4"', modelcard.read_run(run).sha256):
         assert words in text, words
     assert "hf://me/model@draft/model.safetensors" in publish.prepare(run, "me/model", branch="draft").card
+
+
+@pytest.mark.parametrize("sources, words", [
+    (("a", "b"), ("apart into a and b, or takes the sound of a recorded example (a query) out of it",
+                  'separate(model, audio, samplerate)\nprint(stems["a"].shape)')),
+    ((), ("takes the sound of a recorded example (a query) out of a mix", "| none of its own: one for each",
+          " --query NAME=example.wav\n", 'queries={"NAME": "example.wav"})\nprint(stems["NAME"].shape)')),
+])
+def test_the_card_of_a_model_of_queries(tmp_path, sources, words):
+    config = tiny("query").config
+    config = type(config)(**{**vars(config), "sources": sources})
+    model = get_family("lasaft").archs["LaSAFTQuery"].build(config)
+    path = tmp_path / "model.safetensors"
+    save_model(model.state_dict(), path, family="lasaft", arch="LaSAFTQuery", config=config)
+    upload = publish.prepare(tmp_path, "me/model")
+    for found in (*words, "| queries | of "):
+        assert found in upload.card, found
+    (tmp_path / "my.toml").write_text(modelcard.entry(modelcard.read_run(tmp_path), "me/model", "0" * 40, None))
+    entry = read_catalog(tmp_path / "my.toml")["model"]
+    assert entry.sources == sources and entry.min_query == model.min_query
 
 
 def test_the_licence_of_the_card(run):
