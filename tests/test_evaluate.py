@@ -13,9 +13,11 @@ import torch
 from sepcli import loading
 from sepcli.data.layouts import find_tracks
 from sepcli.errors import DeviceError, InputError, ModelError, UsageError
-from sepcli.evaluation.evaluate import Listener, Request, Workshop, evaluate, expand
+from sepcli.evaluation.evaluate import evaluate
 from sepcli.evaluation.rows import ROWS_NAME
+from sepcli.evaluation.runs import Request, expand
 from sepcli.evaluation.validation import mean_scores
+from sepcli.evaluation.workshop import Listener, Workshop
 from sepcli.separator import Segment
 from tests import fake_model
 from tests.toys import Split

@@ -17,11 +17,12 @@ from sepcli import loading
 from sepcli.cli.app import main
 from sepcli.data.layouts import find_tracks
 from sepcli.evaluation import listening
-from sepcli.evaluation.evaluate import Listener, Request
 from sepcli.evaluation.listening import LOUDNESS, draw, equally_loud, find_excerpt
 from sepcli.evaluation.listening_key import read_key
 from sepcli.evaluation.opinions import read_opinions
+from sepcli.evaluation.runs import Request
 from sepcli.evaluation.webmushra import QUESTIONS
+from sepcli.evaluation.workshop import Listener
 from sepcli.metrics import voice
 from sepcli.metrics.loudness import loudness
 from tests import fake_model

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from sepcli.errors import DeviceError
-from sepcli.evaluation.evaluate import Request, evaluate
+from sepcli.evaluation.evaluate import evaluate
+from sepcli.evaluation.runs import Request
 from tests.tracks import make_track
 
 ROOT = Path(__file__).parents[1]

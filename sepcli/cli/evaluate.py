@@ -15,7 +15,7 @@ from sepcli.cli.separate import Precision, complete_model, parse_batch_size, par
 from sepcli.errors import UsageError, worst_exit_code
 
 if TYPE_CHECKING:
-    from sepcli.evaluation.evaluate import Request
+    from sepcli.evaluation.runs import Request
 
 
 class Protocol(StrEnum):
@@ -148,7 +148,7 @@ def evaluate(
         raise UsageError(f"--metrics {unknown[0]}: the extra metrics are {', '.join(EXTRA)}.",
                          remedy="The others belong to a --protocol and are always computed.")
 
-    from sepcli.evaluation.evaluate import Request
+    from sepcli.evaluation.runs import Request
 
     request = Request(
         models=tuple(model), data=data, layout=layout, targets=tuple(dict.fromkeys(target or ())),

@@ -10,11 +10,12 @@ from pathlib import Path
 from sepcli.cli import console
 from sepcli.data.layouts import Track
 from sepcli.errors import InputError
-from sepcli.evaluation.evaluate import Listener, Request, Run
 from sepcli.evaluation.listening import ITEMS, WEB, make
 from sepcli.evaluation.listening_key import KEY_NAME, Key, read_key
 from sepcli.evaluation.opinions import Mean, Opinions, read_opinions
+from sepcli.evaluation.runs import Request, Run
 from sepcli.evaluation.webmushra import QUESTIONS, SCALE
+from sepcli.evaluation.workshop import Listener
 
 
 class _Teller(Listener):

@@ -14,8 +14,9 @@ from typing import Any
 from sepcli.cli import console
 from sepcli.data.layouts import Track
 from sepcli.evaluation.comparison import Group
-from sepcli.evaluation.evaluate import Listener, Prepared, Request, Run
 from sepcli.evaluation.rows import Row
+from sepcli.evaluation.runs import Request, Run
+from sepcli.evaluation.workshop import Listener, Prepared
 from sepcli.metrics.summary import METRICS, PROTOCOLS, Line, Value, metric
 
 UNDEFINED = "-"

@@ -27,10 +27,12 @@ from sepcli.data.layouts import Track
 from sepcli.device import tune_process
 from sepcli.encode import AudioWriter
 from sepcli.errors import InputError, UsageError
-from sepcli.evaluation.evaluate import VOICES, Listener, Request, Run, Workshop, expand, find_material, row_key
+from sepcli.evaluation.evaluate import find_material, row_key
 from sepcli.evaluation.listening_key import Item, Key, read_key, write_text
+from sepcli.evaluation.runs import VOICES, Request, Run, expand
 from sepcli.evaluation.scoring import Material
 from sepcli.evaluation.webmushra import AUDIO, MIXTURE, configuration
+from sepcli.evaluation.workshop import Listener, Workshop
 from sepcli.manifest import settings_hash
 from sepcli.metrics.loudness import loudness
 from sepcli.metrics.voice import VoiceSums, require_pitch

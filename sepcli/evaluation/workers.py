@@ -1,6 +1,6 @@
 """The tracks of an evaluation in several processes, each with models of its own.
 
-Knows the workshop of evaluate.py as something that turns a task into a row. Processes are spawned, so that this
+Knows workshop.py as something that turns a task into a row. Processes are spawned, so that this
 works with CUDA and on every system; they end with this one, whatever ends it.
 """
 
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from sepcli.errors import DeviceError
 
 if TYPE_CHECKING:
-    from sepcli.evaluation.evaluate import Task, Workshop
     from sepcli.evaluation.rows import Row
+    from sepcli.evaluation.workshop import Task, Workshop
 
 _workshop: Workshop | None = None  # of a worker process
 

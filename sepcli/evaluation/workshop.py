@@ -1,0 +1,222 @@
+"""Makes estimators of runs and rows of tasks; loads each model once.
+
+Knows what a run's scores depend on; one track's work is scoring.py's.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sepcli import loading
+from sepcli.catalog import load_catalog
+from sepcli.data.layouts import Track
+from sepcli.device import choose_device, choose_precision, is_out_of_memory
+from sepcli.errors import DeviceError, InputError, SepcliError, UsageError
+from sepcli.evaluation.rows import DIGITS, Row
+from sepcli.evaluation.runs import PUBLISHED_OVERLAP, Request, Run
+from sepcli.evaluation.scoring import PSEUDO_MODELS, Estimator, Material, Model, score
+from sepcli.metrics.voice import has_pesq
+from sepcli.pipeline import Engine, Progress, Settings
+
+METRICS_VERSION = 1  # of what rows mean: another number, and none of an earlier evaluation is kept
+DEFAULT_OVERLAP = 0.25
+SWEPT_SETTINGS = {"overlap": float, "segment": float, "shifts": int}  # beside the model's own options
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run whose model has been looked at. identity: what its scores depend on, but for the track."""
+
+    run: Run
+    sources: tuple[str, ...] | None  # None: all that a track has
+    identity: Mapping[str, Any]
+    targets: tuple[str, ...] = ()  # that the user wants; () = all
+    silent: frozenset[str] = frozenset()  # stems that every track has, if need be as silence
+
+    def scored(self, track: Track) -> list[str]:
+        """The stems that this track has, the model makes and the user wants."""
+        there = self.silent.union(track.stems)
+        made = sorted(there) if self.sources is None else self.sources
+        return [name for name in made if name in there and (not self.targets or name in self.targets)]
+
+
+class Listener:
+    """Hears what happens, in order; this one does nothing."""
+
+    def notice(self, text: str) -> None:
+        """A sentence the user should see."""
+
+    def downloading(self, name: str) -> AbstractContextManager[Callable[[int, int | None], None] | None]:
+        """Around the loading of a model; gives the callback(bytes done, in all or None)."""
+        return nullcontext()
+
+    def planned(self, runs: Sequence[Prepared], tracks: Sequence[Track]) -> None:
+        """What will be done."""
+
+    def progress(self, run: Run, track: Track, done: float, total: float | None) -> None:
+        """Audio seconds of a track; only where one process does all."""
+
+
+@dataclass(frozen=True)
+class Task:
+    run: Run
+    track: Track
+    names: tuple[str, ...]
+    blank: Row
+
+
+class Workshop:
+    """Makes estimators of runs and rows of tasks, in this process or in others. there: stems of any track."""
+
+    def __init__(self, request: Request, there: frozenset[str]):
+        self.request, self.there = request, there
+        # Protocols of windows count a stem that a track lacks as silence.
+        self.silent = there if request.windows else frozenset()
+        self._loaded: tuple[Any, loading.Loaded] | None = None  # one that no engine has had yet
+        self._ready: tuple[Run, Estimator] | None = None
+
+    # --- models ---
+
+    def fitted(self, runs: Sequence[Run], listener: Listener) -> list[Run]:
+        """The runs, each with only those options that its model has; those that become the same are one.
+
+        An option that no model has stays: loading refuses it and says what there is.
+        """
+        wanted = {name for run in runs for name, _ in [*run.options, *run.swept] if name not in SWEPT_SETTINGS}
+        specs = dict.fromkeys(run.spec for run in runs if run.spec not in PSEUDO_MODELS)
+        if not wanted or len(specs) < 2:
+            return list(runs)
+        has = {spec: wanted & {*self._load(Run(spec, spec), listener).model.used()} for spec in specs}
+        nobodys = wanted.difference(*has.values())
+
+        def kept(run: Run, options: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+            allowed = {*SWEPT_SETTINGS, *nobodys, *has.get(run.spec, ())}
+            return tuple((name, text) for name, text in options if name in allowed)
+
+        return list(dict.fromkeys(
+            replace(run, options=kept(run, run.options), swept=kept(run, run.swept)) for run in runs))
+
+    def prepare(self, run: Run, listener: Listener) -> Prepared:
+        """Load the run's model, once, to learn what it makes and what it is."""
+        request = self.request
+        how: dict[str, Any] = {"version": METRICS_VERSION, "extra": request.extra,
+                               "zero_mean": request.zero_mean, "duration": request.duration}
+        if request.windows:
+            how["windows"] = True
+        if request.voices:
+            how["voices"] = {"of": list(request.voices), "pesq": has_pesq()}
+        if run.spec in PSEUDO_MODELS:
+            return Prepared(run, None, {"model": run.spec, **how}, request.targets, self.silent)
+        loaded = self._load(run, listener)
+        sources = self._wanted(loaded)
+        device = choose_device(request.device)
+        settings = self._settings(run, loaded)
+        identity = {
+            "model": loaded.name, "weights": list(loaded.hashes),
+            # With those that follow from others, as the model says; what it doesn't tell is as it was given.
+            "options": {**self._options(run), **loaded.model.used()},
+            "overlap": settings.overlap, "segment": settings.segment, "shifts": settings.shifts,
+            "seed": run.seed, "device": device.torch.type,
+            "precision": choose_precision(request.precision, device.torch, loaded.model.half).name, **how}
+        return Prepared(run, sources, identity, request.targets, self.silent)
+
+    def estimator(self, run: Run) -> Estimator:
+        """The run's, made ready; that of the last run is kept."""
+        if run.spec in PSEUDO_MODELS:
+            return PSEUDO_MODELS[run.spec]
+        if self._ready is None or self._ready[0] != run:
+            self._ready = None  # its memory first
+            loaded = self._load(run, Listener())
+            self._loaded = None
+            device = choose_device(self.request.device).torch
+            model = loaded.model.select(self._wanted(loaded))
+            dtype = choose_precision(self.request.precision, device, model.half).dtype
+            self._ready = run, Model(Engine(model, self._settings(run, loaded), device, dtype))
+        return self._ready[1]
+
+    def _load(self, run: Run, listener: Listener) -> loading.Loaded:
+        options = self._options(run)
+        wanted = (run.spec, tuple(options.items()))
+        if self._loaded is None or self._loaded[0] != wanted:
+            self._loaded = None
+            with listener.downloading(run.spec) as progress:
+                loaded = loading.load_model(
+                    run.spec, catalog=load_catalog(self.request.catalogs), options=options, progress=progress,
+                    notice=listener.notice)
+            self._loaded = wanted, loaded
+        return self._loaded[1]
+
+    def _wanted(self, loaded: loading.Loaded) -> tuple[str, ...]:
+        """The model's stems that some track has and the user wants: no work is done for others."""
+        there = self.there.intersection(self.request.targets or self.there)
+        wanted = tuple(name for name in loaded.model.sources if name in there)
+        if not wanted:
+            raise UsageError(
+                f"'{loaded.name}' makes {', '.join(loaded.model.sources)}; wanted are "
+                f"{', '.join(sorted(there))}.", remedy="Choose other data, another model or other targets.",
+                code="unknown_stem")
+        return wanted
+
+    def _options(self, run: Run) -> dict[str, str]:
+        swept = {key: value for key, value in run.swept if key not in SWEPT_SETTINGS}
+        return {**dict(run.options), **swept}
+
+    def _settings(self, run: Run, loaded: loading.Loaded) -> Settings:
+        request = self.request
+        values: dict[str, Any] = {"overlap": request.overlap, "segment": request.segment,
+                                  "shifts": request.shifts}
+        for key, text in run.swept:
+            if key in SWEPT_SETTINGS:
+                values[key] = _parse(key, text)
+        if values["overlap"] is PUBLISHED_OVERLAP:
+            published = loaded.entry.published_overlap if loaded.entry else None
+            values["overlap"] = DEFAULT_OVERLAP if published is None else published
+        return Settings(**values, seed=run.seed, batch_size=request.batch_size)
+
+    # --- tracks ---
+
+    def carry_out(self, tasks: Sequence[Task], listener: Listener) -> Iterator[Row]:
+        """The tasks' rows, as they get done."""
+        jobs = min(self.request.jobs, len(tasks))
+        if jobs > 1:
+            from sepcli.evaluation.workers import in_processes
+
+            self._loaded = None
+            yield from in_processes(Workshop(self.request, self.there), tasks, jobs)
+            return
+        for task in tasks:
+            yield self.row(task, lambda done, total, at=task: listener.progress(at.run, at.track, done, total))
+
+    def row(self, task: Task, progress: Progress | None = None) -> Row:
+        """Whatever happens to one track is in its row; only an exhausted device is the run's failure."""
+        began = time.perf_counter()
+        try:
+            request = self.request
+            material = Material(task.track, request.duration, self.silent)
+            found = score(material, self.estimator(task.run), task.names, extra=request.extra,
+                          zero_mean=request.zero_mean, windows=request.windows, voices=request.voices,
+                          pesq=has_pesq(), progress=progress)
+        except InputError as error:
+            return replace(task.blank, status="failed", error=error)
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, SepcliError) or not is_out_of_memory(error):
+                raise
+            raise DeviceError("Memory ran out.", code="out_of_memory",
+                              remedy="Use a smaller --batch-size or --segment, or fewer --jobs.") from error
+        stems = {stem: {key: round(value, DIGITS) if math.isfinite(value) else value
+                        for key, value in scores.items()} for stem, scores in found.stems.items()}
+        return replace(task.blank, stems=stems, frames=found.frames, silent_frames=found.silent_frames,
+                       audio_seconds=material.seconds, seconds=time.perf_counter() - began)
+
+
+def _parse(key: str, text: str) -> float | int:
+    try:
+        return SWEPT_SETTINGS[key](text)
+    except ValueError:
+        raise UsageError(f"--sweep {key}: '{text}' is not a number that {key} can be.",
+                         remedy=f"Give numbers, as in --sweep {key}=0,1.") from None
