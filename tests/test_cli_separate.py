@@ -14,7 +14,7 @@ import soundfile
 
 from sepcli import loading
 from sepcli.cli.app import main
-from sepcli.cli.separate import parse_batch_size, parse_options, parse_time
+from sepcli.cli.options import parse_batch_size, parse_options, parse_time
 from sepcli.errors import ModelError, UsageError
 from tests import fake_model
 from tests.test_jobs import STEMS, song, tree

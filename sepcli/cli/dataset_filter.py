@@ -13,13 +13,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sepcli.cli import console
-from sepcli.cli.separate import Precision, complete_model, parse_batch_size, parse_options
+from sepcli.cli.options import (
+    COMPUTE,
+    BatchSize,
+    Device,
+    ModelPrecision,
+    Precision,
+    complete_model,
+    parse_batch_size,
+    parse_options,
+)
 from sepcli.errors import SepcliError, worst_exit_code
 
 if TYPE_CHECKING:
     from sepcli.data.quality import Rule, Verdict
 
-RULE, COMPUTE, REPORT = "What is kept", "How it is computed", "What is reported"
+RULE, REPORT = "What is kept", "What is reported"
 
 
 def filter_(
@@ -47,16 +56,9 @@ def filter_(
     floor: Annotated[float, typer.Option(
         "--floor", metavar="DBFS", rich_help_panel=RULE,
         help="Segments in which the stem itself is below say nothing.")] = -60.0,
-    device: Annotated[str, typer.Option(
-        "--device", metavar="auto|cpu|cuda[:I]|mps", rich_help_panel=COMPUTE,
-        help="auto: the GPU if there is one.")] = "auto",
-    precision: Annotated[Precision, typer.Option(
-        "--precision", metavar="|".join(Precision), rich_help_panel=COMPUTE,
-        help="auto: reduced only where the model allows it and the device is faster with it.")
-    ] = Precision.auto,
-    batch_size: Annotated[str, typer.Option(
-        "--batch-size", metavar="auto|N", rich_help_panel=COMPUTE,
-        help="Segments of the model computed together.")] = "auto",
+    device: Device = "auto",
+    precision: ModelPrecision = Precision.auto,
+    batch_size: BatchSize = "auto",
     catalog: Annotated[list[Path] | None, typer.Option(
         "--catalog", metavar="FILE", rich_help_panel=COMPUTE,
         help="More models, in the format of weights.toml; repeatable.")] = None,

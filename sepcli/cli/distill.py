@@ -12,7 +12,7 @@ import typer
 
 from sepcli.cli import console
 from sepcli.cli import train as shared
-from sepcli.cli.separate import complete_model
+from sepcli.cli.options import complete_model
 from sepcli.errors import UsageError
 
 if TYPE_CHECKING:

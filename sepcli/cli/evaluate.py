@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sepcli.cli import console
-from sepcli.cli.separate import Precision, complete_model, parse_batch_size, parse_options, parse_time
+from sepcli.cli.options import (
+    COMPUTE,
+    BatchSize,
+    Device,
+    ModelPrecision,
+    Precision,
+    Segment,
+    Shifts,
+    complete_model,
+    parse_batch_size,
+    parse_options,
+    parse_time,
+)
 from sepcli.errors import UsageError, worst_exit_code
 
 if TYPE_CHECKING:
@@ -27,7 +39,7 @@ class Protocol(StrEnum):
     ldm = "ldm"
 
 
-WHAT, HOW, COMPUTE, WHERE = "What to evaluate", "How it is scored", "How it is computed", "Where it goes"
+WHAT, HOW, WHERE = "What to evaluate", "How it is scored", "Where it goes"
 LISTENING = "Listening test, instead of scores"
 EXTRA = ("isr", "sir", "sar")
 
@@ -75,26 +87,15 @@ def evaluate(
         help="These of museval v4 too; slower, and a track is held in memory.")] = "",
     zero_mean: Annotated[bool, typer.Option(
         "--zero-mean", rich_help_panel=HOW, help="Remove each signal's mean before SI-SDR.")] = False,
-    device: Annotated[str, typer.Option(
-        "--device", metavar="auto|cpu|cuda[:I]|mps", rich_help_panel=COMPUTE,
-        help="auto: the GPU if there is one.")] = "auto",
-    precision: Annotated[Precision, typer.Option(
-        "--precision", metavar="|".join(Precision), rich_help_panel=COMPUTE,
-        help="auto: reduced only where the model allows it and the device is faster with it.")
-    ] = Precision.auto,
+    device: Device = "auto",
+    precision: ModelPrecision = Precision.auto,
     overlap: Annotated[str, typer.Option(
         "--overlap", metavar="published|SHARE", rich_help_panel=COMPUTE,
         help="The share of a segment that the next one covers. published: what the model's paper used where "
              "the catalogue knows it, else 0.25.")] = "published",
-    segment: Annotated[float | None, typer.Option(
-        "--segment", metavar="SECONDS", rich_help_panel=COMPUTE,
-        help="The length of a segment. Default: the model's.")] = None,
-    shifts: Annotated[int, typer.Option(
-        "--shifts", metavar="N", min=0, rich_help_panel=COMPUTE,
-        help="Average N passes at random offsets.")] = 0,
-    batch_size: Annotated[str, typer.Option(
-        "--batch-size", metavar="auto|N", rich_help_panel=COMPUTE, help="Segments computed together.")
-    ] = "auto",
+    segment: Segment = None,
+    shifts: Shifts = 0,
+    batch_size: BatchSize = "auto",
     jobs: Annotated[int, typer.Option(
         "--jobs", metavar="N", min=1, rich_help_panel=COMPUTE,
         help="Tracks at a time, each in a process with a model of its own.")] = 1,

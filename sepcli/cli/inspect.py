@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sepcli.cli import console
-from sepcli.cli.separate import Precision, complete_model, complete_stem, parse_time
+from sepcli.cli.options import Device, ModelPrecision, Precision, complete_model, complete_stem, parse_time
 from sepcli.errors import UsageError
 
 if TYPE_CHECKING:
     from sepcli.evaluation.attention import Attention
 
-COMPUTE, WHERE = "How it is computed", "Where it goes"
+WHERE = "Where it goes"
 DEFAULT_NAME = "{track}.attention.png"
 
 
@@ -42,13 +42,8 @@ def inspect(
     catalog: Annotated[list[Path] | None, typer.Option(
         "--catalog", metavar="FILE",
         help="More models, in the format of weights.toml; repeatable. Also: $SEPCLI_CATALOG.")] = None,
-    device: Annotated[str, typer.Option(
-        "--device", metavar="auto|cpu|cuda[:I]|mps", rich_help_panel=COMPUTE,
-        help="auto: the GPU if there is one.")] = "auto",
-    precision: Annotated[Precision, typer.Option(
-        "--precision", metavar="|".join(Precision), rich_help_panel=COMPUTE,
-        help="auto: reduced only where the model allows it and the device is faster with it.")
-    ] = Precision.auto,
+    device: Device = "auto",
+    precision: ModelPrecision = Precision.auto,
     out: Annotated[Path | None, typer.Option(
         "-o", "--out", metavar="FILE", rich_help_panel=WHERE, show_default=False,
         help=f"The picture: .png, .svg or .pdf. Default: {DEFAULT_NAME.format(track='INPUT')} in the current "

@@ -10,10 +10,10 @@ import typer
 
 from sepcli.cli import console
 from sepcli.cli.evaluate import parse_overlap
-from sepcli.cli.separate import complete_model, parse_batch_size, parse_time
+from sepcli.cli.options import COMPUTE, BatchSize, Device, Segment, complete_model, parse_batch_size, parse_time
 from sepcli.errors import UsageError
 
-COMPUTE, WHERE = "How it is computed", "Where it goes"
+WHERE = "Where it goes"
 
 
 def robustness(
@@ -39,19 +39,13 @@ def robustness(
     catalog: Annotated[list[Path] | None, typer.Option(
         "--catalog", metavar="FILE",
         help="More models, in the format of weights.toml; repeatable. Also: $SEPCLI_CATALOG.")] = None,
-    device: Annotated[str, typer.Option(
-        "--device", metavar="auto|cpu|cuda[:I]|mps", rich_help_panel=COMPUTE,
-        help="auto: the GPU if there is one.")] = "auto",
+    device: Device = "auto",
     overlap: Annotated[str, typer.Option(
         "--overlap", metavar="published|SHARE", rich_help_panel=COMPUTE,
         help="The share of a segment that the next one covers. published: what the model's paper used where "
              "the catalogue knows it, else 0.")] = "published",
-    segment: Annotated[float | None, typer.Option(
-        "--segment", metavar="SECONDS", rich_help_panel=COMPUTE,
-        help="The length of a segment. Default: the model's.")] = None,
-    batch_size: Annotated[str, typer.Option(
-        "--batch-size", metavar="auto|N", rich_help_panel=COMPUTE, help="Segments computed together.")
-    ] = "auto",
+    segment: Segment = None,
+    batch_size: BatchSize = "auto",
     out: Annotated[Path | None, typer.Option(
         "-o", "--out", metavar="DIR", rich_help_panel=WHERE,
         help="Write every track's scores and a picture there.")] = None,

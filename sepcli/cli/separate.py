@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +12,20 @@ import typer
 
 from sepcli.catalog import DEFAULT_MODEL, STUDIO_MODEL
 from sepcli.cli import console
+from sepcli.cli.options import (
+    COMPUTE,
+    BatchSize,
+    Device,
+    ModelPrecision,
+    Precision,
+    Segment,
+    Shifts,
+    complete_model,
+    complete_stem,
+    parse_batch_size,
+    parse_options,
+    parse_time,
+)
 from sepcli.cli.signals import Terminated
 from sepcli.errors import INTERRUPTED, TERMINATED, OutputError, SepcliError, UsageError, worst_exit_code
 
@@ -50,43 +63,14 @@ class Sum(StrEnum):
     exact = "exact"
 
 
-class Precision(StrEnum):
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
 class ProgressStyle(StrEnum):
     auto = "auto"
     json = "json"
     none = "none"
 
 
-def complete_model(incomplete: str) -> list[tuple[str, str]]:
-    """For the shell: names of the catalogue, with their stems. Reads TOML only; never fails."""
-    from sepcli.catalog import load_catalog
-
-    try:
-        entries = load_catalog().values()
-    except Exception:  # a traceback would land in the user's command line
-        return []
-    return [(entry.name, entry.stems_text) for entry in entries if entry.name.startswith(incomplete)]
-
-
-def complete_stem(incomplete: str) -> list[str]:
-    """For the shell: every stem that some model has."""
-    from sepcli.catalog import load_catalog
-
-    try:
-        stems = {stem for entry in load_catalog().values() for stem in entry.sources}
-    except SepcliError:
-        return []
-    return sorted(stem for stem in stems if stem.startswith(incomplete))
-
-
 WHAT, WHERE, FILES, LEVELS = "What to separate", "Where it goes", "What the files are", "Levels"
-COMPUTE, BATCH, REPORT = "How it is computed", "Batches", "What is reported"
+BATCH, REPORT = "Batches", "What is reported"
 
 
 def separate(
@@ -156,28 +140,17 @@ def separate(
         "--sum", metavar="|".join(Sum), rich_help_panel=LEVELS,
         help="exact: the files add up to the input, sample by sample; what the model leaves over goes to the "
              "rest, else to `other`. With -t it implies --rest.")] = Sum.none,
-    device: Annotated[str, typer.Option(
-        "--device", metavar="auto|cpu|cuda[:I]|mps", rich_help_panel=COMPUTE,
-        help="auto: the GPU if there is one. A device that is absent is an error.")] = "auto",
-    precision: Annotated[Precision, typer.Option(
-        "--precision", metavar="|".join(Precision), rich_help_panel=COMPUTE,
-        help="auto: reduced only where the model allows it and the device is faster with it.")
-    ] = Precision.auto,
+    device: Device = "auto",
+    precision: ModelPrecision = Precision.auto,
     overlap: Annotated[float, typer.Option(
         "--overlap", metavar="SHARE", rich_help_panel=COMPUTE,
         help="The share of a segment that the next one covers, from 0 to less than 1.")] = 0.25,
-    segment: Annotated[float | None, typer.Option(
-        "--segment", metavar="SECONDS", rich_help_panel=COMPUTE,
-        help="The length of a segment; shorter takes less memory. Default: the model's.")] = None,
-    shifts: Annotated[int, typer.Option(
-        "--shifts", metavar="N", min=0, rich_help_panel=COMPUTE,
-        help="Average N passes at random offsets: a little better, N times slower.")] = 0,
+    segment: Segment = None,
+    shifts: Shifts = 0,
     seed: Annotated[int, typer.Option(
         "--seed", metavar="N", rich_help_panel=COMPUTE, help="Of all that is random; the same seed repeats it.")
     ] = 0,
-    batch_size: Annotated[str, typer.Option(
-        "--batch-size", metavar="auto|N", rich_help_panel=COMPUTE, help="Segments computed together.")
-    ] = "auto",
+    batch_size: BatchSize = "auto",
     resume: Annotated[bool, typer.Option(
         "--resume/--no-resume", rich_help_panel=BATCH,
         help="Skip tracks whose stems stand already, made from the same input with the same settings.")] = True,
@@ -331,44 +304,5 @@ def _to_stdout(request: Request, inputs: list[str], models: Catalog, bars: bool,
         return code
 
 
-# --- values that need more than a type ---
-
-
-def parse_time(text: str, option: str) -> float:
-    """ "90", "1:30", "1:30.5" and "0:01:30" -> seconds."""
-    if not re.fullmatch(r"(\d+:){0,2}\d*\.?\d+|\d+\.", text):
-        raise UsageError(f"{option} {text}: this is not a time.",
-                         remedy="Give seconds (90 or 90.5), mm:ss or hh:mm:ss.")
-    seconds = 0.0
-    *larger, last = text.split(":")
-    for part in larger:
-        seconds = (seconds + int(part)) * 60
-    if larger and (float(last) >= 60 or any(int(part) >= 60 for part in larger[1:])):
-        raise UsageError(f"{option} {text}: minutes and seconds after a colon end at 59.",
-                         remedy="Give seconds (90 or 90.5), mm:ss or hh:mm:ss.")
-    return seconds + float(last)
-
-
 def parse_rate(text: str) -> str | int:
     return int(text) if text.isdecimal() else text  # OutputSpec judges the word
-
-
-def parse_batch_size(text: str) -> int | None:
-    """ "auto" -> None."""
-    if text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--batch-size {text}: auto or a number from 1 is needed.",
-                         remedy="Leave it out, or give a smaller number if memory runs out.")
-    return int(text)
-
-
-def parse_options(pairs: list[str] | tuple[()]) -> dict[str, str]:
-    """["steps=4"] -> {"steps": "4"}; what the model makes of it is its own."""
-    options = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise UsageError(f"-O {pair}: KEY=VALUE is needed.", remedy="For example -O steps=4.")
-        options[key] = value
-    return options
