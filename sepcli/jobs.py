@@ -17,7 +17,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -235,8 +235,7 @@ class _Run:
             self.listener.notice(text)
         request = self.request
         settings = Settings(request.overlap, request.segment, request.shifts, request.seed, request.batch_size)
-        with _memory_as_device_error():
-            return Engine(loaded.model, settings, self.device.torch, self.precision.dtype)
+        return Engine(loaded.model, settings, self.device.torch, self.precision.dtype)
 
     def _copy_pipes(self) -> None:
         """Standard input is read to its end into the work folder: it may have to be read twice."""
@@ -316,7 +315,8 @@ class _Run:
         if not isinstance(error, SepcliError):
             self.listener.failed(error)
             if is_out_of_memory(error):
-                error = _out_of_memory()
+                error = DeviceError("Memory ran out.", code="out_of_memory",
+                                    remedy="Use a smaller --batch-size or --segment, or --device cpu.")
             elif isinstance(error, OSError) and error.errno is not None:
                 error = output_error(error, self.request.out)
             else:
@@ -348,23 +348,6 @@ def unfinished(plan: Plan, results: Collection[Result], why: str | SepcliError) 
 def _not_done(track: Track, why: str) -> Result:
     return Result(track.source.name, "failed", error=SepcliError(
         f"Not done: {why}.", code=NOT_DONE, remedy="The same command goes on from here."))
-
-
-def _out_of_memory() -> DeviceError:
-    return DeviceError("Memory ran out.", code="out_of_memory",
-                       remedy="Use a smaller --batch-size or --segment, or --device cpu.")
-
-
-@contextmanager
-def _memory_as_device_error() -> Iterator[None]:
-    from sepcli.device import is_out_of_memory
-
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise _out_of_memory() from error
 
 
 class Survey:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sepcli.chunking import Chunk, ChunkPlan, OverlapAdd, StreamBuffer, plan_chunks
-from sepcli.device import free_bytes, is_out_of_memory
+from sepcli.device import free_bytes, is_out_of_memory, told_of_memory
 from sepcli.ensemble import Ensemble
 from sepcli.errors import DeviceError, UsageError
 from sepcli.noise import Noise
@@ -26,6 +26,7 @@ from sepcli.separator import Separator
 MAX_SHIFT_SECONDS = 0.5
 MEMORY_SHARE = 0.7  # of the device's free memory that batches may fill
 LARGEST_BATCH = 64
+MORE_MEMORY = "Close other programs that use it, choose a shorter --segment, or use --device cpu."
 
 # (audio seconds done, audio seconds in all or None while unknown)
 Progress = Callable[[float, float | None], None]
@@ -104,8 +105,9 @@ class Engine:
             plan_chunks(member.segment, settings.overlap, member.samplerate, settings.segment)
             for member in self.ensemble.members
         ]
-        for member, plan in zip(self.ensemble.members, self.plans, strict=True):
-            member.prepare(plan.chunk(0, None).feed_length, device, dtype)
+        with told_of_memory(MORE_MEMORY):
+            for member, plan in zip(self.ensemble.members, self.plans, strict=True):
+                member.prepare(plan.chunk(0, None).feed_length, device, dtype)
         self.batches = [Batch(settings.batch_size, device) for _ in self.plans]
 
     def separate(
@@ -165,8 +167,7 @@ class Batch:
         if tried == 1:
             raise DeviceError(
                 f"The device {self.device} ran out of memory with one chunk at a time.",
-                remedy="Close other programs that use it, choose a shorter --segment, or use --device cpu.",
-                code="out_of_memory",
+                remedy=MORE_MEMORY, code="out_of_memory",
             ) from error
         self.size = max(1, tried // 2)
 

@@ -29,8 +29,8 @@ from sepcli.audio import AudioInfo, AudioReader
 from sepcli.background import ahead
 from sepcli.catalog import Entry
 from sepcli.chunking import StreamBuffer
-from sepcli.device import is_out_of_memory
-from sepcli.errors import DeviceError, UsageError
+from sepcli.device import told_of_memory
+from sepcli.errors import UsageError
 from sepcli.family import get_family
 from sepcli.feed import DECODED_AHEAD
 from sepcli.outputs import output_error
@@ -175,7 +175,7 @@ def listen(
     kept = Columns(columns)
     spectrogram = _Spectrogram(model.samplerate, model.attention_hop, device)
     latents, done = 0, 0
-    try:
+    with told_of_memory("Use --device cpu, or close other programs."):
         model.prepare(_call(model), device, dtype)
         with torch.inference_mode(), closing(ahead(_blocks(reader, model), DECODED_AHEAD)) as blocks:
             for window, frames in _windows(blocks, model):
@@ -187,11 +187,6 @@ def listen(
                 done += maps.shape[1]
                 if progress is not None:
                     progress(done * model.attention_hop / model.samplerate, expected)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise DeviceError("Memory ran out.", code="out_of_memory",
-                          remedy="Use --device cpu, or close other programs.") from error
     found = kept.take()
     cuts = [latents * number for number in range(1, len(model.sources) + 1)]
     *weights, power = np.split(found, cuts, axis=1)

@@ -15,8 +15,8 @@ from typing import Any
 from sepcli import loading
 from sepcli.catalog import load_catalog
 from sepcli.data.layouts import Track
-from sepcli.device import choose_device, choose_precision, is_out_of_memory
-from sepcli.errors import DeviceError, InputError, SepcliError, UsageError
+from sepcli.device import choose_device, choose_precision, told_of_memory
+from sepcli.errors import InputError, UsageError
 from sepcli.evaluation.rows import DIGITS, Row
 from sepcli.evaluation.runs import PUBLISHED_OVERLAP, Request, Run
 from sepcli.evaluation.scoring import PSEUDO_MODELS, Estimator, Material, Model, score
@@ -198,16 +198,12 @@ class Workshop:
         try:
             request = self.request
             material = Material(task.track, request.duration, self.silent)
-            found = score(material, self.estimator(task.run), task.names, extra=request.extra,
-                          zero_mean=request.zero_mean, windows=request.windows, voices=request.voices,
-                          pesq=has_pesq(), progress=progress)
+            with told_of_memory("Use a smaller --batch-size or --segment, or fewer --jobs."):
+                found = score(material, self.estimator(task.run), task.names, extra=request.extra,
+                              zero_mean=request.zero_mean, windows=request.windows, voices=request.voices,
+                              pesq=has_pesq(), progress=progress)
         except InputError as error:
             return replace(task.blank, status="failed", error=error)
-        except (RuntimeError, MemoryError) as error:
-            if isinstance(error, SepcliError) or not is_out_of_memory(error):
-                raise
-            raise DeviceError("Memory ran out.", code="out_of_memory",
-                              remedy="Use a smaller --batch-size or --segment, or fewer --jobs.") from error
         stems = {stem: {key: round(value, DIGITS) if math.isfinite(value) else value
                         for key, value in scores.items()} for stem, scores in found.stems.items()}
         return replace(task.blank, stems=stems, frames=found.frames, silent_frames=found.silent_frames,
