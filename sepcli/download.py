@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sepcli.catalog import WeightFile
+from sepcli.entries import WeightFile
 from sepcli.errors import ModelError
 from sepcli.replacing import replacing
 from sepcli.transfer import Progress, hub_home, is_commit, own_folder, place_of, transfer

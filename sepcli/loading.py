@@ -17,9 +17,10 @@ from typing import Any, get_args, get_type_hints
 import torch
 
 from sepcli import download
-from sepcli.catalog import Catalog, Entry, Member, load_catalog
+from sepcli.catalog import load_catalog
 from sepcli.checkpoint import Checkpoint, read_checkpoint
 from sepcli.ensemble import Ensemble
+from sepcli.entries import Catalog, Entry, Member
 from sepcli.errors import ModelError, UsageError
 from sepcli.family import Arch, Family, Package, family_names, get_family
 from sepcli.modelspec import read_model

@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from sepcli.catalog import Catalog, Entry
+from sepcli.entries import Catalog, Entry
 from sepcli.errors import ModelError, UsageError
 
 HUB_SCHEME = "hf://"

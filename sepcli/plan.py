@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sepcli import download
-from sepcli.catalog import Catalog, Entry
+from sepcli.entries import Catalog, Entry
 from sepcli.errors import SepcliError, UsageError
 from sepcli.inputs import Originals, Shard, Source, find_inputs
 from sepcli.manifest import InputId, Manifest, QueryId, Record, content_sha256, settings_hash

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from sepcli import __version__
-from sepcli.catalog import WeightFile
+from sepcli.entries import WeightFile
 from sepcli.errors import ModelError
 
 Progress = Callable[[int, int | None], None]  # bytes done, bytes in all where known

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "sepcli"
 
 # A file imports only from groups above its own, or from its own group without cycles.
 GROUPS = {
-    "A": ["errors", "catalog"],
+    "A": ["errors", "entries", "entryfile", "catalog"],
     "B": ["separator", "chunking", "noise", "audio", "encode", "ffmpeg", "formats", "id3", "sndfile", "tags",
           "wav", "replacing", "resample", "stft", "device", "download", "transfer", "checkpoint", "background"],
     "C": ["nn", "diffusion", "losses"],

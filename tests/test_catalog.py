@@ -13,7 +13,8 @@ from fractions import Fraction
 import pytest
 
 from sepcli import catalog
-from sepcli.catalog import CHECKS, load_catalog, read_catalog
+from sepcli.catalog import load_catalog, read_catalog
+from sepcli.entries import CHECKS
 from sepcli.errors import ModelError, UsageError
 
 NAMES = (

@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 
 from sepcli import download, transfer
-from sepcli.catalog import WeightFile
 from sepcli.download import cached, destination, fetch, fetch_hf, file_sha256, is_cached, remove, verify
+from sepcli.entries import WeightFile
 from sepcli.errors import ModelError
 from tests.fakehub import FakeHub, commit_of
 
@@ -75,7 +75,7 @@ def fails(code, file, **more):
 def in_new_process(env, file: WeightFile) -> dict:
     """fetch(file) there: {"path"} or {"code", "message"}; and whether the hub client was imported."""
     program = (
-        "import json, sys; from sepcli.catalog import WeightFile; from sepcli.download import fetch\n"
+        "import json, sys; from sepcli.entries import WeightFile; from sepcli.download import fetch\n"
         "from sepcli.errors import ModelError\n"
         "try: said = {'path': str(fetch(WeightFile(**json.loads(sys.argv[1]))).path)}\n"
         "except ModelError as error: said = {'code': error.code, 'message': str(error)}\n"

@@ -20,8 +20,9 @@ from huggingface_hub import ModelCard, constants
 
 from sepcli import modelcard, publish
 from sepcli.api import separate
-from sepcli.catalog import Catalog, read_catalog
+from sepcli.catalog import read_catalog
 from sepcli.cli.app import main
+from sepcli.entries import Catalog
 from sepcli.errors import ModelError, UsageError
 from sepcli.family import get_family
 from sepcli.loading import load_model, save_model

@@ -13,8 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-from sepcli.catalog import Catalog, Entry, load_catalog
+from sepcli.catalog import load_catalog
 from sepcli.cli import separate
+from sepcli.entries import Catalog, Entry
 from sepcli.errors import ModelError, UsageError
 
 ASK_ABOVE = 1_000_000_000  # bytes that a download may take without a question

@@ -30,7 +30,7 @@ from sepcli.cli.signals import Terminated
 from sepcli.errors import INTERRUPTED, TERMINATED, OutputError, SepcliError, UsageError, worst_exit_code
 
 if TYPE_CHECKING:
-    from sepcli.catalog import Catalog
+    from sepcli.entries import Catalog
     from sepcli.plan import Plan, Request
 
 STDOUT = "-"

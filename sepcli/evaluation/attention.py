@@ -27,9 +27,9 @@ from torch import Tensor
 
 from sepcli.audio import AudioInfo, AudioReader
 from sepcli.background import ahead
-from sepcli.catalog import Entry
 from sepcli.chunking import StreamBuffer
 from sepcli.device import told_of_memory
+from sepcli.entries import Entry
 from sepcli.errors import UsageError
 from sepcli.family import get_family
 from sepcli.feed import DECODED_AHEAD

@@ -31,8 +31,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sepcli.catalog import Entry
 from sepcli.data.layouts import Track, find_tracks
+from sepcli.entries import Entry
 from sepcli.errors import InputError, OutputError, UsageError
 from sepcli.evaluation.scoring import Block, InStep, Material
 from sepcli.family import get_family

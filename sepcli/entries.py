@@ -1,0 +1,192 @@
+"""What a catalogue holds: models as frozen entries, and the questions one asks of them.
+
+"Which models have this stem", "which files does that need", "how is each file checked". Knows nothing of TOML,
+networks, caches or downloads.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from sepcli.errors import ModelError
+
+CHECKS = ("full", "prefix", "size", "none")  # the strictest first
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One file of weights and where it comes from: a hub repository, a URL, or the package itself."""
+
+    name: str  # its key in `files`
+    repo: str | None = None  # hub repository, "owner/name"
+    revision: str | None = None  # full commit, 40 hex digits; never a branch
+    path: str | None = None  # inside the repository
+    url: str | None = None
+    package: str | None = None  # inside the sepcli package folder
+    bytes: int | None = None
+    sha256: str | None = None  # 64 hex digits
+    sha256_prefix: str | None = None  # first 8 or more digits, as in the name of an official `.th`
+    git_sha1: str | None = None  # id of the git blob, 40 hex digits
+    fallback: WeightFile | None = None  # the same model elsewhere, tried only after this source failed
+
+    @property
+    def check(self) -> str:
+        """How much of the content is known beforehand: one of CHECKS."""
+        if self.sha256 or self.git_sha1:
+            return "full"
+        if self.sha256_prefix:
+            return "prefix"
+        return "size" if self.bytes is not None else "none"
+
+    @property
+    def filename(self) -> str:
+        return (self.path or self.package or (self.url or "").partition("?")[0]).rsplit("/", 1)[-1]
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, as printed: hf://owner/name@revision/path, the URL, or package:path."""
+        if self.repo:
+            return f"hf://{self.repo}@{self.revision}/{self.path}"
+        return self.url or f"package:{self.package}"
+
+    @property
+    def about_bytes(self) -> int | None:
+        """Its size, or that of its fallback, which holds the same weights in another container."""
+        if self.bytes is None and self.fallback is not None:
+            return self.fallback.bytes
+        return self.bytes
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network of an entry and its weight for each of the entry's sources."""
+
+    file: WeightFile
+    arch: str
+    config: Mapping[str, Any]  # the differences from the original constructor's defaults
+    weights: tuple[float, ...] | None = None  # one per source of the entry; None = 1 for all
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure of quality, and whose it is."""
+
+    metric: str
+    set: str  # the data it was measured on
+    value: float  # over all stems, in dB unless the metric says otherwise
+    by: str  # "published" or "ours"
+    stems: Mapping[str, float]  # the same for each stem, where known
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model by name. A text that nothing is known about is ""."""
+
+    name: str
+    family: str
+    sources: tuple[str, ...]
+    samplerate: int  # Hz
+    channels: int
+    members: tuple[Member, ...]
+    segment: float | Fraction | None = None  # seconds; overrides the members' own
+    min_query: float | None = None  # seconds of the shortest example; None: it takes no audio queries
+    half: bool = False  # reduced precision was measured to be harmless
+    half_note: str = ""
+    license: str = "unspecified"  # of the weights
+    license_note: str = ""
+    paper: str = ""
+    origin: str = ""  # repository@commit of the reference code
+    training_data: str = ""
+    limits: str = ""
+    scores: tuple[Score, ...] = ()
+    published_overlap: float | None = None  # where the paper used another than 0.25
+    catalog_path: Path = Path()
+
+    def members_for(self, targets: Collection[str] | None = None) -> tuple[Member, ...]:
+        """The members that the wanted stems need; all of them for None."""
+        if targets is None:
+            return self.members
+        wanted = [index for index, source in enumerate(self.sources) if source in targets]
+        return tuple(
+            member
+            for member in self.members
+            if member.weights is None or any(member.weights[index] for index in wanted)
+        )
+
+    def files_for(self, targets: Collection[str] | None = None) -> tuple[WeightFile, ...]:
+        """The distinct files of those members, in order."""
+        return tuple(dict.fromkeys(member.file for member in self.members_for(targets)))
+
+    @property
+    def stems_text(self) -> str:
+        """What it makes, for people: its stems, and those of which it is given an example."""
+        return ", ".join([*self.sources, *(["(queries)"] if self.min_query is not None else [])])
+
+    @property
+    def files(self) -> tuple[WeightFile, ...]:
+        return self.files_for(None)
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of all distinct files; None if one is unknown."""
+        sizes = [file.bytes for file in self.files]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
+
+    @property
+    def check(self) -> str:
+        """The weakest check among its files."""
+        return max((file.check for file in self.files), key=CHECKS.index)
+
+
+class Catalog(Mapping[str, Entry]):
+    """Entries by name, in the order of their catalogues."""
+
+    def __init__(self, entries: Iterable[Entry]):
+        self._entries = {entry.name: entry for entry in entries}
+
+    def __getitem__(self, name: str) -> Entry:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def near(self, name: str) -> list[str]:
+        """Names like this one, the nearest first, at most four."""
+        return near(name, self._entries)
+
+    def having(self, stem: str) -> list[Entry]:
+        """The models that have this stem."""
+        return [entry for entry in self._entries.values() if stem in entry.sources]
+
+    def taking_queries(self) -> list[Entry]:
+        """The models that make a stem from an example of it."""
+        return [entry for entry in self._entries.values() if entry.min_query is not None]
+
+    def find(self, name: str) -> Entry:
+        """The entry of that name; ModelError names the near ones."""
+        if name in self._entries:
+            return self._entries[name]
+        close = " or ".join(self.near(name))
+        raise ModelError(
+            f"There is no model '{name}' in the catalogue.",
+            remedy=(f"Did you mean {close}? " if close else "") + "`sepcli models list` shows all of them.",
+            code="unknown_model",
+        )
+
+
+def near(name: str, names: Iterable[str]) -> list[str]:
+    """Those of `names` that are like `name`, the nearest first, at most four."""
+    folded = {other.lower().replace("-", "_"): other for other in names}
+    wanted = name.lower().replace("-", "_")
+    close = difflib.get_close_matches(wanted, folded, n=4, cutoff=0.6)
+    inside = [key for key in folded if len(wanted) > 2 and wanted in key and key not in close]
+    return [folded[key] for key in [*close, *inside][:4]]
