@@ -101,7 +101,7 @@ def test_the_same_whatever_else_is_rendered(fake, tmp_path):
         render.render_dataset(tmp_path / name, hours=hours, seed=1, settings=fake)
     assert len(list((tmp_path / "three").iterdir())) > 1
     assert read_all(tmp_path / "one" / "song-1-00000") == read_all(tmp_path / "three" / "song-1-00000")
-    third = render.render_song(tmp_path / "one", 1, 1, fake)
+    third = render.render_song(tmp_path / "one", 1, fake, 1)
     assert read_all(tmp_path / "one" / third.name) == read_all(tmp_path / "three" / third.name)
 
 
@@ -121,7 +121,7 @@ def test_it_goes_on_where_it_stopped(fake, tmp_path):
 
 def test_groupings(fake, tmp_path):
     slakh = render.Settings(fake.soundfonts, None, stems="slakh", samplerate=RATE, channels=1)
-    song = render.render_song(tmp_path, 0, 0, slakh)
+    song = render.render_song(tmp_path, 0, slakh, 0)
     folder = tmp_path / song.name
     assert sorted(path.stem for path in folder.glob("*.flac")) == ["bass", "drums", "guitar", "piano"]
     for path in folder.glob("*.flac"):
@@ -143,7 +143,7 @@ def test_a_stem_does_not_hear_the_others(fake, monkeypatch, tmp_path):
 def test_presets_come_from_the_soundfont(tmp_path, fake):
     few = soundfont(tmp_path / "few.sf2", [(0, 38, "Synth Bass"), (0, 0, "Piano"), (128, 0, "Kit")])
     settings = render.Settings((few,), None, samplerate=RATE)
-    render.render_song(tmp_path, 0, 1, settings)
+    render.render_song(tmp_path, 0, settings, 1)
     facts = json.loads((tmp_path / "song-0-00001" / "song.json").read_text())
     names = {name.split(" ", 1)[1] for part in facts["parts"] for name in part["sounds"] if ":" in name}
     assert names and names <= {"Synth Bass", "Piano", "Kit"}
@@ -187,7 +187,7 @@ def test_a_failed_song_leaves_nothing(fake, monkeypatch, tmp_path):
     monkeypatch.setattr(sounds, "synthesise", broken)
     (tmp_path / "out").mkdir()
     with pytest.raises(OutputError):
-        render.render_song(tmp_path / "out", 0, 0, fake)
+        render.render_song(tmp_path / "out", 0, fake, 0)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -312,7 +312,7 @@ def test_fluidsynth_is_deterministic(tmp_path):
     settings = render.Settings((SOUNDFONTS[0],), None, samplerate=22050, channels=1)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        render.render_song(tmp_path / name, 2, 0, settings)
+        render.render_song(tmp_path / name, 2, settings, 0)
     assert read_all(tmp_path / "a" / "song-2-00000") == read_all(tmp_path / "b" / "song-2-00000")
 
 

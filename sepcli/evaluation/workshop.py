@@ -184,10 +184,10 @@ class Workshop:
         """The tasks' rows, as they get done."""
         jobs = min(self.request.jobs, len(tasks))
         if jobs > 1:
-            from sepcli.evaluation.workers import in_processes
+            from sepcli.evaluation.workers import rows
 
             self._loaded = None
-            yield from in_processes(Workshop(self.request, self.there), tasks, jobs)
+            yield from rows(Workshop(self.request, self.there), tasks, jobs)
             return
         for task in tasks:
             yield self.row(task, lambda done, total, at=task: listener.progress(at.run, at.track, done, total))

@@ -12,10 +12,8 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from functools import lru_cache
-from multiprocessing import active_children, get_context
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +33,7 @@ from sepcli.data.synthetic.sounds import Studio, draw_sound
 from sepcli.data.synthetic.vocals import sing_part
 from sepcli.data.synthetic.voice import check_speech
 from sepcli.errors import OutputError, UsageError
+from sepcli.processes import in_processes
 
 GENERATOR = 3  # grows when the same seed gives other songs; in every song.json
 # Which stem each label goes to; a label that is not named is left out.
@@ -125,29 +124,16 @@ def _rendered(out: Path, indices: Iterator[int], seed: int, settings: Settings, 
               ) -> Iterator[Rendered]:
     if jobs <= 1:
         for index in indices:
-            yield render_song(out, seed, index, settings)
+            yield render_song(out, seed, settings, index)
         return
-    before = set(active_children())
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        waiting = set()
-        try:
-            for index in indices:
-                waiting.add(pool.submit(render_song, out, seed, index, settings))
-                if len(waiting) >= 2 * jobs:  # no more in advance: Ctrl-C ends soon
-                    finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                    for future in finished:
-                        yield future.result()
-            while waiting:
-                finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield future.result()
-        except BaseException:
-            for worker in set(active_children()) - before:
-                worker.terminate()  # a song may take a minute yet
-            pool.shutdown(cancel_futures=True)
-            for unfinished in out.glob(f".{song_name(seed, 0)[:-5]}*.unfinished"):
-                shutil.rmtree(unfinished, ignore_errors=True)
-            raise
+    songs = in_processes(partial(render_song, out, seed, settings), indices, jobs)
+    try:
+        yield from songs
+    except BaseException:
+        songs.close()  # the processes are gone: nobody writes there any more
+        for unfinished in out.glob(f".{song_name(seed, 0)[:-5]}*.unfinished"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        raise
 
 
 @lru_cache(maxsize=4)
@@ -159,7 +145,7 @@ def _compose(seed: int, index: int, settings: Settings) -> Song:
     return compose(seed, index, _grooves(settings.drums), needs=NEEDS.get(settings.stems, ()))
 
 
-def render_song(out: Path, seed: int, index: int, settings: Settings) -> Rendered:
+def render_song(out: Path, seed: int, settings: Settings, index: int) -> Rendered:
     """One song into its folder, unless it is there."""
     final = out / song_name(seed, index)
     if (final / "song.json").is_file():

@@ -1,0 +1,74 @@
+"""Work in several processes: items in, results out as they get done; no process outlives this one.
+
+Knows nothing of the work. Processes are spawned, so that this works with CUDA and on every system.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from sepcli.errors import DeviceError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+JOIN_SECONDS = 10.0  # for a process that was told to end
+
+
+def in_processes(
+    work: Callable[[Item], Result], items: Iterable[Item], jobs: int, *,
+    begin: Callable[[], object] | None = None,
+) -> Generator[Result, None, None]:
+    """work(item) for each item, in the order in which they get done. What `work` raises ends all.
+
+    work, begin: can be pickled. begin: called first in each process. Items are taken only as they are needed,
+    two for each process. Closing the iterator ends the processes, which are gone when it returns.
+    DeviceError where a process dies, as it does when the system ends it for its memory.
+    """
+    before = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (begin,))
+    waiting: set[Future[Result]] = set()
+    try:
+        for item in items:
+            waiting.add(pool.submit(work, item))
+            if len(waiting) >= 2 * jobs:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+        pool.shutdown()
+    except BrokenProcessPool as error:
+        raise DeviceError("A process of --jobs ended unexpectedly; memory may have run out.",
+                          remedy="Use fewer --jobs.", code="out_of_memory") from error
+    finally:  # finished, failed, interrupted or given up half-way
+        pool.shutdown(wait=False, cancel_futures=True)
+        ours = set(multiprocessing.active_children()) - before
+        for process in ours:
+            process.terminate()
+        for process in ours:
+            process.join(JOIN_SECONDS)
+
+
+def _begin(begin: Callable[[], object] | None) -> None:
+    """In a new process: Ctrl-C is the parent's to handle, and without a parent there is nothing to do."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    if begin is not None:
+        begin()
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
