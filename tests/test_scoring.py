@@ -126,6 +126,20 @@ def test_pseudo_models(tmp_path):
     assert len(oracles) == 4 and min(oracles) > found["mixture"]["usdr"] + 1
 
 
+@pytest.mark.parametrize("name", [name for name in PSEUDO_MODELS if name.startswith("oracle:")])
+def test_oracles_know_what_a_mixture_has_besides_its_stems(tmp_path, name):
+    """Vocals and a mixture: as good as vocals and all else in one stem."""
+    two = make_track(tmp_path / "two", "a", {"drums": 0.2, "vocals": 0.1})
+    one_stem = tmp_path / "one" / "a"
+    one_stem.mkdir(parents=True)
+    for file in ("vocals.wav", "mixture.wav"):
+        (one_stem / file).write_bytes((two / file).read_bytes())
+    scores = [score(Material(one(tmp_path / each)), PSEUDO_MODELS[name], ["vocals"]).stems["vocals"]
+              for each in ("two", "one")]
+    assert scores[1] == pytest.approx(scores[0], abs=1e-3)
+    assert scores[1]["si_sdri"] > 1
+
+
 def test_files_that_do_not_fit_together(tmp_path):
     make_track(tmp_path, "a", {"drums": 0.2, "vocals": 0.1})
     track = one(tmp_path)

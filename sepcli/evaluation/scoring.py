@@ -196,7 +196,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Oracle:
-    """Masks that know the stems (metrics/masks.py); always from all stems that the track has."""
+    """Masks that know the stems (metrics/masks.py): all that the track has, and what its mixture has besides."""
 
     name: str
 
@@ -208,13 +208,15 @@ class Oracle:
         if isinstance(mask, Wiener):
             learn(mask, (both[1:] for both in self._blocks(material)))
         for block in masked(mask, self._blocks(material), material.frames):
-            yield block.astype(np.float32)
+            yield block[: len(material.stems)].astype(np.float32)
 
     def _blocks(self, material: Material) -> Iterator[Block]:
-        """[1 + S, C, n]: the mix, then the stems."""
+        """[1 + S, C, n]: the mix, then the stems; after them, where there is a mixture's file, the rest of it."""
         with closing(material.references(material.stems)) as references:
             for block in material.mix():
-                yield np.concatenate([block[None], references.take(block.shape[-1])])
+                stems = references.take(block.shape[-1])
+                rest = [] if material.track.mixture is None else [(block - stems.sum(axis=0))[None]]
+                yield np.concatenate([block[None], stems, *rest])
 
 
 PSEUDO_MODELS: dict[str, Estimator] = {

@@ -23,7 +23,7 @@ from sepcli.evaluation.scoring import PSEUDO_MODELS, Estimator, Material, Model,
 from sepcli.metrics.voice import has_pesq
 from sepcli.pipeline import Engine, Progress, Settings
 
-METRICS_VERSION = 1  # of what rows mean: another number, and none of an earlier evaluation is kept
+METRICS_VERSION = 2  # of what rows mean: another number, and none of an earlier evaluation is kept
 DEFAULT_OVERLAP = 0.25
 SWEPT_SETTINGS = {"overlap": float, "segment": float, "shifts": int}  # beside the model's own options
 
