@@ -137,7 +137,7 @@ def test_oracles_know_what_a_mixture_has_besides_its_stems(tmp_path, name):
     scores = [score(Material(one(tmp_path / each)), PSEUDO_MODELS[name], ["vocals"]).stems["vocals"]
               for each in ("two", "one")]
     assert scores[1] == pytest.approx(scores[0], abs=1e-3)
-    assert scores[1]["si_sdri"] > 1
+    assert scores[1]["si_sdri"] > 0.3  # white noise: little to mask
 
 
 def test_files_that_do_not_fit_together(tmp_path):

@@ -196,7 +196,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Oracle:
-    """Masks that know the stems (metrics/masks.py): all that the track has, and what its mixture has besides."""
+    """Masks that know the stems (metrics/masks.py): all that the track has, and the rest of its mixture."""
 
     name: str
 
@@ -211,7 +211,7 @@ class Oracle:
             yield block[: len(material.stems)].astype(np.float32)
 
     def _blocks(self, material: Material) -> Iterator[Block]:
-        """[1 + S, C, n]: the mix, then the stems; after them, where there is a mixture's file, the rest of it."""
+        """[1 + S, C, n]: the mix, its stems, and the rest of the mixture's file where there is one."""
         with closing(material.references(material.stems)) as references:
             for block in material.mix():
                 stems = references.take(block.shape[-1])
