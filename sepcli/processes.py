@@ -10,8 +10,9 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from typing import TypeVar
 
 from sepcli.errors import DeviceError
@@ -34,18 +35,14 @@ def in_processes(
     """
     before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (begin,))
-    waiting: set[Future[Result]] = set()
+    left = iter(items)
     try:
-        for item in items:
-            waiting.add(pool.submit(work, item))
-            if len(waiting) >= 2 * jobs:
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
+        waiting = {pool.submit(work, item) for item in islice(left, 2 * jobs)}
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
                 yield future.result()
+            waiting |= {pool.submit(work, item) for item in islice(left, len(done))}
         pool.shutdown()
     except BrokenProcessPool as error:
         raise DeviceError("A process of --jobs ended unexpectedly; memory may have run out.",

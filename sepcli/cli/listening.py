@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from sepcli.cli import console
+from sepcli.cli.scores import Teller
 from sepcli.data.layouts import Track
 from sepcli.errors import InputError
 from sepcli.evaluation.listening import ITEMS, WEB, make
@@ -15,22 +14,13 @@ from sepcli.evaluation.listening_key import KEY_NAME, Key, read_key
 from sepcli.evaluation.opinions import Mean, Opinions, read_opinions
 from sepcli.evaluation.runs import Request, Run
 from sepcli.evaluation.webmushra import QUESTIONS, SCALE
-from sepcli.evaluation.workshop import Listener
 
 
-class _Teller(Listener):
+class _Maker(Teller):
     """Says what happens while a test is made."""
 
     def __init__(self, bar: console.AudioBar):
         self._bar = bar
-
-    def notice(self, text: str) -> None:
-        console.notice(text)
-
-    @contextmanager
-    def downloading(self, name: str) -> Iterator[Callable[[int, int | None], None]]:
-        with console.download_progress(f"Downloading {name}") as progress:
-            yield progress
 
     def progress(self, run: Run, track: Track, done: float, total: float | None) -> None:
         self._bar.show(f"{run}: {track.name}", done, total)
@@ -39,7 +29,7 @@ class _Teller(Listener):
 def make_test(request: Request, folder: Path, count: int | None, *, json: bool) -> None:
     """Make it in the folder, and say how it is used; which stimulus is whose is not said."""
     with console.AudioBar() as bar:
-        made = make(request, folder, count=ITEMS if count is None else count, listener=_Teller(bar))
+        made = make(request, folder, count=ITEMS if count is None else count, listener=_Maker(bar))
     key = made.key
     if json:
         console.print_json({"test": key.test, "target": key.stem, "config": str(made.config), "items": [

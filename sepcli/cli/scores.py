@@ -23,7 +23,19 @@ UNDEFINED = "-"
 MEAN_OF_STEMS, SCORED = "MEAN OF STEMS", "tracks scored"
 
 
-class Reporter(Listener):
+class Teller(Listener):
+    """Says what the user should know, and shows downloads."""
+
+    def notice(self, text: str) -> None:
+        console.notice(text)
+
+    @contextmanager
+    def downloading(self, name: str) -> Iterator[Callable[[int, int | None], None]]:
+        with console.download_progress(f"Downloading {name}") as progress:
+            yield progress
+
+
+class Reporter(Teller):
     """A context manager: the bar is gone when it ends. json: each row on standard output, as it gets done."""
 
     def __init__(self, request: Request, *, json: bool):
@@ -46,14 +58,6 @@ class Reporter(Listener):
         return sorted(self.rows, key=lambda row: place[_run(row), row.track])
 
     # --- the Listener ---
-
-    def notice(self, text: str) -> None:
-        console.notice(text)
-
-    @contextmanager
-    def downloading(self, name: str) -> Iterator[Callable[[int, int | None], None]]:
-        with console.download_progress(f"Downloading {name}") as progress:
-            yield progress
 
     def planned(self, runs: Sequence[Prepared], tracks: Sequence[Track]) -> None:
         for each in runs:

@@ -33,8 +33,7 @@ from sepcli.entries import Entry
 from sepcli.errors import UsageError
 from sepcli.family import get_family
 from sepcli.feed import DECODED_AHEAD
-from sepcli.outputs import output_error
-from sepcli.replacing import replacing
+from sepcli.outputs import written
 from sepcli.resample import ChannelMap, resampled
 from sepcli.separator import Inspectable, Separator
 from sepcli.stft import centred_stft
@@ -312,12 +311,5 @@ def draw(found: Attention, path: Path, title: str) -> None:
     figure.colorbar(image, ax=[axes], label="dB", pad=0.01, fraction=0.03)
     for axes in figure.axes:
         axes.tick_params(labelsize=8)
-    _save(figure, path)
-
-
-def _save(figure: Any, path: Path) -> None:
-    try:
-        with replacing(path, shared=True) as beside:
-            figure.savefig(beside, dpi=DPI)
-    except OSError as error:
-        raise output_error(error, path) from error
+    with written(path, shared=True) as beside:
+        figure.savefig(beside, dpi=DPI)

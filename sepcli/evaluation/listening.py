@@ -36,8 +36,7 @@ from sepcli.evaluation.workshop import Listener, Workshop
 from sepcli.manifest import settings_hash
 from sepcli.metrics.loudness import loudness
 from sepcli.metrics.voice import VoiceSums, require_pitch
-from sepcli.outputs import check_writable, output_error
-from sepcli.replacing import replacing
+from sepcli.outputs import check_writable, written
 
 REFERENCE = "reference"  # among the models: the real stem, hidden
 ITEMS, SECONDS = 6, 30.0  # the paper's
@@ -231,9 +230,6 @@ def _write(path: Path, wave: Wave, samplerate: int, most: float = np.inf) -> Non
     """16 bits, at least two channels: webMUSHRA plays one channel on the left only. OutputError."""
     if len(wave) == 1:
         wave = np.repeat(wave, 2, axis=0)
-    try:
-        with replacing(path) as beside:
-            with AudioWriter(beside, samplerate=samplerate, channels=len(wave), depth="16") as writer:
-                writer.write(equally_loud(wave, samplerate, most))
-    except OSError as error:
-        raise output_error(error, path) from error
+    with written(path) as beside:
+        with AudioWriter(beside, samplerate=samplerate, channels=len(wave), depth="16") as writer:
+            writer.write(equally_loud(wave, samplerate, most))

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sepcli.errors import InputError
-from sepcli.outputs import output_error
-from sepcli.replacing import replacing
+from sepcli.outputs import written
 
 KEY_NAME = "key.json"
 
@@ -60,8 +59,5 @@ def read_key(folder: Path) -> Key | None:
 
 def write_text(path: Path, text: str) -> None:
     """Whole or not at all. OutputError."""
-    try:
-        with replacing(path) as beside:
-            beside.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise output_error(error, path) from error
+    with written(path) as beside:
+        beside.write_text(text, encoding="utf-8")

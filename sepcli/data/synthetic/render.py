@@ -126,11 +126,9 @@ def _rendered(out: Path, indices: Iterator[int], seed: int, settings: Settings, 
         for index in indices:
             yield render_song(out, seed, settings, index)
         return
-    songs = in_processes(partial(render_song, out, seed, settings), indices, jobs)
     try:
-        yield from songs
-    except BaseException:
-        songs.close()  # the processes are gone: nobody writes there any more
+        yield from in_processes(partial(render_song, out, seed, settings), indices, jobs)
+    except BaseException:  # the processes are gone: nobody writes there any more
         for unfinished in out.glob(f".{song_name(seed, 0)[:-5]}*.unfinished"):
             shutil.rmtree(unfinished, ignore_errors=True)
         raise
