@@ -21,8 +21,8 @@ from tests.tracks import make_track
 TERMS = [Term("l1"), Term("mrstft")]
 
 
-def objective(model, terms=TERMS):
-    return Reconstruction(model, Criterion(terms, [1.0]))
+def objective(model, terms=TERMS, **options):
+    return Reconstruction(model, Criterion(terms, [1.0]), **options)
 
 
 def batch(*waves):
@@ -73,6 +73,28 @@ def test_a_few_steps_learn():
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_noise_on_the_latents_is_beside_their_own_deviation():
+    """Drawn at levels up to the one asked for, in proportion to each channel; the encoder learns too."""
+    model, given = tiny(), torch.stack([wave(seed) for seed in range(64)])
+    decoded = []
+    model.decode = lambda z, scale, samples: decoded.append(z) or given.clone().requires_grad_()
+    for noise in (0.0, 0.5):
+        objective(model, noise=noise)(model, batch(*given))
+    clean, noisy = decoded
+    deviation = clean.std((0, 2), correction=0)[:, None]
+    levels = ((noisy - clean) / deviation).square().mean((1, 2)).sqrt()
+    assert levels.max() < 0.55 and levels.mean().item() == pytest.approx(0.25, abs=0.08)
+    each = ((noisy - clean) / deviation).square().mean((0, 2)).sqrt()
+    assert each.max() < 1.5 * each.min()
+    assert noisy.requires_grad
+
+
+@pytest.mark.parametrize("noise", [-0.1, float("inf"), float("nan")])
+def test_noise_that_is_none_is_refused(noise):
+    with pytest.raises(UsageError, match="noise"):
+        objective(tiny(), noise=noise)
 
 
 def test_codebooks_are_refused():

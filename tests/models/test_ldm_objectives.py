@@ -73,6 +73,26 @@ def test_levels_and_the_mix_are_what_the_generator_is_told():
     torch.testing.assert_close(c, model.normalised(model.heard(some.stems.sum(1))))
 
 
+@pytest.mark.parametrize(("skew", "share"), [(1.0, 0.1), (2.0, 0.1**0.5), (0.5, 0.01)])
+def test_skewed_levels(skew, share):
+    """P(t > 0.9) of t = 1 - u^skew."""
+    model = fresh()
+    told = []
+    model.generator.forward = lambda z, c, t: told.append(t) or torch.zeros_like(z)
+    objective = learner(model, skew=skew)
+    for step in range(4):
+        objective(model, batch(step, rows=256))
+    t = torch.cat(told)
+    assert t.min() >= 0 and t.max() <= 1
+    assert (t > 0.9).float().mean().item() == pytest.approx(share, abs=4 * (share * (1 - share) / 1024) ** 0.5)
+
+
+@pytest.mark.parametrize("skew", [0.0, -1.0, math.inf, math.nan])
+def test_a_skew_that_is_none_is_refused(skew):
+    with pytest.raises(UsageError, match="skew"):
+        learner(fresh(), skew=skew)
+
+
 @pytest.mark.parametrize("conditioner", ["frozen", "trained"])
 def test_what_learns(conditioner):
     """In the first stage the generator, in the second what hears the mix too; the codec never."""

@@ -1,6 +1,6 @@
 """How LDM-dmx learns: v of a stem's latents under noise, told the latents of the mix.
 
-    stem -> encoder -> z_0, noise of a level t ~ U[0, 1] -> z, v            mix -> conditioner -> c
+    stem -> encoder -> z_0, noise of a level t = 1 - U[0, 1]^skew -> z, v            mix -> conditioner -> c
     L = |generator(z, c, t) - v|^2
 
 ("Efficient and fast generative-based singing voice separation using a latent diffusion model", 2025, eqs. 6 to
@@ -13,6 +13,7 @@ Axes: B batch, S = 2 sources (the stem, the rest), C channels, T samples, D late
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from sepcli.diffusion import v_noised
+from sepcli.errors import UsageError
 from sepcli.family import check_trains, check_word
 from sepcli.losses import Criterion, Loss, check_squared
 from sepcli.models.ldm.kept import Kept
@@ -35,18 +37,22 @@ class Latent:
     of its own (an optimiser group that matches "conditioner"). measured: windows of the stem, silent ones not
     counted, whose latents the normalisation is found from: the run's first ones; a model that begins with
     another's weights has its normalisation already. cache: a folder for the latents of windows, which is of use
-    only where windows come again (data.examples); "" for none.
+    only where windows come again (data.examples); "" for none. skew: 1 for levels of noise that are all as
+    likely; above it high ones are drawn more often, at which all that is known of the stem is in the mix.
     """
 
     rest = "accompaniment"
 
     def __init__(self, model: LatentDiffusion, criterion: Criterion, *, conditioner: str = "frozen",
-                 measured: int = 1000, cache: str = ""):
+                 measured: int = 1000, cache: str = "", skew: float = 1.0):
         check_trains("latent", model, LatentDiffusion)
         check_squared(criterion)
         check_word("conditioner", conditioner, "frozen", "trained")
         self.trained = conditioner == "trained"
-        self.measured = measured
+        if not 0 < skew < math.inf:
+            raise UsageError(f"objective_options.skew is {skew:g}, but must be above 0.",
+                             remedy="Try 2; with 1 all levels of noise are as likely.")
+        self.measured, self.skew = measured, skew
         model.conditioner.requires_grad_(self.trained)
         self.kept: dict[str, Kept] = {}
         if cache:
@@ -63,7 +69,7 @@ class Latent:
         if model.windows < self.measured:
             model.measure(clean[~silent(stem)])
         clean, heard = model.normalised(clean), model.normalised(heard)
-        t = torch.rand(len(clean)).to(clean)
+        t = (1 - torch.rand(len(clean)) ** self.skew).to(clean)
         z, v = v_noised(clean, torch.randn_like(clean), t)
         error = (model.generator(z, heard, t) - v).square().mean()
         return Loss(error, {"v": error.detach()})

@@ -1,19 +1,25 @@
 """How a codec is trained: to give back what it hears, by the run's criterion.
 
-    x / scale -> encoder -> decoder -> y        criterion(y, x / scale)         scale = RMS of the mono example
+    x / scale -> encoder -> z + noise -> decoder -> y        criterion(y, x / scale)        scale = RMS, in mono
 
 The latents hold no level and the decoder makes its own (`seanet.py`), so examples are compared at the level
 that the networks work at: a quiet one pulls as much as a loud one, and how loud recordings are is not learnt. A
 silent example has nothing to give back, and pulls not at all.
 
-Axes: B batch, S = 1 source, C channels, T samples.
+Noise makes room in the latents for what a diffusion model gets wrong: what matters most to the criterion takes
+up most of them, and the decoder does not blow errors up. (Ours; what a variational codec has by itself: Rombach
+et al. 2022, "High-resolution image synthesis with latent diffusion models", section 3.1.)
+
+Axes: B batch, S = 1 source, C channels, T samples, D values and N latents.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sepcli.errors import UsageError
 from sepcli.family import check_trains
@@ -24,21 +30,37 @@ SILENCE = 1e-4  # RMS, -80 dBFS: an example below is not learnt from
 
 
 class Reconstruction:
-    """See the file's head."""
+    """See the file's head.
+
+    noise: how much there is on the latents at most, beside each channel's deviation; an example has a level of
+    its own, drawn from 0 to this.
+    """
 
     alone = True  # it is validated on its own stem, whatever else stands beside it
 
-    def __init__(self, model: Codec, criterion: Criterion):
+    def __init__(self, model: Codec, criterion: Criterion, *, noise: float = 0.0):
         check_trains("reconstruction", model, Codec)
         if model.codebooks:
             raise UsageError("Codebooks are not trained here, and would not fit the latents any more.",
                              remedy="Set model.config.codebooks to 0.")
-        self.criterion = criterion
+        if not 0 <= noise < math.inf:
+            raise UsageError(f"objective_options.noise is {noise:g}, but must be 0 or more.",
+                             remedy="Try 0.5; 0 is none.")
+        self.criterion, self.noise = criterion, noise
 
     def __call__(self, model: Codec, batch: Any) -> Loss:
         wave = batch.stems.sum(1)  # [B, C, T]
         scale = level(wave)
         heard = scale > SILENCE
         wave = wave / scale
-        made = model(wave)[:, 0]
+        z, again = model.encode(wave)
+        made = model.decode(self._noisy(z), again, wave.shape[-1])
         return self.criterion(torch.where(heard, made, 0.0)[:, None], torch.where(heard, wave, 0.0)[:, None])
+
+    def _noisy(self, z: Tensor) -> Tensor:
+        """[B, D, N] -> the same under noise."""
+        if not self.noise:
+            return z
+        deviation = z.detach().std((0, 2), correction=0)[:, None]  # [D, 1], of what the batch has
+        levels = self.noise * torch.rand(len(z), 1, 1).to(z)
+        return z + levels * deviation * torch.randn_like(z)
