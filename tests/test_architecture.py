@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "sepcli"
 GROUPS = {
     "A": ["errors", "entries", "entryfile", "catalog"],
     "B": ["separator", "chunking", "noise", "audio", "encode", "ffmpeg", "formats", "id3", "sndfile", "tags",
-          "wav", "replacing", "resample", "stft", "device", "download", "transfer", "checkpoint", "background",
-          "processes"],
+          "wav", "replacing", "resample", "stft", "device", "download", "transfer", "checkpoint", "unpickling",
+          "background", "processes"],
     "C": ["nn", "diffusion", "losses"],
     "D": ["family", "models"],
     "E": ["ensemble", "loading", "pipeline", "feed", "levels", "outputspec", "outputs", "workspace", "manifest",

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from sepcli import checkpoint as reading
-from sepcli.checkpoint import Checkpoint, Inert, InertObject
+from sepcli.checkpoint import Checkpoint
 from sepcli.errors import ModelError
+from sepcli.unpickling import Inert, InertObject
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

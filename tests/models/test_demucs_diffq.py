@@ -11,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sepcli.checkpoint import Inert, read_checkpoint
+from sepcli.checkpoint import read_checkpoint
 from sepcli.errors import ModelError
 from sepcli.models.demucs import diffq
+from sepcli.unpickling import Inert
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "diffq"
 

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sepcli.checkpoint import Checkpoint, Inert
+from sepcli.checkpoint import Checkpoint
 from sepcli.errors import ModelError
 from sepcli.family import Package
 from sepcli.models.demucs.demucs import Demucs, DemucsConfig
@@ -30,6 +30,7 @@ from sepcli.models.demucs.diffq import decode, is_quantised
 from sepcli.models.demucs.hdemucs import HDemucsConfig
 from sepcli.models.demucs.htdemucs import HTDemucs, HTDemucsConfig
 from sepcli.separator import Separator
+from sepcli.unpickling import Inert
 
 # The classes a checkpoint may name. Looked up here, never imported.
 CLASSES: dict[str, tuple[str, type]] = {
