@@ -38,7 +38,8 @@ _AGAIN = "Download it again, or check that it is the file you meant."
 class Checkpoint:
     """One file, read.
 
-    payload: for safetensors {name: Tensor}; else the unpickled object, with `Inert` (`unpickling.py`) where it named classes.
+    payload: for safetensors {name: Tensor}; else the unpickled object, with `Inert` where it named classes
+    (`unpickling.py`).
     metadata: the header's strings for safetensors; else empty.
     """
 

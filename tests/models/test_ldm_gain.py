@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from sepcli.models.ldm.gain import FRAME, LOUDER, bounded, gain, placed, powers
+from sepcli.models.ldm.gain import FRAME, LOUDER, bounded, gain, placed, powers, within
 from tests.contracts import peak_error
 
 RATE = 16000  # Hz
@@ -108,6 +108,27 @@ def test_never_louder_than_the_bound():
 
 def moments(wave):
     return wave.unflatten(-1, (-1, FRAME)).square().mean((1, 3)).sqrt()
+
+
+def test_no_more_power_than_the_mix_around_any_bin():
+    """What is drawn where the mix has nothing goes: here hiss, and a hum."""
+    hum = 0.05 * torch.sin(2 * math.pi * 50 * torch.arange(LENGTH) / RATE)
+    hiss = noise(4) - torch.nn.functional.avg_pool1d(noise(4), 9, stride=1, padding=4)
+    drawn = voice() + hum + 0.3 * hiss
+    out = within(drawn, voice())
+    kept = voice() * (voice() * out).sum() / voice().square().sum()
+    assert decibels(rms(out - kept) / rms(drawn - voice())) < -10
+    assert abs(decibels(rms(out) / rms(voice()))) < 0.2
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("level", [0.0, -12.0])
+@pytest.mark.parametrize(("phases", "lost"), [("right", 0.5), ("of no meaning", 1.0)])
+def test_a_true_stem_is_within_the_mix(other, level, phases, lost):
+    """Interference apart, which leaves a mix less power than its parts here and there."""
+    stem = 10 ** (level / 20) * voice()
+    drawn = stem if phases == "right" else scattered(stem)
+    assert -lost < decibels(rms(within(drawn, stem + OTHERS[other]())) / rms(drawn)) <= 0
 
 
 def test_an_onset_is_not_cut():
