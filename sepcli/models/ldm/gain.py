@@ -74,10 +74,10 @@ def gain(stem: Tensor, mix: Tensor) -> Tensor:
 def within(stem: Tensor, mix: Tensor) -> Tensor:
     """[B, C, T] x 2 -> the stem, turned down in each bin around which it has more power than the mix.
 
-    Around: a bin, its neighbours in frequency and in time. Channels are bounded each by itself.
+    Around: a bin and its two neighbours in frequency. Channels are bounded each by itself.
     """
     ours, theirs = _spectra(stem), _spectra(mix)
-    v, m = (F.avg_pool2d(_power(spec), 3, 1, 1, count_include_pad=False) for spec in (ours, theirs))
+    v, m = (F.avg_pool2d(_power(spec), (3, 1), 1, (1, 0), count_include_pad=False) for spec in (ours, theirs))
     gains = (m / (v + TINY)).clamp(max=1).sqrt()
     window = torch.hann_window(NFFT, device=stem.device)
     wave = torch.istft(ours * gains, NFFT, NFFT // 4, window=window, length=stem.shape[-1])
