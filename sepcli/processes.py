@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -20,7 +21,7 @@ from sepcli.errors import DeviceError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-JOIN_SECONDS = 10.0  # for a process that was told to end
+JOIN_SECONDS = 10.0  # for processes that were told to end
 
 
 def in_processes(
@@ -52,8 +53,10 @@ def in_processes(
         ours = set(multiprocessing.active_children()) - before
         for process in ours:
             process.terminate()
-        for process in ours:
-            process.join(JOIN_SECONDS)
+        # Not join(): where the pool's own thread waits for the same process, that can return before it is over.
+        deadline = time.monotonic() + JOIN_SECONDS
+        while any(process.is_alive() for process in ours) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
 
 def _begin(begin: Callable[[], object] | None) -> None:

@@ -68,7 +68,6 @@ class InertObject:
 # --- the constructors ---
 
 
-
 class _Call:
     """One constructor a pickle may call. It holds no attributes a pickle could set."""
 
