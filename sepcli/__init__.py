@@ -12,11 +12,11 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "SepcliError": "sepcli.errors",
-    "Separator": "sepcli.separator",
+    "Separator": "sepcli.engine.separator",
     "load": "sepcli.api",
     "separate": "sepcli.api",
     "separate_file": "sepcli.api",
-    "list_models": "sepcli.catalog",
+    "list_models": "sepcli.weights.catalog",
 }
 __all__ = ["SepcliError", "Separator", "list_models", "load", "separate", "separate_file"]
 

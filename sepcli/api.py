@@ -21,13 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sepcli.audio import probe
-from sepcli.catalog import DEFAULT_MODEL
-from sepcli.device import choose_device, choose_precision
-from sepcli.errors import InputError, UsageError
-from sepcli.feed import separated
-from sepcli.loading import load_model, narrow
-from sepcli.outputs import (
+from sepcli.batch.outputs import (
     DEFAULT_TEMPLATE,
     check_template,
     check_writable,
@@ -35,13 +29,19 @@ from sepcli.outputs import (
     output_path,
     rest_name,
 )
-from sepcli.outputspec import OutputSpec
-from sepcli.pipeline import Engine, Progress, Settings
-from sepcli.queries import Audio, Query, make_queries, needs_one, refuse_overwriting
-from sepcli.separator import Separator
-from sepcli.track import TrackResult
-from sepcli.track import separate_file as separate_track
-from sepcli.workspace import Workspace
+from sepcli.batch.outputspec import OutputSpec
+from sepcli.batch.queries import Audio, Query, make_queries, needs_one, refuse_overwriting
+from sepcli.batch.track import TrackResult
+from sepcli.batch.track import separate_file as separate_track
+from sepcli.batch.workspace import Workspace
+from sepcli.engine.device import choose_device, choose_precision
+from sepcli.engine.feed import separated
+from sepcli.engine.pipeline import Engine, Progress, Settings
+from sepcli.engine.separator import Separator
+from sepcli.errors import InputError, UsageError
+from sepcli.loading import load_model, narrow
+from sepcli.sound.decode import probe
+from sepcli.weights.catalog import DEFAULT_MODEL
 
 _BLOCK_FRAMES = 65536
 

@@ -16,16 +16,16 @@ from typing import Any, get_args, get_type_hints
 
 import torch
 
-from sepcli import download
-from sepcli.catalog import load_catalog
-from sepcli.checkpoint import Checkpoint, read_checkpoint
-from sepcli.ensemble import Ensemble
-from sepcli.entries import Catalog, Entry, Member
+from sepcli.batch.queries import Query, check_length, takes_none
+from sepcli.engine.ensemble import Ensemble
+from sepcli.engine.separator import Queryable, Separator, source_indices
 from sepcli.errors import ModelError, UsageError
-from sepcli.family import Arch, Family, Package, family_names, get_family
-from sepcli.modelspec import read_model
-from sepcli.queries import Query, check_length, takes_none
-from sepcli.separator import Queryable, Separator, source_indices
+from sepcli.models.family import Arch, Family, Package, family_names, get_family
+from sepcli.weights import download
+from sepcli.weights.catalog import load_catalog
+from sepcli.weights.checkpoint import Checkpoint, read_checkpoint
+from sepcli.weights.entries import Catalog, Entry, Member
+from sepcli.weights.modelspec import read_model
 
 OWN_FORMAT = "sepcli"  # the safetensors header key of checkpoints that sepcli wrote itself
 

@@ -14,9 +14,9 @@ import torch
 
 from sepcli.cli.app import main
 from sepcli.data.mixing import Batch
-from sepcli.losses import Loss
 from sepcli.models.dicose import FAMILY
 from sepcli.models.dicose.objectives import Distillation
+from sepcli.nn.losses import Loss
 
 
 class ByExample(Distillation):

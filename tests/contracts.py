@@ -1,4 +1,4 @@
-"""The laws that every separator keeps (sepcli/separator.py), as asserts for the tests of each family.
+"""The laws that every separator keeps (sepcli/engine/separator.py), as asserts for the tests of each family.
 
 Knows no family: give it any Separator with random weights and lengths that suit it.
 """
@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from sepcli.engine.separator import Segment, Separator
 from sepcli.errors import UsageError
-from sepcli.separator import Segment, Separator
 
 TOLERANCE = 1e-5  # of the peak, float32; samplers of more than 20 calls: 1e-3
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from sepcli import loading
-from sepcli.separator import Segment
+from sepcli.engine.separator import Segment
 from tests.toys import Asked, Split
 
 CATALOG = """

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from sepcli import ffmpeg
-from sepcli.audio import AUDIO_SUFFIXES, AudioReader, probe, readable_suffixes
 from sepcli.errors import InputError
+from sepcli.sound import ffmpeg
+from sepcli.sound.decode import AUDIO_SUFFIXES, AudioReader, probe, readable_suffixes
 from tests.sounds import lag, music
 
 FRAMES = 50021  # no multiple of any block or packet

@@ -10,7 +10,7 @@ import traceback
 
 import pytest
 
-from sepcli.background import Behind, ahead
+from sepcli.system.background import Behind, ahead
 
 
 def threads():
@@ -203,7 +203,8 @@ def test_ctrl_c_in_the_main_thread_ends_the_process(side):
         "ahead": "def source():\n    yield 0\n    time.sleep(60)\nfor _ in ahead(source(), 1): go()",
         "behind": "w = Behind(lambda item: time.sleep(60), 1)\ngo()\nwhile True: w.put(0)",
     }[side]
-    code = "import signal, time, sepcli.background as b\nfrom sepcli.background import ahead, Behind\n"
+    code = "import signal, time, sepcli.system.background as b\n"
+    code += "from sepcli.system.background import ahead, Behind\n"
     # A job in the background of a shell script, as a CI may be, inherits an ignored SIGINT.
     code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += "b.JOIN_SECONDS = 0.2\ndef go(): print('go', flush=True)\n" + textwrap.dedent(wait)

@@ -12,10 +12,10 @@ from fractions import Fraction
 
 import pytest
 
-from sepcli import catalog
-from sepcli.catalog import load_catalog, read_catalog
-from sepcli.entries import CHECKS
 from sepcli.errors import ModelError, UsageError
+from sepcli.weights import catalog
+from sepcli.weights.catalog import load_catalog, read_catalog
+from sepcli.weights.entries import CHECKS
 
 NAMES = (
     "mini htdemucs htdemucs_ft htdemucs_6s hdemucs_mmi mdx mdx_extra mdx_q mdx_extra_q repro_mdx_a".split()
@@ -286,7 +286,7 @@ def test_the_bundled_model_is_whole_and_small():
     """What is inside the package has the recorded hash, at most 10 MB, and a licence; nothing is downloaded."""
     entry = load_catalog()[catalog.DEFAULT_MODEL]
     (file,) = entry.files
-    content = (catalog.Path(catalog.__file__).parent / file.package).read_bytes()
+    content = (catalog.Path(catalog.__file__).parents[1] / file.package).read_bytes()
     assert len(content) == file.bytes <= 10_000_000
     assert hashlib.sha256(content).hexdigest() == file.sha256
     assert entry.license == "MIT" and entry.training_data and entry.limits

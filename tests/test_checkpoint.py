@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from sepcli import checkpoint as reading
-from sepcli.checkpoint import Checkpoint
 from sepcli.errors import ModelError
-from sepcli.unpickling import Inert, InertObject
+from sepcli.weights import checkpoint as reading
+from sepcli.weights.checkpoint import Checkpoint
+from sepcli.weights.unpickling import Inert, InertObject
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -197,7 +197,7 @@ HOSTILE = {
     "torch._utils._rebuild_sparse_tensor": None,
     "operator.attrgetter": None,
     "functools.partial": None,
-    "sepcli.checkpoint.read_checkpoint": None,
+    "sepcli.weights.checkpoint.read_checkpoint": None,
     "demucsx.evil.Class": None,
     "torch.nn.modules.linear.Linear": None,
 }

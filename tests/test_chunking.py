@@ -3,9 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sepcli.chunking import OverlapAdd, StreamBuffer, plan_chunks, triangle
+from sepcli.engine.chunking import OverlapAdd, StreamBuffer, plan_chunks, triangle
+from sepcli.engine.separator import Segment
 from sepcli.errors import UsageError
-from sepcli.separator import Segment
 
 
 def chunks_of(plan, length):

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from sepcli import device
+from sepcli.engine import device
 from sepcli.errors import DeviceError, UsageError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -81,7 +81,7 @@ def test_out_of_memory_is_told_with_a_remedy(error, told):
 def test_freed_memory_is_kept_for_reuse():
     code = (
         "import torch, os\n"
-        "from sepcli.device import tune_process\n"
+        "from sepcli.engine.device import tune_process\n"
         "{tune}\n"
         "def resident(): return int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE')\n"
         "x = torch.ones(50_000_000); before = resident(); del x; print((before - resident()) // 2**20)\n"

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from sepcli.cli.app import main
 from sepcli.loading import load_model, save_model
-from sepcli.modelspec import RUN_FILE
 from sepcli.training.config import make_train_config, read_preset
 from sepcli.training.run import RunFolder, read_metrics
 from sepcli.training.setup import make_network
+from sepcli.weights.modelspec import RUN_FILE
 from tests.tracks import make_track, read
 
 RATE = 1000  # Hz

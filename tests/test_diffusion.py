@@ -10,7 +10,7 @@ import math
 import pytest
 import torch
 
-from sepcli.diffusion import (
+from sepcli.nn.diffusion import (
     consistency_sample,
     consistency_scalings,
     consistency_sigmas,

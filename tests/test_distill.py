@@ -8,8 +8,8 @@ import torch
 from sepcli.cli.app import main
 from sepcli.data.mixing import Batch
 from sepcli.errors import UsageError
-from sepcli.losses import Criterion, Term
 from sepcli.models.bandsplit import FAMILY, BandSplit, BandSplitConfig
+from sepcli.nn.losses import Criterion, Term
 from sepcli.training.config import make_train_config, read_preset
 from sepcli.training.distill import Lessons
 from sepcli.training.objectives import choose_objective, similarities

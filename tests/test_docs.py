@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sepcli.catalog import bundled_catalog, read_catalog
+from sepcli.weights.catalog import bundled_catalog, read_catalog
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 

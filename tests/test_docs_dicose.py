@@ -55,9 +55,9 @@ def test_the_chain_as_documented(place, capsys):
 
 
 def test_the_tables_name_what_there_is():
-    from sepcli.catalog import load_catalog
     from sepcli.models.dicose import FAMILY
     from sepcli.training.config import preset_names, read_preset
+    from sepcli.weights.catalog import load_catalog
 
     page = PAGE.read_text(encoding="utf-8")
     names = [name for name, entry in load_catalog().items() if entry.family == FAMILY.name]

@@ -50,8 +50,8 @@ def test_every_command_of_the_tutorial_runs(place, capsys):
 
 
 def test_the_tables_name_what_there_is():
-    from sepcli.catalog import load_catalog
     from sepcli.training.config import preset_names
+    from sepcli.weights.catalog import load_catalog
 
     page = PAGE.read_text(encoding="utf-8")
     families = {name for name, entry in load_catalog().items() if entry.family == "lasaft"}

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import pytest
 
-from sepcli import download, transfer
-from sepcli.download import cached, destination, fetch, fetch_hf, file_sha256, is_cached, remove, verify
-from sepcli.entries import WeightFile
 from sepcli.errors import ModelError
+from sepcli.weights import download, transfer
+from sepcli.weights.download import cached, destination, fetch, fetch_hf, file_sha256, is_cached, remove, verify
+from sepcli.weights.entries import WeightFile
 from tests.fakehub import FakeHub, commit_of
 
 DATA = random.Random(1).randbytes(300_000)
@@ -75,7 +75,8 @@ def fails(code, file, **more):
 def in_new_process(env, file: WeightFile) -> dict:
     """fetch(file) there: {"path"} or {"code", "message"}; and whether the hub client was imported."""
     program = (
-        "import json, sys; from sepcli.entries import WeightFile; from sepcli.download import fetch\n"
+        "import json, sys; from sepcli.weights.entries import WeightFile\n"
+        "from sepcli.weights.download import fetch\n"
         "from sepcli.errors import ModelError\n"
         "try: said = {'path': str(fetch(WeightFile(**json.loads(sys.argv[1]))).path)}\n"
         "except ModelError as error: said = {'code': error.code, 'message': str(error)}\n"
@@ -159,7 +160,7 @@ def test_cache_variables_mean_what_they_mean_to_the_client(monkeypatch, variable
 
 
 def test_a_package_file(monkeypatch, get, tmp_path, notices):
-    package = Path(transfer.__file__).parent
+    package = Path(transfer.__file__).parents[1]
     file = WeightFile("model", package="errors.py", sha256=file_sha256(package / "errors.py"))
     assert get(file).path == package / "errors.py" and get(file).source == "package:errors.py"
     get(replace(file, sha256=None))

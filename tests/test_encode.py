@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sepcli import encode, ffmpeg, formats, wav
-from sepcli.audio import AudioReader, probe
-from sepcli.encode import AudioWriter, check_format, formats_report, output_error, output_rate, quantize
 from sepcli.errors import OutputError, UsageError
-from sepcli.wav import WavFile
+from sepcli.sound import encode, ffmpeg, formats, wav
+from sepcli.sound.decode import AudioReader, probe
+from sepcli.sound.encode import AudioWriter, check_format, formats_report, output_error, output_rate, quantize
+from sepcli.sound.wav import WavFile
 from tests.sounds import lag, music
 
 FRAMES = 50021

@@ -12,13 +12,13 @@ import torch
 
 from sepcli import loading
 from sepcli.data.layouts import find_tracks
+from sepcli.engine.separator import Segment
 from sepcli.errors import DeviceError, InputError, ModelError, UsageError
 from sepcli.evaluation.evaluate import evaluate
 from sepcli.evaluation.rows import ROWS_NAME
 from sepcli.evaluation.runs import Request, expand
 from sepcli.evaluation.validation import mean_scores
 from sepcli.evaluation.workshop import Listener, Workshop
-from sepcli.separator import Segment
 from tests import fake_model
 from tests.toys import Split
 from tests.tracks import RATE, make_track, read

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from sepcli.cli.app import main
-from sepcli.family import get_family
+from sepcli.engine.pipeline import Engine, Settings, measure
 from sepcli.models.demucs import sparse
-from sepcli.pipeline import Engine, Settings, measure
+from sepcli.models.family import get_family
 from sepcli.training.run import read_metrics
 from tests.stems import track
 from tests.test_cli_train import PRESET

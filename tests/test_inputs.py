@@ -6,9 +6,9 @@ from pathlib import PurePosixPath
 
 import pytest
 
+from sepcli.batch.inputs import Originals, Shard, Source, find_inputs, parse_shard
+from sepcli.batch.manifest import MANIFEST_NAME
 from sepcli.errors import UsageError
-from sepcli.inputs import Originals, Shard, Source, find_inputs, parse_shard
-from sepcli.manifest import MANIFEST_NAME
 
 SUFFIXES = {".wav", ".flac", ".mp4"}
 

@@ -6,11 +6,11 @@ import soundfile
 import torch
 from matplotlib.figure import Figure
 
-from sepcli.catalog import bundled_catalog, read_catalog
+from sepcli.engine.separator import Inspectable, Segment, Separator
 from sepcli.errors import DeviceError, InputError, OutputError, UsageError
 from sepcli.evaluation.attention import Columns, check_picture, draw, inspectable, listen, shows_none
-from sepcli.separator import Inspectable, Segment, Separator
-from sepcli.stft import centred_stft
+from sepcli.nn.stft import centred_stft
+from sepcli.weights.catalog import bundled_catalog, read_catalog
 from tests.models.test_lasaft import VARIANTS, tiny
 from tests.sounds import music
 from tests.toys import Split

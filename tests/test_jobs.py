@@ -14,13 +14,13 @@ import pytest
 import soundfile
 
 from sepcli import loading
-from sepcli.catalog import load_catalog
+from sepcli.batch.inputs import Shard
+from sepcli.batch.jobs import Listener, run, unfinished
+from sepcli.batch.manifest import MANIFEST_NAME
+from sepcli.batch.outputspec import OutputSpec
+from sepcli.batch.plan import Request, make_plan
 from sepcli.errors import OutputError, UsageError
-from sepcli.inputs import Shard
-from sepcli.jobs import Listener, run, unfinished
-from sepcli.manifest import MANIFEST_NAME
-from sepcli.outputspec import OutputSpec
-from sepcli.plan import Request, make_plan
+from sepcli.weights.catalog import load_catalog
 from tests import fake_model
 
 SUFFIXES = {".wav", ".flac", ".mp3"}
@@ -270,7 +270,7 @@ def test_inputs_that_are_all_bad_need_no_model_and_leave_no_folder(catalog):
 
 def test_an_unforeseen_error_is_the_tracks_own(catalog, monkeypatch):
     song("a.wav"), song("b.wav", seed=1)
-    from sepcli import track
+    from sepcli.batch import track
 
     real = track.separate_file
 
@@ -293,7 +293,7 @@ def test_an_unforeseen_error_is_the_tracks_own(catalog, monkeypatch):
 def test_a_full_disk_ends_the_batch_and_finished_tracks_stand(catalog, monkeypatch, error):
     for seed, name in enumerate("abcd"):
         song(f"{name}.wav", seed=seed)
-    from sepcli import track
+    from sepcli.batch import track
 
     real = track.separate_file
 
@@ -313,7 +313,7 @@ def test_a_full_disk_ends_the_batch_and_finished_tracks_stand(catalog, monkeypat
 
 def test_memory_that_ran_out_is_a_device_error(catalog, monkeypatch):
     song("a.wav")
-    from sepcli import track
+    from sepcli.batch import track
 
     def breaks(*rest, **named):
         raise MemoryError

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sepcli.errors import ModelError
-from sepcli.levels import Levels, PeakMeter, Scale
+from sepcli.sound.levels import Levels, PeakMeter, Scale
 
 NAMES = ("drums", "bass", "other", "vocals")
 

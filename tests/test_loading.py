@@ -5,11 +5,11 @@ from fractions import Fraction
 import pytest
 import torch
 
-from sepcli.catalog import read_catalog
-from sepcli.ensemble import Ensemble
+from sepcli.engine.ensemble import Ensemble
 from sepcli.errors import ModelError, UsageError
-from sepcli.family import Arch, get_family
 from sepcli.loading import load_model, make_config, parse_options, save_model
+from sepcli.models.family import Arch, get_family
+from sepcli.weights.catalog import read_catalog
 
 SOURCES = ("drums", "bass", "other", "vocals")
 SMALL = {"channels": 8, "depth": 2, "t_layers": 1, "t_heads": 2, "segment": Fraction(1, 4), "nfft": 512}
@@ -82,7 +82,7 @@ def test_the_catalogue_and_the_file_must_agree(tmp_path):
 
 
 def test_a_bag_loads_only_what_the_targets_need(tmp_path, monkeypatch):
-    from sepcli import download
+    from sepcli.weights import download
 
     files = {name: save(tmp_path / f"{name}.safetensors", seed) for seed, name in enumerate(("a", "b"))}
     text = ENTRY.format(name="bag", nfft=512) + (

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sepcli.errors import UsageError
-from sepcli.losses import (
+from sepcli.nn.losses import (
     Criterion,
     Term,
     complex_spec,

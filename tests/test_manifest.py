@@ -8,8 +8,8 @@ from fractions import Fraction
 
 import pytest
 
+from sepcli.batch.manifest import MANIFEST_NAME, InputId, Manifest, Output, Record, settings_hash
 from sepcli.errors import OutputError
-from sepcli.manifest import MANIFEST_NAME, InputId, Manifest, Output, Record, settings_hash
 
 SONG = InputId("/music/song.wav", 100, 12345, "ab" * 32)
 
@@ -83,7 +83,7 @@ def test_refresh_takes_in_what_others_wrote(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from sepcli.manifest import InputId, Manifest, Output, Record
+from sepcli.batch.manifest import InputId, Manifest, Output, Record
 manifest, who = Manifest(Path(sys.argv[1])), sys.argv[2]
 for i in range(200):
     outputs = tuple(Output(f"stem{s}", f"{who}/{i}/stem{s}.wav", i) for s in range(40))
@@ -108,7 +108,7 @@ def test_an_input_is_hashed_once_then_known_by_size_and_date(tmp_path, monkeypat
 
     again = Manifest(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("sepcli.manifest.content_sha256", lambda path: pytest.fail("hashed again"))
+        patch.setattr("sepcli.batch.manifest.content_sha256", lambda path: pytest.fail("hashed again"))
         assert again.identify(song) == identity
 
     os.utime(song, ns=(1, 1))
@@ -116,7 +116,7 @@ def test_an_input_is_hashed_once_then_known_by_size_and_date(tmp_path, monkeypat
     assert touched.sha256 == identity.sha256 and touched != identity
     again.note_input(touched)
     with monkeypatch.context() as patch:
-        patch.setattr("sepcli.manifest.content_sha256", lambda path: pytest.fail("hashed again"))
+        patch.setattr("sepcli.batch.manifest.content_sha256", lambda path: pytest.fail("hashed again"))
         assert Manifest(tmp_path).identify(song) == touched
 
     song.write_bytes(b"other")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from sepcli.catalog import load_catalog
 from sepcli.errors import ModelError, UsageError
-from sepcli.modelspec import RUN_FILE, HubFile, read_model
+from sepcli.weights.catalog import load_catalog
+from sepcli.weights.modelspec import RUN_FILE, HubFile, read_model
 
 
 @pytest.fixture

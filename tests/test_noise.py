@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sepcli.noise import Noise
+from sepcli.engine.noise import Noise
 
 
 def one(start, length, seed=1, draw=0, source="vocals", group=0):

@@ -8,8 +8,8 @@ from torch import nn
 
 from sepcli.data.mixing import Batch
 from sepcli.errors import UsageError
-from sepcli.family import Family
-from sepcli.losses import Criterion, Loss, Term
+from sepcli.models.family import Family
+from sepcli.nn.losses import Criterion, Loss, Term
 from sepcli.training.objectives import Separation, choose_objective
 from sepcli.training.setup import example_samples
 from tests.toys import Split

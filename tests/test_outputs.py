@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sepcli import outputs
-from sepcli.errors import OutputError, UsageError
-from sepcli.outputs import (
+from sepcli.batch import outputs
+from sepcli.batch.outputs import (
     DEFAULT_TEMPLATE,
     check_space,
     check_template,
@@ -25,6 +24,7 @@ from sepcli.outputs import (
     output_path,
     rest_name,
 )
+from sepcli.errors import OutputError, UsageError
 
 OUT = Path("separated")
 

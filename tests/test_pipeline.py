@@ -5,11 +5,11 @@ import tracemalloc
 import pytest
 import torch
 
-from sepcli.ensemble import Ensemble
+from sepcli.engine.ensemble import Ensemble
+from sepcli.engine.noise import Noise
+from sepcli.engine.pipeline import Engine, Settings, Stats, measure
+from sepcli.engine.separator import Segment
 from sepcli.errors import DeviceError, UsageError
-from sepcli.noise import Noise
-from sepcli.pipeline import Engine, Settings, Stats, measure
-from sepcli.separator import Segment
 from tests.toys import Context, Split
 
 CPU = torch.device("cpu")

@@ -10,16 +10,16 @@ import pytest
 import soundfile
 import torch
 
-from sepcli.catalog import load_catalog
 from sepcli.data.augment import ChannelSwap, Gain, Polarity, Remix, Repitch, Shift
 from sepcli.data.mixing import Batches, DataSource
-from sepcli.family import get_family
 from sepcli.loading import make_config
 from sepcli.models.demucs.sparse import SparseWeighing
 from sepcli.models.demucs.transformer import TransformerLayer
+from sepcli.models.family import get_family
 from sepcli.training.config import TrainConfig, make_train_config, preset_names, read_preset
 from sepcli.training.optim import make_optimiser
 from sepcli.training.setup import Network, augmentation, example_samples, make_network, make_objective
+from sepcli.weights.catalog import load_catalog
 
 SOURCES = ("drums", "bass", "other", "vocals")
 # Preset: seconds, layers, dimension, parameters, and millions of them as published. The table of the paper cuts

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from sepcli.errors import DeviceError, InputError
-from sepcli.processes import in_processes
+from sepcli.system.processes import in_processes
 
 _begun = 0
 

@@ -18,14 +18,14 @@ import soundfile
 import torch
 from huggingface_hub import ModelCard, constants
 
-from sepcli import modelcard, publish
 from sepcli.api import separate
-from sepcli.catalog import read_catalog
 from sepcli.cli.app import main
-from sepcli.entries import Catalog
 from sepcli.errors import ModelError, UsageError
-from sepcli.family import get_family
 from sepcli.loading import load_model, save_model
+from sepcli.models.family import get_family
+from sepcli.training import modelcard, publish
+from sepcli.weights.catalog import read_catalog
+from sepcli.weights.entries import Catalog
 from tests.fakehub import FakeHub
 from tests.models.test_lasaft import tiny
 from tests.sounds import music

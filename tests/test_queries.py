@@ -10,12 +10,12 @@ import torch
 
 import sepcli
 from sepcli import loading
-from sepcli.catalog import read_catalog
+from sepcli.batch.queries import check_names, make_queries, parse_query, read_queries
+from sepcli.engine.separator import Queryable
 from sepcli.errors import ModelError, UsageError
-from sepcli.family import Arch, Family
 from sepcli.loading import load_model, narrow, save_model
-from sepcli.queries import check_names, make_queries, parse_query, read_queries
-from sepcli.separator import Queryable
+from sepcli.models.family import Arch, Family
+from sepcli.weights.catalog import read_catalog
 from tests.contracts import check_bind, check_separator
 from tests.toys import Asked, Split
 

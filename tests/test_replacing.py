@@ -2,7 +2,7 @@
 
 import pytest
 
-from sepcli.replacing import replacing
+from sepcli.system.replacing import replacing
 
 
 def names(folder):

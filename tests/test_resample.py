@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sepcli.errors import InputError
-from sepcli.resample import ChannelMap, Resampler, frames_at, resampled
+from sepcli.sound.resample import ChannelMap, Resampler, frames_at, resampled
 from tests.sounds import music
 
 PAIRS = [

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from sepcli.catalog import bundled_catalog, read_catalog
+from sepcli.engine.noise import Noise
+from sepcli.engine.pipeline import Settings
+from sepcli.engine.separator import Coder, Segment, Separator
 from sepcli.errors import InputError, OutputError, UsageError
 from sepcli.evaluation.robustness import (
     NUMBERS_NAME,
@@ -24,9 +26,7 @@ from sepcli.evaluation.robustness import (
     table,
     write,
 )
-from sepcli.noise import Noise
-from sepcli.pipeline import Settings
-from sepcli.separator import Coder, Segment, Separator
+from sepcli.weights.catalog import bundled_catalog, read_catalog
 from tests.models.test_ldm_codec import tiny
 from tests.toys import Split
 from tests.tracks import RATE, make_track, read

@@ -8,11 +8,11 @@ import soundfile
 import torch
 
 from sepcli.data.layouts import find_tracks
+from sepcli.engine.pipeline import Engine, Settings
+from sepcli.engine.separator import Segment
 from sepcli.errors import InputError
 from sepcli.evaluation.scoring import PSEUDO_MODELS, InStep, Material, Model, score
 from sepcli.metrics.sdr import Sums
-from sepcli.pipeline import Engine, Settings
-from sepcli.separator import Segment
 from tests.toys import Split
 from tests.tracks import RATE, make_track, read
 

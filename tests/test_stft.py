@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sepcli.stft import centred_istft, centred_stft, demucs_frames, demucs_istft, demucs_stft, demucs_window
+from sepcli.nn.stft import centred_istft, centred_stft, demucs_frames, demucs_istft, demucs_stft, demucs_window
 
 LENGTHS = [1, 2, 63, 64, 65, 191, 192, 1000, 1024]
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from sepcli import ffmpeg, tags
-from sepcli.audio import AudioReader, probe
-from sepcli.encode import AudioWriter
-from sepcli.tags import Tags, read_tags
+from sepcli.sound import ffmpeg, tags
+from sepcli.sound.decode import AudioReader, probe
+from sepcli.sound.encode import AudioWriter
+from sepcli.sound.tags import Tags, read_tags
 from tests.sounds import music
 
 FORMATS = ["wav", "flac", "ogg", "opus", "mp3", "m4a"]

@@ -16,14 +16,14 @@ import pytest
 import soundfile
 import torch
 
-from sepcli import track as track_module
+from sepcli.batch import track as track_module
+from sepcli.batch.outputs import rest_name
+from sepcli.batch.outputspec import OutputSpec
+from sepcli.batch.track import TrackResult, separate_file
+from sepcli.batch.workspace import Workspace
+from sepcli.engine.pipeline import Engine, Settings
+from sepcli.engine.separator import Segment, Separator, source_indices
 from sepcli.errors import InputError, ModelError, OutputError, UsageError
-from sepcli.outputs import rest_name
-from sepcli.outputspec import OutputSpec
-from sepcli.pipeline import Engine, Settings
-from sepcli.separator import Segment, Separator, source_indices
-from sepcli.track import TrackResult, separate_file
-from sepcli.workspace import Workspace
 
 SHARES = {"drums": 0.5, "bass": 0.25, "other": 0.125, "vocals": 0.125}
 
@@ -382,15 +382,15 @@ def test_requests_that_contradict_themselves(spec, said):
 
 
 def test_the_formats_are_those_of_the_encoder():
-    from sepcli.formats import FORMATS
-    from sepcli.outputspec import FORMATS as NAMES
+    from sepcli.batch.outputspec import FORMATS as NAMES
+    from sepcli.sound.formats import FORMATS
 
     assert set(NAMES) == set(FORMATS)
 
 
 @pytest.mark.parametrize("form, depth", [("wav", "16"), ("wav", "32f"), ("flac", "24"), ("mp3", "keep")])
 def test_the_room_that_is_asked_for_is_enough_and_not_absurd(tmp_path, form, depth):
-    from sepcli.audio import probe
+    from sepcli.sound.decode import probe
 
     path = song(tmp_path, noise(200_000))
     spec = OutputSpec(format=form, depth=depth, rest=True, clip="gain")

@@ -9,7 +9,7 @@ from torch import nn
 
 from sepcli.data.mixing import Batch
 from sepcli.errors import ModelError
-from sepcli.losses import Loss
+from sepcli.nn.losses import Loss
 from sepcli.training.config import EmaTable, OptimTable, RunTable, TrainConfig
 from sepcli.training.distributed import Team
 from sepcli.training.loop import Trainer, fit

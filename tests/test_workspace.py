@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sepcli import workspace
+from sepcli.batch import workspace
+from sepcli.batch.workspace import PREFIX, Spool, Workspace, publish, remove_leftovers
 from sepcli.errors import OutputError
-from sepcli.workspace import PREFIX, Spool, Workspace, publish, remove_leftovers
 
 
 def everything(folder: Path) -> list[str]:
@@ -47,7 +47,7 @@ def test_two_workspaces_share_one_folder(tmp_path):
 CHILD = """
 import sys, time
 from pathlib import Path
-from sepcli.workspace import Workspace
+from sepcli.batch.workspace import Workspace
 with Workspace(Path(sys.argv[1])) as work, work.track() as track:
     (track / "half.wav").write_bytes(b"half")
     print(work.path, flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sepcli.separator import Segment, Separator, source_indices
+from sepcli.engine.separator import Segment, Separator, source_indices
 
 
 class Split(Separator):

@@ -79,12 +79,12 @@ def filter_(
     console.report_as("quiet" if quiet else "text")
     size, given = parse_batch_size(batch_size), parse_options(options or ())
 
-    from sepcli.catalog import load_catalog
     from sepcli.data.filter import filter_dataset
     from sepcli.data.quality import Rule
-    from sepcli.device import tune_process
+    from sepcli.engine.device import tune_process
+    from sepcli.engine.pipeline import Settings
     from sepcli.loading import load_model
-    from sepcli.pipeline import Settings
+    from sepcli.weights.catalog import load_catalog
 
     rule = Rule(keep_above, off_below, segment, threshold, floor)
     tune_process()

@@ -16,8 +16,8 @@ from sepcli.cli.options import complete_model
 from sepcli.errors import UsageError
 
 if TYPE_CHECKING:
+    from sepcli.batch.plan import Plan
     from sepcli.cli.reporting import Reporter
-    from sepcli.plan import Plan
 
 
 class Method(StrEnum):

@@ -98,7 +98,7 @@ def _torchaudio() -> Iterator[Finding]:
 
 
 def _device() -> Iterator[Finding]:
-    from sepcli.device import choose_device, choose_precision
+    from sepcli.engine.device import choose_device, choose_precision
 
     device = choose_device("auto")
     remedy = ""
@@ -112,7 +112,7 @@ def _device() -> Iterator[Finding]:
 
 
 def _formats() -> Iterator[Finding]:
-    from sepcli.encode import formats_report
+    from sepcli.sound.encode import formats_report
 
     for name, writable, how in formats_report():
         if writable:
@@ -140,8 +140,8 @@ def _ffmpeg() -> Iterator[Finding]:
 
 
 def _models() -> Iterator[Finding]:
-    from sepcli.catalog import load_catalog
-    from sepcli.download import is_cached
+    from sepcli.weights.catalog import load_catalog
+    from sepcli.weights.download import is_cached
 
     catalog = load_catalog()
     here = [entry.name for entry in catalog.values() if all(is_cached(file) for file in entry.files)]
@@ -150,7 +150,7 @@ def _models() -> Iterator[Finding]:
 
 
 def _cache() -> Iterator[Finding]:
-    from sepcli.transfer import hub_cache, offline
+    from sepcli.weights.transfer import hub_cache, offline
 
     folder = hub_cache()
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -71,10 +71,10 @@ def inspect(
     song = song.expanduser()
     picture = Path(DEFAULT_NAME.format(track=song.stem)) if out is None else out.expanduser()
 
-    from sepcli.audio import probe
-    from sepcli.catalog import load_catalog
-    from sepcli.modelspec import read_model
-    from sepcli.queries import needs_one, read_queries
+    from sepcli.batch.queries import needs_one, read_queries
+    from sepcli.sound.decode import probe
+    from sepcli.weights.catalog import load_catalog
+    from sepcli.weights.modelspec import read_model
 
     info = probe(song)
     targets = tuple(dict.fromkeys(target or ()))
@@ -82,11 +82,11 @@ def inspect(
     models = load_catalog(catalog or ())
     entry = read_model(model, models).entry
 
-    from sepcli.device import choose_device, choose_precision, tune_process
+    from sepcli.batch.outputs import check_writable
+    from sepcli.engine.device import choose_device, choose_precision, tune_process
+    from sepcli.engine.separator import Inspectable
     from sepcli.evaluation.attention import check_picture, draw, inspectable, listen, shows_none
     from sepcli.loading import load_model
-    from sepcli.outputs import check_writable
-    from sepcli.separator import Inspectable
 
     inputs = {"the input": song, **{f"the query '{each.name}'": each.path for each in queries}}
     check_picture(picture, inputs, force=force)

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 
 import typer
 
-from sepcli.catalog import load_catalog
 from sepcli.cli import separate
-from sepcli.entries import Catalog, Entry
 from sepcli.errors import ModelError, UsageError
+from sepcli.weights.catalog import load_catalog
+from sepcli.weights.entries import Catalog, Entry
 
 ASK_ABOVE = 1_000_000_000  # bytes that a download may take without a question
 
@@ -135,8 +135,8 @@ def download(
 
     They then work offline. More than 1 GB is asked about first.
     """
-    from sepcli import download as hub
     from sepcli.cli import console
+    from sepcli.weights import download as hub
 
     known = _catalog(catalog)
     if not names and not every:
@@ -171,8 +171,8 @@ def verify(names: Names = None, catalog: Catalogs = None) -> None:
 
     Hashes each file, whatever is remembered of it; a wrong one is deleted. Without a name: all models.
     """
-    from sepcli import download as hub
     from sepcli.cli import console
+    from sepcli.weights import download as hub
 
     known = _catalog(catalog)
     entries = [known.find(name) for name in dict.fromkeys(names)] if names else list(known.values())
@@ -205,8 +205,8 @@ def where(name: Name, catalog: Catalogs = None) -> None:
 
     One path a line, also of a file that is not downloaded yet.
     """
-    from sepcli import download as hub
     from sepcli.cli import console
+    from sepcli.weights import download as hub
 
     for file in _catalog(catalog).find(name).files:
         console.out().print(console.shown(hub.destination(file)), soft_wrap=True)
@@ -217,8 +217,8 @@ def where(name: Name, catalog: Catalogs = None) -> None:
 @app.command()
 def remove(name: Name, catalog: Catalogs = None) -> None:
     """Delete a model's downloaded files."""
-    from sepcli import download as hub
     from sepcli.cli import console
+    from sepcli.weights import download as hub
 
     entry = _catalog(catalog).find(name)
     freed = 0
@@ -257,7 +257,7 @@ def push(
     --model takes, pinned to this commit, and an entry for a --catalog file. Log in first with `hf auth login`.
     """
     from sepcli.cli import console
-    from sepcli.publish import prepare, publish
+    from sepcli.training.publish import prepare, publish
 
     upload = prepare(run, repo, branch=branch, license=license)
     sizes = {name: upload.size(name) for name in upload.files}
@@ -329,7 +329,7 @@ def _size(entry: Entry) -> str:
 
 def _presence(entry: Entry) -> str:
     """ "yes", "no" or "2 of 4"."""
-    from sepcli import download as hub
+    from sepcli.weights import download as hub
 
     present = sum(hub.is_cached(file) for file in entry.files)
     return "yes" if present == len(entry.files) else f"{present} of {len(entry.files)}" if present else "no"
@@ -346,7 +346,7 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def _described(entry: Entry) -> dict[str, Any]:
     """The entry as JSON; sizes in bytes, null where unknown."""
-    from sepcli import download as hub
+    from sepcli.weights import download as hub
 
     return {
         "name": entry.name,

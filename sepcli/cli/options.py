@@ -22,7 +22,7 @@ class Precision(StrEnum):
 
 def complete_model(incomplete: str) -> list[tuple[str, str]]:
     """For the shell: names of the catalogue, with their stems. Reads TOML only; never fails."""
-    from sepcli.catalog import load_catalog
+    from sepcli.weights.catalog import load_catalog
 
     try:
         entries = load_catalog().values()
@@ -33,7 +33,7 @@ def complete_model(incomplete: str) -> list[tuple[str, str]]:
 
 def complete_stem(incomplete: str) -> list[str]:
     """For the shell: every stem that some model has."""
-    from sepcli.catalog import load_catalog
+    from sepcli.weights.catalog import load_catalog
 
     try:
         stems = {stem for entry in load_catalog().values() for stem in entry.sources}

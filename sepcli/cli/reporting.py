@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sepcli import download
+from sepcli.batch.jobs import Listener, Result
 from sepcli.cli import console
 from sepcli.cli.console import PLAIN_INTERVAL, bytes_text, clock, shown
 from sepcli.errors import worst_exit_code
-from sepcli.jobs import Listener, Result
+from sepcli.weights import download
 
 if TYPE_CHECKING:
-    from sepcli.device import Device, Precision
+    from sepcli.batch.plan import Plan, Track
+    from sepcli.engine.device import Device, Precision
     from sepcli.loading import Loaded
-    from sepcli.plan import Plan, Track
 
 JSON_INTERVAL = 0.5  # seconds between two progress events
 SHOWN_FAILURES = 20  # of the summary; all of them were printed as they happened

@@ -67,18 +67,18 @@ def robustness(
                          remedy="Leave it out, or change it.")
     share, calls = parse_overlap(overlap), parse_batch_size(batch_size)
 
-    from sepcli.catalog import load_catalog
-    from sepcli.modelspec import read_model
+    from sepcli.weights.catalog import load_catalog
+    from sepcli.weights.modelspec import read_model
 
     models = load_catalog(catalog or ())
     entry = read_model(model, models).entry
 
-    from sepcli.device import choose_device, tune_process
+    from sepcli.batch.outputs import check_writable
+    from sepcli.engine.device import choose_device, tune_process
+    from sepcli.engine.pipeline import Settings
+    from sepcli.engine.separator import Coder
     from sepcli.evaluation.robustness import check_strengths, codes, find_sounds, no_codec, study, table, write
     from sepcli.loading import load_model
-    from sepcli.outputs import check_writable
-    from sepcli.pipeline import Settings
-    from sepcli.separator import Coder
 
     check_strengths(strengths)
     if entry is not None and not codes(entry):  # said before a download

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sepcli.catalog import DEFAULT_MODEL, STUDIO_MODEL
 from sepcli.cli import console
 from sepcli.cli.options import (
     COMPUTE,
@@ -28,10 +27,11 @@ from sepcli.cli.options import (
 )
 from sepcli.cli.signals import Terminated
 from sepcli.errors import INTERRUPTED, TERMINATED, OutputError, SepcliError, UsageError, worst_exit_code
+from sepcli.weights.catalog import DEFAULT_MODEL, STUDIO_MODEL
 
 if TYPE_CHECKING:
-    from sepcli.entries import Catalog
-    from sepcli.plan import Plan, Request
+    from sepcli.batch.plan import Plan, Request
+    from sepcli.weights.entries import Catalog
 
 STDOUT = "-"
 
@@ -189,10 +189,10 @@ def separate(
         raise UsageError("With -o - standard output is the stem, so --json and --dry-run have no place there.",
                          remedy="Leave them out, or choose a folder with -o.")
 
-    from sepcli.catalog import load_catalog
-    from sepcli.inputs import parse_shard
-    from sepcli.outputspec import OutputSpec
-    from sepcli.plan import Request
+    from sepcli.batch.inputs import parse_shard
+    from sepcli.batch.outputspec import OutputSpec
+    from sepcli.batch.plan import Request
+    from sepcli.weights.catalog import load_catalog
 
     request = Request(
         model=model or DEFAULT_MODEL, out=Path(os.path.expanduser(out)),
@@ -224,8 +224,8 @@ def _say_which_model(models: Catalog) -> None:
 
 
 def _plan(request: Request, inputs: list[str], models: Catalog) -> Plan:
-    from sepcli.audio import AUDIO_SUFFIXES
-    from sepcli.plan import make_plan
+    from sepcli.batch.plan import make_plan
+    from sepcli.sound.decode import AUDIO_SUFFIXES
 
     if "-" in inputs and sys.stdin.isatty():
         raise UsageError("Standard input is a terminal, not audio.",
@@ -235,8 +235,8 @@ def _plan(request: Request, inputs: list[str], models: Catalog) -> Plan:
 
 def _run(plan: Plan, json: bool, bars: bool, verbose: int) -> int:
     """Separate, report every result and sum up; the exit code."""
+    from sepcli.batch.jobs import run, unfinished
     from sepcli.cli.reporting import Reporter
-    from sepcli.jobs import run, unfinished
 
     code = 0
     with Reporter(plan, bars=bars, json=json, verbose=verbose) as reporter:
@@ -258,8 +258,8 @@ def _run(plan: Plan, json: bool, bars: bool, verbose: int) -> int:
 
 
 def _dry_run(plan: Plan, json: bool) -> int:
+    from sepcli.batch.jobs import preview
     from sepcli.cli.reporting import Reporter, print_plan
-    from sepcli.jobs import preview
 
     with Reporter(plan, bars=False, json=json, verbose=0) as reporter:
         preview(plan, reporter)
@@ -272,7 +272,7 @@ def _to_stdout(request: Request, inputs: list[str], models: Catalog, bars: bool,
     import tempfile
     from dataclasses import replace
 
-    from sepcli.outputs import DEFAULT_TEMPLATE
+    from sepcli.batch.outputs import DEFAULT_TEMPLATE
 
     if request.spec.format != "wav":
         raise UsageError(f"-o - writes WAV, not {request.spec.format}.", remedy="Leave --format out.")

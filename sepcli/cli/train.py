@@ -136,7 +136,7 @@ def run_folder(out: Path | None) -> Path:
 
 def carry_out(config: TrainConfig, out: Path, *, init: str | None, device: str, json: bool) -> None:
     """Train, show how it goes, and say where the model is."""
-    from sepcli.device import tune_process
+    from sepcli.engine.device import tune_process
     from sepcli.training.train import train as run_training
 
     tune_process()

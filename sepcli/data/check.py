@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from sepcli.audio import AudioReader
 from sepcli.data.layouts import Problem, Track, find_tracks
 from sepcli.data.windows import to_channels
 from sepcli.errors import InputError
-from sepcli.resample import resampled
+from sepcli.sound.decode import AudioReader
+from sepcli.sound.resample import resampled
 
 BLOCK = 1 << 15  # samples; lags are searched up to half of it, 0.37 s at 44.1 kHz
 LENGTHS = 0.1  # seconds by which files of a track may differ: encoders add up to 50 ms

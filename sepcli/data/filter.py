@@ -15,10 +15,10 @@ from pathlib import Path
 from sepcli.data.layouts import Problem, find_tracks
 from sepcli.data.quality import Rule, Song, SongProgress, Verdict, decided, fingerprint, measure_song
 from sepcli.data.quality_report import Report
-from sepcli.device import choose_device, choose_precision
+from sepcli.engine.device import choose_device, choose_precision
+from sepcli.engine.pipeline import Engine, Settings
 from sepcli.errors import InputError
 from sepcli.loading import Loaded
-from sepcli.pipeline import Engine, Settings
 
 
 def filter_dataset(

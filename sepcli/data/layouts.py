@@ -24,8 +24,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sepcli import audio, sndfile
 from sepcli.errors import InputError, UsageError
+from sepcli.sound import decode as audio
+from sepcli.sound import sndfile
 
 LAYOUTS = ("stems", "musdb", "slakh", "pools")
 SPLITS = ("train", "test", "valid", "validation")

@@ -30,7 +30,7 @@ from torch import Tensor
 from sepcli.data.augment import Augmentation
 from sepcli.data.layouts import Problem, find_tracks
 from sepcli.data.windows import read_window
-from sepcli.device import tune_process
+from sepcli.engine.device import tune_process
 from sepcli.errors import InputError, SepcliError, UsageError
 
 TRIES = 20  # draws for one window until reading is given up

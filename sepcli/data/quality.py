@@ -25,10 +25,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sepcli.audio import AudioReader, probe
+from sepcli.engine.feed import separated
+from sepcli.engine.pipeline import Engine
 from sepcli.errors import InputError, ModelError, SepcliError, UsageError
-from sepcli.feed import separated
-from sepcli.pipeline import Engine
+from sepcli.sound.decode import AudioReader, probe
 
 Matrix = Mapping[str, Mapping[str, float]]  # stem i -> part j -> P_ij in %; no key for a stem without a row
 # (song, stem, audio seconds done of that stem, audio seconds of it or None)

@@ -18,7 +18,7 @@ from typing import Any
 
 from sepcli.data.quality import Matrix, Row, Rule, Verdict, violation
 from sepcli.errors import OutputError, SepcliError, UsageError
-from sepcli.replacing import replacing
+from sepcli.system.replacing import replacing
 
 REPORT, KEPT, PICTURE = "report.json", "kept.txt", "matrix.png"
 VERSION = 1  # of report.json

@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from sepcli import sndfile
 from sepcli.errors import InputError
+from sepcli.sound import sndfile
 
 QUALITY = "HQ"  # soxr: 20 bits of stop band; `resample.VHQ` takes 1.4 times as long
 _MARGIN = 1024  # frames at the lower of both rates; the filter of HQ is shorter than 128 either side

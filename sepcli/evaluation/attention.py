@@ -25,18 +25,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sepcli.audio import AudioInfo, AudioReader
-from sepcli.background import ahead
-from sepcli.chunking import StreamBuffer
-from sepcli.device import told_of_memory
-from sepcli.entries import Entry
+from sepcli.batch.outputs import written
+from sepcli.engine.chunking import StreamBuffer
+from sepcli.engine.device import told_of_memory
+from sepcli.engine.feed import DECODED_AHEAD
+from sepcli.engine.separator import Inspectable, Separator
 from sepcli.errors import UsageError
-from sepcli.family import get_family
-from sepcli.feed import DECODED_AHEAD
-from sepcli.outputs import written
-from sepcli.resample import ChannelMap, resampled
-from sepcli.separator import Inspectable, Separator
-from sepcli.stft import centred_stft
+from sepcli.models.family import get_family
+from sepcli.nn.stft import centred_stft
+from sepcli.sound.decode import AudioInfo, AudioReader
+from sepcli.sound.resample import ChannelMap, resampled
+from sepcli.system.background import ahead
+from sepcli.weights.entries import Entry
 
 PICTURES = (".png", ".svg", ".pdf")
 COLUMNS = 1200  # of a picture at most, about a pixel each

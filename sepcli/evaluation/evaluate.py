@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from sepcli.batch.manifest import settings_hash
 from sepcli.data.layouts import Problem, Track, find_tracks
-from sepcli.device import tune_process
+from sepcli.engine.device import tune_process
 from sepcli.errors import InputError, SepcliError, UsageError
 from sepcli.evaluation.rows import Row, RowFile
 from sepcli.evaluation.runs import Request, expand
 from sepcli.evaluation.workshop import Listener, Task, Workshop
-from sepcli.manifest import settings_hash
 from sepcli.metrics.voice import has_pesq, require_pitch
 
 

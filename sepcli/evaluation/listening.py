@@ -23,9 +23,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sepcli.batch.manifest import settings_hash
+from sepcli.batch.outputs import check_writable, written
 from sepcli.data.layouts import Track
-from sepcli.device import tune_process
-from sepcli.encode import AudioWriter
+from sepcli.engine.device import tune_process
 from sepcli.errors import InputError, UsageError
 from sepcli.evaluation.evaluate import find_material, row_key
 from sepcli.evaluation.listening_key import Item, Key, read_key, write_text
@@ -33,10 +34,9 @@ from sepcli.evaluation.runs import VOICES, Request, Run, expand
 from sepcli.evaluation.scoring import Material
 from sepcli.evaluation.webmushra import AUDIO, MIXTURE, configuration
 from sepcli.evaluation.workshop import Listener, Workshop
-from sepcli.manifest import settings_hash
 from sepcli.metrics.loudness import loudness
 from sepcli.metrics.voice import VoiceSums, require_pitch
-from sepcli.outputs import check_writable, written
+from sepcli.sound.encode import AudioWriter
 
 REFERENCE = "reference"  # among the models: the real stem, hidden
 ITEMS, SECONDS = 6, 30.0  # the paper's

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sepcli.batch.outputs import written
 from sepcli.errors import InputError
-from sepcli.outputs import written
 
 KEY_NAME = "key.json"
 

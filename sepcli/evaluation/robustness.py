@@ -32,17 +32,17 @@ import torch
 from torch import Tensor
 
 from sepcli.data.layouts import Track, find_tracks
-from sepcli.entries import Entry
+from sepcli.engine.feed import Feed
+from sepcli.engine.noise import Noise
+from sepcli.engine.pipeline import Engine, Settings
+from sepcli.engine.separator import Coder, Separator
 from sepcli.errors import InputError, OutputError, UsageError
 from sepcli.evaluation.scoring import Block, InStep, Material
-from sepcli.family import get_family
-from sepcli.feed import Feed
 from sepcli.metrics import plots
 from sepcli.metrics.sdr import Sums, frame_samples
-from sepcli.noise import Noise
-from sepcli.pipeline import Engine, Settings
-from sepcli.resample import resampled
-from sepcli.separator import Coder, Separator
+from sepcli.models.family import get_family
+from sepcli.sound.resample import resampled
+from sepcli.weights.entries import Entry
 
 PLACES = {"identity": "no codec", "unquantised": "no quantiser", "before": "before the quantiser",
           "after": "after the quantiser"}

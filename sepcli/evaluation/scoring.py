@@ -23,14 +23,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sepcli.audio import AudioReader
 from sepcli.data.layouts import Track
+from sepcli.engine.feed import separated
+from sepcli.engine.pipeline import Engine, Progress
 from sepcli.errors import InputError
 from sepcli.evaluation.judges import Judge, Ratios, Voices, Windowed
-from sepcli.feed import separated
 from sepcli.metrics.masks import ORACLES, Wiener, learn, make_mask, masked
 from sepcli.metrics.windows import WindowRule
-from sepcli.pipeline import Engine, Progress
+from sepcli.sound.decode import AudioReader
 
 BLOCK_FRAMES = 65536
 

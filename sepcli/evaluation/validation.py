@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from sepcli.data.layouts import Track
+from sepcli.engine.pipeline import Engine, Settings
+from sepcli.engine.separator import Separator
 from sepcli.evaluation.judges import AbsoluteError, Judge, Ratios, SpectralDistance
 from sepcli.evaluation.scoring import Material, Model, judge
-from sepcli.pipeline import Engine, Settings
-from sepcli.separator import Separator
 
 
 def mean_scores(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sepcli.processes import in_processes
+from sepcli.system.processes import in_processes
 
 if TYPE_CHECKING:
     from sepcli.evaluation.rows import Row
@@ -26,7 +26,7 @@ def _begin(workshop: Workshop, threads: int) -> None:
     global _workshop
     import torch
 
-    from sepcli.device import tune_process
+    from sepcli.engine.device import tune_process
 
     tune_process()
     torch.set_num_threads(threads)

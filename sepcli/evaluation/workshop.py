@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sepcli import loading
-from sepcli.catalog import load_catalog
 from sepcli.data.layouts import Track
-from sepcli.device import choose_device, choose_precision, told_of_memory
+from sepcli.engine.device import choose_device, choose_precision, told_of_memory
+from sepcli.engine.pipeline import Engine, Progress, Settings
 from sepcli.errors import InputError, UsageError
 from sepcli.evaluation.rows import DIGITS, Row
 from sepcli.evaluation.runs import PUBLISHED_OVERLAP, Request, Run
 from sepcli.evaluation.scoring import PSEUDO_MODELS, Estimator, Material, Model, score
 from sepcli.metrics.voice import has_pesq
-from sepcli.pipeline import Engine, Progress, Settings
+from sepcli.weights.catalog import load_catalog
 
 METRICS_VERSION = 2  # of what rows mean: another number, and none of an earlier evaluation is kept
 DEFAULT_OVERLAP = 0.25

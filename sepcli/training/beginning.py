@@ -13,8 +13,8 @@ from dataclasses import fields
 from typing import Any
 
 from sepcli.errors import ModelError, UsageError
-from sepcli.family import Arch, Origin
 from sepcli.loading import load_model
+from sepcli.models.family import Arch, Origin
 from sepcli.training.config import ModelTable
 from sepcli.training.setup import Network, Notice
 

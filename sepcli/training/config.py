@@ -21,7 +21,7 @@ from typing import Any
 
 from sepcli.data.mixing import DataSource
 from sepcli.errors import UsageError
-from sepcli.losses import Term
+from sepcli.nn.losses import Term
 
 
 @dataclass(frozen=True)

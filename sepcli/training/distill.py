@@ -16,15 +16,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sepcli.audio import AUDIO_SUFFIXES
-from sepcli.catalog import load_catalog
+from sepcli.batch.jobs import Listener, Result, run
+from sepcli.batch.outputspec import OutputSpec
+from sepcli.batch.plan import Plan, Request, make_plan
 from sepcli.data.mixing import DataSource
 from sepcli.errors import InputError, OutputError, UsageError
-from sepcli.jobs import Listener, Result, run
-from sepcli.outputspec import OutputSpec
-from sepcli.plan import Plan, Request, make_plan
+from sepcli.sound.decode import AUDIO_SUFFIXES
 from sepcli.training.config import TrainConfig
 from sepcli.training.setup import make_network, make_objective
+from sepcli.weights.catalog import load_catalog
 
 OTHER = "other"  # of a student: takes what it has no name for
 CONSISTENCY = "consistency"  # the objective that a family of such students has

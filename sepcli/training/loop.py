@@ -24,10 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from sepcli.data.mixing import Batch
-from sepcli.device import PRECISIONS
+from sepcli.engine.device import PRECISIONS
 from sepcli.errors import ModelError
-from sepcli.family import Objective
-from sepcli.losses import Loss
+from sepcli.models.family import Objective
+from sepcli.nn.losses import Loss
 from sepcli.training.config import TrainConfig
 from sepcli.training.distributed import Team
 from sepcli.training.ema import Averages

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from sepcli.data.mixing import Batch
+from sepcli.engine.separator import Separator
 from sepcli.errors import UsageError
-from sepcli.family import Family, Objective
 from sepcli.loading import load_model
-from sepcli.losses import Criterion, Loss
-from sepcli.separator import Separator
+from sepcli.models.family import Family, Objective
+from sepcli.nn.losses import Criterion, Loss
 
 
 def separation(model: Separator, criterion: Criterion) -> Separation:

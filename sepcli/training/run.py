@@ -22,12 +22,12 @@ from torch import nn
 
 from sepcli.errors import OutputError, UsageError
 from sepcli.loading import save_model
-from sepcli.modelspec import RUN_FILE
-from sepcli.replacing import replacing
+from sepcli.system.replacing import replacing
 from sepcli.training.config import VALID_METRICS, TrainConfig, as_tables
 from sepcli.training.loop import Best, Step
 from sepcli.training.setup import Network
 from sepcli.training.state import load_state, save_state
+from sepcli.weights.modelspec import RUN_FILE
 
 try:
     import fcntl

@@ -17,12 +17,12 @@ from torch import nn
 from sepcli.data.augment import from_config
 from sepcli.data.layouts import Track, find_tracks
 from sepcli.data.mixing import Batches, DataSource
+from sepcli.engine.separator import Separator
 from sepcli.errors import UsageError
 from sepcli.evaluation.validation import mean_scores
-from sepcli.family import Arch, Objective, get_family
 from sepcli.loading import make_config
-from sepcli.losses import Criterion
-from sepcli.separator import Separator
+from sepcli.models.family import Arch, Objective, get_family
+from sepcli.nn.losses import Criterion
 from sepcli.training.config import VALID_METRICS, ModelTable, TrainConfig
 from sepcli.training.distributed import Team
 from sepcli.training.objectives import choose_objective

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from sepcli.errors import ModelError, OutputError
-from sepcli.replacing import replacing
+from sepcli.system.replacing import replacing
 
 
 def random_state() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from sepcli.data.mixing import batches_from
-from sepcli.device import choose_device
+from sepcli.engine.device import choose_device
 from sepcli.errors import UsageError
 from sepcli.training.beginning import begin
 from sepcli.training.config import TrainConfig

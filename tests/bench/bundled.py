@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from sepcli.catalog import DEFAULT_MODEL, load_catalog
+from sepcli.weights.catalog import DEFAULT_MODEL, load_catalog
 from tests.bench import results, sound
 from tests.bench.programs import SEPCLI, SEPCLI_FLOAT, interleaved, shown
 from tests.bench.results import Figure, Record

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 
 from sepcli.data.layouts import find_tracks
-from sepcli.device import tune_process
+from sepcli.engine.device import tune_process
+from sepcli.engine.pipeline import Engine, Settings, Stats
+from sepcli.engine.separator import Separator
 from sepcli.evaluation.validation import mean_scores
 from sepcli.loading import load_model
-from sepcli.pipeline import Engine, Settings, Stats
-from sepcli.separator import Separator
 from tests.bench import results
 from tests.bench.results import Figure, Record
 

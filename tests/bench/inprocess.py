@@ -74,9 +74,9 @@ def sepcli(weights: Weights, device: str, precision: str, batch: int | None) -> 
     """As the command does it: one engine for all tracks, blocks in and out."""
     import torch
 
-    from sepcli.device import choose_device, choose_precision, tune_process
+    from sepcli.engine.device import choose_device, choose_precision, tune_process
+    from sepcli.engine.pipeline import Engine, Settings, measure
     from sepcli.loading import load_model
-    from sepcli.pipeline import Engine, Settings, measure
 
     tune_process()
     model = load_model(weights.model).model

@@ -20,9 +20,9 @@ def bench(samples: int = 262144, *, runs: int = 3) -> Record:
     import torch
     from torch import Tensor
 
-    from sepcli.device import tune_process
+    from sepcli.engine.device import tune_process
+    from sepcli.engine.noise import Noise
     from sepcli.models.dicose import FAMILY
-    from sepcli.noise import Noise
 
     class Silent(Noise):
         """Costs nothing."""

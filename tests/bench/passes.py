@@ -33,9 +33,9 @@ def main() -> None:
     import soundfile
     import torch
 
-    from sepcli.device import tune_process
+    from sepcli.engine.device import tune_process
+    from sepcli.engine.pipeline import Engine, Settings
     from sepcli.loading import load_model
-    from sepcli.pipeline import Engine, Settings
 
     file, track, runs, *stems = sys.argv[1:]
     tune_process()

@@ -32,9 +32,9 @@ def measure(
 def main() -> None:
     import torch
 
-    from sepcli.device import tune_process
+    from sepcli.engine.device import tune_process
+    from sepcli.engine.pipeline import Engine, Settings
     from sepcli.models.dicose import FAMILY
-    from sepcli.pipeline import Engine, Settings
 
     asked = json.loads(sys.argv[1])
     arch, device = FAMILY.archs[asked["arch"]], torch.device(asked["device"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from sepcli.device import cpu_has_bfloat16
+from sepcli.engine.device import cpu_has_bfloat16
 from tests.bench import results, sound
 from tests.bench.programs import DEMUCS_FLOAT, SEPCLI_FLOAT, Cost, demucs, interleaved, sepcli, shown
 from tests.bench.results import Figure, Record

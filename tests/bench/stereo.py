@@ -20,9 +20,9 @@ import numpy as np
 
 import sepcli
 from sepcli.data.layouts import Track, find_tracks
+from sepcli.engine.separator import Separator
 from sepcli.errors import InputError
 from sepcli.metrics.interval import half_width
-from sepcli.separator import Separator
 from tests.bench import results
 from tests.bench.conditioning import FLOOR, HEARD, si_sdr
 from tests.bench.results import Figure, Record

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from sepcli.family import get_family
 from sepcli.loading import load_model, save_model
 from sepcli.models.bandsplit import BandSplit, BandSplitConfig
+from sepcli.models.family import get_family
 from tests.contracts import check_reduced, check_separator, peak_error
 
 SMALL = dict(sources=("vocals", "drums", "rest"), nfft=512, hop=128, dim=16, blocks=2, squeeze=4, bottleneck=32,

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from sepcli.checkpoint import Checkpoint, read_checkpoint
 from sepcli.errors import ModelError
 from sepcli.models.demucs import FAMILY
 from sepcli.models.demucs.demucs import Demucs, DemucsConfig
-from sepcli.unpickling import Inert
+from sepcli.weights.checkpoint import Checkpoint, read_checkpoint
+from sepcli.weights.unpickling import Inert
 from tests.models.test_demucs_diffq import pack, state_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "diffq"

@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sepcli.checkpoint import read_checkpoint
 from sepcli.errors import ModelError
 from sepcli.models.demucs import diffq
-from sepcli.unpickling import Inert
+from sepcli.weights.checkpoint import read_checkpoint
+from sepcli.weights.unpickling import Inert
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "diffq"
 

@@ -9,12 +9,12 @@ import torch
 
 from sepcli.cli.app import main
 from sepcli.data.mixing import Batch
+from sepcli.engine.noise import Noise
+from sepcli.engine.pipeline import Engine, Settings
 from sepcli.errors import UsageError
-from sepcli.losses import Criterion, Term
 from sepcli.models.demucs import FAMILY
 from sepcli.models.demucs.gibbs import GibbsDemucs, GibbsOptions, Orderless, drawn_block, drawn_masks
-from sepcli.noise import Noise
-from sepcli.pipeline import Engine, Settings
+from sepcli.nn.losses import Criterion, Term
 from sepcli.training.config import make_train_config, merge, parse_override, read_preset
 from sepcli.training.objectives import choose_objective
 from sepcli.training.run import RunFolder

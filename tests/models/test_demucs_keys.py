@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from sepcli.catalog import load_catalog
-from sepcli.checkpoint import Checkpoint
 from sepcli.loading import make_config
 from sepcli.models.demucs import FAMILY
+from sepcli.weights.catalog import load_catalog
+from sepcli.weights.checkpoint import Checkpoint
 
 KEYS = {path.stem: path for path in sorted((Path(__file__).parents[1] / "keys").glob("*.json"))}
 SOURCES = ["drums", "bass", "other", "vocals"]

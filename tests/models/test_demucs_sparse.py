@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sepcli.ensemble import Ensemble
+from sepcli.engine.ensemble import Ensemble
 from sepcli.errors import ModelError
 from sepcli.models.demucs import sparse
 from sepcli.models.demucs.sparse import FixedPairs, HashedPairs, Sparsity

@@ -7,10 +7,10 @@ import copy
 import pytest
 import torch
 
-from sepcli.family import get_family
+from sepcli.engine.pipeline import Engine, Settings
 from sepcli.models.dicose import FAMILY
 from sepcli.models.dicose.unet import UNet
-from sepcli.pipeline import Engine, Settings
+from sepcli.models.family import get_family
 from tests.contracts import check_reduced, check_separator, check_shape, peak_error, run
 
 CPU = torch.device("cpu")

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from sepcli.catalog import load_catalog
-from sepcli.checkpoint import Checkpoint, read_checkpoint
 from sepcli.errors import ModelError
 from sepcli.loading import load_model, make_config, save_model
 from sepcli.models.dicose import FAMILY
 from sepcli.models.dicose.checkpoint import PUBLISHED, join
+from sepcli.weights.catalog import load_catalog
+from sepcli.weights.checkpoint import Checkpoint, read_checkpoint
 from tests.contracts import peak_error, run
 from tests.models.test_dicose import TINY, tiny
 from tests.models.test_dicose_unet import published_shapes

@@ -9,10 +9,10 @@ import torch
 
 from sepcli.data.mixing import Batch
 from sepcli.errors import UsageError
-from sepcli.family import get_family
-from sepcli.losses import Criterion, Term
 from sepcli.models.dicose import objectives
 from sepcli.models.dicose.objectives import Denoising, Distillation, Labelled, hop_weights
+from sepcli.models.family import get_family
+from sepcli.nn.losses import Criterion, Term
 from sepcli.training.config import EmaTable, OptimTable, RunTable, TrainConfig
 from sepcli.training.distributed import Team
 from sepcli.training.loop import Trainer, fit

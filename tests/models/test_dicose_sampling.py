@@ -12,14 +12,14 @@ import soundfile
 import torch
 
 from sepcli.cli.app import main
+from sepcli.engine.noise import Noise
+from sepcli.engine.pipeline import Engine, Settings
 from sepcli.errors import UsageError
 from sepcli.loading import parse_options, save_model
 from sepcli.models.dicose import FAMILY, joint, refined
 from sepcli.models.dicose.joint import JointOptions, is_stable, stable_steps
 from sepcli.models.dicose.refined import ConsistencyOptions, Refined
 from sepcli.models.dicose.unet import UNet
-from sepcli.noise import Noise
-from sepcli.pipeline import Engine, Settings
 from tests.contracts import TOLERANCE, check_reduced, check_separator
 from tests.test_jobs import song
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sepcli.family import get_family
+from sepcli.engine.pipeline import Engine, Settings
+from sepcli.models.family import get_family
 from sepcli.models.lasaft import FAMILY
 from sepcli.models.lasaft.blocks import DenseBlock, fold_all
-from sepcli.pipeline import Engine, Settings
 from tests.contracts import check_reduced, check_separator, check_shape, peak_error, run
 
 CPU = torch.device("cpu")

@@ -14,12 +14,12 @@ import pytest
 import soundfile
 import torch
 
-from sepcli.catalog import bundled_catalog, read_catalog
-from sepcli.checkpoint import read_checkpoint
+from sepcli.engine.pipeline import Engine, Settings
 from sepcli.errors import ModelError
 from sepcli.loading import load_model, make_config, save_model
 from sepcli.models.lasaft import FAMILY
-from sepcli.pipeline import Engine, Settings
+from sepcli.weights.catalog import bundled_catalog, read_catalog
+from sepcli.weights.checkpoint import read_checkpoint
 from tests.bench.sound import CLIP
 from tests.contracts import peak_error, run
 from tests.fakehub import FakeHub

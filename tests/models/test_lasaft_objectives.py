@@ -7,9 +7,9 @@ import torch
 
 from sepcli.data.mixing import Batch
 from sepcli.errors import UsageError
-from sepcli.losses import Criterion, Term, mse, negative_sdr
 from sepcli.models.lasaft import LaSAFTQuery, LaSAFTQueryConfig, LaSAFTv2, LaSAFTv2Config
 from sepcli.models.lasaft.objectives import MOMENTUM, Labelled, Queried
+from sepcli.nn.losses import Criterion, Term, mse, negative_sdr
 
 TINY = {"n_fft": 256, "hop_length": 128, "num_frame": 16, "margin": 128, "n_blocks": 3, "internal_channels": 4,
         "n_internal_layers": 2, "embedding_dim": 6, "num_tdfs": 3, "dk": 5}

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from sepcli.engine.separator import Queryable
 from sepcli.errors import ModelError
 from sepcli.loading import load_model, save_model
-from sepcli.separator import Queryable
 from tests.contracts import check_bind, peak_error, run
 from tests.models.test_lasaft import TINY, tiny
 

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from sepcli.data.mixing import Batch
+from sepcli.engine.noise import Noise
+from sepcli.engine.pipeline import Engine, Settings
 from sepcli.errors import UsageError
-from sepcli.losses import Criterion, Term
 from sepcli.models.ldm import latent
 from sepcli.models.ldm.latent import (
     LatentDiffusion,
@@ -18,8 +19,7 @@ from sepcli.models.ldm.latent import (
     LatentDiffusionOptions,
 )
 from sepcli.models.ldm.objectives import Latent
-from sepcli.noise import Noise
-from sepcli.pipeline import Engine, Settings
+from sepcli.nn.losses import Criterion, Term
 from tests.contracts import check_separator, check_shape, peak_error, run
 from tests.models.test_ldm_gain import RATE, decibels, drums, noise, rms, voice
 

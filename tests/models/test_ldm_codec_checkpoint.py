@@ -11,11 +11,11 @@ import pytest
 import soundfile
 import torch
 
-from sepcli.catalog import bundled_catalog, load_catalog, read_catalog
-from sepcli.checkpoint import Checkpoint
 from sepcli.errors import ModelError
 from sepcli.loading import load_model, make_config, save_model
 from sepcli.models.ldm import FAMILY
+from sepcli.weights.catalog import bundled_catalog, load_catalog, read_catalog
+from sepcli.weights.checkpoint import Checkpoint
 from tests.contracts import peak_error, run
 from tests.fakehub import FakeHub
 from tests.models.test_ldm_codec import TINY, tiny

@@ -7,10 +7,10 @@ import torch
 
 from sepcli.data.mixing import Batch, DataSource
 from sepcli.errors import UsageError
-from sepcli.family import get_family
 from sepcli.loading import load_model
-from sepcli.losses import Criterion, Term
+from sepcli.models.family import get_family
 from sepcli.models.ldm.reconstruction import Reconstruction
+from sepcli.nn.losses import Criterion, Term
 from sepcli.training.config import DataTable, TrainConfig, make_train_config, merge, parse_override, read_preset
 from sepcli.training.objectives import choose_objective
 from sepcli.training.setup import example_samples, make_network, split

@@ -9,9 +9,9 @@ import torch
 
 from sepcli.data.mixing import Batch
 from sepcli.errors import OutputError, UsageError
-from sepcli.family import get_family
-from sepcli.losses import Criterion, Term
+from sepcli.models.family import get_family
 from sepcli.models.ldm.objectives import Latent
+from sepcli.nn.losses import Criterion, Term
 from sepcli.training.config import EmaTable, OptimGroup, OptimTable, RunTable, TrainConfig
 from sepcli.training.distributed import Team
 from sepcli.training.loop import Trainer, fit

@@ -6,9 +6,9 @@ import demucs.apply
 import pytest
 import torch
 
-from sepcli.ensemble import Ensemble
-from sepcli.pipeline import Engine, Settings
-from sepcli.separator import Segment
+from sepcli.engine.ensemble import Ensemble
+from sepcli.engine.pipeline import Engine, Settings
+from sepcli.engine.separator import Segment
 from tests.toys import Context
 
 LENGTHS = [1, 399, 400, 301, 600, 900, 3217]  # 1, segment-1, segment, stride+1 (tail), k*stride, long

@@ -20,11 +20,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sepcli.checkpoint import read_checkpoint
+from sepcli.engine.pipeline import Engine, Settings
 from sepcli.loading import make_config
 from sepcli.models.demucs import FAMILY
 from sepcli.models.demucs.demucs import Demucs, DemucsConfig
-from sepcli.pipeline import Engine, Settings
+from sepcli.weights.checkpoint import read_checkpoint
 from tests.contracts import peak_error
 
 FOUR = ["drums", "bass", "other", "vocals"]

@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sepcli.diffusion import consistency_scalings as cm
-from sepcli.diffusion import edm_scalings as edm
-from sepcli.diffusion import edm_weight, heun_hops, karras_sigmas, preconditioned
 from sepcli.models.dicose.objectives import denoising_errors, distillation_errors, hop_weights
 from sepcli.models.dicose.sampled import told
 from sepcli.models.dicose.unet import UNet
+from sepcli.nn.diffusion import consistency_scalings as cm
+from sepcli.nn.diffusion import edm_scalings as edm
+from sepcli.nn.diffusion import edm_weight, heun_hops, karras_sigmas, preconditioned
 from tests.parity.test_dicose import shape_of
 from tests.parity.test_dicose_sampling import LOW, Case, S
 

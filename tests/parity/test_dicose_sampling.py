@@ -10,7 +10,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sepcli.diffusion import (
+from sepcli.models.dicose import FAMILY
+from sepcli.models.dicose.joint import ISDM, MSDM, Joint, JointOptions, complete, dirac, gaussian
+from sepcli.models.dicose.refined import ConsistencyOptions, DiffusionOptions
+from sepcli.models.dicose.sampled import SampledConfig, told
+from sepcli.models.dicose.unet import UNet
+from sepcli.nn.diffusion import (
     consistency_sample,
     consistency_scalings,
     consistency_sigmas,
@@ -20,11 +25,6 @@ from sepcli.diffusion import (
     preconditioned,
     stochastic_euler,
 )
-from sepcli.models.dicose import FAMILY
-from sepcli.models.dicose.joint import ISDM, MSDM, Joint, JointOptions, complete, dirac, gaussian
-from sepcli.models.dicose.refined import ConsistencyOptions, DiffusionOptions
-from sepcli.models.dicose.sampled import SampledConfig, told
-from sepcli.models.dicose.unet import UNet
 from tests.parity.test_dicose import GOLDEN, shape_of
 
 STEMS = ("bass", "drums", "guitar", "piano")

@@ -17,7 +17,7 @@ import pytest
 import soundfile
 import torch
 
-from sepcli.catalog import bundled_catalog, read_catalog
+from sepcli.weights.catalog import bundled_catalog, read_catalog
 from tests.bench.sound import CLIP
 from tests.bench.weights import make
 from tests.fakehub import FakeHub

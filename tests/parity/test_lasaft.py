@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sepcli import chunking
-from sepcli.checkpoint import read_checkpoint
+from sepcli.engine import chunking
+from sepcli.engine.pipeline import Engine, Settings
 from sepcli.models.lasaft import FAMILY
 from sepcli.models.lasaft.query import LaSAFTQuery
 from sepcli.models.lasaft.spectral import Conditioned
 from sepcli.models.lasaft.v1 import LaSAFTv1
-from sepcli.pipeline import Engine, Settings
+from sepcli.weights.checkpoint import read_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "lasaft"
 CASES = sorted(path.parent.name for path in GOLDEN.glob("*/case.json"))

@@ -18,10 +18,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sepcli.checkpoint import Checkpoint
 from sepcli.models.demucs.checkpoint import convert
 from sepcli.models.demucs.htdemucs import HTDemucs, HTDemucsConfig
 from sepcli.models.demucs.sparse import FixedPairs, Sparsity
+from sepcli.weights.checkpoint import Checkpoint
 from tests.parity.test_hybrid import FOUR, HT, peak_error
 
 

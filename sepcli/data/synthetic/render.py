@@ -33,7 +33,7 @@ from sepcli.data.synthetic.sounds import Studio, draw_sound
 from sepcli.data.synthetic.vocals import sing_part
 from sepcli.data.synthetic.voice import check_speech
 from sepcli.errors import OutputError, UsageError
-from sepcli.processes import in_processes
+from sepcli.system.processes import in_processes
 
 GENERATOR = 3  # grows when the same seed gives other songs; in every song.json
 # Which stem each label goes to; a label that is not named is left out.

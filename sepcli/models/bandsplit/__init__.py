@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sepcli.family import Arch, Family
 from sepcli.models.bandsplit.bandsplit import BandSplit, BandSplitConfig
 from sepcli.models.bandsplit.checkpoint import convert, describe
+from sepcli.models.family import Arch, Family
 
 FAMILY = Family(
     name="bandsplit",

@@ -23,11 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sepcli.engine.separator import Segment, Separator, source_indices
 from sepcli.nn.sharing import sharing_copy
-from sepcli.separator import Segment, Separator, source_indices
 
 if TYPE_CHECKING:
-    from sepcli.noise import Noise
+    from sepcli.engine.noise import Noise
 
 COMPRESSION = 0.4  # exponent of the modulus in the features: quiet partials count too
 FLOOR = 1e-6  # of a modulus, under the root

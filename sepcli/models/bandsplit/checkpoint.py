@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sepcli.checkpoint import Checkpoint
-from sepcli.family import Package
-from sepcli.separator import Separator
+from sepcli.engine.separator import Separator
+from sepcli.models.family import Package
+from sepcli.weights.checkpoint import Checkpoint
 
 
 def describe(checkpoint: Checkpoint) -> Package | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sepcli.family import Arch, Family
 from sepcli.models.demucs.checkpoint import convert, describe
 from sepcli.models.demucs.demucs import Demucs, DemucsConfig
 from sepcli.models.demucs.gibbs import GibbsDemucs, GibbsOptions, Orderless
 from sepcli.models.demucs.hdemucs import HDemucs, HDemucsConfig
 from sepcli.models.demucs.htdemucs import HTDemucs, HTDemucsConfig
+from sepcli.models.family import Arch, Family
 
 # Initial values, regularisation and augmentation.
 _TRAINING = {"rescale", "dconv_init", "emb_smooth", "t_dropout", "t_weight_decay", "t_lr"}

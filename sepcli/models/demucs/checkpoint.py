@@ -1,6 +1,6 @@
 """What a published Demucs checkpoint says of itself, and its tensors under our networks' names.
 
-Knows the layouts of the files, not how bytes become objects (sepcli/checkpoint.py) nor what the networks do.
+Knows the layouts of the files; not how bytes become objects (weights/checkpoint.py), nor what the networks do.
 
     .safetensors   header strings klass, args, kwargs (JSON; a fraction is {"_type": "fraction", ...});
                    quantised ones have `structure` too: a tree whose leaves name the file's flat tensors
@@ -22,15 +22,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sepcli.checkpoint import Checkpoint
+from sepcli.engine.separator import Separator
 from sepcli.errors import ModelError
-from sepcli.family import Package
 from sepcli.models.demucs.demucs import Demucs, DemucsConfig
 from sepcli.models.demucs.diffq import decode, is_quantised
 from sepcli.models.demucs.hdemucs import HDemucsConfig
 from sepcli.models.demucs.htdemucs import HTDemucs, HTDemucsConfig
-from sepcli.separator import Separator
-from sepcli.unpickling import Inert
+from sepcli.models.family import Package
+from sepcli.weights.checkpoint import Checkpoint
+from sepcli.weights.unpickling import Inert
 
 # The classes a checkpoint may name. Looked up here, never imported.
 CLASSES: dict[str, tuple[str, type]] = {

@@ -25,14 +25,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sepcli.engine.separator import Segment, Separator, source_indices
 from sepcli.models.demucs.dconv import BLSTM, DConv
 from sepcli.models.demucs.hybrid import EPSILON, freeze_lists, segment_samples
 from sepcli.models.demucs.layers import group_norm, rescale_convolutions
 from sepcli.nn.sharing import sharing_copy
-from sepcli.separator import Segment, Separator, source_indices
 
 if TYPE_CHECKING:
-    from sepcli.noise import Noise
+    from sepcli.engine.noise import Noise
 
 
 @dataclass(frozen=True)

@@ -31,12 +31,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sepcli.engine.noise import Noise
+from sepcli.engine.separator import source_indices
 from sepcli.errors import UsageError
-from sepcli.losses import Criterion, Loss
 from sepcli.models.demucs.demucs import Demucs, DemucsConfig
+from sepcli.nn.losses import Criterion, Loss
 from sepcli.nn.sharing import sharing_copy
-from sepcli.noise import Noise
-from sepcli.separator import source_indices
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from fractions import Fraction
 
 from torch import Tensor
 
+from sepcli.engine.separator import Segment
 from sepcli.models.demucs.hybrid import HybridUNet, freeze_lists, refuse, segment_samples
-from sepcli.separator import Segment
 
 
 @dataclass(frozen=True)

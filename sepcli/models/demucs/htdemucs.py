@@ -22,14 +22,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sepcli.engine.separator import Segment
 from sepcli.models.demucs.hybrid import HybridUNet, freeze_lists, refuse, segment_samples
 from sepcli.models.demucs.sparse import SparseWeighing, Sparsity
 from sepcli.models.demucs.transformer import CrossTransformer
-from sepcli.separator import Segment
-from sepcli.stft import demucs_frames
+from sepcli.nn.stft import demucs_frames
 
 if TYPE_CHECKING:
-    from sepcli.noise import Noise
+    from sepcli.engine.noise import Noise
 
 
 @dataclass(frozen=True)

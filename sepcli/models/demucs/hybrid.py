@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import sepcli.models.demucs.spectral as spectral
+from sepcli.engine.separator import Separator, source_indices
 from sepcli.errors import ModelError
 from sepcli.models.demucs.dconv import fold_refinements
 from sepcli.models.demucs.layers import (
@@ -36,11 +37,10 @@ from sepcli.models.demucs.layers import (
     rescale_convolutions,
 )
 from sepcli.nn.sharing import sharing_copy
-from sepcli.separator import Separator, source_indices
-from sepcli.stft import demucs_istft, demucs_stft, demucs_window
+from sepcli.nn.stft import demucs_istft, demucs_stft, demucs_window
 
 if TYPE_CHECKING:
-    from sepcli.noise import Noise
+    from sepcli.engine.noise import Noise
 
 EPSILON = 1e-5  # added to a standard deviation before dividing by it
 

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sepcli.device import cpu_has_bfloat16
+from sepcli.engine.device import cpu_has_bfloat16
 from sepcli.errors import ModelError
 
 ROUNDS = 32  # of hashing, each with four buckets

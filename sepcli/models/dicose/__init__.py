@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from sepcli.family import Arch, Family, Origin
 from sepcli.models.dicose.checkpoint import convert, describe
 from sepcli.models.dicose.deterministic import Deterministic, DoubleDeterministic
 from sepcli.models.dicose.frame import DicoseConfig
@@ -16,6 +15,7 @@ from sepcli.models.dicose.refined import (
     DiffusionOptions,
 )
 from sepcli.models.dicose.sampled import SampledConfig
+from sepcli.models.family import Arch, Family, Origin
 
 # Weights of a Deterministic, frozen, below what refines it; a student begins as its teacher.
 _BASE = Origin(Deterministic, {"unet.": "base."})

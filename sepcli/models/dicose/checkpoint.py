@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from sepcli.checkpoint import Checkpoint, network_state
+from sepcli.engine.separator import Separator
 from sepcli.errors import ModelError
-from sepcli.family import Package
-from sepcli.separator import Separator
+from sepcli.models.family import Package
+from sepcli.weights.checkpoint import Checkpoint, network_state
 
 _UNET = ("model.unet.", "model.diffusion.net.")  # the same tensors twice
 _BASE = ("pre_trained_mixture_feature_extractor_model.model.unet.",)

@@ -20,7 +20,7 @@ from sepcli.models.dicose.frame import DicoseConfig, Framed
 from sepcli.models.dicose.unet import Taps, UNet
 
 if TYPE_CHECKING:
-    from sepcli.noise import Noise
+    from sepcli.engine.noise import Noise
 
 
 class Base(UNet):

@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sepcli.engine.separator import Segment, Separator, source_indices
 from sepcli.models.dicose.unet import Shape, UNet
 from sepcli.nn.sharing import sharing_copy
-from sepcli.separator import Segment, Separator, source_indices
 
 if TYPE_CHECKING:
-    from sepcli.noise import Noise
+    from sepcli.engine.noise import Noise
 
 
 @dataclass(frozen=True)

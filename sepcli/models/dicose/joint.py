@@ -26,13 +26,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sepcli.diffusion import MAX_CHURN, Denoise, edm_scalings, karras_sigmas, preconditioned, stochastic_euler
+from sepcli.engine.noise import Noise
+from sepcli.engine.separator import source_indices
 from sepcli.errors import UsageError
-from sepcli.family import check_options
 from sepcli.models.dicose.sampled import Sampled, SampledConfig, draws, told
 from sepcli.models.dicose.unet import UNet
-from sepcli.noise import Noise
-from sepcli.separator import source_indices
+from sepcli.models.family import check_options
+from sepcli.nn.diffusion import (
+    MAX_CHURN,
+    Denoise,
+    edm_scalings,
+    karras_sigmas,
+    preconditioned,
+    stochastic_euler,
+)
 
 POSTERIORS = ("dirac", "gaussian")
 WIDTH = 0.75  # w, as published

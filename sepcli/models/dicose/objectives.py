@@ -26,16 +26,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sepcli.device import has_bfloat16
-from sepcli.diffusion import Denoise, along, edm_weight, heun_hops, karras_sigma, karras_sigmas
+from sepcli.engine.device import has_bfloat16
 from sepcli.errors import UsageError
-from sepcli.family import check_trains, check_word
-from sepcli.losses import Criterion, Loss, OneTarget, check_squared, drawn_targets
 from sepcli.models.dicose.deterministic import Deterministic, DoubleDeterministic
 from sepcli.models.dicose.joint import Joint
 from sepcli.models.dicose.refined import Consistency, Diffusion
 from sepcli.models.dicose.sampled import told
 from sepcli.models.dicose.unet import UNet
+from sepcli.models.family import check_trains, check_word
+from sepcli.nn.diffusion import Denoise, along, edm_weight, heun_hops, karras_sigma, karras_sigmas
+from sepcli.nn.losses import Criterion, Loss, OneTarget, check_squared, drawn_targets
 
 LEVEL_MEAN, LEVEL_DEVIATION = -3.0, 1.0  # of ln sigma in training
 

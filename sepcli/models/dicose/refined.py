@@ -19,7 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sepcli.diffusion import (
+from sepcli.engine.noise import Noise
+from sepcli.models.dicose.deterministic import Base
+from sepcli.models.dicose.sampled import Network, Sampled, SampledConfig, draws, told
+from sepcli.models.dicose.unet import Taps, UNet
+from sepcli.models.family import check_options
+from sepcli.nn.diffusion import (
     Denoise,
     Draw,
     consistency_sample,
@@ -30,11 +35,6 @@ from sepcli.diffusion import (
     preconditioned,
     stochastic_euler,
 )
-from sepcli.family import check_options
-from sepcli.models.dicose.deterministic import Base
-from sepcli.models.dicose.sampled import Network, Sampled, SampledConfig, draws, told
-from sepcli.models.dicose.unet import Taps, UNet
-from sepcli.noise import Noise
 
 RHO = 9.0  # of all its schedules
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sepcli.background import ahead
-from sepcli.diffusion import Draw
+from sepcli.engine.noise import Noise
 from sepcli.models.dicose.frame import DicoseConfig, Framed
 from sepcli.models.dicose.unet import Taps, UNet
-from sepcli.noise import Noise
+from sepcli.nn.diffusion import Draw
+from sepcli.system.background import ahead
 
 Network = Callable[[Tensor, Tensor], Tensor]  # (x [B, A, T], c_noise [B]) -> F [B, A, T], float32
 

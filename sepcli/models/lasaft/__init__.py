@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sepcli.family import Arch, Family
+from sepcli.models.family import Arch, Family
 from sepcli.models.lasaft.checkpoint import convert, describe
 from sepcli.models.lasaft.objectives import Labelled, Queried
 from sepcli.models.lasaft.query import LaSAFTQuery, LaSAFTQueryConfig

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sepcli.checkpoint import Checkpoint, network_state
+from sepcli.engine.separator import Separator
 from sepcli.errors import ModelError
-from sepcli.family import Package
-from sepcli.separator import Separator
+from sepcli.models.family import Package
+from sepcli.weights.checkpoint import Checkpoint, network_state
 
 PREFIX = "spec2spec."
 WINDOW = "stft.stft.window"

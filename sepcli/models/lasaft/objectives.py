@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from sepcli.errors import UsageError
-from sepcli.family import check_word
-from sepcli.losses import Criterion, Loss, OneTarget, drawn_targets
+from sepcli.models.family import check_word
 from sepcli.models.lasaft.query import LaSAFTQuery
 from sepcli.models.lasaft.spectral import Conditioned
+from sepcli.nn.losses import Criterion, Loss, OneTarget, drawn_targets
 
 DOMAINS = ("spectrogram", "wave")
 QUERIES = ("target", "context")

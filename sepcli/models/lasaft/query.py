@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sepcli.engine.separator import Separator
 from sepcli.errors import ModelError
 from sepcli.models.lasaft.spectral import to_channels
 from sepcli.models.lasaft.v2 import LaSAFTv2Config, Unet
 from sepcli.nn.sharing import sharing_copy
-from sepcli.separator import Separator
-from sepcli.stft import centred_stft
+from sepcli.nn.stft import centred_stft
 
 TIME_STRIDES = (2, 1, 1, 2, 1, 1)  # of the six convolutions; along F every one has 2
 LEAST_FRAMES = 8  # of a query: two after the strides
@@ -106,7 +106,7 @@ class LaSAFTQuery(Unet):
 
     @torch.no_grad()
     def bind(self, queries: Mapping[str, Tensor]) -> Separator:
-        """See sepcli.separator.Queryable."""
+        """See sepcli.engine.separator.Queryable."""
         bound = sharing_copy(self)
         bound.bound = torch.cat([self.bound, *(self._latent(wave)[None] for wave in queries.values())])
         # A name stands for the last row that has it: `condition` counts rows, `known` names them.

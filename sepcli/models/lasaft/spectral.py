@@ -19,13 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sepcli.engine.separator import Segment, Separator, source_indices
 from sepcli.models.lasaft.blocks import fold_all
 from sepcli.nn.sharing import sharing_copy
-from sepcli.separator import Segment, Separator, source_indices
-from sepcli.stft import centred_istft, centred_stft
+from sepcli.nn.stft import centred_istft, centred_stft
 
 if TYPE_CHECKING:
-    from sepcli.noise import Noise
+    from sepcli.engine.noise import Noise
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Conditioned(Separator):
         return seen
 
     def attention_maps(self, mix: Tensor, level: int = 1) -> Tensor:
-        """See sepcli.separator.Inspectable; levels are the decoders, the last one first."""
+        """See sepcli.engine.separator.Inspectable; levels are the decoders, the last one first."""
         cac = self._heard(mix)
         shared, maps = self.share(cac), []
         for constants in self._targets():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sepcli.family import Arch, Family, Origin
+from sepcli.models.family import Arch, Family, Origin
 from sepcli.models.ldm.checkpoint import convert, describe
 from sepcli.models.ldm.codec import Codec, CodecConfig, CodecOptions
 from sepcli.models.ldm.latent import LatentDiffusion, LatentDiffusionConfig, LatentDiffusionOptions

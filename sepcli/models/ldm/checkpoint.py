@@ -15,9 +15,9 @@ import re
 import torch
 from torch import Tensor
 
-from sepcli.checkpoint import Checkpoint, network_state
-from sepcli.family import Package
-from sepcli.separator import Separator
+from sepcli.engine.separator import Separator
+from sepcli.models.family import Package
+from sepcli.weights.checkpoint import Checkpoint, network_state
 
 # A codebook's vectors, and what else stands beside them: counts and running sums of their training.
 _CODEBOOK = re.compile(r"quantizer\.(?:vq\.)?layers\.(\d+)\._?codebook\.(embed|embed_avg|cluster_size|inited)")

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from sepcli.engine.separator import Segment, Separator, source_indices
 from sepcli.errors import UsageError
 from sepcli.models.ldm.quantizer import Quantizer
 from sepcli.models.ldm.seanet import Decoder, Encoder, SeanetConfig
 from sepcli.nn.sharing import sharing_copy
-from sepcli.separator import Segment, Separator, source_indices
 
 if TYPE_CHECKING:
-    from sepcli.noise import Noise
+    from sepcli.engine.noise import Noise
 
 FLOOR = 1e-8  # added to a window's RMS, so that silence is divided by something
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sepcli.errors import OutputError
-from sepcli.replacing import replacing
+from sepcli.system.replacing import replacing
 
 
 class Kept:

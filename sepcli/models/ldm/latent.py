@@ -28,15 +28,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sepcli.diffusion import v_ddim
-from sepcli.family import check_options
+from sepcli.engine.noise import Noise
+from sepcli.engine.separator import Segment, Separator, source_indices
+from sepcli.models.family import check_options
 from sepcli.models.ldm.codec import level
 from sepcli.models.ldm.gain import placed, rising
 from sepcli.models.ldm.generator import Generator, GeneratorShape
 from sepcli.models.ldm.seanet import Decoder, Encoder, SeanetConfig
+from sepcli.nn.diffusion import v_ddim
 from sepcli.nn.sharing import sharing_copy
-from sepcli.noise import Noise
-from sepcli.separator import Segment, Separator, source_indices
 
 SILENCE = 1e-3  # RMS, -60 dBFS: a target below is digital silence, or its noise would be blown up to full level
 # From "silence was drawn" to "something was", of the distance of latents from those of silence, over what it is

@@ -22,12 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sepcli.diffusion import v_noised
 from sepcli.errors import UsageError
-from sepcli.family import check_trains, check_word
-from sepcli.losses import Criterion, Loss, check_squared
+from sepcli.models.family import check_trains, check_word
 from sepcli.models.ldm.kept import Kept
 from sepcli.models.ldm.latent import LatentDiffusion, silent
+from sepcli.nn.diffusion import v_noised
+from sepcli.nn.losses import Criterion, Loss, check_squared
 
 
 class Latent:

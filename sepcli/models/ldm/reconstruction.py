@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from sepcli.errors import UsageError
-from sepcli.family import check_trains
-from sepcli.losses import Criterion, Loss
+from sepcli.models.family import check_trains
 from sepcli.models.ldm.codec import Codec, level
+from sepcli.nn.losses import Criterion, Loss
 
 SILENCE = 1e-4  # RMS, -80 dBFS: an example below is not learnt from
 

@@ -1,0 +1,241 @@
+"""Which files an INPUT argument means: a file, every audio file in a folder, or standard input.
+
+Knows names and folders only; what a file holds is for `sound` to say. A scan of a folder
+
+- takes every suffix that libsndfile or ffmpeg may read, in any case (a file that needs a missing ffmpeg is
+  an input too: it fails with that reason instead of being left out in silence);
+- goes through links to folders once, so a link that leads back up is no trap;
+- never enters the output folder, a hidden folder, or a folder that holds a manifest: those are stems;
+- comes back in one order everywhere, by name, folder by folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from sepcli.batch.manifest import MANIFEST_NAME
+from sepcli.errors import InputError, SepcliError, UsageError
+
+STDIN = "-"
+STDIN_TRACK = "stdin"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file to separate.
+
+    path: where to read it; None = standard input. relative: below its INPUT folder, so "A/song.wav" for
+    albums/A/song.wav given as albums/; only the name for a file given itself.
+    """
+
+    path: Path | None
+    given: str  # the argument that led here
+    relative: PurePosixPath
+    pipe: bool = False  # can be read only once: a named pipe, <(...) of a shell
+
+    @property
+    def name(self) -> str:
+        """How it is called in messages and results."""
+        return STDIN if self.path is None else str(self.path)
+
+    @property
+    def once(self) -> bool:
+        """Whether it can be read only once, so that it has to be copied to a file first."""
+        return self.path is None or self.pipe
+
+    @property
+    def track(self) -> str:
+        return STDIN_TRACK if self.path is None else self.relative.stem
+
+    @property
+    def suffix(self) -> str:
+        """Without the dot: "flac"; "" for standard input."""
+        return "" if self.path is None else self.relative.suffix.lstrip(".")
+
+    @property
+    def parent(self) -> str:
+        """The name of the folder that holds it; "" where it has none."""
+        return "" if self.path is None else Path(os.path.abspath(self.path)).parent.name
+
+
+@dataclass
+class Found:
+    """What the arguments came to. Failures are inputs too: one result each, and the others go on."""
+
+    sources: list[Source] = field(default_factory=list)
+    failures: list[tuple[str, SepcliError]] = field(default_factory=list)  # (argument, why)
+    notices: list[str] = field(default_factory=list)
+
+
+def find_inputs(arguments: Sequence[str], out: Path | None, suffixes: Collection[str]) -> Found:
+    """The files that `arguments` mean, each once, in the order given.
+
+    out: the output folder, None where nothing is written to one. suffixes: lower case, with the dot.
+    """
+    found = Found()
+    seen: dict[str, str] = {}  # real path -> how it was named first
+    for argument in arguments:
+        try:
+            sources = list(_expand(argument, out, suffixes, found.failures))
+        except SepcliError as problem:
+            if problem.exit_code != InputError.exit_code:
+                raise
+            found.failures.append((argument, problem))
+            continue
+        for source in sources:
+            key = STDIN if source.path is None else _identity(source.path)
+            if key in seen:
+                again = "" if seen[key] == source.name else f" (first as {seen[key]})"
+                found.notices.append(f"{source.name} is given more than once{again}; it is separated once.")
+                continue
+            seen[key] = source.name
+            found.sources.append(source)
+    return found
+
+
+def _expand(
+    argument: str, out: Path | None, suffixes: Collection[str], failures: list[tuple[str, SepcliError]]
+) -> Iterator[Source]:
+    if argument == STDIN:
+        yield Source(None, STDIN, PurePosixPath(STDIN_TRACK))
+        return
+    path = Path(argument)
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise InputError(f"'{argument}' does not exist.", code="missing", remedy=_near(path)) from None
+        raise InputError(f"'{argument}' can't be read: {error.strerror or error}.", code="unreadable",
+                         remedy="Check the path and its permissions.") from None
+    if not stat.S_ISDIR(mode):
+        pipe = stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+        yield Source(path, argument, PurePosixPath(path.name), pipe)
+        return
+    unread = len(failures)
+    sources = list(_scan_root(path, out, suffixes, failures))
+    if not sources and len(failures) == unread:
+        raise InputError(
+            f"The folder '{argument}' holds no audio file.", code="no_audio",
+            remedy="Hidden folders, the output folder and folders of stems are not searched; a file with "
+                   "another suffix can be given itself.")
+    yield from sources
+
+
+def _near(path: Path) -> str:
+    """A remedy for a path that is not there: the nearest part of it that is, and a likely name in it."""
+    folder = path.parent
+    if not folder.is_dir():
+        return f"The folder '{folder}' does not exist either." if str(folder) != "." else ""
+    try:
+        close = difflib.get_close_matches(path.name, os.listdir(folder), n=1, cutoff=0.75)
+    except OSError:
+        close = []
+    return f"Did you mean '{folder / close[0]}'?" if close else "Check the path."
+
+
+def _scan_root(
+    root: Path, out: Path | None, suffixes: Collection[str], failures: list[tuple[str, SepcliError]]
+) -> Iterator[Source]:
+    if out is not None and _identity(root) == _identity(out):
+        raise UsageError(
+            f"The input folder '{root}' is the output folder too; its stems would be inputs of the next run.",
+            remedy="Choose another folder with -o.", code="input_is_output")
+    if (root / MANIFEST_NAME).exists():
+        raise InputError(
+            f"The folder '{root}' holds stems that sepcli made ({MANIFEST_NAME} in it); a scan leaves those "
+            "out.", remedy="Name the files in it to separate them again.", code="stems_folder")
+    closed = {_identity(out)} if out is not None else set()
+    for path in _walk(root, closed, suffixes, failures):
+        yield Source(path, str(root), PurePosixPath(path.relative_to(root).as_posix()))
+
+
+def _walk(
+    folder: Path, closed: set[str], suffixes: Collection[str], failures: list[tuple[str, SepcliError]]
+) -> Iterator[Path]:
+    """Audio files below `folder`. closed: real paths not to enter; grows by every folder entered.
+
+    A folder that can't be read is one failure; the scan goes on beside it.
+    """
+    closed.add(_identity(folder))
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        failures.append((str(folder), InputError(
+            f"The folder '{folder}' can't be read: {error.strerror or error}.", code="unreadable",
+            remedy="Check its permissions.")))
+        return
+    folders, links = [], []
+    for entry in entries:
+        if entry.name.startswith("."):  # hidden; ._song.wav is macOS's shadow of a file, not audio
+            continue
+        try:
+            if entry.is_dir():
+                (links if entry.is_symlink() else folders).append(folder / entry.name)
+            elif entry.is_file() and Path(entry.name).suffix.lower() in suffixes:
+                yield folder / entry.name
+        except OSError:  # a link in a circle with itself: neither file nor folder
+            continue
+    for inner in [*folders, *links]:  # links last: a folder is found by its own name where it has one here
+        if _identity(inner) not in closed and not (inner / MANIFEST_NAME).exists():
+            yield from _walk(inner, closed, suffixes, failures)
+
+
+def _identity(path: Path) -> str:
+    """Equal for two names of one file or folder, through links and, where the system folds it, case."""
+    return os.path.normcase(os.path.realpath(path))
+
+
+class Originals:
+    """The inputs of a run, to ask whether writing a file would destroy one of them."""
+
+    def __init__(self, sources: Sequence[Source]):
+        self._by_path: dict[str, Source] = {}
+        self._by_inode: dict[tuple[int, int], Source] = {}
+        for source in sources:
+            if source.path is None:
+                continue
+            self._by_path[_identity(source.path)] = source
+            with contextlib.suppress(OSError):
+                status = os.stat(source.path)
+                self._by_inode[status.st_dev, status.st_ino] = source
+
+    def at(self, output: Path) -> Source | None:
+        """The input that is this file: by name, through links, or by a hard link."""
+        if (source := self._by_path.get(_identity(output))) is not None:
+            return source
+        try:
+            status = os.stat(output)
+        except OSError:
+            return None
+        return self._by_inode.get((status.st_dev, status.st_ino))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of `count` parts of a batch, numbered from 1."""
+
+    index: int
+    count: int
+
+    def has(self, relative: str) -> bool:
+        """Whether an input of this relative path is in this part: the same on every machine, and for any
+        set of other inputs, so that each process may scan for itself."""
+        digest = hashlib.sha256(relative.encode("utf-8", "surrogateescape")).digest()
+        return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
+
+
+def parse_shard(text: str) -> Shard:
+    """ "2/8" -> Shard(2, 8)."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UsageError(f"'{text}' is not a shard: I/N is needed, with I from 1 to N.",
+                         remedy="Give 1/4, 2/4, 3/4 and 4/4 to four processes, for example.")
+    return Shard(int(match[1]), int(match[2]))

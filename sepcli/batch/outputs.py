@@ -1,0 +1,274 @@
+"""Where outputs go, decided before any work: names from a template, collisions, room on the disk.
+
+Knows paths and the three systems' rules for names; no audio and no models. How a file gets its final name is
+workspace.py's.
+
+A name made here is legal on Linux, macOS and Windows alike, so a folder of stems can move between them, and
+differs from the input's name only where it must: in the characters Windows forbids, names of its devices,
+trailing dots and spaces, and in length. Names that are not UTF-8 (Linux) pass through byte for byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+import unicodedata
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+
+from sepcli.errors import OutputError, UsageError
+from sepcli.system.replacing import replacing
+
+DEFAULT_TEMPLATE = "{track}/{stem}.{ext}"
+TEMPLATE_FIELDS = ("track", "stem", "ext", "model", "parent", "trackext")
+
+NAME_BYTES = 255  # of one path component, on every file system in common use; see `name_limit`
+_FIELD = re.compile(r"\{([^{}]*)\}")
+_ILLEGAL = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
+_DEVICES = frozenset(
+    ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"]
+    + [f"{port}{digit}" for port in ("COM", "LPT") for digit in "0123456789¹²³"]
+)
+_SEPARATORS = re.compile(r"[/\\]" if os.name == "nt" else "/")
+
+
+# ---------------------------------------------------------------------------------------------- names
+
+
+def rest_name(targets: Collection[str]) -> str:
+    """The name of what the targets leave: `no_vocals` for one target, `rest` for several or none."""
+    return f"no_{next(iter(targets))}" if len(targets) == 1 else "rest"
+
+
+def check_template(template: str, stems: Collection[str]) -> None:
+    """UsageError where no input could give good names: before any file is looked at.
+
+    stems: the names of all outputs of one track; with more than one, `{stem}` must tell them apart.
+    """
+    fields = _FIELD.findall(template)
+    allowed = " ".join(f"{{{name}}}" for name in TEMPLATE_FIELDS)
+    unknown = [name for name in fields if name not in TEMPLATE_FIELDS]
+    if unknown:
+        raise UsageError(
+            f"The template '{template}' has the unknown field {{{unknown[0]}}}; the fields are {allowed}.",
+            remedy=f"The default is --template '{DEFAULT_TEMPLATE}'.",
+            code="template",
+        )
+    parts = _SEPARATORS.split(template)
+    if not parts[-1].strip():
+        problem = "does not end in a file name"
+    elif not parts[0] or re.match(r"[A-Za-z]:", template) or template.startswith("\\"):
+        problem = "is an absolute path"
+    elif any(part.strip() in ("..", ".") for part in parts):
+        problem = "contains '.' or '..' as a folder"
+    elif len(stems) > 1 and "stem" not in fields:
+        problem = f"has no {{stem}}, so {', '.join(stems)} would all get one name"
+    else:
+        return
+    raise UsageError(
+        f"The template '{template}' {problem}; it names a file inside the output folder with {allowed}.",
+        remedy=f"Put folders elsewhere with -o; the default is --template '{DEFAULT_TEMPLATE}'.",
+        code="template",
+    )
+
+
+def output_path(
+    out: Path,
+    template: str,
+    values: Mapping[str, str],
+    *,
+    below: PurePath | str = "",
+    limit: int = NAME_BYTES,
+    notice: Callable[[str], None] | None = None,
+) -> Path:
+    """The path of one output: `out` / `below` / the template filled with `values`.
+
+    template: has passed `check_template`; substitution is plain, a value is never looked at for fields.
+    values: one for every field the template uses; ext and trackext without their dots.
+    below: the input's folder relative to the INPUT it was found under, mirrored (issue: batches).
+    limit: bytes a name may have there, see `name_limit`. notice: told of every name that was shortened.
+
+    The result is always inside `out`: a value's `/` or `..` becomes an ordinary part of a name.
+    """
+    path = out
+    for folder in PurePath(below).parts:
+        path /= _component("{folder}", {"folder": folder}, limit, notice)
+    for part in _SEPARATORS.split(template):
+        name = _component(part, values, limit, notice)
+        if name:  # a folder like {parent} may be empty, for a file at the root of a drive
+            path /= name
+    if path == out:
+        raise UsageError(
+            f"The template '{template}' gives no file name for the track '{values.get('track', '')}'.",
+            remedy="Put {track} into the template.",
+            code="template",
+        )
+    return path
+
+
+def legal_name(name: str) -> str:
+    """`name` with only what some system refuses replaced by underscores."""
+    name = _ILLEGAL.sub("_", name)
+    kept = name.rstrip(". ")
+    name = kept + "_" * (len(name) - len(kept))
+    base, dot, suffix = name.partition(".")
+    if base.rstrip(" ").upper() in _DEVICES:  # Windows takes `nul.wav` for the device, whatever the suffix
+        name = f"{base}_{dot}{suffix}"
+    return name
+
+
+def name_limit(folder: Path) -> int:
+    """How many bytes a name in `folder` (which need not exist yet) may have.
+
+    255 nearly everywhere, 143 on an encrypted home folder. Where the system counts UTF-16 units (Windows,
+    macOS), 255 bytes of UTF-8 always fit.
+    """
+    try:
+        return min(NAME_BYTES, os.pathconf(_nearest(folder), "PC_NAME_MAX"))
+    except (AttributeError, OSError, ValueError):  # no pathconf on Windows
+        return NAME_BYTES
+
+
+def _component(part: str, values: Mapping[str, str], limit: int, notice: Callable[[str], None] | None) -> str:
+    """One folder or file name: fields filled, made legal, the longest value shortened until it fits."""
+    fields = _FIELD.findall(part)
+    values = {field: _ILLEGAL.sub("_", values[field]) for field in fields}
+    full = name = legal_name(_FIELD.sub(lambda match: values[match[1]], part))
+    shortened = dict(values)
+    while (excess := len(os.fsencode(name)) - limit) > 0:
+        longest = max(fields, key=lambda field: len(os.fsencode(shortened[field])), default=None)
+        room = 0
+        if longest is not None:
+            room = len(os.fsencode(shortened[longest])) - -(-excess // fields.count(longest))
+        if longest is None or room < 16:
+            raise UsageError(
+                f"The template part '{part}' alone fills the {limit} bytes that a file name may have.",
+                remedy="Shorten --template.",
+                code="template",
+            )
+        # The hash is of the whole value, so two long names that differ only at the end stay two.
+        digest = hashlib.sha256(os.fsencode(values[longest])).hexdigest()[:8]
+        shortened[longest] = f"{_cut(values[longest], room - 9)}~{digest}"
+        name = legal_name(_FIELD.sub(lambda match: shortened[match[1]], part))
+    if name != full and notice:
+        notice(f"The name '{_printable(full)}' is longer than {limit} bytes; it became '{_printable(name)}'.")
+    return name
+
+
+def _cut(text: str, size: int) -> str:
+    """The longest beginning of `text` of at most `size` bytes that splits no UTF-8 character."""
+    raw = os.fsencode(text)
+    if len(raw) <= size:
+        return text
+    end = size
+    while end > max(0, size - 3) and raw[end] & 0xC0 == 0x80:  # a continuation byte would open the remainder
+        end -= 1
+    return os.fsdecode(raw[:end])
+
+
+def _printable(text: str) -> str:
+    """For messages: bytes that are not UTF-8 as question marks, since no terminal or JSON can hold them."""
+    return text.encode("utf-8", "replace").decode()
+
+
+# ---------------------------------------------------------------------------------------------- collisions
+
+
+def collision_key(path: Path, *, fold: bool | None = None) -> str:
+    """Equal for two paths that would be one file.
+
+    fold: whether the file system ignores case, as `folds_case` finds out; None = by the system's custom.
+    Accents composed or decomposed count as one always: macOS stores them alike, and two names that look the
+    same help nobody.
+    """
+    text = unicodedata.normalize("NFC", os.path.abspath(path))
+    if fold is None:
+        fold = sys.platform in ("darwin", "win32")
+    return unicodedata.normalize("NFC", text.casefold()) if fold else text
+
+
+def folds_case(folder: Path) -> bool:
+    """Whether the file system of `folder` (which need not exist yet) takes `A` and `a` for one name.
+
+    Found out from names that are there, without writing: an exFAT stick folds on Linux, a Mac's disk may not.
+    """
+    there = _nearest(folder)
+    try:
+        with os.scandir(there) as entries:
+            names = [entry.path for entry, _ in zip(entries, range(64), strict=False)]
+    except OSError:
+        names = []
+    for name in [*names, os.fspath(there)]:
+        head, tail = os.path.split(name)
+        other = os.path.join(head, tail.swapcase())
+        if other == name:
+            continue
+        try:
+            return os.path.samefile(name, other)
+        except OSError:
+            return False
+    return sys.platform in ("darwin", "win32")
+
+
+# ---------------------------------------------------------------------------------------------- room
+
+
+def check_writable(folder: Path) -> None:
+    """Create `folder` and a file in it, then remove the file. OutputError where that can't be done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=".sepcli-", dir=folder)
+        os.close(descriptor)
+        os.remove(name)
+    except OSError as error:
+        raise output_error(error, folder) from error
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """OutputError `disk_full` where the file system of `folder` has less than `needed` bytes free."""
+    free = shutil.disk_usage(_nearest(folder)).free
+    if free < needed:
+        raise OutputError(
+            f"The results need about {_size(needed)} in '{_printable(str(folder))}', "
+            f"but only {_size(free)} are free.",
+            remedy="Free some space, choose another folder with -o, or write smaller files: --format flac.",
+            code="disk_full",
+        )
+
+
+@contextmanager
+def written(path: Path, *, shared: bool = False) -> Iterator[Path]:
+    """`replacing`, for a file of the user's: OutputError where it can't be written."""
+    try:
+        with replacing(path, shared=shared) as beside:
+            yield beside
+    except OSError as error:
+        raise output_error(error, path) from error
+
+
+def output_error(error: OSError, path: Path) -> OutputError:
+    """What the operating system says of a path it could not write, as an error with a remedy."""
+    from sepcli.sound.encode import output_error  # not at the top: it loads libsndfile
+
+    return output_error(error, path)
+
+
+def _nearest(folder: Path) -> Path:
+    """`folder`, or the closest folder above it that exists."""
+    folder = Path(os.path.abspath(folder))
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _size(count: int) -> str:
+    """Bytes for people: 1.5 GB."""
+    for power, unit in ((9, "GB"), (6, "MB"), (3, "kB")):
+        if count >= 10**power:
+            return f"{count / 10**power:.1f} {unit}"
+    return f"{count} bytes"

@@ -1,0 +1,233 @@
+"""Examples of the sound wanted, for models that take them: read, named and checked before any work.
+
+Knows files, arrays and names; no torch and no model, but for the two facts that a model declares (whether it
+takes queries, and how short one may be). What a model makes of an example is the model's.
+
+    "[NAME=]hum.wav" or {name: file or (array, Hz)}  ->  Query  ->  [C, T] at the model's rate and channels
+
+Whatever is wrong with a query is wrong with the request: UsageError, also for a file that can't be read.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sepcli.batch.manifest import QueryId, content_sha256
+from sepcli.batch.outputs import legal_name, rest_name
+from sepcli.errors import InputError, UsageError
+from sepcli.sound.decode import AudioReader
+from sepcli.sound.resample import resampled
+
+SILENCE = 1e-4  # of full scale, -80 dB: the dither of an empty recording stays below
+MAX_CHANNELS = 2  # that a query keeps apart; more become their mean
+
+Audio = str | os.PathLike[str] | tuple[ArrayLike, int]  # a file, or [C, T] floats and their rate in Hz
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """One example, decoded. It becomes the stem `name`."""
+
+    name: str
+    audio: NDArray[np.float32]  # [C, T], C of 1 or 2, full scale at 1.0
+    samplerate: int  # Hz
+    path: Path | None = None  # None: it came as an array
+    sha256: str = ""  # of the file
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        return self.audio.shape[1] / self.samplerate
+
+    @property
+    def identity(self) -> QueryId:
+        assert self.path is not None
+        return QueryId(os.path.realpath(self.path), self.sha256)
+
+    def converted(self, samplerate: int, channels: int) -> NDArray[np.float32]:
+        """[C, T] at `samplerate` Hz in `channels` (1 or 2); UsageError where nothing is left of it."""
+        audio = self.audio
+        if len(audio) != channels:
+            audio = audio.mean(axis=0, keepdims=True) if channels == 1 else np.repeat(audio, channels, axis=0)
+            if channels == 1 and _peak(audio) < SILENCE:
+                raise UsageError(
+                    f"The channels of the query '{self.name}' cancel out, and the model is mono.",
+                    remedy="Give one channel of it.", code="silent_query")
+        return np.concatenate(list(resampled([audio], self.samplerate, samplerate, channels)), axis=1)
+
+
+# --- reading ---
+
+
+def parse_query(text: str) -> tuple[str, Path]:
+    """ "NAME=FILE" or "FILE" -> the stem's name, the file. A file whose own name has a "=" is found too."""
+    before, equals, after = text.partition("=")
+    if not equals or os.path.exists(os.path.expanduser(text)):
+        path = Path(os.path.expanduser(text))
+        return path.stem, path
+    if not after:
+        raise UsageError(f"--query {text} names no file.", remedy="Write --query NAME=FILE, or --query FILE.",
+                         code="query")
+    return before, Path(os.path.expanduser(after))
+
+
+def read_queries(texts: Sequence[str], targets: Sequence[str], *, rest: bool) -> tuple[Query, ...]:
+    """The queries of a command line, in order. targets, rest: what is asked for beside them."""
+    parsed = [parse_query(text) for text in texts]
+    check_names([name for name, _ in parsed], targets, rest=rest)
+    return tuple(_read_file(name, path) for name, path in parsed)
+
+
+def make_queries(
+    examples: Mapping[str, Audio], targets: Sequence[str], *, rest: bool = False
+) -> tuple[Query, ...]:
+    """The same from Python: {name: a file, or ([C, T] floats, Hz)}."""
+    check_names(list(examples), targets, rest=rest)
+    return tuple(
+        _read_array(name, *audio) if isinstance(audio, tuple) else _read_file(name, Path(audio))
+        for name, audio in examples.items()
+    )
+
+
+def check_names(names: Sequence[str], targets: Sequence[str], *, rest: bool) -> None:
+    """UsageError for a name that can't be a file's, or that stands for two stems."""
+    for name in names:
+        if name != legal_name(name) or not name.strip():
+            raise UsageError(
+                f"A query is called '{name}', which can't be the name of a file on every system.",
+                remedy="Give it another with --query NAME=FILE: no / \\ : * ? \" < > |, no dot or space at the "
+                       "end.", code="query_name")
+    seen: dict[str, str] = {}
+    for name in names:
+        if (other := seen.get(_folded(name))) is not None:
+            differ = "" if other == name else f" (and '{other}', which some systems take for the same)"
+            raise UsageError(
+                f"Two queries are called '{name}'{differ}, but each becomes a stem of that name.",
+                remedy="Give one of them another name with --query NAME=FILE.", code="equal_names")
+        seen[_folded(name)] = name
+    left = rest_name([*targets, *names])
+    if rest and (name := seen.get(_folded(left))) is not None:
+        raise UsageError(
+            f"The query '{name}' has the name of what the targets leave.",
+            remedy="Give it another with --query NAME=FILE, or leave out --rest and --sum.", code="equal_names")
+    for target in targets:
+        if (name := seen.get(_folded(target))) is not None:
+            raise UsageError(
+                f"The target '{target}' and the query '{name}' would become one stem.",
+                remedy=f"Leave -t {target} out if only the query is meant, or give the query another name with "
+                       "--query NAME=FILE.", code="equal_names")
+
+
+def _folded(name: str) -> str:
+    """Equal for names that are one file on some system."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _read_file(name: str, path: Path) -> Query:
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise InputError(f"'{path}' is not a regular file.", remedy="Save it as a file first.",
+                             code="unreadable")
+        reader = AudioReader(path)
+        audio = np.concatenate([_folded_channels(block) for block in reader], axis=1)
+        digest = content_sha256(path)
+    except InputError as problem:
+        raise _unusable(name, problem) from None
+    except OSError as error:
+        raise _unusable(name, InputError(f"'{path}' can't be read: {error.strerror}.", code="unreadable",
+                                         remedy="Check the path and its permissions.")) from None
+    return _checked(Query(name, audio, reader.samplerate, path, digest, tuple(reader.warnings)))
+
+
+def _read_array(name: str, array: ArrayLike, samplerate: int) -> Query:
+    audio = np.asarray(array)
+    if audio.ndim != 2 or audio.dtype.kind != "f" or int(samplerate) != samplerate or samplerate < 1:
+        raise UsageError(
+            f"The query '{name}' has the shape {list(audio.shape)}, the type {audio.dtype} and the rate "
+            f"{samplerate}, but must be [channels, frames] of floats at a whole number of Hz.",
+            remedy="Give one channel as audio[None], and divide integers by their full scale.", code="query")
+    if not audio.size or not np.isfinite(audio).all():
+        raise UsageError(f"The query '{name}' has no samples, or some that are NaN or infinite.",
+                         remedy="Give another example.", code="query")
+    return _checked(Query(name, _folded_channels(audio.astype(np.float32)), int(samplerate)))
+
+
+def _folded_channels(block: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[C, T] -> at most two channels: what a surround file has in all of them."""
+    return block if len(block) <= MAX_CHANNELS else block.mean(axis=0, keepdims=True)
+
+
+def _checked(query: Query) -> Query:
+    if _peak(query.audio) < SILENCE:
+        raise UsageError(
+            f"The query '{query.name}' is silent: it stays below {20 * np.log10(SILENCE):.0f} dB (full scale).",
+            remedy="Give a recording in which the sound that you want is heard.", code="silent_query")
+    return query
+
+
+def _peak(audio: NDArray[np.float32]) -> float:
+    """The largest sample, apart from a constant offset."""
+    return float(np.abs(audio - audio.mean(axis=1, keepdims=True)).max())
+
+
+def _unusable(name: str, problem: InputError) -> UsageError:
+    return UsageError(f"The query '{name}' can't be used: {problem.message}", remedy=problem.remedy,
+                      code=problem.code)
+
+
+# --- what a model allows ---
+
+
+def check_length(query: Query, min_query: float, model: str) -> None:
+    """UsageError for one that is shorter than the model declares, in seconds."""
+    if query.seconds < min_query:
+        raise UsageError(
+            f"The query '{query.name}' has {query.seconds:.2f} s, but '{model}' needs {min_query:g} s or more.",
+            remedy="Give a longer recording of that sound.", code="short_query")
+
+
+def takes_none(model: str, sources: Sequence[str], others: Sequence[str] = ()) -> UsageError:
+    """The error of queries for a model without any. others: names of models that take them."""
+    instead = f", or a model that takes them with -m: {', '.join(others)}" if others else ""
+    return UsageError(
+        f"The model '{model}' takes no queries; its stems are {', '.join(sources)}.",
+        remedy=f"Leave the query out and choose a stem with -t{instead}.", code="no_queries")
+
+
+def needs_one(model: str) -> UsageError:
+    """The error of nothing to do: a model that has no stems of its own, and no query."""
+    return UsageError(
+        f"The model '{model}' has no stems of its own: it makes those that it is given examples of.",
+        remedy="Give it one or more: --query [NAME=]FILE.", code="needs_query")
+
+
+def refuse_overwriting(queries: Iterable[Query], outputs: Iterable[Path]) -> None:
+    """UsageError where an output is the file of a query, by any name of it."""
+    files = {}
+    for query in queries:
+        if query.path is not None:
+            status = os.stat(query.path)
+            files[status.st_dev, status.st_ino] = query
+    for output, place in _places(outputs) if files else ():
+        if (hit := files.get(place)) is not None:
+            raise UsageError(
+                f"The output '{output}' is the query '{hit.name}'.",
+                remedy="Choose another folder with -o, or another --template; a query is never overwritten.",
+                code="input_is_output")
+
+
+def _places(paths: Iterable[Path]) -> Iterator[tuple[Path, tuple[int, int]]]:
+    """Those that are there, and where on the disk."""
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue
+        yield path, (status.st_dev, status.st_ino)

@@ -1,0 +1,331 @@
+"""One track from its file to its stems' files, block by block.
+
+Knows the order of the steps and nothing of how each is done. Memory does not depend on the track's length:
+every stage holds a few blocks, and what has to wait for the whole track waits on the disk.
+
+    first pass   decode - resample - channels - measure                  only for models that normalise
+    main pass    decode - resample - channels | engine | channels - resample - levels - write
+                 (a thread ahead)               (here)   (a thread behind)
+    last pass    spool - levels at the gain - write                      only for `--clip gain`
+
+The rest and exact sums need the mix at the output's rate: it is decoded once more, in step with the stems.
+
+Everything is written in the work folder and gets its final name at the very end, when all files of the track
+are complete (workspace.publish). Whatever goes wrong before, Ctrl-C included, leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from sepcli.batch.outputspec import OutputSpec, Resolved
+from sepcli.batch.workspace import Spool, Workspace, publish
+from sepcli.engine.feed import Block, Feed, MixAgain, StemsBack
+from sepcli.engine.pipeline import Engine, Progress
+from sepcli.errors import UsageError
+from sepcli.sound.decode import AudioInfo, AudioReader, probe
+from sepcli.sound.encode import AudioWriter
+from sepcli.sound.formats import check_format
+from sepcli.sound.levels import Levels, PeakMeter, Scale
+from sepcli.sound.resample import frames_at
+from sepcli.sound.tags import read_tags
+from sepcli.system.background import Behind
+
+# The engine hands on the samples of a whole batch at once, up to some hundred megabytes on a large GPU, so
+# only one such block may wait for the writer.
+WRITTEN_BEHIND = 1
+
+
+@dataclass(frozen=True)
+class TrackResult:
+    """What became of one track."""
+
+    outputs: dict[str, Path]  # stem (or rest) -> final path
+    sizes: dict[str, int]  # bytes of each
+    frames: int  # of every output
+    samplerate: int  # Hz, of every output
+    audio_seconds: float  # of the input
+    wall_seconds: float
+    gain: float = 1.0  # common to all outputs; below 1 only where one of them would have clipped
+    warnings: list[str] = field(default_factory=list)
+
+
+def separate_file(
+    source: Path,
+    engine: Engine,
+    outputs: Mapping[str, Path],
+    spec: OutputSpec,
+    work: Workspace,
+    *,
+    info: AudioInfo | None = None,
+    start: float = 0.0,
+    duration: float | None = None,
+    progress: Progress | None = None,
+    before_publish: Callable[[dict[str, int]], None] | None = None,
+) -> TrackResult:
+    """Separate the audio file `source` and write its stems; the files appear together, complete.
+
+    engine: the model, narrowed to the wanted stems, ready on its device.
+    outputs: the final path of every stem of the engine and, with `spec.rest`, of the rest under a name that
+        is no stem's; files come in this order. Existing ones are replaced.
+    work: the work folder, on the same file system as the outputs.
+    start, duration: seconds; the part of the file to separate. The rest of a part is that part's.
+    progress: called with (audio seconds done, audio seconds in all or None) of the main pass.
+    before_publish: called with the files' sizes when all are complete and flushed and none has its name yet:
+        what is recorded there survives whenever the process dies.
+
+    InputError: the file has no samples that can be separated. OutputError: something can't be written.
+    ModelError: the model gave samples that are not finite. DeviceError: memory ran out.
+    """
+    began = time.perf_counter()
+    info = info or probe(source)
+    plan = spec.resolve(info, engine.samplerate)
+    check_format(plan.format, channels=info.channels, bitrate=plan.bitrate)
+    _refuse_own_input(source, outputs.values())
+    names = _in_order(engine.sources, outputs, plan.rest)
+    readers: list[AudioReader] = []
+
+    def read() -> AudioReader:
+        """The file once more from its beginning."""
+        readers.append(AudioReader(source, info, start=start, duration=duration))
+        return readers[-1]
+
+    with work.track() as folder, ExitStack() as stack:
+        feed = stack.enter_context(closing(Feed(read, engine, info.samplerate, info.channels)))
+        feed.measure()
+        mix = None
+        if plan.needs_mix:
+            mix = MixAgain(read, info.samplerate, info.channels, plan.samplerate)
+            stack.callback(mix.close)
+        levels = Levels(engine.sources, rest=plan.rest, exact=plan.exact, scale=Scale.of(plan.depth))
+        files = _Files(folder, names, plan, info, levels, _frames_ahead(feed, info, start, duration, plan))
+        stack.callback(files.abort)
+        sink: _Sink = _Spooled(folder, files, mix) if plan.spools else _Direct(files, mix)
+        stack.callback(sink.abort)
+        back = StemsBack(feed, plan.samplerate)
+        behind = stack.enter_context(Behind(lambda stems: sink.write(back.process(stems)), WRITTEN_BEHIND))
+        for stems in feed.separate(_with_total(progress, _seconds(feed, read()))):
+            behind.put(stems)
+        behind.close()
+        sink.write(back.flush())
+        gain = sink.finish()
+        files.close()
+        audio_seconds = feed.frames / info.samplerate
+
+        def before(sizes: list[int]) -> None:
+            if before_publish:
+                before_publish(dict(zip(names, sizes, strict=True)))
+
+        sizes = publish([(files.paths[name], outputs[name]) for name in names], before=before)
+    if progress:
+        progress(audio_seconds, audio_seconds)
+    heard = dict.fromkeys(warning for reader in readers for warning in reader.warnings)
+    return TrackResult(
+        outputs={name: outputs[name] for name in names},
+        sizes=dict(zip(names, sizes, strict=True)),
+        frames=back.frames,
+        samplerate=plan.samplerate,
+        audio_seconds=audio_seconds,
+        wall_seconds=time.perf_counter() - began,
+        gain=gain,
+        warnings=[*plan.notices, *heard, *files.warnings()],
+    )
+
+
+def _refuse_own_input(source: Path, finals: Iterable[Path]) -> None:
+    """The last guard of a promise: an input is never overwritten."""
+    for final in finals:
+        if final.exists() and os.path.samefile(source, final):
+            raise UsageError(
+                f"The output '{final}' is the input itself; an input is never overwritten.",
+                remedy="Choose another folder with -o, or another --template.",
+                code="input_is_output",
+            )
+
+
+def _in_order(sources: Sequence[str], outputs: Mapping[str, Path], rest: bool) -> list[str]:
+    """The files' names as Levels makes them: stems in the model's order, then the rest."""
+    others = [name for name in outputs if name not in sources]
+    assert set(sources) <= set(outputs) and len(others) == rest, (sources, list(outputs), rest)
+    return [*sources, *others]
+
+
+def _frames_ahead(
+    feed: Feed, info: AudioInfo, start: float, duration: float | None, plan: Resolved
+) -> int | None:
+    """How many frames the files will have, where that is certain before the main pass."""
+    frames = feed.frames_measured
+    if frames is None and not info.lossy and info.frames is not None:
+        frames = AudioReader(info.path, info, start=start, duration=duration).expected
+    return None if frames is None else frames_at(frames, info.samplerate, plan.samplerate)
+
+
+def _seconds(feed: Feed, reader: AudioReader) -> float | None:
+    """How long the track is, as far as can be told before the main pass."""
+    frames = feed.frames_measured or reader.expected
+    return frames / reader.samplerate if frames else None
+
+
+def _with_total(progress: Progress | None, seconds: float | None) -> Progress | None:
+    """The engine knows the length of a track only at its end; a header often says it before."""
+    if progress is None or seconds is None:
+        return progress
+    return lambda done, total: progress(done, total or max(seconds, done))
+
+
+# ------------------------------------------------------------------------------------------------ writing
+
+
+class _Files:
+    """The unfinished files of a track; opened at the first block."""
+
+    def __init__(
+        self,
+        folder: Path,
+        names: Sequence[str],
+        plan: Resolved,
+        info: AudioInfo,
+        levels: Levels,
+        frames: int | None,
+    ):
+        # Numbers and not stems: the names of some stems (of an audio query) are whatever the user typed.
+        self.paths = {name: folder / f"{i}.{plan.format}" for i, name in enumerate(names)}
+        self.names = list(names)
+        self.plan = plan
+        self.info = info
+        self.levels = levels
+        self.frames = frames  # of each, None where not known
+        self.meter = PeakMeter(len(names), levels.scale)  # of what was wanted, before any gain or clamping
+        self._writers: list[AudioWriter] = []
+        self._warnings: list[str] = []
+
+    def write(self, block: np.ndarray) -> None:
+        """[F, C, T] as `levels.combine` gives it."""
+        if not self._writers:
+            self._open()
+        if self.plan.clamps:
+            block = self.levels.clamp(block)
+        for writer, samples in zip(self._writers, block, strict=True):
+            if self.levels.integers:
+                writer.write_ints(samples.astype(np.int32))
+            else:
+                writer.write(samples)
+
+    def _open(self) -> None:
+        tags = read_tags(self.info.path, self.info) if self.plan.tags else None
+        for name in self.names:
+            self._writers.append(
+                AudioWriter(
+                    self.paths[name],
+                    samplerate=self.plan.samplerate,
+                    channels=self.info.channels,
+                    format=self.plan.format,
+                    depth=self.plan.depth,
+                    bitrate=self.plan.bitrate,
+                    tags=tags and tags.for_stem(name),
+                    frames=self.frames,
+                )
+            )
+
+    def close(self) -> None:
+        while self._writers:
+            self._writers[0].close()
+            self._warnings += self._writers[0].warnings
+            del self._writers[0]  # only now: `abort` takes care of one that can't be closed
+
+    def abort(self) -> None:
+        for writer in self._writers:
+            writer.abort()
+        self._writers = []
+
+    def warnings(self) -> list[str]:
+        said = list(dict.fromkeys(self._warnings))
+        if self.plan.clip == "gain" or not self.plan.clamps:
+            return said
+        said += [
+            f"{count} samples of {name} were beyond full scale and were clamped."
+            for name, count in zip(self.names, self.meter.clipped, strict=True)
+            if count
+        ]
+        if self.levels.missed:
+            said.append(
+                f"The stems do not add up exactly at {self.levels.missed} samples, where they were clamped; "
+                f"--clip gain keeps the sum."
+            )
+        return said
+
+
+class _Sink(Protocol):
+    """Where the stems [K, C, T] go at the output's rate."""
+
+    def write(self, stems: Block) -> None: ...
+
+    def finish(self) -> float:
+        """All stems have come: complete the files; the common gain."""
+        ...
+
+    def abort(self) -> None: ...
+
+
+class _Direct:
+    """Straight into the files, at the levels they have."""
+
+    def __init__(self, files: _Files, mix: MixAgain | None):
+        self._files, self._mix = files, mix
+
+    def write(self, stems: Block) -> None:
+        if not stems.shape[-1]:
+            return
+        mix = self._mix.take(stems.shape[-1]) if self._mix else None
+        block = self._files.levels.combine(stems, mix)
+        self._files.meter.add(block)
+        self._files.write(block)
+
+    def finish(self) -> float:
+        return 1.0
+
+    def abort(self) -> None:
+        pass
+
+
+class _Spooled:
+    """Onto the disk until the peaks of all files are known, then into the files at the common gain.
+
+    The mix is spooled with the stems instead of what is made from it: exact sums are made from the mix's own
+    samples at the final gain.
+    """
+
+    def __init__(self, folder: Path, files: _Files, mix: MixAgain | None):
+        self._files, self._mix = files, mix
+        self._channels = files.info.channels
+        self._spool = Spool(folder / "spool", self._channels * (files.levels.stems + (mix is not None)))
+
+    def write(self, stems: Block) -> None:
+        frames = stems.shape[-1]
+        if not frames:
+            return
+        mix = self._mix.take(frames) if self._mix else None
+        self._files.meter.add(self._files.levels.combine(stems, mix))
+        flat = stems.reshape(-1, frames)
+        self._spool.write(flat if mix is None else np.concatenate([flat, mix]))
+
+    def finish(self) -> float:
+        levels = self._files.levels
+        gain = levels.common_gain(self._files.meter)
+        self._files.frames = self._spool.frames
+        for flat in self._spool.blocks():
+            block = flat.reshape(-1, self._channels, flat.shape[1])
+            stems, mix = block[: levels.stems], block[levels.stems] if self._mix else None
+            self._files.write(levels.combine(stems, mix, gain))
+        return gain
+
+    def abort(self) -> None:
+        self._spool.close()

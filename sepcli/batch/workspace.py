@@ -1,0 +1,253 @@
+"""One hidden folder a run, in the output folder, for everything unfinished; and the step out of it.
+
+Knows files and folders, no audio. Stems are written, and spooled, inside the work folder: on the file system
+of their final names, so that `publish` only renames.
+
+    OUT/.sepcli-work-k3j9x2/lock           held by the living process, by nobody after its death
+    OUT/.sepcli-work-k3j9x2/1/vocals.wav   a track being written
+    OUT/song/vocals.wav                    complete, always
+
+Leftovers. However a process ends, the kernel lets go of its lock. `Workspace` therefore removes, when it
+opens, every work folder in the same place that is not locked: no process number is compared, so containers,
+other hosts on one network folder and reused numbers can't mislead it. Where a file system has no locks,
+leftovers stay rather than risk a living run's files.
+
+Flushing. Each file is flushed to the disk once, complete, before any file of the track gets its final name;
+then the folders that hold the names. So a final name never stands for data that a power cut can take away,
+and errors that a network disk reports late are reported in time. Nothing is flushed while audio streams, and
+spools never are: they mean nothing after a crash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sepcli.sound.encode import output_error
+
+try:
+    import fcntl
+except ImportError:  # Windows: an open file can't be removed, which serves as the lock
+    fcntl = None  # type: ignore[assignment]
+
+PREFIX = ".sepcli-work-"
+_LOCK = "lock"
+_BIRTH_SECONDS = 60.0  # a work folder younger than this may be without its lock file yet
+
+
+class Workspace:
+    """A context manager; `track()` inside it gives each track a folder of its own.
+
+    folder: the output folder; made where it is missing. Leftovers of dead processes in it are removed.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._numbers = itertools.count(1)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(folder)
+            self.path, self._lock = _make_locked(folder)
+        except OSError as error:
+            raise output_error(error, folder) from error
+
+    @contextlib.contextmanager
+    def track(self) -> Iterator[Path]:
+        """A folder for the unfinished files of one track; gone with all it holds afterwards, come what may."""
+        path = self.path / str(next(self._numbers))
+        try:
+            path.mkdir()
+        except OSError as error:
+            raise output_error(error, path) from error
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def close(self) -> None:
+        if fcntl is None and self._lock is not None:  # Windows removes no open file
+            os.close(self._lock)
+            self._lock = None
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _make_locked(folder: Path) -> tuple[Path, int | None]:
+    """A new work folder and the descriptor that holds its lock."""
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
+        lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        if fcntl is None:
+            return path, lock
+        with contextlib.suppress(OSError):  # no locks on this file system: then leftovers stay
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        # Between the two lines above another process may have taken this folder for a leftover.
+        try:
+            if os.path.samestat(os.stat(path / _LOCK), os.fstat(lock)):
+                return path, lock
+        except FileNotFoundError:
+            pass
+        os.close(lock)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Remove the work folders in `folder` whose processes are dead; how many there were."""
+    removed = 0
+    for path in folder.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # another user's, or just now removed by another process
+            removed += _remove_if_dead(path)
+    return removed
+
+
+def _remove_if_dead(path: Path) -> bool:
+    lock = path / _LOCK
+    if not lock.exists():
+        if time.time() - path.stat().st_mtime < _BIRTH_SECONDS:
+            return False
+        shutil.rmtree(path)
+        return True
+    if fcntl is None:
+        lock.unlink()  # fails while a process has it open
+        shutil.rmtree(path)
+        return True
+    descriptor = os.open(lock, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while a living process holds it
+        shutil.rmtree(path)
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def publish(
+    files: Sequence[tuple[Path, Path]], *, before: Callable[[list[int]], None] | None = None
+) -> list[int]:
+    """Give a track's complete files their final names, all or, on an error, none; their sizes in bytes.
+
+    files: (unfinished path, final path) pairs. An existing final file is replaced: whether that is allowed
+    was decided before the work. before: called with the sizes when all files are safe on the disk and none
+    has its name yet. A record written there is never missing for a file that stands, whenever the process
+    dies; that the named files do stand with these sizes has to be looked at by whoever reads the record.
+    """
+    placed: list[Path] = []
+    final = files[0][1]  # what an error is about
+    try:
+        sizes = []
+        for unfinished, _ in files:
+            sizes.append(unfinished.stat().st_size)
+            _flush(unfinished)
+        if before is not None:
+            before(sizes)
+        for unfinished, final in files:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            is_new = not final.exists()
+            _place(unfinished, final)
+            if is_new:  # one that was replaced is gone anyway: better the new one than none
+                placed.append(final)
+        for folder in {final.parent for _, final in files}:
+            _flush_folder(folder)
+    except BaseException as error:
+        for path in placed:
+            path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise output_error(error, final) from error
+        raise
+    return sizes
+
+
+def _place(unfinished: Path, final: Path) -> None:
+    try:
+        os.replace(unfinished, final)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # A folder inside the output folder is on another disk: copy beside the final name, then rename.
+        descriptor, beside = tempfile.mkstemp(prefix=PREFIX, dir=final.parent)
+        os.close(descriptor)
+        try:
+            shutil.copyfile(unfinished, beside)
+            shutil.copymode(unfinished, beside)
+            _flush(Path(beside))
+            os.replace(beside, final)
+        except BaseException:
+            Path(beside).unlink(missing_ok=True)
+            raise
+
+
+def _flush(path: Path) -> None:
+    with open(path, "r+b") as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that can't flush
+                raise
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":  # names are journalled; a folder can't be opened
+        return
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class Spool:
+    """Float32 samples on their way to a second pass: raw, interleaved, as many a frame as `width`."""
+
+    def __init__(self, path: Path, width: int):
+        self.path = path
+        self.width = width
+        self.frames = 0
+        try:
+            self._file = open(path, "w+b")  # noqa: SIM115  (closed by `close`)
+        except OSError as error:
+            raise output_error(error, path) from error
+
+    def write(self, block: NDArray[np.float32]) -> None:
+        """block [width, T]."""
+        assert block.shape[0] == self.width and block.dtype == np.float32
+        try:
+            self._file.write(np.ascontiguousarray(block.T).data)
+        except OSError as error:
+            raise output_error(error, self.path) from error
+        self.frames += block.shape[1]
+
+    def blocks(self, frames: int = 65536) -> Iterator[NDArray[np.float32]]:
+        """All that was written, from its beginning, in blocks [width, T] of at most `frames`."""
+        try:
+            self._file.seek(0)  # writes what is still buffered, so this too can find the disk full
+        except OSError as error:
+            raise output_error(error, self.path) from error
+        frame_bytes = self.width * 4
+        while raw := self._file.read(frames * frame_bytes):
+            yield np.frombuffer(raw, dtype=np.float32).reshape(-1, self.width).T
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk was reported when it mattered
+            self._file.close()
+        self.path.unlink(missing_ok=True)

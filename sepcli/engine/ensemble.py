@@ -1,0 +1,100 @@
+"""Several separators as one: the weighted mean of their stems, source by source.
+
+Knows no family. The pipeline runs every model as an ensemble, usually of one: each member is cut into chunks
+by its own plan, and the results are weighted and summed as samples become final.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sepcli.engine.separator import Separator, source_indices
+
+
+class Ensemble(Separator):
+    """Members of one samplerate, channel count and `normalize`, and what each is worth for each source.
+
+    members: the networks. Each has all sources of the ensemble, or only those where its weight is not 0.
+    weights: one tuple a member, one weight (>= 0) a source of the ensemble.
+    """
+
+    def __init__(
+        self, members: Sequence[Separator], weights: Sequence[Sequence[float]], sources: Sequence[str]
+    ):
+        super().__init__()
+        first = members[0]
+        self.members = nn.ModuleList(members)
+        self.weights = tuple(tuple(float(w) for w in row) for row in weights)
+        self.sources = tuple(sources)
+        self.samplerate, self.channels, self.normalize = first.samplerate, first.channels, first.normalize
+        self.half = all(member.half for member in members)
+        for member in members[1:]:
+            assert (member.samplerate, member.channels, member.normalize) == (
+                self.samplerate, self.channels, self.normalize
+            ), "members of an ensemble share one samplerate, channel count and normalisation"
+        for k, source in enumerate(self.sources):
+            assert self.total(k) > 0, f"no member makes {source}"
+        # For whoever calls `forward` itself: what every member takes in one call.
+        lengths = [member.segment.samples for member in members if member.segment.samples is not None]
+        self.segment = replace(first.segment, samples=min(lengths, default=None), exact=False)
+
+    @classmethod
+    def of(cls, model: Separator) -> Ensemble:
+        """The model itself if it is one already, else an ensemble of one."""
+        if isinstance(model, cls):
+            return model
+        return cls([model], [[1.0] * len(model.sources)], model.sources)
+
+    def total(self, source: int) -> float:
+        """What the weights of that source add up to."""
+        return sum(row[source] for row in self.weights)
+
+    def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
+        for member in self.members:
+            member.prepare(samples, device, dtype)
+
+    def notices(self, device: torch.device) -> Sequence[str]:
+        """The members', each once."""
+        return tuple(dict.fromkeys(text for member in self.members for text in member.notices(device)))
+
+    def used(self) -> Mapping[str, Any]:
+        """The members', who are of one architecture or have none."""
+        return {name: value for member in self.members for name, value in member.used().items()}
+
+    def select(self, sources: Sequence[str]) -> Ensemble:
+        """Only the members that these sources need, each narrowed to those it is needed for."""
+        columns = source_indices(self.sources, sources)
+        members, weights = [], []
+        for member, row in zip(self.members, self.weights, strict=True):
+            needed = [self.sources[k] for k in columns if row[k] > 0]
+            if needed:
+                members.append(member.select(needed))
+                weights.append([row[k] for k in columns])
+        return Ensemble(members, weights, sources)
+
+    def scatter(self, member: int, stems: Tensor) -> Tensor:
+        """Weighted stems of one member, [..., S', C, T] -> [..., S, C, T] with zeros where it has none."""
+        own = {name: i for i, name in enumerate(self.members[member].sources)}
+        out = stems.new_zeros(*stems.shape[:-3], len(self.sources), *stems.shape[-2:])
+        for k, (name, weight) in enumerate(zip(self.sources, self.weights[member], strict=True)):
+            if weight > 0:
+                out[..., k, :, :] = stems[..., own[name], :, :] * weight
+        return out
+
+    def gather(self, scattered: Sequence[Tensor]) -> Tensor:
+        """Weighted stems of all members [..., S, C, T] -> their mean, summed in the members' order."""
+        out = scattered[0].clone()
+        for other in scattered[1:]:
+            out += other
+        for k in range(len(self.sources)):
+            out[..., k, :, :] /= self.total(k)
+        return out
+
+    def forward(self, mix: Tensor, *, noise=None) -> Tensor:
+        """[B, C, T] -> [B, S, C, T], for one call that every member takes."""
+        return self.gather([self.scatter(i, member(mix, noise=noise)) for i, member in enumerate(self.members)])

@@ -1,0 +1,331 @@
+"""Run a separator over a track of any length: blocks in, stems out, in bounded memory.
+
+    blocks -> standardise -> buffer -> chunks -> batches -> model -> overlap-add -> mean over shifts and members
+
+Sees only Separators and tensors: no file, no model's name, no progress bar. A `lane` is one pass of one member
+over the track; with shifts there are several a member, each cut at other places. All lanes advance together,
+so what is held is a few segments, however long the track is.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sepcli.engine.chunking import Chunk, ChunkPlan, OverlapAdd, StreamBuffer, plan_chunks
+from sepcli.engine.device import free_bytes, is_out_of_memory, told_of_memory
+from sepcli.engine.ensemble import Ensemble
+from sepcli.engine.noise import Noise
+from sepcli.engine.separator import Separator
+from sepcli.errors import DeviceError, UsageError
+
+MAX_SHIFT_SECONDS = 0.5
+MEMORY_SHARE = 0.7  # of the device's free memory that batches may fill
+LARGEST_BATCH = 64
+MORE_MEMORY = "Close other programs that use it, choose a shorter --segment, or use --device cpu."
+
+# (audio seconds done, audio seconds in all or None while unknown)
+Progress = Callable[[float, float | None], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a track is cut and put together; the defaults are the published ones but for shifts."""
+
+    overlap: float = 0.25  # share of a chunk that the next one covers
+    segment: float | None = None  # seconds of a chunk; None = the model's own
+    shifts: int = 0  # passes at random offsets up to half a second, averaged; 0 = one pass, not shifted
+    seed: int = 0  # of the shifts, and of models that draw noise
+    batch_size: int | None = None  # chunks a call; None = what the device takes
+
+    def __post_init__(self) -> None:
+        if self.shifts < 0:
+            raise UsageError(f"--shifts is {self.shifts}, but must be 0 or more.", remedy="Choose 0, 1, 2, ...")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(
+                f"The batch size is {self.batch_size}, but must be 1 or more.",
+                remedy="Choose --batch-size auto, 1, 2, ...",
+            )
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a first pass over a track found: level and length.
+
+    mean, scale: [G], of the mean over channels; scale is the standard deviation. frames: samples.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    frames: int
+
+
+def measure(blocks: Iterator[Tensor]) -> Stats:
+    """[G, C, T] blocks -> statistics of the track, for models that want it standardised.
+
+    Sums are in float64 and relative to the first block's mean, so that neither a long track nor an offset
+    costs digits.
+    """
+    frames, origin, total, squares = 0, None, 0.0, 0.0
+    for block in blocks:
+        mono = block.double().mean(dim=1)  # [G, T]
+        if origin is None:
+            origin = mono.mean(dim=-1)
+        mono = mono - origin[:, None]
+        frames += mono.shape[-1]
+        total = total + mono.sum(dim=-1)
+        squares = squares + mono.square().sum(dim=-1)
+    if origin is None:
+        return Stats(torch.zeros(1), torch.ones(1), 0)
+    # Unbiased, as published; one sample has no deviation rather than an undefined one.
+    variance = (squares - total.square() / frames) / max(frames - 1, 1)
+    # The published floor keeps silence silent instead of dividing by 0.
+    scale = variance.clamp(min=0).sqrt() + 1e-8
+    return Stats((origin + total / frames).float(), scale.float(), frames)
+
+
+class Engine:
+    """A model made ready for one device, precision and way of cutting; then any number of tracks.
+
+    model: narrowed to the wanted stems already. The order of the stems that come out is `model.sources`.
+    """
+
+    def __init__(self, model: Separator, settings: Settings, device: torch.device, dtype: torch.dtype):
+        self.ensemble = Ensemble.of(model)
+        self.settings = settings
+        self.device = device
+        self.sources = self.ensemble.sources
+        self.samplerate = self.ensemble.samplerate
+        self.normalize = self.ensemble.normalize
+        self.plans = [
+            plan_chunks(member.segment, settings.overlap, member.samplerate, settings.segment)
+            for member in self.ensemble.members
+        ]
+        with told_of_memory(MORE_MEMORY):
+            for member, plan in zip(self.ensemble.members, self.plans, strict=True):
+                member.prepare(plan.chunk(0, None).feed_length, device, dtype)
+        self.batches = [Batch(settings.batch_size, device) for _ in self.plans]
+
+    def separate(
+        self, blocks: Iterator[Tensor], stats: Stats | None = None, progress: Progress | None = None
+    ) -> Iterator[Tensor]:
+        """[G, C, T] float32 blocks at the model's rate -> [S, G, C, T] blocks on the CPU, as many samples.
+
+        G counts independent groups of channels (the two sides of a stereo file for a mono model, the pairs of
+        a surround file): batch items, that is. stats: of the same track, where the model is `normalize`.
+        """
+        assert stats is not None or not self.normalize, "this model wants the track's statistics"
+        return _Track(self, blocks, stats, progress).run()
+
+
+class Batch:
+    """How many windows one call takes on this device: asked for, or found out, and halved when memory ends."""
+
+    def __init__(self, wanted: int | None, device: torch.device):
+        self.device = device
+        self.size = wanted or 1
+        self._search = wanted is None and device.type == "cuda"
+
+    def run(self, model: Separator, windows: Tensor, noise: Noise) -> Tensor:
+        """[N, C, T] windows on the CPU -> [N, S, C, T] on the device, in calls of at most `size`.
+
+        noise: of all N, for models that sample.
+        """
+        outs, done = [], 0
+        while done < len(windows):
+            part = windows[done : done + self.size]
+            try:
+                outs.append(self._call(model, part, noise.part(done, done + self.size)))
+            except Exception as error:  # noqa: BLE001  (out of memory comes as several classes)
+                if not is_out_of_memory(error):
+                    raise
+                self._shrink(len(part), error)
+            else:
+                done += len(part)
+        return outs[0] if len(outs) == 1 else torch.cat(outs)
+
+    def _call(self, model: Separator, part: Tensor, noise: Noise) -> Tensor:
+        if not self._search:
+            return model(part.to(self.device, non_blocking=True), noise=noise)
+        # The first call, of one window, shows what a window costs; the rest of the memory gives the size.
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        out = model(part.to(self.device), noise=noise)
+        cost = max(torch.cuda.max_memory_allocated(self.device) - before, 1) / len(part)
+        self.size = max(1, min(LARGEST_BATCH, int(MEMORY_SHARE * free_bytes(self.device) / cost)))
+        self._search = False
+        return out
+
+    def _shrink(self, tried: int, error: Exception) -> None:
+        self._search = False
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if tried == 1:
+            raise DeviceError(
+                f"The device {self.device} ran out of memory with one chunk at a time.",
+                remedy=MORE_MEMORY, code="out_of_memory",
+            ) from error
+        self.size = max(1, tried // 2)
+
+
+@dataclass
+class _Lane:
+    """One pass of one member over the track, beginning at `start` <= 0."""
+
+    member: int
+    plan: ChunkPlan
+    next: int  # where the next chunk begins
+    adder: OverlapAdd
+    final: list[Tensor] = field(default_factory=list)  # [S', G, C, T] blocks not yet handed on, from `done`
+    lead: int = 0  # samples before the track's beginning that are still to be dropped
+    ready: int = 0  # samples in `final`
+    finished: bool = False
+
+    def accept(self, out: Tensor, last: bool) -> None:
+        """[S', G, C, T] of the next chunk -> final samples."""
+        block = self.adder.add(out, last=last)
+        drop = min(self.lead, block.shape[-1])
+        self.lead -= drop
+        block = block[..., drop:]
+        self.ready += block.shape[-1]
+        self.final.append(block)
+        self.finished = last
+
+    def take(self, count: int) -> Tensor:
+        """The next `count` final samples."""
+        block = torch.cat(self.final, dim=-1)
+        self.final, self.ready = [block[..., count:]], self.ready - count
+        return block[..., :count]
+
+
+class _Track:
+    """The state of one track on its way through the engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        blocks: Iterator[Tensor],
+        stats: Stats | None,
+        progress: Progress | None,
+    ):
+        self.engine = engine
+        self.standard = stats if engine.normalize else None
+        self.buffer = StreamBuffer(self._standardised(blocks))
+        self.lanes = self._make_lanes()
+        self.progress = progress
+        self.seconds = stats.frames / engine.samplerate if stats else None
+
+    def _standardised(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
+        for block in blocks:
+            if self.standard:
+                block = (block - self.standard.mean[:, None, None]) / self.standard.scale[:, None, None]
+            yield block
+
+    def _make_lanes(self) -> list[_Lane]:
+        """One lane a member, or one a member and shift, at offsets drawn from the seed.
+
+        A shifted lane begins up to half a second before the track: silence goes in front, and what comes out
+        for it is dropped.
+        """
+        settings = self.engine.settings
+        draw = random.Random(settings.seed)
+        longest = int(MAX_SHIFT_SECONDS * self.engine.samplerate)
+        lanes = []
+        for index, plan in enumerate(self.engine.plans):
+            for _ in range(max(settings.shifts, 1)):
+                lead = longest - draw.randint(0, longest) if settings.shifts else 0
+                lanes.append(_Lane(index, plan, -lead, OverlapAdd(plan.size, plan.stride), lead=lead))
+        return lanes
+
+    @torch.inference_mode()  # as a decorator it leaves the caller's mode alone between two blocks
+    def run(self) -> Iterator[Tensor]:
+        self.buffer.reach(1)
+        if self.buffer.end == 0:
+            return
+        while True:
+            waiting = [lane for lane in self.lanes if not lane.finished]
+            if waiting:
+                # The lane that is farthest behind, and others of its member, so that a batch fills up.
+                self._advance(min(waiting, key=lambda lane: lane.next).member)
+            yield from self._emit()
+            if not waiting:
+                return
+            self._forget()
+            self._report()
+
+    def _advance(self, member: int) -> None:
+        """Run one batch of chunks through a member and add the results to their lanes."""
+        batch = self.engine.batches[member]
+        planned: list[tuple[_Lane, Chunk, bool]] = []
+        upcoming = {id(lane): lane.next for lane in self.lanes if lane.member == member and not lane.finished}
+        groups = None
+        while upcoming:
+            lane = min((ln for ln in self.lanes if id(ln) in upcoming), key=lambda ln: upcoming[id(ln)])
+            chunk, last = self._plan(lane.plan, upcoming[id(lane)])
+            if planned and chunk.feed_length != planned[0][1].feed_length:
+                break
+            planned.append((lane, chunk, last))
+            if last:
+                del upcoming[id(lane)]
+            else:
+                upcoming[id(lane)] += lane.plan.stride
+            groups = groups or self.buffer.read(chunk.start, 1).shape[0]
+            if len(planned) * groups >= batch.size:
+                break
+        windows = torch.cat([self.buffer.read(c.feed_start, c.feed_length) for _, c, _ in planned])
+        noise = Noise(
+            self.engine.settings.seed, starts=[c.feed_start for _, c, _ in planned for _ in range(groups)],
+            groups=[*range(groups)] * len(planned))
+        outs = batch.run(self.engine.ensemble.members[member], windows, noise)  # [N*G, S', C, T]
+        for i, (lane, chunk, last) in enumerate(planned):
+            out = outs[i * groups : (i + 1) * groups].transpose(0, 1)  # [S', G, C, T]
+            lane.accept(chunk.trim(out), last)
+            lane.next += lane.plan.stride
+
+    def _plan(self, plan: ChunkPlan, start: int) -> tuple[Chunk, bool]:
+        """The chunk at `start`, its window read in, and whether it is the lane's last."""
+        full = plan.chunk(start, None)
+        # One sample past the chunk and past the next one's start tells whether the track goes on.
+        self.buffer.reach(max(full.feed_end, start + plan.size, start + plan.stride + 1))
+        end = self.buffer.end
+        if end is None:
+            return full, False
+        return plan.chunk(start, end), start + plan.stride >= end
+
+    def _emit(self) -> Iterator[Tensor]:
+        """What every lane has final: the mean over shifts, then over members, at the track's own level."""
+        count = min(lane.ready for lane in self.lanes)
+        if not count:
+            return
+        ensemble = self.engine.ensemble
+        shifts = max(self.engine.settings.shifts, 1)
+        sums: list[Tensor | None] = [None] * len(ensemble.members)
+        for lane in self.lanes:
+            block = lane.take(count)
+            sums[lane.member] = block if sums[lane.member] is None else sums[lane.member] + block
+        scattered = []
+        for index, total in enumerate(sums):
+            mean = (total / shifts).transpose(0, 1)  # [G, S', C, T]
+            scattered.append(ensemble.scatter(index, mean))
+        stems = ensemble.gather(scattered).transpose(0, 1).cpu()  # [S, G, C, T]
+        if self.standard:
+            stems = stems * self.standard.scale[:, None, None] + self.standard.mean[:, None, None]
+        yield stems
+
+    def _forget(self) -> None:
+        """Let go of audio that no window to come reaches back to."""
+        reach = [lane.next - lane.plan.size - 2 * lane.plan.segment.margin for lane in self.lanes
+                 if not lane.finished]
+        if reach:
+            self.buffer.forget(min(reach))
+
+    def _report(self) -> None:
+        if self.progress:
+            ahead = [max(0, lane.next) for lane in self.lanes]
+            done = sum(ahead) / len(ahead) / self.engine.samplerate
+            end = self.buffer.end / self.engine.samplerate if self.buffer.end is not None else self.seconds
+            self.progress(min(done, end) if end else done, end)

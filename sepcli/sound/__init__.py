@@ -1,0 +1,1 @@
+"""Samples and files: decoding, encoding, formats, tags, channels, sample rates and levels."""

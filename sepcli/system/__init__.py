@@ -1,0 +1,1 @@
+"""What the operating system is asked for: threads, processes, files that appear whole."""

@@ -1,0 +1,254 @@
+"""Read any checkpoint file as inert data: .safetensors, and what `torch.save` wrote (.th, .pt, .ckpt).
+
+Knows nothing of any family: it gives tensors, containers and numbers, and leaves their meaning to
+`models/<family>/checkpoint.py`.
+
+A pickle is a program, so what it may call is a short list (`unpickling.py`). torch.load is not used: it hands
+TorchScript archives to an interpreter and depends on environment variables, while the file layout itself is
+small and stable:
+
+    zip     <name>/data.pkl        the object; each storage a persistent id (type, key, device, elements)
+            <name>/data/<key>      the bytes of one storage, not compressed: mapped, not read
+    legacy  five pickles (magic, version, system, the object, storage keys), then all storages
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import struct
+import zipfile
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sepcli.errors import ModelError
+from sepcli.weights.unpickling import CONVERT, Unpickler
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of a file by torch.save before 1.6
+_AGAIN = "Download it again, or check that it is the file you meant."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One file, read.
+
+    payload: for safetensors {name: Tensor}; else the unpickled object, with `Inert` where it named classes
+    (`unpickling.py`).
+    metadata: the header's strings for safetensors; else empty.
+    """
+
+    path: Path
+    payload: Any
+    metadata: dict[str, str] = field(default_factory=dict)
+    format: str = "safetensors"  # or "torch"
+
+
+def network_state(checkpoint: Checkpoint, system: str) -> Mapping[str, Tensor]:
+    """The tensors of a file that holds nothing but networks, plain or below PyTorch Lightning's `state_dict`.
+
+    ModelError, naming the system, where it holds anything else or nothing.
+    """
+    payload = checkpoint.payload
+    state = payload.get("state_dict", payload) if isinstance(payload, Mapping) else None
+    if not isinstance(state, Mapping) or not state or not all(
+            isinstance(value, Tensor) for value in state.values()):
+        raise ModelError(
+            f"The checkpoint '{checkpoint.path}' is not one of {system}: it holds no network state.",
+            remedy="Download it again, or check that it is the file you meant.",
+            code="checkpoint_damaged",
+        )
+    return state
+
+
+def read_checkpoint(
+    path: str | os.PathLike[str], device: str = "cpu", *, foreign: Collection[str] = ()
+) -> Checkpoint:
+    """Read `path`, whatever its suffix says; ModelError if it is damaged, of no known format, or unsafe.
+
+    device: where tensors go; on "cpu" they stay mapped to the file until they are copied.
+    foreign: top-level packages whose classes become `Inert` (their code is not loaded, they need not be
+    installed); any other unlisted name is refused.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+            size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise ModelError(
+            f"The checkpoint '{path}' can't be read: {error.strerror or error}.",
+            remedy="Check the path and its permissions.",
+            code="checkpoint_unreadable",
+        ) from error
+    try:
+        if head.startswith(b"PK\x03\x04"):
+            payload = _read_zip(path, foreign)
+        elif head[4:9] == b"\0\0\0\0{":  # a header's length, far below 4 GB, may well begin as a pickle does
+            return _read_safetensors(path, device)
+        elif head.startswith(b"\x80") and len(head) > 1:
+            payload = _read_legacy(path, foreign)
+        else:
+            raise ModelError(
+                f"The file '{path}' ({size} bytes) is {_looks_like(head)}, "
+                "not a checkpoint of safetensors or torch.save.",
+                remedy=_AGAIN,
+                code="not_a_checkpoint",
+            )
+    except ModelError:
+        raise
+    except Exception as error:  # whatever a damaged file provokes in a parser
+        detail = str(error).strip().splitlines()
+        raise ModelError(
+            f"The checkpoint '{path}' is damaged or incomplete"
+            f" ({type(error).__name__}{': ' + detail[0][:200] if detail else ''}).",
+            remedy=_AGAIN,
+            code="checkpoint_damaged",
+        ) from error
+    return Checkpoint(path, payload if device == "cpu" else _moved(payload, device), {}, "torch")
+
+
+def _looks_like(head: bytes) -> str:
+    """What a file that is no checkpoint is instead: the usual results of a failed download."""
+    start = head.lstrip().lower()
+    if not head:
+        return "empty"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "a web page"
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer"
+    if head.startswith(b"\x1f\x8b"):
+        return "a gzip archive"
+    if head[257:262] == b"ustar":
+        return "a tar archive"
+    return "of an unknown format"
+
+
+def _read_safetensors(path: Path, device: str) -> Checkpoint:
+    from safetensors import safe_open
+
+    with safe_open(str(path), framework="pt", device=device) as file:
+        return Checkpoint(path, {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {})
+
+
+def _moved(value: Any, device: str) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return type(value)((key, _moved(item, device)) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return type(value)(_moved(item, device) for item in value)
+    return value
+
+
+# --- the two layouts of torch.save ---
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    """The file in memory, copy-on-write: pages are read when a tensor is, and no write reaches the file."""
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+
+def _flat(buffer: Any, offset: int, elements: int, dtype: torch.dtype) -> Tensor:
+    """[elements] of `dtype` in `buffer` from byte `offset`, without a copy where the address is aligned."""
+    size = elements * dtype.itemsize
+    if elements < 0 or offset < 0 or offset + size > len(buffer):
+        raise ValueError(f"a tensor of {size} bytes does not fit in the file")
+    if elements == 0:
+        return torch.empty(0, dtype=dtype)
+    raw = torch.frombuffer(buffer, dtype=torch.uint8, count=size, offset=offset)
+    return (raw if raw.data_ptr() % dtype.itemsize == 0 else raw.clone()).view(dtype)
+
+
+def _read_zip(path: Path, foreign: Collection[str]) -> Any:
+    memory = _mapped(path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {info.filename: info for info in archive.infolist()}
+        pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
+        if len(pickles) != 1 or any("/code/" in name for name in entries):
+            raise ModelError(
+                f"The zip file '{path}' is not a checkpoint of torch.save: it has "
+                f"{'program code (TorchScript)' if len(pickles) == 1 else 'no data.pkl'}.",
+                remedy=CONVERT,
+                code="not_a_checkpoint",
+            )
+        root = pickles[0].removesuffix("data.pkl")
+        order = archive.read(root + "byteorder").strip() if root + "byteorder" in entries else b"little"
+        if order != b"little":
+            raise ModelError(
+                f"The checkpoint '{path}' was written by a big-endian machine.",
+                remedy=CONVERT,
+                code="not_a_checkpoint",
+            )
+
+        def stored(name: str) -> tuple[Any, int, int]:
+            """Buffer, offset and size in bytes of an entry."""
+            info = entries[name]
+            if info.compress_type != zipfile.ZIP_STORED:
+                data = bytearray(archive.read(name))
+                return data, 0, len(data)
+            # The local header: 30 bytes, of which the last four give the lengths of name and extra field.
+            at = info.header_offset
+            if memory[at : at + 4] != b"PK\x03\x04":
+                raise ValueError(f"no entry at byte {at}")
+            name_size, extra_size = struct.unpack_from("<HH", memory, at + 26)
+            return memory, at + 30 + name_size + extra_size, info.file_size
+
+        storages: dict[str, Tensor] = {}
+
+        def storage(dtype: torch.dtype, key: str, elements: int, view: Any = None) -> Tensor:
+            if key not in storages:
+                buffer, offset, size = stored(f"{root}data/{key}")
+                if elements * dtype.itemsize > size:
+                    raise ValueError(f"storage {key} has {size} bytes for {elements} elements of {dtype}")
+                storages[key] = _flat(buffer, offset, elements, dtype)
+            return storages[key]
+
+        buffer, offset, size = stored(pickles[0])
+        return Unpickler(io.BytesIO(buffer[offset : offset + size]), path, foreign, storage).load()
+
+
+def _read_legacy(path: Path, foreign: Collection[str]) -> Any:
+    memory = _mapped(path)
+    storages: dict[str, Tensor] = {}
+
+    def storage(dtype: torch.dtype, key: str, elements: int, view: Any = None) -> Tensor:
+        """Empty for now: the contents stand behind the object in the file."""
+        if not 0 <= elements * dtype.itemsize <= len(memory):
+            raise ValueError(f"a tensor of {elements} elements does not fit in the file")
+        if key not in storages:
+            storages[key] = torch.zeros(elements, dtype=dtype)
+        if view is not None:
+            _, start, length = view
+            return storages[key][start : start + length]
+        return storages[key]
+
+    with open(path, "rb") as file:
+
+        def load() -> Any:
+            return Unpickler(file, path, foreign, storage).load()
+
+        if load() != _LEGACY_MAGIC:
+            raise ModelError(
+                f"The file '{path}' is a pickle, but not a checkpoint of torch.save.",
+                remedy=_AGAIN,
+                code="not_a_checkpoint",
+            )
+        version, system = load(), load()
+        if version != 1001 or not (isinstance(system, dict) and system.get("little_endian", True)):
+            raise ValueError(f"version {version!r}")
+        payload = load()
+        for key in load():
+            (elements,) = struct.unpack("<q", file.read(8))
+            target = storages[key]
+            if elements != target.numel():
+                raise ValueError(f"storage {key} has {elements} elements for {target.numel()}")
+            target.copy_(_flat(memory, file.tell(), elements, target.dtype))
+            file.seek(elements * target.dtype.itemsize, os.SEEK_CUR)
+    return payload

@@ -1,0 +1,284 @@
+"""From a weight file of the catalogue to a path on this machine whose content was checked.
+
+Knows nothing of models, and not how a file travels (transfer.py): a WeightFile in, a path and its sha256 out.
+
+The hub client checks sizes only: bytes that were corrupted on the way, or on the disk, pass it. So every
+file is hashed after its download and at its first use, remembered by path, size and modification time. What
+nobody published a full hash of is trusted once: its hash is recorded then and enforced from then on.
+Each memory is one small file of its own, replaced atomically, so that processes never wait for each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sepcli.errors import ModelError
+from sepcli.system.replacing import replacing
+from sepcli.weights.entries import WeightFile
+from sepcli.weights.transfer import Progress, hub_home, is_commit, own_folder, place_of, transfer
+
+Notice = Callable[[str], None]  # a sentence the user should see
+
+_BLOCK = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A checked file. source: hf://owner/name@commit/path, the URL, or package:path."""
+
+    path: Path
+    sha256: str
+    check: str  # WeightFile.check of the source that was used
+    source: str
+
+
+def _sources(file: WeightFile) -> list[WeightFile]:
+    return [file] if file.fallback is None else [file, file.fallback]
+
+
+def cached(file: WeightFile) -> Path | None:
+    """The path of the file if it (or its fallback) is on this machine; no request, no check."""
+    return next((place for source in _sources(file) if (place := place_of(source)).is_file()), None)
+
+
+def is_cached(file: WeightFile) -> bool:
+    return cached(file) is not None
+
+
+def destination(file: WeightFile) -> Path:
+    """Where the file is or would be."""
+    return cached(file) or place_of(file)
+
+
+def fetch(
+    file: WeightFile, *, progress: Progress | None = None, notice: Notice = lambda text: None
+) -> Fetched:
+    """The checked file, downloaded if it is not cached; ModelError says what failed and what to do."""
+    for source in _sources(file):
+        if place_of(source).is_file():
+            if source is not file:
+                notice(f"Using the copy of {file.filename} that came from its second source, {source.source}")
+            return _checked(source, notice)
+    try:
+        return _checked_download(file, progress, notice)
+    except ModelError as error:
+        # Content that is not what it should be is no reason to look elsewhere: that must be seen.
+        if file.fallback is None or error.code in ("hash", "offline", "no_space", "not_writable"):
+            raise
+        notice(f"{error.message} Taking the second source instead: {file.fallback.source}")
+        try:
+            return _checked_download(file.fallback, progress, notice)
+        except ModelError as second:
+            raise ModelError(
+                f"Both sources of {file.filename} failed. First: {error.message} Second: {second.message}",
+                remedy=second.remedy,
+                code=second.code,
+            ) from second
+
+
+def fetch_hf(
+    repo: str,
+    revision: str | None,
+    path: str,
+    *,
+    progress: Progress | None = None,
+    notice: Notice = lambda text: None,
+) -> Fetched:
+    """A file of any hub repository; `source` of the result names the commit it resolved to."""
+    file = WeightFile(path.rsplit("/", 1)[-1], repo=repo, revision=revision or "main", path=path)
+    if is_commit(file.revision):
+        return fetch(file, progress=progress, notice=notice)
+    # Only the hub (or, offline, its cache) knows which commit a branch or tag stands for. The client returns
+    # .../snapshots/<commit>/<path>.
+    commit = transfer(file, progress).parents[path.count("/")].name
+    notice(f"{repo} at '{file.revision}' is commit {commit}.")
+    return _checked(replace(file, revision=commit), notice)
+
+
+def verify(file: WeightFile) -> Fetched:
+    """Hash the cached file anew, whatever is remembered of it; ModelError if it is absent or wrong."""
+    source = next((source for source in _sources(file) if place_of(source).is_file()), None)
+    if source is None:
+        raise ModelError(f"{file.filename} is not in the cache.", code="not_cached")
+    _memo(place_of(source)).unlink(missing_ok=True)
+    return _checked(source, lambda text: None)
+
+
+def remove(file: WeightFile) -> bool:
+    """Delete the cached file and its fallback; whether there was one. Package files stay."""
+    found = False
+    for source in _sources(file):
+        if (source.repo or source.url) and os.path.lexists(place := place_of(source)):
+            _discard(place)
+            found = True
+    return found
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of any file, remembered by its path, size and modification time."""
+    return _digests(Path(path))["sha256"]
+
+
+# --- hashes ---
+
+
+def _memo(path: Path) -> Path:
+    return own_folder("hashes", os.path.realpath(path)).with_suffix(".json")
+
+
+def _digests(path: Path) -> dict[str, str]:
+    """{"sha256", "git_sha1"} of the file; git_sha1 is the id that git and the hub give the same content."""
+    before = path.stat()
+    stamp = [os.path.realpath(path), before.st_size, before.st_mtime_ns]
+    memo = _memo(path)
+    known = _read_json(memo)
+    if known.get("stamp") == stamp:
+        return known["digests"]
+    sha256 = hashlib.sha256()
+    git_sha1 = hashlib.sha1(b"blob %d\0" % before.st_size, usedforsecurity=False)
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            sha256.update(block)
+            git_sha1.update(block)
+    digests = {"sha256": sha256.hexdigest(), "git_sha1": git_sha1.hexdigest()}
+    after = path.stat()
+    if (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
+        with contextlib.suppress(OSError):  # a cache that can't be written costs a hash each time, no more
+            _write_json(memo, {"stamp": stamp, "digests": digests})
+    return digests
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    with replacing(path, shared=True) as beside:
+        beside.write_text(json.dumps(value), encoding="utf-8", errors="surrogateescape")
+
+
+def _record(source: str, sha256: str) -> dict[str, str]:
+    """What the first download of `source` was; recorded now if this is it, and never overwritten."""
+    place = own_folder("recorded", source).with_suffix(".json")
+    if known := _read_json(place):
+        return known
+    record = {"source": source, "sha256": sha256, "date": time.strftime("%Y-%m-%d")}
+    with contextlib.suppress(OSError):
+        _write_json(place, record)
+    return {**record, "new": "yes"}
+
+
+def _checked(file: WeightFile, notice: Notice) -> Fetched:
+    """Compare the file on disk with all that is known of it; delete it and say so if it is another."""
+    place = place_of(file)
+    try:
+        size, digests = place.stat().st_size, _digests(place)
+    except OSError as error:
+        raise ModelError(
+            f"The cached file '{place}' can't be read: {error.strerror}.",
+            remedy="Correct its permissions or remove it.",
+        ) from error
+    sha256 = digests["sha256"]
+    if file.bytes is not None and size != file.bytes:
+        raise _wrong(file, f"it has {size} bytes instead of {file.bytes}")
+    for wanted, kind in ((file.sha256, "sha256"), (file.sha256_prefix, "sha256"), (file.git_sha1, "git_sha1")):
+        if wanted is not None and not digests[kind].startswith(wanted):
+            raise _wrong(file, f"its {kind} is {digests[kind]} instead of {wanted}")
+    # The hub's cache names large files by the sha256 that the server announced.
+    announced = os.path.basename(os.readlink(place)) if place.is_symlink() else ""
+    if re.fullmatch("[0-9a-f]{64}", announced) and announced != sha256:
+        raise _wrong(file, f"its sha256 is {sha256}, but the server announced {announced}")
+    if file.check != "full" and not file.package:
+        record = _record(file.source, sha256)
+        if record["sha256"] != sha256:
+            where = own_folder("recorded", file.source).with_suffix(".json")
+            raise _wrong(
+                file,
+                f"its sha256 is {sha256}, but the file downloaded first, on {record['date']}, had "
+                f"{record['sha256']}",
+                f"If the new file is the right one, delete the record '{where}' and try again.",
+            )
+        notice(_unsure(file, sha256, record))
+    return Fetched(place, sha256, file.check, file.source)
+
+
+def _unsure(file: WeightFile, sha256: str, record: dict[str, str]) -> str:
+    known = {
+        "prefix": f"only the first {len(file.sha256_prefix or '')} digits of its hash are published",
+        "size": "only its size is published, no hash",
+        "none": "no hash and no size of it is published",
+    }[file.check]
+    agrees = (
+        f"its full hash {sha256[:16]}... is recorded now and enforced from now on"
+        if "new" in record
+        else f"it is the file recorded on {record['date']} ({sha256[:16]}...)"
+    )
+    return f"{file.filename}: {known}; {agrees}."
+
+
+def _wrong(file: WeightFile, what: str, remedy: str = "") -> ModelError:
+    """Delete a file that is not the one that was asked for, and the sentence about it."""
+    place = place_of(file)
+    if file.package:
+        return ModelError(
+            f"{file.filename} inside the package is damaged: {what}.",
+            remedy="Install sepcli again.",
+            code="hash",
+        )
+    try:
+        _discard(place, shared=True)
+        deleted = "It was deleted."
+    except OSError as error:
+        deleted = f"It could not be deleted ({error.strerror}): remove '{place}'."
+    return ModelError(
+        f"{file.filename} from {file.source} is not the file it should be: {what}. {deleted}",
+        remedy=remedy or "Download it again; if that fails the same way, the source or a proxy alters it.",
+        code="hash",
+    )
+
+
+def _checked_download(file: WeightFile, progress: Progress | None, notice: Notice) -> Fetched:
+    transfer(file, progress)
+    return _checked(file, notice)
+
+
+def _discard(place: Path, *, shared: bool = False) -> None:
+    """Delete a cached file: the pointer and what it points to.
+
+    Another revision may point to the same content; it is then kept, unless it is bad for all (`shared`).
+    """
+    chain = [place]
+    while chain[-1].is_symlink():
+        chain.append(chain[-1].parent / os.readlink(chain[-1]))
+    with contextlib.suppress(OSError):
+        _memo(place).unlink()
+    snapshots = next((folder for folder in place.parents if folder.name == "snapshots"), None)
+    content = os.path.realpath(place)
+    place.unlink(missing_ok=True)
+    wanted = (
+        not shared
+        and snapshots is not None
+        and any(os.path.realpath(other) == content for other in snapshots.rglob("*") if other.is_symlink())
+    )
+    for link in [] if wanted else chain[1:]:
+        link.unlink(missing_ok=True)
+    for folder in place.parents:  # leave no empty folders behind, up to the repository's or the URL's own
+        if folder in (snapshots, hub_home() / "sepcli" / "urls"):
+            break
+        try:
+            folder.rmdir()
+        except OSError:
+            break

@@ -1,0 +1,87 @@
+"""What `--model` names, told apart without opening anything; loads no torch.
+
+    htdemucs                         a name in the catalogue
+    my/run  my/model.safetensors     a run folder, or a checkpoint that says what it is
+    htdemucs=my/weights.th           a local file with a catalogue entry's family and config
+    hf://owner/repo[@revision]/file  a checkpoint on the hub that says what it is
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sepcli.errors import ModelError, UsageError
+from sepcli.weights.entries import Catalog, Entry
+
+HUB_SCHEME = "hf://"
+RUN_FILE = "model.safetensors"  # what a run folder holds
+_SUFFIXES = frozenset({".safetensors", ".th", ".pt", ".pth", ".ckpt"})
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file on the hub. repo: owner/name. revision: None for the newest."""
+
+    repo: str
+    revision: str | None
+    path: str
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One of: an entry; an entry and the file that stands for its own; a file; a hub file."""
+
+    text: str  # as it was given
+    entry: Entry | None = None
+    file: Path | None = None
+    hub: HubFile | None = None
+
+    @property
+    def name(self) -> str:
+        """A catalogue name, or that of the file or of its run; what {model} stands for in file names."""
+        if self.entry is not None:
+            return self.entry.name
+        path = Path(self.hub.path) if self.hub is not None else self.file
+        assert path is not None
+        if path.name != RUN_FILE:
+            return path.stem
+        return path.parent.resolve().name if self.hub is None else self.hub.repo.rpartition("/")[2]
+
+
+def read_model(text: str, catalog: Catalog) -> ModelSpec:
+    """ModelError for what is neither in the catalogue nor a file here, UsageError for a bad hub address."""
+    if text in catalog:
+        return ModelSpec(text, catalog[text])
+    if text.startswith(HUB_SCHEME):
+        return ModelSpec(text, hub=_hub_file(text))
+    name, equals, file = text.partition("=")
+    if equals and name in catalog:
+        path = Path(file).expanduser()
+        if not path.is_file():
+            raise ModelError(f"There is no file '{path}'.", remedy="Correct the path behind '='.")
+        return ModelSpec(text, catalog[name], path)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        path = path / RUN_FILE
+        if not path.is_file():
+            raise ModelError(f"The folder '{text}' is no run: it has no {RUN_FILE}.",
+                             remedy="Name a run folder, a checkpoint file or a model of `sepcli models list`.")
+    if path.exists():
+        return ModelSpec(text, file=path)
+    if "/" in name or os.sep in name or (not equals and path.suffix.lower() in _SUFFIXES):
+        raise ModelError(f"There is no model file or run folder '{text}'.", code="unknown_model",
+                         remedy="Correct the path, or choose a model of `sepcli models list`.")
+    return ModelSpec(text, catalog.find(name))  # refuses, naming the near ones
+
+
+def _hub_file(text: str) -> HubFile:
+    """hf://owner/repo[@revision]/path/to/file"""
+    parts = text.removeprefix(HUB_SCHEME).split("/", 2)
+    if len(parts) < 3 or not all(parts):
+        raise UsageError(f"'{text}' does not name a file on the hub.",
+                         remedy="Write hf://owner/repo/file or hf://owner/repo@revision/file.")
+    owner, repo, path = parts
+    repo, _, revision = repo.partition("@")
+    return HubFile(f"{owner}/{repo}", revision or None, path)

@@ -1,0 +1,342 @@
+"""Bring one file of weights into its place in the cache: from the hub by its client, or from a URL.
+
+Knows where cached files stand and what can go wrong on the way, each as one sentence with its remedy. Does
+not know which file is the right one: nothing here is hashed (download.py).
+
+    hub      the standard Hugging Face cache and its variables (HF_HOME, HF_HUB_CACHE, HF_ENDPOINT,
+             HF_HUB_OFFLINE, HF_TOKEN)
+    url      $HF_HOME/sepcli/urls/<sha256 of the URL>/<file name>; appears there complete or not at all
+    package  a file inside the sepcli package itself
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import http.client
+import logging
+import os
+import re
+import secrets
+import shutil
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from sepcli import __version__
+from sepcli.errors import ModelError
+from sepcli.weights.entries import WeightFile
+
+Progress = Callable[[int, int | None], None]  # bytes done, bytes in all where known
+
+_BLOCK = 1 << 20  # bytes
+_RETRIES = 3  # of a URL whose server is busy or whose connection breaks
+_BUSY = (408, 429, 500, 502, 503, 504)  # answers that may be others a moment later
+_TIMEOUT = 30  # seconds without a byte
+
+
+def hub_home() -> Path:
+    """The Hugging Face cache root."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    return Path(os.path.expandvars(os.environ.get("HF_HOME") or default)).expanduser()
+
+
+def hub_cache() -> Path:
+    """Where the hub's repositories are cached."""
+    named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    return Path(os.path.expandvars(named)).expanduser() if named else hub_home() / "hub"
+
+
+def offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids requests; it holds for every source."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def own_folder(kind: str, key: str) -> Path:
+    """sepcli's own place under the cache root for what belongs to `key`."""
+    digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+    return hub_home() / "sepcli" / kind / digest[:32]
+
+
+def place_of(file: WeightFile) -> Path:
+    """Where this source's file stands once it is there, whether it is or not."""
+    if file.repo:
+        folder = hub_cache() / ("models--" + file.repo.replace("/", "--")) / "snapshots"
+        return folder.joinpath(file.revision or "", *(file.path or "").split("/"))
+    if file.url:
+        return own_folder("urls", file.url) / file.filename
+    return Path(__file__).resolve().parents[1].joinpath(*(file.package or "").split("/"))
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether it is a full commit; a branch, tag or shortened commit can come to mean another one."""
+    return re.fullmatch("[0-9a-f]{40}", revision or "") is not None
+
+
+def _is_offline(file: WeightFile) -> ModelError:
+    return ModelError(
+        f"{file.filename} ({file.source}) is not in the cache, and HF_HUB_OFFLINE forbids downloads.",
+        remedy=f"Unset it, or run `sepcli models download` while online; the cache is '{hub_home()}'.",
+        code="offline",
+    )
+
+
+def transfer(file: WeightFile, progress: Progress | None) -> Path:
+    """Download the file into its place and return that; ModelError says what failed."""
+    if file.package:
+        raise ModelError(
+            f"The package has no file '{file.package}'.", remedy="Install sepcli again.", code="not_found"
+        )
+    if offline() and not (file.repo and not is_commit(file.revision)):  # what a branch was may be in the cache
+        raise _is_offline(file)
+    return _hub_download(file, progress) if file.repo else _url_download(file, progress)
+
+
+def hub_failures() -> tuple[type[Exception], ...]:
+    """All that the hub client may raise where the hub, the way to it or this machine's disk is the cause."""
+    from huggingface_hub import errors
+
+    # Whatever the HTTP library of this version is, its errors share this base, which the hub's own
+    # extends; naming the library would tie us to one version (httpx in 1.x, httpx2 in 2.x).
+    transport = next(base for base in errors.HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
+    assert issubclass(transport, Exception)
+    return (errors.EntryNotFoundError, errors.HFValidationError, transport, OSError, RuntimeError)
+
+
+def _hub_download(file: WeightFile, progress: Progress | None) -> Path:
+    """Have the hub client put the file into its cache; its pointer there."""
+    from huggingface_hub import errors, hf_hub_download
+
+    # huggingface_hub 1.0 has no such parameter and draws a bar of its own.
+    bars = "tqdm_class" in signature(hf_hub_download).parameters
+    bar = {"tqdm_class": _bar(progress, file.bytes)} if bars else {}
+    failures = hub_failures()
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # its retries would be printed across our progress bar
+    try:
+        for attempt in range(_RETRIES):
+            try:
+                return Path(
+                    hf_hub_download(
+                        file.repo or "",
+                        file.path or "",
+                        revision=file.revision,
+                        library_name="sepcli",
+                        library_version=__version__,
+                        cache_dir=hub_cache(),
+                        endpoint=os.environ.get("HF_ENDPOINT") or None,
+                        local_files_only=offline(),
+                        **bar,
+                    )
+                )
+            except failures as error:
+                # The client itself repeats all but this: a busy answer to the request for the content.
+                busy = isinstance(error, errors.HfHubHTTPError) and error.response.status_code in _BUSY
+                if attempt + 1 == _RETRIES or not busy:
+                    raise _hub_error(file, error) from error
+            time.sleep(2**attempt)
+        raise AssertionError("the last attempt returns or raises")
+    finally:
+        logger.setLevel(level)
+
+
+def _bar(progress: Progress | None, size: int | None) -> type:
+    """A tqdm class that draws nothing and reports bytes to `progress`.
+
+    The hub's transfer client makes two bars a file, bytes received and bytes written; a class that has
+    `update_transfer` gets one in newer versions. For the others the greater of the two is reported.
+    """
+    from tqdm import tqdm
+
+    most = 0
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any):
+            kwargs.pop("name", None)
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            nonlocal most
+            self.n += n or 0
+            most = max(most, int(self.n))
+            if progress is not None:
+                progress(most, size or (int(self.total) if self.total else None))
+
+        def update_transfer(self, n: float | None = 1) -> None:
+            pass
+
+    return Bar
+
+
+def _hub_error(file: WeightFile, error: BaseException) -> ModelError:
+    """One sentence and its remedy for whatever the hub client raised. The order matters: see its classes."""
+    from huggingface_hub import errors
+
+    endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    what = f"{file.filename} of {file.repo}"
+    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else None
+    if offline() and isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        return _is_offline(file)
+    if isinstance(error, errors.GatedRepoError):
+        return ModelError(
+            f"{file.repo} is gated: {what} needs an account that has accepted its terms.",
+            remedy=f"Accept them at {endpoint}/{file.repo}, then log in with `hf auth login` or set HF_TOKEN.",
+            code="gated",
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return ModelError(
+            f"{endpoint} has no repository '{file.repo}', or it is private.",
+            remedy="Check the name; if it is private, log in with `hf auth login` or set HF_TOKEN.",
+            code="no_repository",
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return ModelError(
+            f"{file.repo} has no revision {file.revision}, where {what} should be.",
+            remedy="Correct the revision; if the catalogue pins it, update sepcli or pin another one.",
+            code="not_found",
+        )
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return ModelError(
+            f"{file.repo} has no file '{file.path}' at revision {file.revision}.",
+            remedy="Update sepcli, or correct the path in the catalogue.",
+            code="not_found",
+        )
+    if isinstance(error, errors.HFValidationError):
+        return ModelError(f"'{file.repo}' is no repository name: {error}", remedy="Write owner/name.")
+    if full := _local_failure(error, what):
+        return full
+    deepest = cause or error
+    if isinstance(deepest, errors.RepositoryNotFoundError | errors.RevisionNotFoundError):
+        return _hub_error(file, deepest)
+    status = getattr(getattr(deepest, "response", None), "status_code", None)
+    if status in (401, 403):
+        return ModelError(
+            f"{endpoint} refuses {what} ({status}).",
+            remedy="Log in with `hf auth login` or set HF_TOKEN; a token that has expired is refused too.",
+            code="gated",
+        )
+    if status is not None:
+        return ModelError(
+            f"{endpoint} can't deliver {what} now: it answers {status}.",
+            remedy="Try again in some minutes.",
+            code="unavailable",
+        )
+    # The client resumes five times; a size that still differs is an OSError without a number.
+    if "Consistency check failed" in str(deepest) or type(deepest).__name__ == "RemoteProtocolError":
+        return ModelError(f"The download of {what} broke off.", remedy="Try again.", code="truncated")
+    if isinstance(deepest, errors.FileMetadataError):
+        return ModelError(
+            f"{endpoint} does not answer like a hub when asked for {what}: {deepest}",
+            remedy="Check HF_ENDPOINT, and whether a proxy or log-in page stands in between.",
+            code="unavailable",
+        )
+    return ModelError(
+        f"{endpoint} can't be reached for {what}: {_first_line(deepest)}.",
+        remedy=f"Check the network, proxy and HF_ENDPOINT; what is in '{hub_cache()}' already needs none.",
+        code="unreachable",
+    )
+
+
+def _local_failure(error: BaseException, what: str) -> ModelError | None:
+    """What this machine's disk refused."""
+    number = getattr(error, "errno", None)
+    if number in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+        return ModelError(
+            f"The disk is full: there is no room for {what} in '{hub_home()}'.",
+            remedy="Free some space, or set HF_HOME to a folder on another disk.",
+            code="no_space",
+        )
+    place = getattr(error, "filename", None)  # only what the file system refused has both
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS) or (number is not None and place is not None):
+        place = place or hub_home()
+        return ModelError(
+            f"'{place}' can't be written, so {what} can't be downloaded.",
+            remedy="Correct its permissions, or set HF_HOME to a folder you can write.",
+            code="not_writable",
+        )
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _url_download(file: WeightFile, progress: Progress | None) -> Path:
+    """Stream a URL into its place in the cache; it appears there complete or not at all."""
+    place = place_of(file)
+    part = place.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        for attempt in range(_RETRIES):
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with part.open("wb") as stream:
+                    for block in _url_blocks(file, progress):
+                        stream.write(block)
+                os.replace(part, place)
+                return place
+            except (OSError, http.client.HTTPException, EOFError) as error:
+                busy = isinstance(error, urllib.error.HTTPError) and error.code in _BUSY
+                broken = isinstance(error, EOFError | http.client.HTTPException | ConnectionError)
+                if attempt + 1 == _RETRIES or not (busy or broken):
+                    raise _url_error(file, error) from error
+            time.sleep(2**attempt)
+        raise AssertionError("the last attempt returns or raises")
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _url_blocks(file: WeightFile, progress: Progress | None) -> Iterator[bytes]:
+    """The body in blocks; EOFError if it ends before the length that was announced or is known."""
+    context = ssl.create_default_context()
+    with contextlib.suppress(ImportError, OSError):  # Python from python.org on macOS has no certificates
+        import certifi
+
+        context.load_verify_locations(certifi.where())
+    request = urllib.request.Request(file.url or "", headers={"User-Agent": f"sepcli/{__version__}"})
+    with urllib.request.urlopen(request, timeout=_TIMEOUT, context=context) as response:
+        announced = response.headers.get("Content-Length")
+        total = file.bytes or (int(announced) if announced else None)
+        if total is not None and shutil.disk_usage(place_of(file).parent).free < total:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        done = 0
+        while block := response.read(_BLOCK):
+            done += len(block)
+            yield block
+            if progress is not None:
+                progress(done, total)
+        if announced is not None and done != int(announced):
+            raise EOFError(f"{done} of {announced} bytes")
+
+
+def _url_error(file: WeightFile, error: BaseException) -> ModelError:
+    if isinstance(error, urllib.error.HTTPError):
+        gone = error.code in (401, 403, 404, 410)
+        fact = "is not there" if gone else "is not available now"
+        return ModelError(
+            f"{file.url} {fact}: the server answers {error.code}.",
+            remedy="Update sepcli, or give another source in a --catalog file."
+            if gone
+            else "Try again in some minutes.",
+            code="not_found" if gone else "unavailable",
+        )
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(reason, BaseException) and (local := _local_failure(reason, file.filename)):
+        return local
+    if isinstance(error, EOFError | http.client.HTTPException | ConnectionError):
+        return ModelError(
+            f"The download of {file.url} broke off ({_first_line(error)}).",
+            remedy="Try again.",
+            code="truncated",
+        )
+    text = _first_line(reason) if isinstance(reason, BaseException) else str(reason)
+    return ModelError(
+        f"{file.url} can't be reached: {text}.", remedy="Check the network and proxy.", code="unreachable"
+    )
