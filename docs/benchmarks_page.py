@@ -139,13 +139,17 @@ shows in the agreement of float32 with demucs.
 
 
 def benchmarks() -> str:
-    records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
+    records = {
+        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))
+    }
     text = HEAD
     for bench, (title, words) in SECTIONS.items():
         found = {name: record for name, record in records.items() if record["bench"] == bench}
         text += f"\n## {title}\n\n{words}"
         if not found:
-            text += f"\n**Not measured yet**: no result of `python -m tests.bench.{bench}` is in the repository.\n"
+            text += (
+                f"\n**Not measured yet**: no result of `python -m tests.bench.{bench}` is in the repository.\n"
+            )
         for name, record in found.items():
             text += _record(name, record)
     return text
@@ -163,8 +167,14 @@ def _record(name: str, record: dict[str, Any]) -> str:
         value = f"{_number(figure['value'])} {figure.get('unit', '')}".rstrip()
         text += f"| {figure['name']} | {value} | {_judged(figure, 'target')} | {_judged(figure, 'aim')} |\n"
     if record["not_measured"]:
-        text += "\nNot measured:\n\n" + "".join(f"- {what}: {why}\n" for what, why in record["not_measured"].items())
-    return text + "\nSettings:\n\n" + "".join(f"- {key}: {_setting(value)}\n" for key, value in record["settings"].items())
+        text += "\nNot measured:\n\n" + "".join(
+            f"- {what}: {why}\n" for what, why in record["not_measured"].items()
+        )
+    return (
+        text
+        + "\nSettings:\n\n"
+        + "".join(f"- {key}: {_setting(value)}\n" for key, value in record["settings"].items())
+    )
 
 
 def _judged(figure: dict[str, Any], kind: str) -> str:

@@ -36,14 +36,18 @@ def cli() -> str:
     commands = []
     for name in order:
         below = getattr(group.commands[name], "commands", None)
-        commands += [(name, group.commands[name])] if below is None else [
-            (f"{name} {one}", command) for one, command in below.items()]
+        commands += (
+            [(name, group.commands[name])]
+            if below is None
+            else [(f"{name} {one}", command) for one, command in below.items()]
+        )
     return HEAD + _exit_codes() + SEPARATE_RULES + "".join(_command(*command) for command in commands)
 
 
 def _exit_codes() -> str:
     classes = {
-        cls.exit_code: name for name, cls in vars(errors).items()
+        cls.exit_code: name
+        for name, cls in vars(errors).items()
         if isinstance(cls, type) and issubclass(cls, errors.SepcliError) and cls is not errors.SepcliError
     }
     assert set(EXIT_WORDS) == set(errors.EXIT_CODE_ORDER), "every exit code has its words"

@@ -118,7 +118,10 @@ def _overview(entries: list[Entry]) -> str:
         f"| {entry.check} | {_overall(entry)} |"
         for entry in entries
     ]
-    return "\n".join(["| model | stems | size | licence | check | SDR |", "|---|---|---|---|---|---|", *rows]) + "\n"
+    return (
+        "\n".join(["| model | stems | size | licence | check | SDR |", "|---|---|---|---|---|---|", *rows])
+        + "\n"
+    )
 
 
 def _overall(entry: Entry) -> str:
@@ -191,7 +194,10 @@ def cli() -> str:
 
 
 def benchmarks() -> str:
-    return GENERATED.format(source="docs/benchmarks_page.py, or measure with tests/bench,") + benchmarks_page.benchmarks()
+    return (
+        GENERATED.format(source="docs/benchmarks_page.py, or measure with tests/bench,")
+        + benchmarks_page.benchmarks()
+    )
 
 
 PAGES: dict[str, Callable[[], str]] = {"models.md": models, "cli.md": cli, "benchmarks.md": benchmarks}

@@ -31,14 +31,42 @@ LEVEL = -19.0  # dBFS, of the seconds that are not silent
 SONGS = ("lithium", "hydrogen", "potassium", "rubidium", "caesium")
 BASS_INSIDE = ("potassium", "rubidium", "caesium")  # songs whose bass is in `other`: they are cut at CROSSOVER
 CROSSOVER = 150.0  # Hz; on a song whose stems are known this finds the bass with 4 to 12 dB SDR
-DRUM_LOOPS = ("amen", "amen_full", "breakbeat", "industrial", "compus", "tabla", "safari", "perc1", "perc2",
-              "3d_printer", "mehackit1", "mehackit2", "weirdo", "electric", "mika")
+DRUM_LOOPS = (
+    "amen",
+    "amen_full",
+    "breakbeat",
+    "industrial",
+    "compus",
+    "tabla",
+    "safari",
+    "perc1",
+    "perc2",
+    "3d_printer",
+    "mehackit1",
+    "mehackit2",
+    "weirdo",
+    "electric",
+    "mika",
+)
 
 # Songs of the Debian package lmms-common under Artistic-2 or BSD-2-clause; the others are CC BY-SA or GPL.
-PROJECTS = ("CapDan-ReggaeTry", "CapDan-ReggaetonTry", "CapDan-ZeroSumGame-OriginalByZakarra", "EsoXLB-CPU",
-            "Impulslogik-Zen", "Momo64-esp", "Oglsdl-Dr8v2", "Oglsdl-PpTrip", "Saber-FinalStep",
-            "Settel-InnerRecreation", "Socceroos-Progress", "TameAnderson-MakeMe", "Thomasso-AxeFromThe80s",
-            "Greshz-CoolSnip", "Surrender-Main")
+PROJECTS = (
+    "CapDan-ReggaeTry",
+    "CapDan-ReggaetonTry",
+    "CapDan-ZeroSumGame-OriginalByZakarra",
+    "EsoXLB-CPU",
+    "Impulslogik-Zen",
+    "Momo64-esp",
+    "Oglsdl-Dr8v2",
+    "Oglsdl-PpTrip",
+    "Saber-FinalStep",
+    "Settel-InnerRecreation",
+    "Socceroos-Progress",
+    "TameAnderson-MakeMe",
+    "Thomasso-AxeFromThe80s",
+    "Greshz-CoolSnip",
+    "Surrender-Main",
+)
 A440 = 57  # LMMS's number of that key
 LOW = 43  # the highest median key of a bass
 
@@ -97,17 +125,24 @@ def part_of(track: ElementTree.Element, in_pattern: bool) -> str | None:
 
 def play(project: Path, out: Path) -> None:
     """Render the stems of one LMMS project to OUT/SONG/STEM.flac: once each, everything else muted."""
+
     def lmms(*given: object) -> str:
         command = ["lmms", "--allowroot", *map(str, given)]
-        return subprocess.run(command, check=True, capture_output=True, text=True,
-                              env=os.environ | {"QT_QPA_PLATFORM": "offscreen"}).stdout
+        return subprocess.run(
+            command,
+            check=True,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"QT_QPA_PLATFORM": "offscreen"},
+        ).stdout
 
     dumped = lmms("dump", project)
     for stem in ("drums", "bass", "other"):
-        song = ElementTree.fromstring(dumped[dumped.index("<"):])
+        song = ElementTree.fromstring(dumped[dumped.index("<") :])
         nested = {track for pattern in song.iter("bbtrack") for track in pattern.iter("track")}
-        parts = {track: part_of(track, track in nested)
-                 for track in song.iter("track") if track.get("type") == "0"}
+        parts = {
+            track: part_of(track, track in nested) for track in song.iter("track") if track.get("type") == "0"
+        }
         if stem not in parts.values():
             continue
         for track, part in parts.items():

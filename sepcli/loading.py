@@ -136,8 +136,10 @@ def _build_member(
     if not isclose(shortest or 0, entry.min_query or 0, rel_tol=0.01):  # it may be written rounded
         raise ModelError(
             f"The catalogue gives '{entry.name}' min_query = {entry.min_query}, but for its network it is "
-            f"{shortest}.", remedy="Correct `min_query` in the catalogue; without it a model takes no queries.",
-            code="config_mismatch")
+            f"{shortest}.",
+            remedy="Correct `min_query` in the catalogue; without it a model takes no queries.",
+            code="config_mismatch",
+        )
     if entry.segment is not None:
         model.segment = replace(model.segment, samples=int(entry.segment * model.samplerate))
     model.half = entry.half
@@ -147,8 +149,10 @@ def _build_member(
 def _refuse_disagreement(name: str, arch: Arch, ours: Any, package: Package, exempt: frozenset[str]) -> None:
     """A checkpoint that describes itself must describe what the catalogue describes."""
     if package.arch != arch.name:
-        raise ModelError(f"The catalogue calls '{name}' a {arch.name}, but its file is a {package.arch}.",
-                         remedy="Correct `arch` in the catalogue, or the file it names.")
+        raise ModelError(
+            f"The catalogue calls '{name}' a {arch.name}, but its file is a {package.arch}.",
+            remedy="Correct `arch` in the catalogue, or the file it names.",
+        )
     theirs = make_config(arch, package.config)
     for field in fields(ours):
         a, b = getattr(ours, field.name), getattr(theirs, field.name)
@@ -248,8 +252,10 @@ def make_config(arch: Arch, given: Mapping[str, Any]) -> Any:
     known = {field.name for field in fields(arch.config)}
     unknown = sorted(set(given) - known)
     if unknown:
-        raise ModelError(f"{arch.name} has no setting {', '.join(unknown)}.",
-                         remedy="The file may be made for a newer version: update sepcli.")
+        raise ModelError(
+            f"{arch.name} has no setting {', '.join(unknown)}.",
+            remedy="The file may be made for a newer version: update sepcli.",
+        )
     return arch.config(**{name: _plain(value) for name, value in given.items()})
 
 
@@ -268,8 +274,10 @@ def _fill(
     try:
         model = arch.build(config)
     except (TypeError, ValueError) as error:
-        raise ModelError(f"{arch.name} can't be built from this config: {error}.",
-                         remedy="Correct [config] in the catalogue.") from error
+        raise ModelError(
+            f"{arch.name} can't be built from this config: {error}.",
+            remedy="Correct [config] in the catalogue.",
+        ) from error
     try:
         model.load_state_dict(family.convert(checkpoint, model), strict=True)
     except (RuntimeError, KeyError) as error:
@@ -306,8 +314,9 @@ def parse_options(arch: Arch, options: Mapping[str, str]) -> Any:
         try:
             values[key] = kind(text)
         except ValueError:
-            raise UsageError(f"-O {key}={text}: '{text}' is not {kind.__name__}.",
-                             remedy=f"Give {key} as {kind.__name__}.") from None
+            raise UsageError(
+                f"-O {key}={text}: '{text}' is not {kind.__name__}.", remedy=f"Give {key} as {kind.__name__}."
+            ) from None
     return arch.options(**values) if arch.options else None
 
 

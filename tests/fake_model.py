@@ -19,7 +19,8 @@ from sepcli import loading
 from sepcli.engine.separator import Segment
 from tests.toys import Asked, Split
 
-CATALOG = """
+CATALOG = (
+    """
 [fake]
 family = "fake"
 arch = "Split"
@@ -62,7 +63,11 @@ min_query = 0.5
 samplerate = 44100
 channels = 2
 files.model = {url = "http://127.0.0.1:9/hummed.th", sha256 = "HUMMED"}
-""".replace("FAKE", "f" * 64).replace("VOX", "e" * 64).replace("ASKED", "d" * 64).replace("HUMMED", "c" * 64)
+""".replace("FAKE", "f" * 64)
+    .replace("VOX", "e" * 64)
+    .replace("ASKED", "d" * 64)
+    .replace("HUMMED", "c" * 64)
+)
 
 
 class Slow(Split):

@@ -261,8 +261,17 @@ class _Handler(BaseHTTPRequestHandler):
         oid = made.oid(unquote(revision) or "main")
         if oid is None:
             return self.refuse("no_revision")
-        self.say(200, {"id": repo, "modelId": repo, "sha": oid, "private": made.private, "tags": [],
-                       "siblings": [{"rfilename": name} for name in made.commits[oid]]})
+        self.say(
+            200,
+            {
+                "id": repo,
+                "modelId": repo,
+                "sha": oid,
+                "private": made.private,
+                "tags": [],
+                "siblings": [{"rfilename": name} for name in made.commits[oid]],
+            },
+        )
 
     def take(self) -> None:
         path = unquote(self.path.partition("?")[0])
@@ -346,8 +355,9 @@ class _Handler(BaseHTTPRequestHandler):
             answer: dict[str, Any] = {"oid": one["oid"], "size": one["size"]}
             if one["oid"] not in self.fake.objects:
                 places = {"upload": one["oid"], "verify": "verify"}
-                answer["actions"] = {what: {"href": f"{self.fake.url}/lfs/{place}"}
-                                     for what, place in places.items()}
+                answer["actions"] = {
+                    what: {"href": f"{self.fake.url}/lfs/{place}"} for what, place in places.items()
+                }
             answers.append(answer)
         self.say(200, {"transfer": "basic", "objects": answers})
 

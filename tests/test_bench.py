@@ -80,8 +80,17 @@ def test_lasaft(tmp_path, page):
 
 
 def test_dicose(tmp_path, page):
-    tiny = {"width": 16, "patch": 4, "multipliers": [1, 2], "factors": [4], "blocks": [1], "attentions": [True],
-            "heads": 2, "head_features": 4, "segment": 2048}
+    tiny = {
+        "width": 16,
+        "patch": 4,
+        "multipliers": [1, 2],
+        "factors": [4],
+        "blocks": [1],
+        "attentions": [True],
+        "heads": 2,
+        "head_features": 4,
+        "segment": 2048,
+    }
     record = dicose.bench(tiny, archs=["Consistency", "MSDM"])
     text = page(record)
     check(record, text)

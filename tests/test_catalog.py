@@ -17,9 +17,7 @@ from sepcli.weights import catalog
 from sepcli.weights.catalog import load_catalog, read_catalog
 from sepcli.weights.entries import CHECKS
 
-NAMES = (
-    "mini htdemucs htdemucs_ft htdemucs_6s hdemucs_mmi mdx mdx_extra mdx_q mdx_extra_q repro_mdx_a".split()
-)
+NAMES = "mini htdemucs htdemucs_ft htdemucs_6s hdemucs_mmi mdx mdx_extra mdx_q mdx_extra_q repro_mdx_a".split()
 DEMUCS = NAMES[1:]
 SHA = "0123456789abcdef" * 4
 COMMIT = "0123456789" * 4
@@ -104,7 +102,9 @@ def test_a_bag(write):
     assert [member.weights for member in entry.members] == [(1, 0.5, 0), (0, 2, 0), (0, 0, 1)]
     assert [member.arch for member in entry.members] == ["HDemucs", "Demucs", "HDemucs"]
     assert [dict(member.config) for member in entry.members] == [
-        {"depth": 3, "channels": 8}, {"depth": 4, "channels": 8}, {"depth": 3, "channels": 8},
+        {"depth": 3, "channels": 8},
+        {"depth": 4, "channels": 8},
+        {"depth": 3, "channels": 8},
     ]
     assert entry.size is None and entry.check == "none" and entry.segment == 44
 
@@ -134,8 +134,16 @@ def test_later_catalogues_replace_whole_entries(write, monkeypatch):
 
     user = write(toy(1) + toy(1).replace("toy", "user"), "config/sepcli/catalog.toml")
     monkeypatch.setattr(catalog, "user_catalog", lambda: user)
-    monkeypatch.setenv("SEPCLI_CATALOG", os.pathsep.join(
-        [str(write(toy(2), "two.toml")), "", str(write(toy(3) + toy(3).replace("toy", "env"), "three.toml"))]))
+    monkeypatch.setenv(
+        "SEPCLI_CATALOG",
+        os.pathsep.join(
+            [
+                str(write(toy(2), "two.toml")),
+                "",
+                str(write(toy(3) + toy(3).replace("toy", "env"), "three.toml")),
+            ]
+        ),
+    )
     last = write(toy(4), "four.toml")
     assert load_catalog()["toy"].segment == 3
     found = load_catalog([last])
@@ -181,20 +189,35 @@ REVISION = f'revision = "{COMMIT}"'
         (f'sha256 = "{SHA}"', f'sha256 = "{SHA.upper()}"', "toy.files.model", "sha256", "64 lower-case"),
         ('"01234567"', '"0123456"', "toy.files.model.fallback", "sha256_prefix", "8 to 63"),
         (f'sha256 = "{SHA}"', 'git_sha1 = "0123"', "toy.files.model", "git_sha1", "40 lower-case"),
-        (f'sha256 = "{SHA}"', f'sha256 = "{SHA}"\nsha256_prefix = "abcdefab"', "toy.files.model",
-         "sha256_prefix", "contradicts"),
+        (
+            f'sha256 = "{SHA}"',
+            f'sha256 = "{SHA}"\nsha256_prefix = "abcdefab"',
+            "toy.files.model",
+            "sha256_prefix",
+            "contradicts",
+        ),
         (REVISION, 'revision = "main"', "toy.files.model", "revision", "full commit of 40"),
         (REVISION, f'revision = "{COMMIT[:12]}"', "toy.files.model", "revision", "full commit of 40"),
         (REVISION, "", "toy.files.model", "revision", "is missing"),
         ('repo = "owner/name"', 'repo = "name"', "toy.files.model", "repo", "'owner/name'"),
         ('repo = "owner/name"', "", "toy.files.model", "model", "exactly one of"),
         ('repo = "owner/name"', 'url = "https://example.org/x"', "toy.files.model", "path", "belongs to a hub"),
-        ('repo = "owner/name"', 'repo = "owner/name"\npackage = "x"', "toy.files.model", "model",
-         "exactly one"),
+        (
+            'repo = "owner/name"',
+            'repo = "owner/name"\npackage = "x"',
+            "toy.files.model",
+            "model",
+            "exactly one",
+        ),
         ('path = "deep/model.safetensors"', 'path = "../model"', "toy.files.model", "path", "inside the repo"),
         ("https://example.org", "ftp://example.org", "toy.files.model.fallback", "url", "http or https"),
-        ("fallback = {", "fallback = { fallback = {url = 'https://e.org/x'}, ", "toy.files.model.fallback",
-         "fallback", "is not a key"),
+        (
+            "fallback = {",
+            "fallback = { fallback = {url = 'https://e.org/x'}, ",
+            "toy.files.model.fallback",
+            "fallback",
+            "is not a key",
+        ),
         ('["drums", "vocals"]', '["drums", "drums"]', "toy", "sources", "twice"),
         ('["drums", "vocals"]', "[]", "toy", "sources", "is empty"),
         ('["drums", "vocals"]', '["drums", "../x"]', "toy", "sources", "no stem name"),
@@ -204,8 +227,13 @@ REVISION = f'revision = "{COMMIT}"'
         ("channels = 2", "channels = 2\npublished_overlap = 1", "toy", "published_overlap", "below 1"),
         ('arch = "HDemucs"', "", "toy", "arch", "is missing"),
         ("[toy.files.model]", "[toy.files.modle]", "toy", "file", "`files` has modle"),
-        ("channels = 2", "channels = 2\n[[toy.scores]]\nmetric='SDR'\nset='x'\nvalue=1\nby='me'\n",
-         "toy.scores[0]", "by", "'published' or 'ours'"),
+        (
+            "channels = 2",
+            "channels = 2\n[[toy.scores]]\nmetric='SDR'\nset='x'\nvalue=1\nby='me'\n",
+            "toy.scores[0]",
+            "by",
+            "'published' or 'ours'",
+        ),
     ],
 )
 def test_a_mistake_in_a_model(write, old, new, table, key, words):
@@ -253,8 +281,15 @@ def test_what_is_no_catalogue(write, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("htdemuc", "htdemucs"), ("HTDemucs", "htdemucs"), ("htdemucs-ft", "htdemucs_ft"), ("6s", None),
-     ("mmi", "hdemucs_mmi"), ("repro", "repro_mdx_a"), ("zzzz", None)],
+    [
+        ("htdemuc", "htdemucs"),
+        ("HTDemucs", "htdemucs"),
+        ("htdemucs-ft", "htdemucs_ft"),
+        ("6s", None),
+        ("mmi", "hdemucs_mmi"),
+        ("repro", "repro_mdx_a"),
+        ("zzzz", None),
+    ],
 )
 def test_near_names(typed, meant):
     found = load_catalog().near(typed)

@@ -24,12 +24,14 @@ SEPCLI = [sys.executable, "-m", "sepcli.cli.app"]
 
 
 def program(*arguments, **environment):
-    return subprocess.run([*SEPCLI, *arguments], capture_output=True, text=True, timeout=120,
-                          env={**os.environ, **environment})
+    return subprocess.run(
+        [*SEPCLI, *arguments], capture_output=True, text=True, timeout=120, env={**os.environ, **environment}
+    )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["separate", "--help"], ["models", "list", "-h"],
-                                       ["doctor", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-h"], ["separate", "--help"], ["models", "list", "-h"], ["doctor", "--help"]]
+)
 def test_help_goes_to_standard_output(arguments, capfd):
     assert app.main(arguments) == 0
     out, err = capfd.readouterr()
@@ -40,12 +42,23 @@ def test_options_of_separate_stand_in_sections(capfd):
     app.main(["separate", "--help"])
     page = capfd.readouterr().out
     titles = re.findall(r"^(\S.*):$", page, re.MULTILINE)
-    assert titles == ["Arguments", "What to separate", "Where it goes", "What the files are", "Levels",
-                      "How it is computed", "Batches", "What is reported", "Options"]
-    for option in ("--model --target --rest --two-stems --out --template --start --duration --device "
-                   "--precision --overlap --segment --shifts --seed --batch-size --format --bit-depth "
-                   "--bitrate --sample-rate --clip --sum --resume --no-resume --force --shard --dry-run --json "
-                   "--progress --no-tags -O --quiet --verbose --catalog").split():
+    assert titles == [
+        "Arguments",
+        "What to separate",
+        "Where it goes",
+        "What the files are",
+        "Levels",
+        "How it is computed",
+        "Batches",
+        "What is reported",
+        "Options",
+    ]
+    for option in (
+        "--model --target --rest --two-stems --out --template --start --duration --device "
+        "--precision --overlap --segment --shifts --seed --batch-size --format --bit-depth "
+        "--bitrate --sample-rate --clip --sum --resume --no-resume --force --shard --dry-run --json "
+        "--progress --no-tags -O --quiet --verbose --catalog"
+    ).split():
         assert re.search(rf"(^|[ ,]){option}\b", page, re.MULTILINE), option
 
 
@@ -81,8 +94,10 @@ print(code, heavy, file=sys.stderr)
 """
 
 
-@pytest.mark.parametrize(("arguments", "heavy"), [
-    (["--help"], []), (["--version"], []), (["separate", "--help"], []), (["models", "list"], None)])
+@pytest.mark.parametrize(
+    ("arguments", "heavy"),
+    [(["--help"], []), (["--version"], []), (["separate", "--help"], []), (["models", "list"], None)],
+)
 def test_torch_and_its_like_stay_unimported(arguments, heavy):
     code = LAZY.format(arguments=arguments)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -92,12 +107,15 @@ def test_torch_and_its_like_stay_unimported(arguments, heavy):
     assert heavy is None or last == f"0 {heavy}"
 
 
-@pytest.mark.parametrize(("words", "expected"), [
-    ("sepcli separate -m htdemucs_", {"htdemucs_ft", "htdemucs_6s"}),
-    ("sepcli separate --target gui", {"guitar"}),
-    ("sepcli models info repro", {"repro_mdx_a"}),
-    ("sepcli separ", {"separate"}),
-])
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("sepcli separate -m htdemucs_", {"htdemucs_ft", "htdemucs_6s"}),
+        ("sepcli separate --target gui", {"guitar"}),
+        ("sepcli models info repro", {"repro_mdx_a"}),
+        ("sepcli separ", {"separate"}),
+    ],
+)
 def test_the_shell_completes_commands_models_and_stems(words, expected):
     done = program(_SEPCLI_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(len(words.split()) - 1))
     assert set(done.stdout.split()) == expected, done.stderr
@@ -105,18 +123,32 @@ def test_the_shell_completes_commands_models_and_stems(words, expected):
 
 def test_completion_survives_a_broken_catalogue(tmp_path):
     (tmp_path / "bad.toml").write_text("[")
-    done = program(_SEPCLI_COMPLETE="complete_bash", COMP_WORDS="sepcli separate -m ht", COMP_CWORD="3",
-                   SEPCLI_CATALOG=str(tmp_path / "bad.toml"))
+    done = program(
+        _SEPCLI_COMPLETE="complete_bash",
+        COMP_WORDS="sepcli separate -m ht",
+        COMP_CWORD="3",
+        SEPCLI_CATALOG=str(tmp_path / "bad.toml"),
+    )
     assert done.stdout.strip() == "" and "Traceback" not in done.stderr
 
 
 # --- how a command ends ---
 
 
-@pytest.mark.parametrize("arguments", [
-    [], ["separate"], ["separate", "--nonsense", "a.wav"], ["nonsense"],
-    ["separate", "--format", "aiff", "a.wav"], ["separate", "--shifts", "-1", "a.wav"],
-    ["separate", "--bitrate", "x", "a.wav"], ["models"], ["models", "info"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["separate"],
+        ["separate", "--nonsense", "a.wav"],
+        ["nonsense"],
+        ["separate", "--format", "aiff", "a.wav"],
+        ["separate", "--shifts", "-1", "a.wav"],
+        ["separate", "--bitrate", "x", "a.wav"],
+        ["models"],
+        ["models", "info"],
+    ],
+)
 def test_a_bad_command_line_exits_2_and_says_why(arguments, capfd):
     assert app.main(arguments) == 2
     out, err = capfd.readouterr()
@@ -134,10 +166,20 @@ def test_json_gets_an_object_for_a_bad_command_line_too(capfd):
     assert err.startswith("Error: ")
 
 
-@pytest.mark.parametrize(("error", "code"), [
-    (InputError("x"), 1), (UsageError("x"), 2), (ModelError("x"), 3), (DeviceError("x"), 4),
-    (OutputError("x"), 5), (ValueError("x"), 1), (MemoryError(), 4), (KeyboardInterrupt(), 130),
-    (app.Terminated(), 143)])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InputError("x"), 1),
+        (UsageError("x"), 2),
+        (ModelError("x"), 3),
+        (DeviceError("x"), 4),
+        (OutputError("x"), 5),
+        (ValueError("x"), 1),
+        (MemoryError(), 4),
+        (KeyboardInterrupt(), 130),
+        (app.Terminated(), 143),
+    ],
+)
 def test_whatever_a_command_raises_becomes_an_exit_code_without_a_traceback(error, code, capfd, monkeypatch):
     def raises(json):
         raise error
@@ -160,13 +202,21 @@ def test_an_error_is_its_fact_and_its_remedy(capfd, monkeypatch):
     app.main(["doctor", "--json"])
     out, err = capfd.readouterr()
     assert err == "Error: There is no [model] 'x'.\nTake y.\n"
-    assert json.loads(out)["error"] == {"code": "unknown_model", "message": "There is no [model] 'x'.",
-                                        "remedy": "Take y."}
+    assert json.loads(out)["error"] == {
+        "code": "unknown_model",
+        "message": "There is no [model] 'x'.",
+        "remedy": "Take y.",
+    }
 
 
 def test_a_reader_that_has_enough_is_no_error():
-    done = subprocess.run(f"{sys.executable} -m sepcli.cli.app models list | head -1; echo ${{PIPESTATUS[0]}}",
-                          shell=True, executable="/bin/bash", capture_output=True, text=True)
+    done = subprocess.run(
+        f"{sys.executable} -m sepcli.cli.app models list | head -1; echo ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout.splitlines()[-1] == "0" and not done.stderr
 
 
@@ -187,8 +237,21 @@ def findings(capfd):
 def test_doctor_reports_all_it_should(capfd):
     assert app.main(["doctor", "--json"]) == 0
     found = findings(capfd)
-    assert {"sepcli", "torch", "soundfile", "soxr", "huggingface_hub", "torchaudio", "device", "precision",
-            "write wav", "write m4a", "ffmpeg", "models", "cache"} <= set(found)
+    assert {
+        "sepcli",
+        "torch",
+        "soundfile",
+        "soxr",
+        "huggingface_hub",
+        "torchaudio",
+        "device",
+        "precision",
+        "write wav",
+        "write m4a",
+        "ffmpeg",
+        "models",
+        "cache",
+    } <= set(found)
     assert "libsndfile" in found["soundfile"]["fact"] and "free" in found["cache"]["fact"]
     assert app.main(["doctor"]) == 0
     assert "can work here" in capfd.readouterr().out
@@ -252,8 +315,12 @@ def test_download_progress_in_every_style(style, capfd, monkeypatch):
         if name == "text":
             assert "Downloading x: 500.0 kB of 1.0 MB" in err.splitlines()
         elif name == "json":
-            assert json.loads(err.splitlines()[-1]) == {"event": "download", "what": "Downloading x",
-                                                        "done": 1_000_000, "total": 1_000_000}
+            assert json.loads(err.splitlines()[-1]) == {
+                "event": "download",
+                "what": "Downloading x",
+                "done": 1_000_000,
+                "total": 1_000_000,
+            }
         else:
             assert not err
 
@@ -282,7 +349,12 @@ def test_names_that_are_not_utf8_can_be_printed(capfd):
 
 def test_sizes_and_times_for_people():
     assert [console.bytes_text(n) for n in (None, 0, 999, 84_141_911, 5_000_000_000)] == [
-        "unknown size", "0 bytes", "999 bytes", "84.1 MB", "5.0 GB"]
+        "unknown size",
+        "0 bytes",
+        "999 bytes",
+        "84.1 MB",
+        "5.0 GB",
+    ]
     assert [console.clock(s) for s in (0, 59.6, 65, 3725.4)] == ["0:00", "1:00", "1:05", "1:02:05"]
 
 

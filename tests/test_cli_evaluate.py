@@ -46,7 +46,8 @@ def test_a_table_for_each_metric_by_its_full_name_on_standard_output(capfd):
     assert titles == [
         "museval v4 SDR (median of 1 s frames), median over tracks, dB",
         "museval v4 SDR (median of 1 s frames), mean over tracks, dB, ± 95 % interval",
-        "uSDR (MDX 2021, whole track), mean over tracks, dB, ± 95 % interval"]
+        "uSDR (MDX 2021, whole track), mean over tracks, dB, ± 95 % interval",
+    ]
     table = out.split("uSDR")[1].splitlines()[1:5]
     assert table[0].split() == ["MODEL", "bass", "drums", "other", "vocals", "MEAN", "OF", "STEMS"]
     assert table[1].startswith("fake ") and table[2].startswith("mixture ")
@@ -88,24 +89,58 @@ def test_undefined_values_are_dashes_and_null(capfd):
 
 
 def test_csv_and_folder(capfd, tmp_path):
-    arguments = ["-m", "fake", "-m", "mixture", "--csv", "new/rows.csv", "-o", "out", "--metrics", "sir",
-                 "-t", "drums", "--duration", "1"]
+    arguments = [
+        "-m",
+        "fake",
+        "-m",
+        "mixture",
+        "--csv",
+        "new/rows.csv",
+        "-o",
+        "out",
+        "--metrics",
+        "sir",
+        "-t",
+        "drums",
+        "--duration",
+        "1",
+    ]
     code, out, err = evaluate(capfd, *arguments)
     assert code == 0 and "In out: rows.jsonl, summary.json, boxes-sdr.png, boxes-isr.png," in err
     assert "museval v4 SIR (median of 1 s frames), median over tracks, dB" in out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "rows.jsonl", "summary.json", *(f"boxes-{key}.png" for key in ("sdr", "isr", "sir", "sar", "usdr"))}
+        "rows.jsonl",
+        "summary.json",
+        *(f"boxes-{key}.png" for key in ("sdr", "isr", "sir", "sar", "usdr")),
+    }
     lines = list(csv.DictReader((tmp_path / "new" / "rows.csv").open()))
     assert [(line["model"], line["track"], line["stem"]) for line in lines] == [
-        ("fake", "a", "drums"), ("fake", "b", "drums"), ("mixture", "a", "drums"), ("mixture", "b", "drums")]
+        ("fake", "a", "drums"),
+        ("fake", "b", "drums"),
+        ("mixture", "a", "drums"),
+        ("mixture", "b", "drums"),
+    ]
     assert {"museval_sdr_db", "usdr_db", "si_sdr_db", "museval_sar_db"} < lines[0].keys()
     again = evaluate(capfd, *arguments)
     assert again[1] == out and "[1/4] fake: a: computed before" in again[2]
 
 
 def test_seeds_and_sweeps(capfd, tmp_path):
-    code, out, _ = evaluate(capfd, "-m", "fake", "--seeds", "0,1", "--shifts", "1", "--sweep", "overlap=0,0.5",
-                            "-o", "out", "--protocol", "sisdr")
+    code, out, _ = evaluate(
+        capfd,
+        "-m",
+        "fake",
+        "--seeds",
+        "0,1",
+        "--shifts",
+        "1",
+        "--sweep",
+        "overlap=0,0.5",
+        "-o",
+        "out",
+        "--protocol",
+        "sisdr",
+    )
     assert code == 0
     assert "SI-SDR (whole track, means kept), mean over tracks, dB, mean ± deviation over runs" in out
     assert re.search(r"^fake overlap=0 .*\d+\.\d\d ± \d+\.\d\d", out, re.M)
@@ -122,15 +157,20 @@ def test_protocols_of_windows(capfd, tmp_path):
     code, out, err = evaluate(capfd, *arguments, "msdm")
     assert code == 0 and "msdm: 10 windows in 3 tracks; 1 without any." in err
     table = out.splitlines()
-    assert table[0] == ("SI-SDRi over the mix (4 s windows, MSDM's choice), mean over all windows, dB, "
-                        "± 95 % interval (tracks scored)")
+    assert table[0] == (
+        "SI-SDRi over the mix (4 s windows, MSDM's choice), mean over all windows, dB, "
+        "± 95 % interval (tracks scored)"
+    )
     assert table[2].split() == ["mixture", *["0.00", "±", "0.00", "(2)"] * 4, "0.00", "±", "0.00"]
     assert table[3].startswith("vox ") and "(2)" in table[3]
     code, out, err = evaluate(capfd, *arguments, "dicose", "--protocol", "mdx", "--csv", "rows.csv")
     assert code == 0 and err.count("computed before") == 6 and "dicose: 10 windows in 3 tracks" in err
     assert "uSDR" in out and (tmp_path / "out" / "boxes-si_sdri_dicose.png").exists()
-    line = next(line for line in csv.DictReader((tmp_path / "rows.csv").open())
-                if (line["track"], line["stem"]) == ("b", "bass"))
+    line = next(
+        line
+        for line in csv.DictReader((tmp_path / "rows.csv").open())
+        if (line["track"], line["stem"]) == ("b", "bass")
+    )
     assert (line["windows_dicose"], line["usdr_db"]) == ("5.0", "") and float(line["si_sdri_dicose_db"]) == 0
 
 
@@ -162,9 +202,11 @@ def test_voices_have_one_table(capfd, tmp_path):
     assert rows[0]["stems"].keys() == {"vocals"} and rows[1]["stems"]["vocals"]["lsd"] is None
     assert rows[1]["status"] == "kept" and rows[1]["stems"]["vocals"]["voiced"] == 0
     assert {row["metric"]: row["unit"] for row in rows if "summary" in row}[
-        "PESQ (P.862.2 wide band, pieces of 10 s)"] == "MOS-LQO"
+        "PESQ (P.862.2 wide band, pieces of 10 s)"
+    ] == "MOS-LQO"
     assert {"lsd", "mel_mae_db", "log_f0_rmse", "pesq_wb", "voiced_s"} < next(
-        csv.DictReader((tmp_path / "rows.csv").open())).keys()
+        csv.DictReader((tmp_path / "rows.csv").open())
+    ).keys()
 
 
 def test_voices_beside_other_protocols_and_without_their_packages(capfd, tmp_path, monkeypatch):
@@ -242,8 +284,14 @@ def test_values():
     assert parse_overlap("published") is None and parse_overlap("0.5") == 0.5
     assert parse_seeds("3") == (3,) and parse_seeds("0, 1,1") == (0, 1)
     assert parse_sweeps(["overlap=0,0.5", "steps= 4"]) == {"overlap": ("0", "0.5"), "steps": ("4",)}
-    for wrong in (lambda: parse_overlap("x"), lambda: parse_seeds("1,x"), lambda: parse_seeds(""),
-                  lambda: parse_sweeps(["=1"]), lambda: parse_sweeps(["a="]), lambda: parse_sweeps(["seed=1"]),
-                  lambda: parse_sweeps(["a=1", "a=2"])):
+    for wrong in (
+        lambda: parse_overlap("x"),
+        lambda: parse_seeds("1,x"),
+        lambda: parse_seeds(""),
+        lambda: parse_sweeps(["=1"]),
+        lambda: parse_sweeps(["a="]),
+        lambda: parse_sweeps(["seed=1"]),
+        lambda: parse_sweeps(["a=1", "a=2"]),
+    ):
         with pytest.raises(UsageError):
             wrong()

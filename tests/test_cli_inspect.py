@@ -118,6 +118,10 @@ def test_as_a_program():
     words = "inspect song.wav -m tiny.safetensors -o map.svg".split()
     done = subprocess.run(
         [sys.executable, "-m", "sepcli.cli.app", *words],
-        capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0 and "map.svg" in done.stderr and not done.stdout, done.stderr
     assert "<svg" in Path("map.svg").read_text()

@@ -99,8 +99,15 @@ def test_a_file_named_on_the_command_line_wins(catalog, run, tmp_path):
 def test_info_says_what_matters_before_use(catalog, run):
     code, out, _ = run("info", "mdx_extra")
     assert code == 0
-    for words in ("unspecified", "scientific purposes", "MUSDB test set", "Demucs-mdx_extra@", "none: ", "44 s",
-                  "https://dl.fbaipublicfiles.com/demucs/mdx_final/e51eebcc-c1b80bdd.th (167.4 MB, full)"):
+    for words in (
+        "unspecified",
+        "scientific purposes",
+        "MUSDB test set",
+        "Demucs-mdx_extra@",
+        "none: ",
+        "44 s",
+        "https://dl.fbaipublicfiles.com/demucs/mdx_final/e51eebcc-c1b80bdd.th (167.4 MB, full)",
+    ):
         assert words in out
     assert "8.80 dB SDR" in run("info", "htdemucs")[1] and "for drums x 1" in run("info", "toy")[1]
 
@@ -112,8 +119,10 @@ def test_an_unknown_model_names_the_near_ones(hub, catalog, run, command):
 
 
 def test_the_life_of_a_model(hub, catalog, run, tmp_path):
-    pointers = [tmp_path / f"huggingface/hub/models--toys--toy/snapshots/{commit_of('toys/toy')}/{name}.bin"
-                for name in DATA]
+    pointers = [
+        tmp_path / f"huggingface/hub/models--toys--toy/snapshots/{commit_of('toys/toy')}/{name}.bin"
+        for name in DATA
+    ]
     code, out, err = run("where", "toy")
     assert code == 0 and out.splitlines() == [str(path) for path in pointers] and "not downloaded" in err
     code, out, err = run("verify", "toy")
@@ -175,8 +184,10 @@ def test_over_a_gigabyte_is_asked_about(hub, catalog, run, monkeypatch):
 
 
 def test_a_weak_check_is_said_at_download_and_shown_at_verify(hub, catalog, run):
-    lines = [line.partition(", sha256 =")[0] + " }" if ", sha256 =" in line else line
-             for line in catalog.read_text().splitlines()]
+    lines = [
+        line.partition(", sha256 =")[0] + " }" if ", sha256 =" in line else line
+        for line in catalog.read_text().splitlines()
+    ]
     catalog.write_text("\n".join(lines))
     _, _, err = run("download", "toy")
     assert err.count("recorded now and enforced from now on") == 2

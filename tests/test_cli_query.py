@@ -95,8 +95,23 @@ def test_a_dry_run_and_standard_output(capfd):
     code, out, _ = separate(capfd, "--query", "hum.wav", "--dry-run")
     assert code == 0 and f"song{os.sep}hum.wav" in out and not fake_model.loads
     done = subprocess.run(
-        [sys.executable, "-m", "tests.fake_model", "separate", "song.wav", "-m", "asked", "--query", "hum.wav",
-         "-o", "-"], capture_output=True, timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        [
+            sys.executable,
+            "-m",
+            "tests.fake_model",
+            "separate",
+            "song.wav",
+            "-m",
+            "asked",
+            "--query",
+            "hum.wav",
+            "-o",
+            "-",
+        ],
+        capture_output=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0 and done.stdout.startswith(b"RIFF"), done.stderr
 
 
@@ -150,7 +165,8 @@ def test_refused_without_torch():
         "import sys; from sepcli.cli.app import main\n"
         "assert main(['separate', 'song.wav', '-m', 'asked', '--query', 'short.wav']) == 2\n"
         "assert main(['separate', 'song.wav', '-m', 'hummed']) == 2\n"
-        "assert 'torch' not in sys.modules")
+        "assert 'torch' not in sys.modules"
+    )
     hum("short.wav", seconds=0.4)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -195,8 +211,9 @@ def test_the_manifest_has_names_and_hashes(capfd):
     separate(capfd, "--query", "voice=hum.wav")
     last = json.loads(Path("separated/.sepcli.jsonl").read_text().splitlines()[-1])
     assert last["made_with"]["queries"] == ["voice"]
-    assert last["queries"] == {"voice": {"path": os.path.realpath("hum.wav"),
-                                         "sha256": content_sha256(Path("hum.wav"))}}
+    assert last["queries"] == {
+        "voice": {"path": os.path.realpath("hum.wav"), "sha256": content_sha256(Path("hum.wav"))}
+    }
     separate(capfd, "-t", "bass", "-o", "named")  # nothing of it where there is none
     assert "queries" not in Path("named/.sepcli.jsonl").read_text()
 

@@ -53,14 +53,35 @@ def test_a_table(capfd):
 
 
 def test_numbers_and_a_picture(capfd):
-    code, out, err = robustness(capfd, "--json", "-o", "out", "--noise", "0,0.1", "--bandwidth", "3",
-                                "--duration", "0.2", "--overlap", "0.25", "--seed", "3")
+    code, out, err = robustness(
+        capfd,
+        "--json",
+        "-o",
+        "out",
+        "--noise",
+        "0,0.1",
+        "--bandwidth",
+        "3",
+        "--duration",
+        "0.2",
+        "--overlap",
+        "0.25",
+        "--seed",
+        "3",
+    )
     said = json.loads(out)
     assert code == 0 and "robustness.json, robustness.png" in err
     assert json.loads(Path("out/robustness.json").read_text()) == said
     assert Path("out/robustness.png").read_bytes().startswith(b"\x89PNG")
-    assert said["settings"] == {"samplerate": RATE, "window": 960, "overlap": 0.25, "seed": 3, "seconds": 0.2,
-                                "codebooks": 2, "bandwidth": 3.0}
+    assert said["settings"] == {
+        "samplerate": RATE,
+        "window": 960,
+        "overlap": 0.25,
+        "seed": 3,
+        "seconds": 0.2,
+        "codebooks": 2,
+        "bandwidth": 3.0,
+    }
     assert list(said["scores"]) == ["song0", "song1"] and len(said["mean"]) == 4
 
 
@@ -84,14 +105,17 @@ def test_what_is_no_codec(capfd):
     assert refused(capfd, model="det.safetensors")["code"] == "no_codec"
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    (["--noise", "loud"], "--noise loud"),
-    (["--noise", "0,0"], "different numbers"),
-    (["--noise", "-1"], "numbers from 0"),
-    (["--bandwidth", "99"], "bandwidth is 99"),
-    (["--duration", "0"], "--duration is 0"),
-    (["--overlap", "1"], "--overlap 1"),
-    (["-t", "bass"], "No track has the stem bass"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--noise", "loud"], "--noise loud"),
+        (["--noise", "0,0"], "different numbers"),
+        (["--noise", "-1"], "numbers from 0"),
+        (["--bandwidth", "99"], "bandwidth is 99"),
+        (["--duration", "0"], "--duration is 0"),
+        (["--overlap", "1"], "--overlap 1"),
+        (["-t", "bass"], "No track has the stem bass"),
+    ],
+)
 def test_refusals(capfd, arguments, said):
     assert said in refused(capfd, *arguments)["message"]

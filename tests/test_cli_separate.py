@@ -36,8 +36,12 @@ def separate(capfd, *arguments):
 
 def process(*arguments, **more):
     return subprocess.run(
-        [sys.executable, "-m", "tests.fake_model", "separate", "-m", "fake", *arguments], capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120, **more)
+        [sys.executable, "-m", "tests.fake_model", "separate", "-m", "fake", *arguments],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=120,
+        **more,
+    )
 
 
 # --- the ordinary run ---
@@ -88,7 +92,10 @@ def test_json_prints_one_object_for_each_input(capfd):
     results = {result["input"]: result for result in map(json.loads, out.splitlines())}
     assert code == 1 and len(out.splitlines()) == 3
     assert {name: result["status"] for name, result in results.items()} == {
-        "a.wav": "skipped", "b.wav": "done", "missing.wav": "failed"}
+        "a.wav": "skipped",
+        "b.wav": "done",
+        "missing.wav": "failed",
+    }
     done = results["b.wav"]
     assert done["outputs"] == {stem: f"separated/b/{stem}.wav" for stem in STEMS}
     assert done["device"] == "cpu" and done["precision"] == "float32" and done["gain"] == 1.0
@@ -133,8 +140,10 @@ def test_bars_on_a_terminal():
         song(f"{name}.wav", seconds=2, seed=seed)
     leader, follower = pty.openpty()
     running = subprocess.Popen(
-        [sys.executable, "-m", "tests.fake_model", "separate", "-m", "fake", "a.wav", "b.wav"], stderr=follower,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "FAKE_SECONDS": "0.1", "TERM": "xterm", "COLUMNS": "150"})
+        [sys.executable, "-m", "tests.fake_model", "separate", "-m", "fake", "a.wav", "b.wav"],
+        stderr=follower,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "FAKE_SECONDS": "0.1", "TERM": "xterm", "COLUMNS": "150"},
+    )
     os.close(follower)
     drawn = b""
     try:
@@ -315,7 +324,10 @@ def test_a_dry_run_as_json(capfd):
     code, out, _ = separate(capfd, "a.wav", "b.wav", "missing.wav", "--dry-run", "--json", "-q")
     found = {result["input"]: result for result in map(json.loads, out.splitlines())}
     assert {name: result["status"] for name, result in found.items()} == {
-        "a.wav": "skipped", "b.wav": "planned", "missing.wav": "failed"}
+        "a.wav": "skipped",
+        "b.wav": "planned",
+        "missing.wav": "failed",
+    }
     assert found["b.wav"]["outputs"]["bass"] == "separated/b/bass.wav"
     assert found["b.wav"]["download_bytes"] == 1_000_000 and found["b.wav"]["license"] == "MIT"
 
@@ -323,15 +335,28 @@ def test_a_dry_run_as_json(capfd):
 # --- values ---
 
 
-@pytest.mark.parametrize(("text", "seconds"), [
-    ("0", 0), ("90", 90), ("90.5", 90.5), (".5", 0.5), ("5.", 5), ("1:30", 90), ("1:30.25", 90.25),
-    ("90:00", 5400), ("1:00:01", 3601), ("00:01:30.5", 90.5)])
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0),
+        ("90", 90),
+        ("90.5", 90.5),
+        (".5", 0.5),
+        ("5.", 5),
+        ("1:30", 90),
+        ("1:30.25", 90.25),
+        ("90:00", 5400),
+        ("1:00:01", 3601),
+        ("00:01:30.5", 90.5),
+    ],
+)
 def test_times(text, seconds):
     assert parse_time(text, "--start") == seconds
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "-1", "1:60", "1:60:00", "1:2:3:4", "1:", ":30", "1.5:30", "nan", "1e3"])
+    "text", ["", "x", "-1", "1:60", "1:60:00", "1:2:3:4", "1:", ":30", "1.5:30", "nan", "1e3"]
+)
 def test_what_is_no_time_is_refused(text):
     with pytest.raises(UsageError):
         parse_time(text, "--start")

@@ -62,13 +62,30 @@ def place(tmp_path):
 
 
 def arguments(place, run="run", *more):
-    return ["train", "--preset", str(place / "small.toml"), "--data", str(place / "data"),
-            "--valid", str(place / "valid"), "-o", str(place / run), "--device", "cpu", *more]
+    return [
+        "train",
+        "--preset",
+        str(place / "small.toml"),
+        "--data",
+        str(place / "data"),
+        "--valid",
+        str(place / "valid"),
+        "-o",
+        str(place / run),
+        "--device",
+        "cpu",
+        *more,
+    ]
 
 
 def start(command, **environment):
-    return subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
+    return subprocess.Popen(
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
 
 
 def weights(run):
@@ -90,7 +107,12 @@ def test_a_run_is_a_model(place, capsys):
     assert main(arguments(place)) == 0
     run = place / "run"
     assert {entry.name for entry in run.iterdir()} == {
-        "config.toml", "metrics.jsonl", "curves.png", "model.safetensors", "state.pt"}
+        "config.toml",
+        "metrics.jsonl",
+        "curves.png",
+        "model.safetensors",
+        "state.pt",
+    }
     lines = read_metrics(run)
     assert [line["step"] for line in lines if "valid" in line] == [4, 8, 12]
     assert {"l1", "lr", "examples_per_s", "seconds"} <= set(next(line for line in lines if "loss" in line))
@@ -150,16 +172,19 @@ def test_a_run_is_chosen_by_the_smallest_error(place, capsys, metric):
     assert (place / "run" / "curves.png").exists()
 
 
-@pytest.mark.parametrize(("more", "message"), [
-    (["--set", "run.valid_metric=sdr"], "usdr, l1, lsd"),
-    (["--set", "optim.lrate=1"], "Did you mean lr"),
-    (["--set", "model.config.dims=1"], "no setting dims"),
-    (["--set", "loss.source_weights={flute=1}"], "flute"),
-    (["--set", "objective=guess"], "separation"),
-    (["--precision", "float8"], "bfloat16"),
-    (["--set", 'augment=[{kind="Gian"}]'], "gain"),
-    (["--data", "nowhere"], "nowhere"),
-])
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--set", "run.valid_metric=sdr"], "usdr, l1, lsd"),
+        (["--set", "optim.lrate=1"], "Did you mean lr"),
+        (["--set", "model.config.dims=1"], "no setting dims"),
+        (["--set", "loss.source_weights={flute=1}"], "flute"),
+        (["--set", "objective=guess"], "separation"),
+        (["--precision", "float8"], "bfloat16"),
+        (["--set", 'augment=[{kind="Gian"}]'], "gain"),
+        (["--data", "nowhere"], "nowhere"),
+    ],
+)
 def test_a_wrong_request_is_refused_before_any_work(place, capsys, more, message):
     assert main(arguments(place, "run", *more)) in (1, 2)
     assert message in capsys.readouterr().err
@@ -224,8 +249,16 @@ def test_two_processes_give_the_curve_of_one(place):
     """DistributedDataParallel by gloo, at the same global batch."""
     more = ["--set", "run.batch_size=4"]
     assert main(arguments(place, "one", "-q", *more)) == 0
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
-              "sepcli.cli.app", *arguments(place, "two", "-q", *more)]
+    launch = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "sepcli.cli.app",
+        *arguments(place, "two", "-q", *more),
+    ]
     process = start(launch)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output

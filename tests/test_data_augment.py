@@ -24,8 +24,19 @@ from sepcli.errors import UsageError
 
 RATE = 8000
 SOURCES = ("drums", "bass", "vocals")
-ALL = [Remix(2), Gain(), Polarity(), ChannelSwap(), Shift(0.1), Silence(0.5), Equalize(1.0), Repitch(1.0),
-       Repitch(1.0, 12, method="varispeed"), Repitch(0.5, independent=True), Shift(0.1, same=True)]
+ALL = [
+    Remix(2),
+    Gain(),
+    Polarity(),
+    ChannelSwap(),
+    Shift(0.1),
+    Silence(0.5),
+    Equalize(1.0),
+    Repitch(1.0),
+    Repitch(1.0, 12, method="varispeed"),
+    Repitch(0.5, independent=True),
+    Shift(0.1, same=True),
+]
 
 
 def batch(rows=8, sources=3, channels=2, samples=RATE, seed=0):
@@ -123,8 +134,11 @@ def test_remix_deals_out_each_source_within_its_group(rows):
 
 def test_remix_deals_out_sources_independently():
     stems = torch.arange(8.0)[:, None, None, None].expand(8, 3, 2, 4)
-    orders = {tuple(apply(Remix(8), stems, seed=seed)[:, source, 0, 0].tolist())
-              for seed in range(3) for source in range(3)}
+    orders = {
+        tuple(apply(Remix(8), stems, seed=seed)[:, source, 0, 0].tolist())
+        for seed in range(3)
+        for source in range(3)
+    }
     assert len(orders) == 9
 
 
@@ -253,7 +267,13 @@ def test_equalize_moves_nothing_in_time_and_keeps_within_its_limit():
 
 def test_the_published_recipe():
     assert [type(one).__name__ for one in HT_DEMUCS] == [
-        "Repitch", "Shift", "ChannelSwap", "Polarity", "Gain", "Remix"]
+        "Repitch",
+        "Shift",
+        "ChannelSwap",
+        "Polarity",
+        "Gain",
+        "Remix",
+    ]
     repitch, shift, swap, polarity, gain, remix = HT_DEMUCS
     assert (repitch.p, repitch.semitones, repitch.tempo_std, repitch.max_tempo) == (0.2, 2, 0.05, 0.12)
     assert (shift.seconds, swap.p, polarity.p, gain.low, gain.high, remix.group) == (1, 0.5, 0.5, 0.25, 1.25, 4)
@@ -264,23 +284,27 @@ def test_from_config():
     assert from_config("gain", {"low": 0, "high": 2}) == Gain(0.0, 2.0)
     assert from_config("channel_swap", {}) == from_config("ChannelSwap", {}) == ChannelSwap()
     assert from_config("repitch", {"sources": ["vocals"], "method": "varispeed"}) == Repitch(
-        method="varispeed", sources=("vocals",))
+        method="varispeed", sources=("vocals",)
+    )
     assert {type(from_config(name, {})) for name in AUGMENTATIONS} == set(AUGMENTATIONS.values())
 
 
-@pytest.mark.parametrize("name, fields, message", [
-    ("gian", {}, "no augmentation 'gian'.*Did you mean gain"),
-    ("gain", {"hihg": 1}, "option of augmentation 'gain' 'hihg'.*Did you mean high"),
-    ("gain", {"low": "1"}, "augment.gain.low is '1', but must be a number"),
-    ("remix", {"group": 2.5}, "must be an integer"),
-    ("shift", {"same": 1}, "must be true or false"),
-    ("gain", {"sources": "vocals"}, "must be a list of strings"),
-    ("gain", {"low": 2.0}, "0 <= low <= high"),
-    ("polarity", {"p": 1.5}, "between 0 and 1"),
-    ("repitch", {"method": "magic"}, "stretch"),
-    ("repitch", {"semitones": 24.0}, "between 0 and 12"),
-    ("remix", {"group": 0}, "at least 1"),
-])
+@pytest.mark.parametrize(
+    "name, fields, message",
+    [
+        ("gian", {}, "no augmentation 'gian'.*Did you mean gain"),
+        ("gain", {"hihg": 1}, "option of augmentation 'gain' 'hihg'.*Did you mean high"),
+        ("gain", {"low": "1"}, "augment.gain.low is '1', but must be a number"),
+        ("remix", {"group": 2.5}, "must be an integer"),
+        ("shift", {"same": 1}, "must be true or false"),
+        ("gain", {"sources": "vocals"}, "must be a list of strings"),
+        ("gain", {"low": 2.0}, "0 <= low <= high"),
+        ("polarity", {"p": 1.5}, "between 0 and 1"),
+        ("repitch", {"method": "magic"}, "stretch"),
+        ("repitch", {"semitones": 24.0}, "between 0 and 12"),
+        ("remix", {"group": 0}, "at least 1"),
+    ],
+)
 def test_mistakes_in_a_configuration(name, fields, message):
     with pytest.raises(UsageError, match=message):
         from_config(name, fields)

@@ -32,8 +32,11 @@ def test_notes_lie_in_the_song_and_in_their_instruments_range(song):
     for part in song.parts:
         assert part.notes, part.name
         assert part.label in LABELS
-        low, high = ((DRUM_KEYS[0], DRUM_KEYS[-1]) if part.group == "kit" else
-                     (GROUPS[part.group].low, GROUPS[part.group].high))
+        low, high = (
+            (DRUM_KEYS[0], DRUM_KEYS[-1])
+            if part.group == "kit"
+            else (GROUPS[part.group].low, GROUPS[part.group].high)
+        )
         for note in part.notes:
             assert low <= note.pitch <= high, (part.name, part.role, part.group)
             assert 0 <= note.start < song.beats and note.length > 0 and 1 <= note.velocity <= 127
@@ -121,9 +124,12 @@ def test_machine_patterns_are_whole_bars():
                 assert len(pattern) == (12 if name == "waltz" else 16) and set(pattern) <= set("xo.")
 
 
-CHORDS = [Chord(4.0 * number, 4.0, root, intervals, root)
-          for number, (root, intervals) in enumerate([(0, (0, 4, 7)), (9, (0, 3, 7, 10)), (5, (0, 7)),
-                                                     (11, (0, 3, 6))])]
+CHORDS = [
+    Chord(4.0 * number, 4.0, root, intervals, root)
+    for number, (root, intervals) in enumerate(
+        [(0, (0, 4, 7)), (9, (0, 3, 7, 10)), (5, (0, 7)), (11, (0, 3, 6))]
+    )
+]
 
 
 @settings(max_examples=15, deadline=None)
@@ -148,8 +154,9 @@ def test_accompaniments_play_chord_tones(seed, name):
         chords = {harmony.at(CHORDS, max(0.0, nominal)), harmony.at(CHORDS, note.start)}
         # Power chords always have a fifth; over a diminished chord they leave it to the octave.
         allowed = {tone for chord in chords for tone in chord.classes}
-        assert note.pitch % 12 in allowed or (name == "chug" and note.pitch % 12 in
-                                              {(chord.root + 7) % 12 for chord in chords}), name
+        assert note.pitch % 12 in allowed or (
+            name == "chug" and note.pitch % 12 in {(chord.root + 7) % 12 for chord in chords}
+        ), name
 
 
 @pytest.mark.parametrize("name", sorted(set(bassline.STYLES) - {"offbeat"}))
@@ -158,8 +165,9 @@ def test_a_chord_begins_with_its_root(name):
     for seed in range(5):
         notes = bassline.STYLES[name](np.random.default_rng(seed), 28, 55, 4)(CHORDS, [0.0, 4.0, 8.0, 12.0])
         assert {note.pitch % 12 for note in notes if note.start == 0} <= {0}
-        hits += [note.pitch % 12 == chord.root for chord in CHORDS for note in notes
-                 if note.start == chord.start]
+        hits += [
+            note.pitch % 12 == chord.root for chord in CHORDS for note in notes if note.start == chord.start
+        ]
     assert len(hits) > 8 and np.mean(hits) > 0.7  # a passing note or the fifth may come instead
 
 

@@ -94,9 +94,16 @@ def test_the_ideal_and_the_acceptable_matrix_of_the_slides_are_kept(matrix):
 def test_the_rejected_matrix_of_the_slides_is_rejected_for_its_four_bad_cells():
     reasons = judge(REJECTED, Rule())
     assert len(reasons) == 4
-    for words, reason in zip((("drums", "62.0 %", "its own"), ("other", "58.0 %", "its own"),
-                              ("other", "42.0 %", "vocals stem"), ("vocals", "38.0 %", "other stem")),
-                             reasons, strict=True):
+    for words, reason in zip(
+        (
+            ("drums", "62.0 %", "its own"),
+            ("other", "58.0 %", "its own"),
+            ("other", "42.0 %", "vocals stem"),
+            ("vocals", "38.0 %", "other stem"),
+        ),
+        reasons,
+        strict=True,
+    ):
         assert all(word in reason for word in words), reason
     assert quality.violation(REJECTED, Rule()) == 12
 
@@ -113,8 +120,17 @@ def test_a_song_without_a_row_is_rejected_and_a_missing_row_decides_nothing():
     assert judge({"bass": IDEAL["bass"]}, Rule()) == ()
 
 
-@pytest.mark.parametrize("values", [{"keep_above": 101}, {"off_below": -1}, {"segment": 0}, {"threshold": 3},
-                                    {"floor": 1}, {"segment": float("nan")}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"keep_above": 101},
+        {"off_below": -1},
+        {"segment": 0},
+        {"threshold": 3},
+        {"floor": 1},
+        {"segment": float("nan")},
+    ],
+)
 def test_a_rule_that_can_not_be_is_refused(values):
     with pytest.raises(UsageError):
         Rule(**values)
@@ -234,8 +250,15 @@ def data(tmp_path):
 def run_filter(data, out, model=None, rule=None, **more):
     seen = []
     made = loaded(model, more.pop("digest", "f"))
-    verdicts = filtering.filter_dataset(data, made, out, rule, device="cpu", **more,
-                                        done=lambda verdict, before: seen.append((verdict.name, before)))
+    verdicts = filtering.filter_dataset(
+        data,
+        made,
+        out,
+        rule,
+        device="cpu",
+        **more,
+        done=lambda verdict, before: seen.append((verdict.name, before)),
+    )
     return verdicts, seen
 
 
@@ -243,7 +266,10 @@ def test_a_folder_gives_a_report_a_list_and_a_picture(data, tmp_path):
     out = tmp_path / "deep" / "report"
     verdicts, seen = run_filter(data, out)
     assert [(v.name, v.status) for v in verdicts] == [
-        ("clean", "kept"), ("leaking", "rejected"), ("swapped", "rejected")]
+        ("clean", "kept"),
+        ("leaking", "rejected"),
+        ("swapped", "rejected"),
+    ]
     assert (out / "kept.txt").read_text() == "clean\n"
     report = json.loads((out / "report.json").read_text())
     assert [found["name"] for found in report["songs"]] == ["clean", "leaking", "swapped"]
@@ -279,8 +305,10 @@ def test_a_report_made_in_another_way_is_not_replaced_unasked(data, tmp_path):
     out = tmp_path / "report"
     run_filter(data, out)
     before = (out / "report.json").read_bytes()
-    for rule, digest, words in ((Rule(threshold=-20), "f", "threshold is -10.0, not -20"),
-                                (None, "e", "another model")):
+    for rule, digest, words in (
+        (Rule(threshold=-20), "f", "threshold is -10.0, not -20"),
+        (None, "e", "another model"),
+    ):
         with pytest.raises(UsageError, match=words):
             run_filter(data, out, rule=rule, digest=digest)
     assert (out / "report.json").read_bytes() == before
@@ -305,6 +333,7 @@ def test_a_run_that_stops_goes_on(data, tmp_path):
         filtering.filter_dataset(data, loaded(), out, device="cpu", done=stop)
     _, seen = run_filter(data, out)
     assert seen == [("clean", True), ("leaking", True), ("swapped", False)]
+
     # and stopped at once, it still knows all
     def stop_at_once(verdict, before):
         raise Stopped
@@ -322,7 +351,11 @@ def test_a_broken_file_fails_its_song_and_the_others_go_on(data, tmp_path):
     (data / "a ruin" / "vocals.wav").write_bytes(b"nor this")
     verdicts, _ = run_filter(data, tmp_path / "report")
     assert [(v.name, v.status) for v in verdicts] == [
-        ("a ruin", "failed"), ("clean", "failed"), ("leaking", "failed"), ("swapped", "rejected")]
+        ("a ruin", "failed"),
+        ("clean", "failed"),
+        ("leaking", "failed"),
+        ("swapped", "rejected"),
+    ]
     assert "vocals.wav" in verdicts[0].error.message
     assert str(drums) in verdicts[1].error.message or "drums.wav" in verdicts[1].error.message
     assert "bass.wav" in verdicts[2].error.message
@@ -351,8 +384,10 @@ def colours(matrix, rule=None):
 
     axes = Figure().add_subplot()
     quality_report._draw_matrix(axes, matrix, STEMS, STEMS, rule or Rule())
-    return {(STEMS[int(patch.get_y())], STEMS[int(patch.get_x())]): to_hex(patch.get_facecolor())
-            for patch in axes.patches}
+    return {
+        (STEMS[int(patch.get_y())], STEMS[int(patch.get_x())]): to_hex(patch.get_facecolor())
+        for patch in axes.patches
+    }
 
 
 def test_the_picture_has_the_decision_s_colours():
@@ -369,8 +404,10 @@ def test_many_songs_with_odd_names_fit_on_one_page(tmp_path):
     def verdict(name, matrix):
         return Verdict(name, tuple(Row(stem, shares, 1, 1) for stem, shares in matrix.items()))
 
-    songs = [verdict(f"song {i} $x \udce9 " + "long " * 20, matrix)
-             for i, matrix in enumerate([IDEAL, ACCEPTABLE, REJECTED, {"bass": IDEAL["bass"]}] * 10)]
+    songs = [
+        verdict(f"song {i} $x \udce9 " + "long " * 20, matrix)
+        for i, matrix in enumerate([IDEAL, ACCEPTABLE, REJECTED, {"bass": IDEAL["bass"]}] * 10)
+    ]
     quality_report.draw(songs, Rule(), tmp_path / "page.png")
     assert (tmp_path / "page.png").read_bytes()[:4] == b"\x89PNG"
 

@@ -16,8 +16,10 @@ HEADER = "drummer,session,id,style,bpm,beat_type,time_signature,midi_filename,au
 def performance(path, notes, bpm=100):
     """notes: (beat, pitch) pairs, as the Roland kit sends them."""
     track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=round(60e6 / bpm))])
-    events = sorted([(beat, "note_on", pitch) for beat, pitch in notes]
-                    + [(beat + 0.1, "note_off", pitch) for beat, pitch in notes])
+    events = sorted(
+        [(beat, "note_on", pitch) for beat, pitch in notes]
+        + [(beat + 0.1, "note_off", pitch) for beat, pitch in notes]
+    )
     now = 0
     for beat, kind, pitch in events:
         tick = round(beat * 480)
@@ -37,8 +39,11 @@ def folder(tmp_path):
         rows.append(f"drummer1,s,s/1,{style},{bpm},{kind},{meter},{name},x.wav,10.0,train\n")
 
     # Four bars: kick 1 and 3, snare 2 and 4 (rim in the third bar), hats on eighths played on the edge.
-    beat = [(bar * 4 + place, pitch) for bar in range(4)
-            for place, pitch in [(0, 36), (2, 36), (1, 40 if bar == 2 else 38), (3, 38)]]
+    beat = [
+        (bar * 4 + place, pitch)
+        for bar in range(4)
+        for place, pitch in [(0, 36), (2, 36), (1, 40 if bar == 2 else 38), (3, 38)]
+    ]
     beat += [(eighth / 2 + 0.01, 22) for eighth in range(32)]
     add("d1/rock.mid", "rock/1", 100, "beat", beat)
     add("d1/funk.mid", "funk", 120, "beat", beat)
@@ -90,8 +95,9 @@ def test_cut_is_moved_and_keeps_the_timing(folder):
 def test_loop_fills_the_section_and_ends_with_a_fill(folder):
     grooves = groove.find_grooves(folder)
     rock = grooves.performances[2]
-    notes = groove.loop(np.random.default_rng(0), rock, grooves.performances[:1], start=8, bars=7, phrase=2,
-                        fill_share=1.0)
+    notes = groove.loop(
+        np.random.default_rng(0), rock, grooves.performances[:1], start=8, bars=7, phrase=2, fill_share=1.0
+    )
     assert all(8 <= note.start < 8 + 28 for note in notes)
     bars = {int((note.start - 8) // 4) for note in notes if note.pitch == 36}
     assert bars == set(range(6))
@@ -112,12 +118,15 @@ def test_songs_are_played_by_the_humans(folder):
             assert np.median(hats * 2 % 1) == pytest.approx(0.02, abs=0.005)  # the drummer's own timing
 
 
-@pytest.mark.parametrize("text, words", [
-    (None, "no readable info.csv"),
-    ("", "lacks the columns"),
-    ("style,bpm\nrock,100\n", "beat_type, time_signature, midi_filename"),
-    (HEADER + "d,s,i,rock,100,beat,4-4,gone.mid,x,1,train\n", "None of the 1 rows"),
-])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (None, "no readable info.csv"),
+        ("", "lacks the columns"),
+        ("style,bpm\nrock,100\n", "beat_type, time_signature, midi_filename"),
+        (HEADER + "d,s,i,rock,100,beat,4-4,gone.mid,x,1,train\n", "None of the 1 rows"),
+    ],
+)
 def test_a_folder_of_another_kind(tmp_path, text, words):
     if text is not None:
         (tmp_path / "info.csv").write_text(text)
@@ -134,8 +143,17 @@ def test_broken_midi_is_named(tmp_path):
 
 def test_midi_round_trip(tmp_path):
     notes = [Note(0.0, 1.0, 60, 100), Note(0.5, 2.0, 64, 80), Note(1.0, 0.5, 60, 90)]
-    write_part(tmp_path / "a.mid", notes, [Control(0.25, "bend", -1.0), Control(1.0, "modulation", 0.5)],
-               tempo=90, beats=8, bank=8, program=4, drums=False, pan=0.5)
+    write_part(
+        tmp_path / "a.mid",
+        notes,
+        [Control(0.25, "bend", -1.0), Control(1.0, "modulation", 0.5)],
+        tempo=90,
+        beats=8,
+        bank=8,
+        program=4,
+        drums=False,
+        pan=0.5,
+    )
     assert read_notes(tmp_path / "a.mid") == notes
     file = mido.MidiFile(tmp_path / "a.mid")
     assert file.length == pytest.approx(8 * 60 / 90, abs=0.01)
@@ -146,6 +164,14 @@ def test_midi_round_trip(tmp_path):
 
 
 def test_a_key_struck_again_is_released_first(tmp_path):
-    write_part(tmp_path / "a.mid", [Note(0.0, 4.0, 60, 100), Note(1.0, 1.0, 60, 90)], [], tempo=120, beats=4,
-               bank=0, program=0, drums=False)
+    write_part(
+        tmp_path / "a.mid",
+        [Note(0.0, 4.0, 60, 100), Note(1.0, 1.0, 60, 90)],
+        [],
+        tempo=120,
+        beats=4,
+        bank=0,
+        program=0,
+        drums=False,
+    )
     assert read_notes(tmp_path / "a.mid") == [Note(0.0, 1.0, 60, 100), Note(1.0, 1.0, 60, 90)]

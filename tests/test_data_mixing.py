@@ -310,19 +310,22 @@ def test_a_broken_file_is_named_and_another_takes_its_place(tmp_path):
 # What can't be
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"sources": ()}, "Name each wanted stem once"),
-    ({"sources": ("vocals", "vocals")}, "Name each wanted stem once"),
-    ({"aligned": 1.5}, "aligned is 1.5"),
-    ({"skip_silent": -1}, "skip_silent is -1"),
-    ({"examples": 10}, "10 examples, in batches of 4"),
-    ({"rest": "bass"}, "Name each wanted stem once"),
-    ({"world": 3}, "batch of 4 can't be divided among 3"),
-    ({"world": 2, "augment": (Remix(4),)}, "Remix mixes groups of 4 rows"),
-    ({"augment": (Gain(sources=("tuba",)),)}, "'tuba'"),
-    ({"sources": ("vocals", "tuba"), "aligned": 0}, "No track has the stem 'tuba'"),
-    ({"sources": ("vocals", "tuba")}, "aligned is 0.5, but no track has two of vocals, tuba"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"sources": ()}, "Name each wanted stem once"),
+        ({"sources": ("vocals", "vocals")}, "Name each wanted stem once"),
+        ({"aligned": 1.5}, "aligned is 1.5"),
+        ({"skip_silent": -1}, "skip_silent is -1"),
+        ({"examples": 10}, "10 examples, in batches of 4"),
+        ({"rest": "bass"}, "Name each wanted stem once"),
+        ({"world": 3}, "batch of 4 can't be divided among 3"),
+        ({"world": 2, "augment": (Remix(4),)}, "Remix mixes groups of 4 rows"),
+        ({"augment": (Gain(sources=("tuba",)),)}, "'tuba'"),
+        ({"sources": ("vocals", "tuba"), "aligned": 0}, "No track has the stem 'tuba'"),
+        ({"sources": ("vocals", "tuba")}, "aligned is 0.5, but no track has two of vocals, tuba"),
+    ],
+)
 def test_contradictions_are_refused(data, changes, message):
     with pytest.raises(UsageError, match=message):
         batches(data, **changes)

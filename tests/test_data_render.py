@@ -21,17 +21,29 @@ from sepcli.data.synthetic.soundfont import read_presets
 from sepcli.errors import DeviceError, InputError, OutputError, UsageError
 
 RATE = 8000  # Hz, of the fake renders
-SOUNDFONTS = [path for path in map(Path, (
-    "/usr/share/sounds/sf3/FluidR3Mono_GM.sf3", "/usr/share/sounds/sf2/FluidR3_GM.sf2",
-    "/usr/share/sounds/sf3/MuseScore_General_Full.sf3")) if path.exists()]
-real = pytest.mark.skipif(not SOUNDFONTS or shutil.which("fluidsynth") is None,
-                          reason="needs fluidsynth and fluidr3mono-gm-soundfont")
+SOUNDFONTS = [
+    path
+    for path in map(
+        Path,
+        (
+            "/usr/share/sounds/sf3/FluidR3Mono_GM.sf3",
+            "/usr/share/sounds/sf2/FluidR3_GM.sf2",
+            "/usr/share/sounds/sf3/MuseScore_General_Full.sf3",
+        ),
+    )
+    if path.exists()
+]
+real = pytest.mark.skipif(
+    not SOUNDFONTS or shutil.which("fluidsynth") is None, reason="needs fluidsynth and fluidr3mono-gm-soundfont"
+)
 
 
 def soundfont(path, presets):
     """A file with preset headers only. presets: (bank, program, name)."""
-    records = b"".join(struct.pack("<20sHHHIII", name.encode(), program, bank, 0, 0, 0, 0)
-                       for bank, program, name in [*presets, (0, 0, "EOP")])
+    records = b"".join(
+        struct.pack("<20sHHHIII", name.encode(), program, bank, 0, 0, 0, 0)
+        for bank, program, name in [*presets, (0, 0, "EOP")]
+    )
     chunk = b"phdr" + struct.pack("<I", len(records)) + records
     other = b"LIST" + struct.pack("<I", 10) + b"INFO" + b"isng" + b"\0\0"
     body = b"sfbk" + other + b"LIST" + struct.pack("<I", 4 + len(chunk)) + b"pdta" + chunk
@@ -50,6 +62,7 @@ def general_midi(tmp_path):
 @pytest.fixture
 def fake(monkeypatch, general_midi):
     """Settings whose synthesiser plays decaying sines, in milliseconds."""
+
     def sines(midi, path, *, samplerate, frames, **kind):
         out = np.zeros((2, frames), dtype=np.float32)
         times = np.arange(samplerate // 4) / samplerate
@@ -57,8 +70,8 @@ def fake(monkeypatch, general_midi):
         for note in read_notes(midi):
             begin = int(note.start * seconds_a_beat * samplerate)
             wave = np.sin(2 * np.pi * 440 * 2 ** ((note.pitch - 69) / 12) * times) * np.exp(-20 * times)
-            wave = wave[:max(0, frames - begin)]
-            out[:, begin:begin + len(wave)] += note.velocity / 127 * wave.astype(np.float32)
+            wave = wave[: max(0, frames - begin)]
+            out[:, begin : begin + len(wave)] += note.velocity / 127 * wave.astype(np.float32)
         return out
 
     monkeypatch.setattr(sounds, "synthesise", sines)
@@ -78,8 +91,9 @@ def read_all(folder):
 
 def test_a_song_on_disk(fake, tmp_path):
     done = []
-    seconds = render.render_dataset(tmp_path / "out", hours=0.01, seed=5, settings=fake,
-                                    done=lambda song, total: done.append((song, total)))
+    seconds = render.render_dataset(
+        tmp_path / "out", hours=0.01, seed=5, settings=fake, done=lambda song, total: done.append((song, total))
+    )
     assert [song.name for song, _ in done] == ["song-5-00000"] and done[0][0].new and done[0][1] == seconds
     folder = tmp_path / "out" / "song-5-00000"
     assert sorted(read_all(folder)) == ["bass.flac", "drums.flac", "other.flac", "song.json"]
@@ -157,6 +171,7 @@ def test_read_presets(tmp_path):
 def test_clear_errors(fake, tmp_path, monkeypatch):
     def check(**changes):
         from dataclasses import replace
+
         render.check_settings(replace(fake, **changes))
 
     with pytest.raises(UsageError, match="four, slakh"):
@@ -217,8 +232,16 @@ def test_silence_stays_silent():
     assert not stems["drums"].any()
     for label in ("drums", "bass", "guitar", "synth", "vocals"):
         for seed in range(4):
-            out = mixdown.process_part(np.random.default_rng(seed), silence, 44100, label=label, group="",
-                                       role="lead", beat_seconds=0.5, machine=True)
+            out = mixdown.process_part(
+                np.random.default_rng(seed),
+                silence,
+                44100,
+                label=label,
+                group="",
+                role="lead",
+                beat_seconds=0.5,
+                machine=True,
+            )
             assert not out.any()
 
 
@@ -256,11 +279,13 @@ def test_limiting_together_keeps_the_sum():
 def test_compression_evens_out_and_ducking_presses_down():
     quiet_loud = np.concatenate([noise(1.0) * 0.1, noise(1.0)], axis=1)
     squashed = effects.compress(quiet_loud, 44100, threshold=-20, ratio=8, attack=0.005, release=0.05)
-    spread = [np.ptp([20 * np.log10(audio[:, begin:begin + 30000].std()) for begin in (10000, 54100)])
-              for audio in (quiet_loud, squashed)]
+    spread = [
+        np.ptp([20 * np.log10(audio[:, begin : begin + 30000].std()) for begin in (10000, 54100)])
+        for audio in (quiet_loud, squashed)
+    ]
     assert spread[1] < spread[0] - 6
     ducked = effects.duck(noise(2.0), 44100, [1.0], depth=12, recovery=0.2)
-    rms = [ducked[:, int(at * 44100):int((at + 0.03) * 44100)].std() for at in (0.9, 1.005, 1.5)]
+    rms = [ducked[:, int(at * 44100) : int((at + 0.03) * 44100)].std() for at in (0.9, 1.005, 1.5)]
     assert rms[1] < 0.5 * rms[0] and rms[2] == pytest.approx(rms[0], rel=0.1)
 
 
@@ -303,7 +328,9 @@ def test_a_real_song(tmp_path):
     # The drums strike when their notes say so.
     kicks = [note.start * 60 / song.tempo for note in song.parts[0].notes if note.pitch in (35, 36)]
     level = effects.block_levels(stems["drums"], 441)
-    rises = [level[int(t * 100):int(t * 100) + 8].max() - level[max(0, int(t * 100) - 3)] for t in kicks[4:40]]
+    rises = [
+        level[int(t * 100) : int(t * 100) + 8].max() - level[max(0, int(t * 100) - 3)] for t in kicks[4:40]
+    ]
     assert np.mean(np.array(rises) > 0) > 0.8
 
 
@@ -334,8 +361,19 @@ def test_two_jobs_make_the_same_songs(tmp_path):
 def test_the_command(fake, tmp_path, capsys):
     from sepcli.cli.app import main
 
-    command = ["dataset", "render", str(tmp_path / "out"), "--hours", "0.01", "--seed", "5", "--samplerate",
-               str(RATE), "--soundfont", str(fake.soundfonts[0])]
+    command = [
+        "dataset",
+        "render",
+        str(tmp_path / "out"),
+        "--hours",
+        "0.01",
+        "--seed",
+        "5",
+        "--samplerate",
+        str(RATE),
+        "--soundfont",
+        str(fake.soundfonts[0]),
+    ]
     assert main(command) == 0
     said = capsys.readouterr()
     assert said.out.startswith("1 song, ") and "(1 new)" in said.out
@@ -345,13 +383,16 @@ def test_the_command(fake, tmp_path, capsys):
     assert "(0 new)" in said.out and said.err == ""
 
 
-@pytest.mark.parametrize("changed, code, words", [
-    (["--soundfont", "nowhere.sf2"], 1, "nowhere.sf2 can't be read"),
-    (["--stems", "five"], 2, "no grouping of stems named 'five'"),
-    (["--drums", "nowhere"], 1, "no readable info.csv"),
-    (["--samples", "nowhere"], 1, "no drum one-shots"),
-    (["--jobs", "0"], 2, "jobs"),
-])
+@pytest.mark.parametrize(
+    "changed, code, words",
+    [
+        (["--soundfont", "nowhere.sf2"], 1, "nowhere.sf2 can't be read"),
+        (["--stems", "five"], 2, "no grouping of stems named 'five'"),
+        (["--drums", "nowhere"], 1, "no readable info.csv"),
+        (["--samples", "nowhere"], 1, "no drum one-shots"),
+        (["--jobs", "0"], 2, "jobs"),
+    ],
+)
 def test_the_command_says_what_is_wrong(fake, tmp_path, capsys, changed, code, words):
     from sepcli.cli.app import main
 

@@ -17,8 +17,10 @@ try:
     import pyworld
 except ImportError:
     pyworld = None
-spoken = pytest.mark.skipif(pyworld is None or not shutil.which("flite") or not shutil.which("espeak-ng"),
-                            reason="needs flite, espeak-ng and pyworld")
+spoken = pytest.mark.skipif(
+    pyworld is None or not shutil.which("flite") or not shutil.which("espeak-ng"),
+    reason="needs flite, espeak-ng and pyworld",
+)
 RATE = voice.SAMPLERATE
 
 
@@ -28,8 +30,18 @@ def syllables():
 
 
 def singer(syllables, **changes):
-    habits = dict(vibrato_hertz=5.5, vibrato_cents=0.0, vibrato_delay=0.2, glide=0.03, scoop=0.0, drift=0.0,
-                  breath=-40.0, tilt=0.0, ring=3.0, inhales=False)
+    habits = dict(
+        vibrato_hertz=5.5,
+        vibrato_cents=0.0,
+        vibrato_delay=0.2,
+        glide=0.03,
+        scoop=0.0,
+        drift=0.0,
+        breath=-40.0,
+        tilt=0.0,
+        ring=3.0,
+        inhales=False,
+    )
     return sing.Singer("flite", "rms", 1.0, syllables, **{**habits, **changes})
 
 
@@ -48,19 +60,28 @@ def test_it_is_sung_on_pitch_and_in_time(syllables):
     assert audio.shape == (6 * RATE,) and audio.dtype == np.float32 and np.isfinite(audio).all()
     track = pitch_track(audio)
     for note in NOTES:
-        middle = track[int((note.start + 0.25) * 200):int((note.start + 0.6) * 200)]
+        middle = track[int((note.start + 0.25) * 200) : int((note.start + 0.6) * 200)]
         cents = 1200 * np.log2(middle[middle > 0] / (440 * 2 ** ((note.pitch - 69) / 12)))
         assert len(cents) > 40 and abs(np.median(cents)) < 30
-    assert np.abs(audio[:int(0.1 * RATE)]).max() < 0.01 * np.abs(audio).max()
-    assert np.abs(audio[int(5.2 * RATE):]).max() < 0.01 * np.abs(audio).max()
+    assert np.abs(audio[: int(0.1 * RATE)]).max() < 0.01 * np.abs(audio).max()
+    assert np.abs(audio[int(5.2 * RATE) :]).max() < 0.01 * np.abs(audio).max()
 
 
 @spoken
 def test_vibrato_has_its_rate_and_depth(syllables):
     note = [Note(0.2, 3.0, 50, 100)]
     plain, moved = (
-        pitch_track(sing.sing(np.random.default_rng(2), singer(syllables, vibrato_cents=cents), note, tempo=60,
-                              frames=4 * RATE))[300:600] for cents in (0.0, 80.0))
+        pitch_track(
+            sing.sing(
+                np.random.default_rng(2),
+                singer(syllables, vibrato_cents=cents),
+                note,
+                tempo=60,
+                frames=4 * RATE,
+            )
+        )[300:600]
+        for cents in (0.0, 80.0)
+    )
     spread = [np.std(1200 * np.log2(track[track > 0])) for track in (plain, moved)]
     assert spread[0] < 15 and 20 < spread[1] < 90
     wave = np.log2(np.where(moved > 0, moved, np.median(moved)))
@@ -70,18 +91,23 @@ def test_vibrato_has_its_rate_and_depth(syllables):
 
 @spoken
 def test_consonants_are_noise_and_vowels_are_not(syllables):
-    counted = [(syllable.voiced[syllable.vowel:syllable.coda].mean(),
-                syllable.noise[syllable.vowel:syllable.coda, 5:60].mean()) for syllable in syllables]
+    counted = [
+        (
+            syllable.voiced[syllable.vowel : syllable.coda].mean(),
+            syllable.noise[syllable.vowel : syllable.coda, 5:60].mean(),
+        )
+        for syllable in syllables
+    ]
     assert len(counted) >= 6
     assert all(voiced > 0.9 and noise < 0.5 for voiced, noise in counted)
     hissing = voice.analyse(*voice.speak("flite", "rms", "see"))
-    assert hissing.vowel > 8 and not hissing.voiced[2:hissing.vowel // 2].any()
+    assert hissing.vowel > 8 and not hissing.voiced[2 : hissing.vowel // 2].any()
 
 
 @spoken
 def test_formants_shift():
     low, high = (voice.analyse(*voice.speak("espeak-ng", "en-us+m3", "ah"), shift) for shift in (0.9, 1.2))
-    means = [syllable.envelope[syllable.vowel:syllable.coda].mean(axis=0) for syllable in (low, high)]
+    means = [syllable.envelope[syllable.vowel : syllable.coda].mean(axis=0) for syllable in (low, high)]
     hertz = np.arange(voice.BINS) * RATE / voice.FFT_SIZE
     inside = (hertz > 300) & (hertz < 4000)
     centroids = [(np.exp(mean[inside]) * hertz[inside]).sum() / np.exp(mean[inside]).sum() for mean in means]

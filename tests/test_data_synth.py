@@ -13,8 +13,9 @@ GROUPS = sorted({"bass.sub", "bass.synth", "synth.lead", "synth.pluck", "synth.c
 
 
 def played(patch, notes, seconds=1.0, tempo=60, seed=0):
-    return synth.play(np.random.default_rng(seed), patch, notes, tempo=tempo, frames=int(seconds * RATE),
-                      samplerate=RATE)
+    return synth.play(
+        np.random.default_rng(seed), patch, notes, tempo=tempo, frames=int(seconds * RATE), samplerate=RATE
+    )
 
 
 def pitch_of(mono):
@@ -44,14 +45,17 @@ def test_a_sawtooth_does_not_alias():
 
 
 def test_the_filter_closes():
-    bright, dark = (played(synth.Patch("x", saw=1.0, cutoff=cutoff), [Note(0.0, 1.0, 45, 100)])[0]
-                    for cutoff in (7.0, 1.0))
+    bright, dark = (
+        played(synth.Patch("x", saw=1.0, cutoff=cutoff), [Note(0.0, 1.0, 45, 100)])[0] for cutoff in (7.0, 1.0)
+    )
     spectra = [np.abs(np.fft.rfft(audio)) for audio in (bright, dark)]
     high = [spectrum[3000:].sum() / spectrum.sum() for spectrum in spectra]
     assert high[1] < 0.05 * high[0]
-    moving = played(synth.Patch("x", saw=1.0, cutoff=1.0, sweep=5.0, sweep_decay=0.1, sustain=1.0),
-                    [Note(0.0, 1.0, 45, 100)])[0]
-    rough = [np.abs(np.diff(moving[begin:begin + 2000], 2)).mean() for begin in (500, 18000)]
+    moving = played(
+        synth.Patch("x", saw=1.0, cutoff=1.0, sweep=5.0, sweep_decay=0.1, sustain=1.0),
+        [Note(0.0, 1.0, 45, 100)],
+    )[0]
+    rough = [np.abs(np.diff(moving[begin : begin + 2000], 2)).mean() for begin in (500, 18000)]
     assert rough[1] < 0.2 * rough[0]
 
 
@@ -59,16 +63,16 @@ def test_notes_end_with_their_release():
     patch = synth.Patch("x", sine=1.0, release=0.05)
     audio = played(patch, [Note(0.25, 0.25, 60, 100)])
     level = np.abs(audio[0])
-    assert level[:int(0.245 * RATE)].max() == 0
-    assert level[int(0.3 * RATE):int(0.45 * RATE)].max() > 0.1
-    assert level[int(0.8 * RATE):].max() == 0
+    assert level[: int(0.245 * RATE)].max() == 0
+    assert level[int(0.3 * RATE) : int(0.45 * RATE)].max() > 0.1
+    assert level[int(0.8 * RATE) :].max() == 0
 
 
 def test_a_glide_begins_at_the_note_before():
     patch = synth.Patch("x", sine=1.0, glide=0.3, decay=5.0)
     audio = played(patch, [Note(0.0, 1.0, 45, 100), Note(1.0, 1.0, 57, 100)], seconds=2)[0]
-    assert pitch_of(audio[int(1.0 * RATE):int(1.06 * RATE)]) < 190
-    assert pitch_of(audio[int(1.7 * RATE):int(1.95 * RATE)]) == pytest.approx(220, rel=0.02)
+    assert pitch_of(audio[int(1.0 * RATE) : int(1.06 * RATE)]) < 190
+    assert pitch_of(audio[int(1.7 * RATE) : int(1.95 * RATE)]) == pytest.approx(220, rel=0.02)
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -121,9 +125,18 @@ def test_a_closed_hat_ends_an_open_one():
 
 def test_one_shots_are_found_by_name(tmp_path):
     (tmp_path / "more").mkdir()
-    names = {"bd_boom": "kick", "drum_bass_hard": "kick", "sn_dub": "snare", "elec_hi_snare": "snare",
-             "drum_cymbal_closed": "hat", "drum_cymbal_open": "open", "drum_splash_soft": "crash",
-             "drum_tom_lo_hard": "tom", "perc_snap": "clap", "tabla_na": "percussion"}
+    names = {
+        "bd_boom": "kick",
+        "drum_bass_hard": "kick",
+        "sn_dub": "snare",
+        "elec_hi_snare": "snare",
+        "drum_cymbal_closed": "hat",
+        "drum_cymbal_open": "open",
+        "drum_splash_soft": "crash",
+        "drum_tom_lo_hard": "tom",
+        "perc_snap": "clap",
+        "tabla_na": "percussion",
+    }
     for name in (*names, "loop_amen", "bass_hit_c", "ambi_drone", "misc_crow"):
         soundfile.write(tmp_path / "more" / f"{name}.wav", np.full(500, 0.5), 11025)
     (tmp_path / "README.md").write_text("bd_ sn_")

@@ -19,8 +19,10 @@ def folder(tmp_path_factory):
 STARTS = [0.0, 0.5, 1.2345, 2.9, -0.3, 3.5, -9.0, 9.0]
 
 
-@pytest.mark.parametrize("rate, wanted", [(44100, 44100), (48000, 44100), (22050, 44100), (44100, 16000),
-                                          (8000, 48000), (11025, 8000)])
+@pytest.mark.parametrize(
+    "rate, wanted",
+    [(44100, 44100), (48000, 44100), (22050, 44100), (44100, 16000), (8000, 48000), (11025, 8000)],
+)
 def test_a_window_is_cut_from_the_whole_converted_file(folder, rate, wanted):
     whole = music(3 * rate, 2, rate)
     path = write(folder / f"{rate}-{wanted}.wav", whole, rate)
@@ -90,7 +92,8 @@ def test_nothing_before_the_window_is_decoded(folder, monkeypatch):
     path = write(folder / "long.wav", music(20 * rate, 1, rate), rate)
     read = []
     original = soundfile.SoundFile.read
-    monkeypatch.setattr(soundfile.SoundFile, "read",
-                        lambda self, *a, **k: read.append(len(k["out"])) or original(self, *a, **k))
+    monkeypatch.setattr(
+        soundfile.SoundFile, "read", lambda self, *a, **k: read.append(len(k["out"])) or original(self, *a, **k)
+    )
     read_window(path, 15, rate, rate, 1)
     assert read == [rate]

@@ -69,8 +69,10 @@ def test_out_of_memory_is_recognised():
     assert not device.is_out_of_memory(RuntimeError("shape mismatch"))
 
 
-@pytest.mark.parametrize("error, told", [
-    (MemoryError(), True), (torch.OutOfMemoryError(), True), (RuntimeError("shape mismatch"), False)])
+@pytest.mark.parametrize(
+    "error, told",
+    [(MemoryError(), True), (torch.OutOfMemoryError(), True), (RuntimeError("shape mismatch"), False)],
+)
 def test_out_of_memory_is_told_with_a_remedy(error, told):
     with pytest.raises(DeviceError if told else RuntimeError, match="Buy more" if told else "shape mismatch"):
         with device.told_of_memory("Buy more."):

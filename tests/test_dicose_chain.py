@@ -49,8 +49,13 @@ workers = 0
 log_steps = 2
 save_minutes = 0.0
 """
-OBJECTIVES = {"Deterministic": "label", "DoubleDeterministic": "label", "Diffusion": "denoising",
-              "Consistency": "consistency", "ISDM": "denoising"}
+OBJECTIVES = {
+    "Deterministic": "label",
+    "DoubleDeterministic": "label",
+    "Diffusion": "denoising",
+    "Consistency": "consistency",
+    "ISDM": "denoising",
+}
 
 
 @pytest.fixture
@@ -67,8 +72,22 @@ def place(tmp_path, monkeypatch):
 
 
 def train(arch, run, *more):
-    return main(["train", "--preset", f"{arch}.toml", "--data", "songs", "--valid", "valid", "-o", run,
-                 "--device", "cpu", *more])
+    return main(
+        [
+            "train",
+            "--preset",
+            f"{arch}.toml",
+            "--data",
+            "songs",
+            "--valid",
+            "valid",
+            "-o",
+            run,
+            "--device",
+            "cpu",
+            *more,
+        ]
+    )
 
 
 def save(arch, folder):
@@ -76,8 +95,9 @@ def save(arch, folder):
     config = make_train_config(read_preset(f"{arch}.toml"))
     network = make_network(config.model)
     Path(folder).mkdir()
-    save_model(network.model.state_dict(), Path(folder) / RUN_FILE, family="dicose", arch=arch,
-               config=network.config)
+    save_model(
+        network.model.state_dict(), Path(folder) / RUN_FILE, family="dicose", arch=arch, config=network.config
+    )
 
 
 def part(weights, prefix):
@@ -107,8 +127,21 @@ def test_a_model_on_a_base(place, arch):
     assert_equal(part(load_file("more/model.safetensors"), "base."), base)
 
 
-DISTILL = ["distill", "--preset", "Consistency.toml", "--teacher", "diffusion", "--data", "songs", "--valid",
-           "valid", "--device", "cpu", "--set", "objective_options.frozen_precision=run"]  # compared to the bit
+DISTILL = [
+    "distill",
+    "--preset",
+    "Consistency.toml",
+    "--teacher",
+    "diffusion",
+    "--data",
+    "songs",
+    "--valid",
+    "valid",
+    "--device",
+    "cpu",
+    "--set",
+    "objective_options.frozen_precision=run",
+]  # compared to the bit
 
 
 def distill(run, *more):
@@ -143,8 +176,11 @@ def test_a_student_begins_as_its_teacher(place, capsys):
     learnt = state("whole")
     assert_equal(part(learnt, "teacher."), part(teacher, "unet."))
     assert_equal(part(learnt, "base."), part(teacher, "base."))
-    assert all((part(learnt, "unet.")[name] != value).any() for name, value in part(teacher, "unet.").items()
-               if value.dim() > 1)
+    assert all(
+        (part(learnt, "unet.")[name] != value).any()
+        for name, value in part(teacher, "unet.").items()
+        if value.dim() > 1
+    )
 
     # One step, or as many as wanted.
     song = "valid/noise/mixture.wav"
@@ -162,11 +198,28 @@ def test_two_processes_distil_as_one(place):
     save("Diffusion", "diffusion")
 
     def run(name, *launcher):
-        command = [sys.executable, "-m", *launcher, "tests.by_example", *DISTILL, "-o", name, "-q",
-                   "--set", "run.log_steps=1", "--set", "optim.lr=0.001"]
+        command = [
+            sys.executable,
+            "-m",
+            *launcher,
+            "tests.by_example",
+            *DISTILL,
+            "-o",
+            name,
+            "-q",
+            "--set",
+            "run.log_steps=1",
+            "--set",
+            "optim.lr=0.001",
+        ]
         paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-        done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
-                              capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            command,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return [line for line in read_metrics(Path(name)) if "loss" in line]
 
@@ -176,9 +229,13 @@ def test_two_processes_distil_as_one(place):
     for kind in ("loss", "cd", "dsm"):
         assert [line[kind] for line in two] == pytest.approx([line[kind] for line in one], rel=1e-4)
     # As a whole: where a gradient is zero but for rounding, Adam moves a value at random.
-    flat = {name: {prefix: torch.cat([value.flatten() for value in part(weights, prefix).values()])
-                   for prefix in ("unet.", "target.", "teacher.", "base.")}
-            for name, weights in (("one", state("one")), ("two", state("two")))}
+    flat = {
+        name: {
+            prefix: torch.cat([value.flatten() for value in part(weights, prefix).values()])
+            for prefix in ("unet.", "target.", "teacher.", "base.")
+        }
+        for name, weights in (("one", state("one")), ("two", state("two")))
+    }
     before = load_file("diffusion/model.safetensors")
     start = torch.cat([part(before, "unet.")[name].flatten() for name in part(state("one"), "unet.")])
     for prefix in ("unet.", "target."):
@@ -188,17 +245,20 @@ def test_two_processes_distil_as_one(place):
         assert torch.equal(flat["two"][prefix], flat["one"][prefix])
 
 
-@pytest.mark.parametrize(("more", "said"), [
-    (["--teacher", "det"], "The teacher of Consistency is a Diffusion, but 'det' is a Deterministic"),
-    (["--preset", "Diffusion.toml"], "--method output"),
-    (["--preset", "mini"], "--method output"),
-    (["--set", "model.config.heads=4"], "heads is 2 there and 4 here"),
-    (["--cache", "x"], "takes no --cache"),
-    (["--match", "a=b"], "takes no --match"),
-    (["--stems", "songs"], "takes no --stems"),
-    (["--init", "det"], "takes no --init"),
-    (["--teacher", "nowhere"], "nowhere"),
-])
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--teacher", "det"], "The teacher of Consistency is a Diffusion, but 'det' is a Deterministic"),
+        (["--preset", "Diffusion.toml"], "--method output"),
+        (["--preset", "mini"], "--method output"),
+        (["--set", "model.config.heads=4"], "heads is 2 there and 4 here"),
+        (["--cache", "x"], "takes no --cache"),
+        (["--match", "a=b"], "takes no --match"),
+        (["--stems", "songs"], "takes no --stems"),
+        (["--init", "det"], "takes no --init"),
+        (["--teacher", "nowhere"], "nowhere"),
+    ],
+)
 def test_a_distillation_that_cannot_be_is_refused(place, capsys, more, said):
     save("Deterministic", "det")
     save("Diffusion", "diffusion")
@@ -207,18 +267,31 @@ def test_a_distillation_that_cannot_be_is_refused(place, capsys, more, said):
     assert not (place / "run" / "state.pt").exists()
 
 
-@pytest.mark.parametrize(("arch", "more", "said"), [
-    ("Diffusion", [], "Name one with --base"),
-    ("Consistency", [], "Use sepcli distill"),
-    ("Deterministic", ["--base", "det"], "builds upon no other model"),
-    ("Diffusion", ["--base", "mini"], "The base of Diffusion is a Deterministic, but 'mini' is a BandSplit"),
-    ("Diffusion", ["--base", "det", "--set", "model.config.width=24", "--set", "model.config.segment=512"],
-     "segment is 256 there and 512 here; width is 16 there and 24 here"),
-    ("Diffusion", ["--base", "det", "--set", 'model.config.sources=["bass","drums","vocals"]'],
-     "drums, bass, vocals there and bass, drums, vocals here"),
-    ("Diffusion", ["--base", "nowhere"], "nowhere"),
-    ("ISDM", ["--set", "model.teacher=det"], "--method output"),
-])
+@pytest.mark.parametrize(
+    ("arch", "more", "said"),
+    [
+        ("Diffusion", [], "Name one with --base"),
+        ("Consistency", [], "Use sepcli distill"),
+        ("Deterministic", ["--base", "det"], "builds upon no other model"),
+        (
+            "Diffusion",
+            ["--base", "mini"],
+            "The base of Diffusion is a Deterministic, but 'mini' is a BandSplit",
+        ),
+        (
+            "Diffusion",
+            ["--base", "det", "--set", "model.config.width=24", "--set", "model.config.segment=512"],
+            "segment is 256 there and 512 here; width is 16 there and 24 here",
+        ),
+        (
+            "Diffusion",
+            ["--base", "det", "--set", 'model.config.sources=["bass","drums","vocals"]'],
+            "drums, bass, vocals there and bass, drums, vocals here",
+        ),
+        ("Diffusion", ["--base", "nowhere"], "nowhere"),
+        ("ISDM", ["--set", "model.teacher=det"], "--method output"),
+    ],
+)
 def test_what_does_not_fit_is_refused(place, capsys, arch, more, said):
     save("Deterministic", "det")
     assert train(arch, "run", *more) != 0

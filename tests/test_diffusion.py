@@ -64,7 +64,8 @@ def test_one_step_begins_at_the_highest_level():
 def test_published_levels_of_multistep_consistency():
     assert consistency_sigmas(2, LOW, 0.2497, RHO).tolist() == pytest.approx([0.2497, 0.0114], rel=5e-3)
     assert consistency_sigmas(4, LOW, 0.2495, RHO).tolist() == pytest.approx(
-        [0.2495, 0.0608, 0.0114, 0.00145], rel=5e-3)
+        [0.2495, 0.0608, 0.0114, 0.00145], rel=5e-3
+    )
 
 
 # --- preconditioning ---
@@ -92,8 +93,10 @@ def test_a_consistency_function_changes_nothing_at_the_lowest_level():
 def test_it_is_the_denoiser_far_above_the_lowest_level():
     x = torch.randn(2, 1, 50)
     for sigma in torch.tensor([0.01, 0.1, 1.0]):
-        both = [preconditioned(lambda x, noise: x.sin(), x, sigma, scalings)
-                for scalings in (edm_scalings(sigma, S), consistency_scalings(sigma, S, LOW))]
+        both = [
+            preconditioned(lambda x, noise: x.sin(), x, sigma, scalings)
+            for scalings in (edm_scalings(sigma, S), consistency_scalings(sigma, S, LOW))
+        ]
         difference = (both[0] - both[1]).abs().max() / x.abs().max()
         assert 0 < difference < 2 * LOW / sigma
 
@@ -163,8 +166,9 @@ def test_churn_and_corrections_keep_the_law(churn, corrections):
     samples, steps = 50_000, 800  # Euler's error is of the first order in 1 / steps
     draw = normals(samples)
     x = draw(0) * length(1.0).float()
-    out = stochastic_euler(exact, x, karras_sigmas(steps, LOW, 1.0, 7), draw, churn=churn,
-                           corrections=corrections)
+    out = stochastic_euler(
+        exact, x, karras_sigmas(steps, LOW, 1.0, 7), draw, churn=churn, corrections=corrections
+    )
     assert out.std().item() == pytest.approx(S, rel=0.025)
     assert abs(out.mean().item()) < 0.02 * S
     kurtosis = (out / out.std()).pow(4).mean().item()
@@ -183,8 +187,9 @@ def test_calls_and_draws_of_a_corrected_sampler(corrections):
         draws.append(k)
         return torch.zeros(1)
 
-    stochastic_euler(denoise, torch.ones(1), karras_sigmas(5, LOW, 0.01, RHO), draw, churn=20,
-                     corrections=corrections)
+    stochastic_euler(
+        denoise, torch.ones(1), karras_sigmas(5, LOW, 0.01, RHO), draw, churn=20, corrections=corrections
+    )
     assert len(calls) == 5 * corrections
     assert draws == list(range(5 * (2 * corrections - 1)))
     assert calls[0] == pytest.approx(0.01 * math.sqrt(2))  # 20 / 5 is above the largest churn

@@ -66,14 +66,17 @@ def test_a_bad_file_is_named_and_the_rest_is_learnt(place, capsys):
     assert "Skipped: " in (err := capsys.readouterr().err) and "bad.wav" in err
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    (NEEDED[2:], "--teacher"),
-    (["--teacher", "mini", "--student", "student.toml", "-o", "run"], "--data"),
-    (NEEDED[:-2], "-o RUN"),
-    ([*NEEDED, "--match", "x"], "LAYER=LAYER"),
-    ([*NEEDED, "--match", "x=y"], "The teacher has no layer 'x'"),
-    ([*NEEDED, "--set", 'model.config.sources=["vocals","piano"]'], "The teacher makes drums"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (NEEDED[2:], "--teacher"),
+        (["--teacher", "mini", "--student", "student.toml", "-o", "run"], "--data"),
+        (NEEDED[:-2], "-o RUN"),
+        ([*NEEDED, "--match", "x"], "LAYER=LAYER"),
+        ([*NEEDED, "--match", "x=y"], "The teacher has no layer 'x'"),
+        ([*NEEDED, "--set", 'model.config.sources=["vocals","piano"]'], "The teacher makes drums"),
+    ],
+)
 def test_what_is_wrong_is_said(place, capsys, arguments, said):
     assert main(["distill", "--method", "output", *arguments]) == 2
     assert said in capsys.readouterr().err
@@ -101,8 +104,9 @@ def test_a_network_that_is_its_teacher_has_nothing_to_match(tmp_path):
     config = BandSplitConfig(sources=("drums", "bass"), dim=8, blocks=2, squeeze=2, bottleneck=16, mask_dim=8)
     torch.manual_seed(0)
     model = BandSplit(config)
-    save_model(model.state_dict(), tmp_path / "model.safetensors", family="bandsplit", arch="BandSplit",
-               config=config)
+    save_model(
+        model.state_dict(), tmp_path / "model.safetensors", family="bandsplit", arch="BandSplit", config=config
+    )
     options = {"teacher": str(tmp_path / "model.safetensors"), "layers": [["blocks.1", "blocks.1"]]}
     criterion, batch = Criterion([Term()], [1.0, 1.0]), Batch(0.1 * torch.randn(3, 2, 2, 44100), [], [])
     loss = choose_objective("matching", options, FAMILY, model, criterion)(model, batch)
@@ -119,8 +123,9 @@ def test_a_network_that_is_its_teacher_has_nothing_to_match(tmp_path):
 
 def test_the_preset_of_a_student_is_a_smaller_mini():
     with torch.device("meta"):
-        small, mini = (make_network(make_train_config(read_preset(name)).model).model
-                       for name in ("mini-student", "mini"))
+        small, mini = (
+            make_network(make_train_config(read_preset(name)).model).model for name in ("mini-student", "mini")
+        )
     assert small.sources == mini.sources and small.samplerate == mini.samplerate
     learnt, teaching = (sum(each.numel() for each in model.parameters()) for model in (small, mini))
     assert learnt < 0.4 * teaching

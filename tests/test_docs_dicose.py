@@ -15,10 +15,31 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "dicose.md"
 STEMS = {"bass": 0.1, "drums": 0.2, "guitar": 0.1, "piano": 0.1}
 # What would be downloaded, and what is used in its place.
 PUBLISHED = {"dicose-det": "det", "dicose-diffusion": "diffusion", "dicose-cd": "student"}
-SHORT = ["--max-steps", "2", "--workers", "0", "--set", "run.steps_per_epoch=2", "--set", "run.batch_size=2",
-         "--set", "run.valid_seconds=0.1", "--set", "data.segment=0.1"]
-SHRUNK = ["width=16", "patch=4", "multipliers=[1,2,2]", "factors=[4,2]", "blocks=[1,1]",
-          "attentions=[false,true]", "heads=2", "head_features=4", "segment=4096"]
+SHORT = [
+    "--max-steps",
+    "2",
+    "--workers",
+    "0",
+    "--set",
+    "run.steps_per_epoch=2",
+    "--set",
+    "run.batch_size=2",
+    "--set",
+    "run.valid_seconds=0.1",
+    "--set",
+    "data.segment=0.1",
+]
+SHRUNK = [
+    "width=16",
+    "patch=4",
+    "multipliers=[1,2,2]",
+    "factors=[4,2]",
+    "blocks=[1,1]",
+    "attentions=[false,true]",
+    "heads=2",
+    "head_features=4",
+    "segment=4096",
+]
 
 
 def commands():
@@ -62,8 +83,9 @@ def test_the_tables_name_what_there_is():
     page = PAGE.read_text(encoding="utf-8")
     names = [name for name, entry in load_catalog().items() if entry.family == FAMILY.name]
     names += [name for name in preset_names() if name.startswith(("dicose", "msdm", "isdm"))]
-    names += [option for arch in FAMILY.archs.values() if arch.options
-              for option in arch.options.__dataclass_fields__]
+    names += [
+        option for arch in FAMILY.archs.values() if arch.options for option in arch.options.__dataclass_fields__
+    ]
     assert names and all(f"`{name}`" in page for name in names), [n for n in names if f"`{n}`" not in page]
     assert all(read_preset(name)["about"] for name in preset_names())
 

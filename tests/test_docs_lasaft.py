@@ -12,8 +12,20 @@ from tests.tracks import make_track, read
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "lasaft.md"
 PUBLISHED = ("lasaft-v2-large", "lasaft-v2-light", "lasaft-v1-large", "lightsaft-v1.1")  # would be downloaded
-SHORT = ["--max-steps", "2", "--workers", "0", "--set", "run.steps_per_epoch=2", "--set", "run.batch_size=2",
-         "--set", "run.valid_seconds=1", "--set", "data.skip_silent=0"]
+SHORT = [
+    "--max-steps",
+    "2",
+    "--workers",
+    "0",
+    "--set",
+    "run.steps_per_epoch=2",
+    "--set",
+    "run.batch_size=2",
+    "--set",
+    "run.valid_seconds=1",
+    "--set",
+    "data.skip_silent=0",
+]
 
 
 def commands():

@@ -17,14 +17,36 @@ from tests.models.test_ldm_codec import tiny
 from tests.tracks import make_track, read
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "ldm.md"
-SHORT = ["--max-steps", "2", "--workers", "0", "--set", "run.steps_per_epoch=2", "--set", "run.batch_size=2",
-         "--set", "run.valid_seconds=0.1", "--set", "data.examples=4"]
+SHORT = [
+    "--max-steps",
+    "2",
+    "--workers",
+    "0",
+    "--set",
+    "run.steps_per_epoch=2",
+    "--set",
+    "run.batch_size=2",
+    "--set",
+    "run.valid_seconds=0.1",
+    "--set",
+    "data.examples=4",
+]
 CODEC = ["samplerate=8000", "filters=2", "latent=4", "ratios=[2,2]", "lstm_layers=1"]
 SHRUNK = {
     "Codec": [*CODEC, "window=640"],
     "LatentDiffusion": [
-        *CODEC, "widths=[8,16]", "factors=[1,2]", "blocks=[1,1]", "attentions=[false,true]",
-        "injections=[false,true]", "heads=2", "head_features=4", "groups=2", "features=8", "segment=640"],
+        *CODEC,
+        "widths=[8,16]",
+        "factors=[1,2]",
+        "blocks=[1,1]",
+        "attentions=[false,true]",
+        "injections=[false,true]",
+        "heads=2",
+        "head_features=4",
+        "groups=2",
+        "features=8",
+        "segment=640",
+    ],
 }
 
 CATALOG = """
@@ -66,8 +88,11 @@ def encodec(place, monkeypatch):
     config = ", ".join(f"{name} = {json.dumps(value)}" for name, value in vars(model.config).items())
     with FakeHub() as hub:
         pin = hub.add_url(path.name, path)
-        (place / "catalog.toml").write_text(CATALOG.format(
-            config=config, pin=", ".join(f"{key} = {json.dumps(value)}" for key, value in pin.items())))
+        (place / "catalog.toml").write_text(
+            CATALOG.format(
+                config=config, pin=", ".join(f"{key} = {json.dumps(value)}" for key, value in pin.items())
+            )
+        )
         for name, value in hub.env(place / "home", SEPCLI_CATALOG=str(place / "catalog.toml")).items():
             monkeypatch.setenv(name, value)
         yield

@@ -50,7 +50,11 @@ def rows(*models, listener=None, **options):
 def test_a_row_for_every_model_and_track_with_the_stems_that_both_have(data):
     found = rows("fake", "mixture", data=data)
     assert [(row.model, row.track, row.status) for row in found] == [
-        ("fake", "a", "done"), ("fake", "b", "done"), ("mixture", "a", "done"), ("mixture", "b", "done")]
+        ("fake", "a", "done"),
+        ("fake", "b", "done"),
+        ("mixture", "a", "done"),
+        ("mixture", "b", "done"),
+    ]
     assert [sorted(row.stems) for row in found] == [sorted(FOUR), ["drums", "vocals"]] * 2
     mix = read(data / "a" / "mixture.wav")
     reference = read(data / "a" / "bass.wav")
@@ -64,7 +68,9 @@ def test_stems_of_the_data_that_the_model_lacks_are_not_scored_and_targets_narro
     assert [list(row.stems) for row in found] == [["vocals"], ["vocals"]]
     found = rows("fake", "silence", data=data, targets=("bass",))
     assert [(row.model, row.track, list(row.stems)) for row in found] == [
-        ("fake", "a", ["bass"]), ("silence", "a", ["bass"])]  # b has no bass
+        ("fake", "a", ["bass"]),
+        ("silence", "a", ["bass"]),
+    ]  # b has no bass
     assert found[0].settings["model"] == "fake"
 
 
@@ -140,8 +146,10 @@ def test_runs_are_models_times_seeds_times_sweeps(data):
     runs = expand(Request(("m,n", "mixture"), data, seeds=(0, 1), sweeps=sweeps))
     assert len(runs) == 2 * 2 * 2 + 1
     assert {run.group for run in runs} == {
-        ("m,n", (("overlap", "0"), ("steps", "4"))), ("m,n", (("overlap", "0.5"), ("steps", "4"))),
-        ("mixture", ())}
+        ("m,n", (("overlap", "0"), ("steps", "4"))),
+        ("m,n", (("overlap", "0.5"), ("steps", "4"))),
+        ("mixture", ()),
+    }
     assert str(runs[0]) == "m overlap=0 steps=4" and str(runs[1]) == "m overlap=0 steps=4 seed 1"
 
 
@@ -159,15 +167,26 @@ def test_what_is_swept_reaches_the_engine_and_the_model(data, monkeypatch):
         return fake_model.load_model(spec, **rest)
 
     monkeypatch.setattr(loading, "load_model", load)
-    found = rows("fake", data=data, options={"sigma": "1", "steps": "9"}, seeds=(3,),
-                 sweeps={"steps": ("2", "4"), "overlap": ("0", "0.5"), "shifts": ("1",), "segment": ("0.25",)})
+    found = rows(
+        "fake",
+        data=data,
+        options={"sigma": "1", "steps": "9"},
+        seeds=(3,),
+        sweeps={"steps": ("2", "4"), "overlap": ("0", "0.5"), "shifts": ("1",), "segment": ("0.25",)},
+    )
     settings = [row.settings for row in found if row.track == "a"]
     assert [(each["overlap"], each["options"]["steps"]) for each in settings] == [
-        (0, "2"), (0.5, "2"), (0, "4"), (0.5, "4")]
+        (0, "2"),
+        (0.5, "2"),
+        (0, "4"),
+        (0.5, "4"),
+    ]
     assert all((each["shifts"], each["segment"], each["seed"]) == (1, 0.25, 3) for each in settings)
     assert all(each["options"]["sigma"] == "1" for each in settings)
     assert {json.dumps(options) for options in seen} == {
-        '{"sigma": "1", "steps": "2"}', '{"sigma": "1", "steps": "4"}'}
+        '{"sigma": "1", "steps": "2"}',
+        '{"sigma": "1", "steps": "4"}',
+    }
     assert found[0].swept == {"steps": "2", "overlap": "0", "shifts": "1", "segment": "0.25"}
     with pytest.raises(UsageError, match="overlap: 'x' is not a number"):
         rows("fake", data=data, sweeps={"overlap": ("x",)})
@@ -202,11 +221,19 @@ def test_a_model_without_a_swept_option_is_run_once(data, monkeypatch):
 
     monkeypatch.setattr(loading, "load_model", load)
     sweeps = {"steps": ("2", "4"), "sigma": ("0.1", "0.2"), "overlap": ("0",)}
-    found = rows("student", "det", "msdm", "mixture", data=data, sweeps=sweeps, options={"churn": "1"},
-                 targets=("bass",))
+    found = rows(
+        "student", "det", "msdm", "mixture", data=data, sweeps=sweeps, options={"churn": "1"}, targets=("bass",)
+    )
     assert [(row.model, *row.swept.values()) for row in found] == [
-        ("student", "2", "0.1", "0"), ("student", "2", "0.2", "0"), ("student", "4", "0.1", "0"),
-        ("student", "4", "0.2", "0"), ("det", "0"), ("msdm", "2", "0"), ("msdm", "4", "0"), ("mixture",)]
+        ("student", "2", "0.1", "0"),
+        ("student", "2", "0.2", "0"),
+        ("student", "4", "0.1", "0"),
+        ("student", "4", "0.2", "0"),
+        ("det", "0"),
+        ("msdm", "2", "0"),
+        ("msdm", "4", "0"),
+        ("mixture",),
+    ]
     assert found[0].settings["options"] == {"steps": "2", "sigma": "0.1", "churn": "1"}
     assert [row.settings["options"] for row in found[4:6]] == [{}, {"steps": "2"}]
     for wrong in ({"options": {"step": "1"}}, {"sweeps": {"step": ("1",)}}):
@@ -263,7 +290,8 @@ def test_finished_tracks_are_kept_by_settings_model_and_files(data, tmp_path, mo
     again = rows("fake", data=data, out=out)
     assert [row.status for row in again] == ["kept", "kept"]
     assert [(row.stems, row.frames, row.seconds) for row in again] == [
-        (row.stems, row.frames, pytest.approx(row.seconds, abs=1e-3)) for row in first]
+        (row.stems, row.frames, pytest.approx(row.seconds, abs=1e-3)) for row in first
+    ]
     for change in ({"duration": 1.0}, {"targets": ("drums",)}, {"resume": False}):
         assert statuses(**change) == ["done", "done"], change
     make_track(data, "c", FOUR, seed=2)
@@ -271,7 +299,10 @@ def test_finished_tracks_are_kept_by_settings_model_and_files(data, tmp_path, mo
     signal = read(data / "a" / "bass.wav")
     soundfile.write(data / "a" / "bass.wav", signal.T[:-1], RATE, "FLOAT")
     assert [(row.track, row.status) for row in rows("fake", data=data, out=out)] == [
-        ("b", "kept"), ("c", "kept"), ("a", "done")]
+        ("b", "kept"),
+        ("c", "kept"),
+        ("a", "done"),
+    ]
 
     def other_weights(spec, **options):
         return replace(fake_model.load_model(spec, **options), hashes=("0" * 64,))
@@ -287,9 +318,18 @@ def test_all_that_changes_scores_changes_a_rows_key(data):
 
     same = identity()
     assert identity(jobs=2) == identity(batch_size=3) == same
-    for change in ({"overlap": 0.1}, {"extra": True}, {"duration": 1.0}, {"seeds": (1,)}, {"segment": 0.2},
-                   {"options": {"x": "1"}}, {"sweeps": {"x": ("1",)}}, {"shifts": 1}, {"zero_mean": True},
-                   {"precision": "bfloat16"}):
+    for change in (
+        {"overlap": 0.1},
+        {"extra": True},
+        {"duration": 1.0},
+        {"seeds": (1,)},
+        {"segment": 0.2},
+        {"options": {"x": "1"}},
+        {"sweeps": {"x": ("1",)}},
+        {"shifts": 1},
+        {"zero_mean": True},
+        {"precision": "bfloat16"},
+    ):
         assert identity(**change) != same, change
 
 

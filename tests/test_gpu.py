@@ -73,8 +73,10 @@ def test_flex_attention_equals_the_reference(head_channels):
     for keep in (0.002, 0.1):
         pairs = sparse.HashedPairs(inputs[0], inputs[1], keep, torch.Generator().manual_seed(0))
         found = []
-        for result in (sparse.masked_attention(*inputs, pairs),
-                       sparse.compiled_flex()(*inputs, *sparse.flex_arguments(pairs))):
+        for result in (
+            sparse.masked_attention(*inputs, pairs),
+            sparse.compiled_flex()(*inputs, *sparse.flex_arguments(pairs)),
+        ):
             found.append([result, *torch.autograd.grad(result.square().sum(), inputs)])
         for reference, other in zip(*found, strict=True):
             assert snr(reference, other) > 50
@@ -100,9 +102,21 @@ def test_training_goes_on_where_it_stopped(tmp_path, precision):
     for index in range(3):
         track(tmp_path / f"data/song{index}", ["vocals", "drums"], seed=index)
     track(tmp_path / "valid/song", ["vocals", "drums"], seed=9)
-    command = ["train", "--preset", str(tmp_path / "small.toml"), "--data", str(tmp_path / "data"),
-               "--valid", str(tmp_path / "valid"), "-o", str(tmp_path / "run"), "--device", "cuda",
-               "--precision", precision]
+    command = [
+        "train",
+        "--preset",
+        str(tmp_path / "small.toml"),
+        "--data",
+        str(tmp_path / "data"),
+        "--valid",
+        str(tmp_path / "valid"),
+        "-o",
+        str(tmp_path / "run"),
+        "--device",
+        "cuda",
+        "--precision",
+        precision,
+    ]
     assert main([*command, "--max-steps", "5", "-q"]) == 0
     assert main([*command, "--max-steps", "12", "-q"]) == 0
     lines = read_metrics(tmp_path / "run")

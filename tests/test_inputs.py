@@ -33,8 +33,16 @@ def test_a_folder_is_searched_in_a_stable_order_for_every_suffix_in_any_case(tmp
 
 
 def test_a_scan_enters_neither_hidden_folders_nor_the_output_nor_folders_of_stems(tmp_path):
-    make(tmp_path, "song.wav", ".hidden/a.wav", "._song.wav", "out/song/vocals.wav", "old/song/bass.wav",
-         f"old/{MANIFEST_NAME}", "kept/b.wav")
+    make(
+        tmp_path,
+        "song.wav",
+        ".hidden/a.wav",
+        "._song.wav",
+        "out/song/vocals.wav",
+        "old/song/bass.wav",
+        f"old/{MANIFEST_NAME}",
+        "kept/b.wav",
+    )
     found = find_inputs([str(tmp_path)], tmp_path / "out", SUFFIXES)
     assert relatives(found) == ["song.wav", "kept/b.wav"]
 
@@ -79,8 +87,9 @@ def test_one_file_given_in_several_ways_is_done_once_with_a_notice(tmp_path):
 
 def test_what_is_missing_or_empty_fails_alone(tmp_path):
     make(tmp_path, "song.wav", "texts/a.txt")
-    found = find_inputs([str(tmp_path / "sogn.wav"), str(tmp_path / "texts"), str(tmp_path / "song.wav")], None,
-                        SUFFIXES)
+    found = find_inputs(
+        [str(tmp_path / "sogn.wav"), str(tmp_path / "texts"), str(tmp_path / "song.wav")], None, SUFFIXES
+    )
     assert relatives(found) == ["song.wav"]
     (_, missing), (_, empty) = found.failures
     assert missing.code == "missing" and "song.wav" in missing.remedy

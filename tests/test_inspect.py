@@ -49,8 +49,9 @@ class Loud(Separator):
     def maps(self, mix):
         power = centred_stft(mix, torch.hann_window(100), 50).abs().square().mean(dim=(1, 2))  # [B, N]
         scores = torch.stack([power, 0.5 * power, 1 - power], dim=-1)
-        return torch.stack([torch.softmax(scores + k * torch.arange(3), dim=-1)
-                            for k in range(len(self.sources))], dim=1)
+        return torch.stack(
+            [torch.softmax(scores + k * torch.arange(3), dim=-1) for k in range(len(self.sources))], dim=1
+        )
 
 
 # --- windows ---
@@ -203,8 +204,11 @@ def test_few_columns_of_many_frames():
 def panels(monkeypatch):
     """The figures that are saved from now on."""
     figures, save = [], Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *more, **options: (
-        figures.append(self), save(self, *more, **options))[1])
+    monkeypatch.setattr(
+        Figure,
+        "savefig",
+        lambda self, *more, **options: (figures.append(self), save(self, *more, **options))[1],
+    )
     return figures
 
 
@@ -251,8 +255,11 @@ def test_where_a_picture_may_go(tmp_path):
     inputs = {"the input": tmp_path / "song.png"}
     inputs["the input"].touch()
     check_picture(tmp_path / "map.PNG", inputs, force=False)
-    for name, force, code in (("song.png", True, "input_is_output"), ("map.wav", True, "usage"),
-                              ("there.png", False, "exists")):
+    for name, force, code in (
+        ("song.png", True, "input_is_output"),
+        ("map.wav", True, "usage"),
+        ("there.png", False, "exists"),
+    ):
         (tmp_path / "there.png").touch()
         with pytest.raises(UsageError) as failure:
             check_picture(tmp_path / name, inputs, force=force)

@@ -65,8 +65,11 @@ def statuses(results):
 
 
 def tree(folder="out"):
-    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()
-                  and path.name != MANIFEST_NAME)
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in Path(folder).rglob("*")
+        if path.is_file() and path.name != MANIFEST_NAME
+    )
 
 
 # --- names ---
@@ -98,11 +101,16 @@ def test_an_exact_sum_of_targets_implies_the_rest(catalog):
     [
         (["x/song.wav", "y/song.wav"], ["x/song/vocals.wav", "y/song/vocals.wav"], "{parent}"),
         (["song.wav", "song.flac"], ["song.flac/vocals.wav", "song.wav/vocals.wav"], "{trackext}"),
-        (["song.wav", "song.flac", "other.wav"],
-         ["other/vocals.wav", "song.flac/vocals.wav", "song.wav/vocals.wav"], "{trackext}"),
-        (["x/song.wav", "x/song.flac", "y/song.wav"],
-         ["x/song.flac/vocals.wav", "x/song.wav/vocals.wav", "y/song.wav/vocals.wav"],
-         "{parent} and {trackext}"),
+        (
+            ["song.wav", "song.flac", "other.wav"],
+            ["other/vocals.wav", "song.flac/vocals.wav", "song.wav/vocals.wav"],
+            "{trackext}",
+        ),
+        (
+            ["x/song.wav", "x/song.flac", "y/song.wav"],
+            ["x/song.flac/vocals.wav", "x/song.wav/vocals.wav", "y/song.wav/vocals.wav"],
+            "{parent} and {trackext}",
+        ),
     ],
 )
 def test_inputs_that_land_on_one_path_are_told_apart_with_a_notice(catalog, inputs, expected, field):
@@ -183,9 +191,17 @@ def test_a_track_of_which_something_is_missing_or_damaged_is_redone(catalog, dam
 
 @pytest.mark.parametrize(
     ("changes", "named"),
-    [({"overlap": 0.1}, "overlap"), ({"shifts": 1}, "shifts"), ({"spec": {"depth": "24"}}, "depth"),
-     ({"start": 0.01}, "start"), ({"targets": ("drums",)}, "stems"), ({"model": "unhashed"}, "model"),
-     ({"precision": "bfloat16"}, "precision"), ({"seed": 5}, "seed"), ({"options": {"steps": "1"}}, "options")],
+    [
+        ({"overlap": 0.1}, "overlap"),
+        ({"shifts": 1}, "shifts"),
+        ({"spec": {"depth": "24"}}, "depth"),
+        ({"start": 0.01}, "start"),
+        ({"targets": ("drums",)}, "stems"),
+        ({"model": "unhashed"}, "model"),
+        ({"precision": "bfloat16"}, "precision"),
+        ({"seed": 5}, "seed"),
+        ({"options": {"steps": "1"}}, "options"),
+    ],
 )
 def test_files_made_with_other_settings_are_refused_before_any_work_unless_forced(catalog, changes, named):
     song("a.wav")
@@ -249,8 +265,12 @@ def test_one_result_for_every_input_and_the_batch_goes_on(catalog):
     _, results = batch(catalog, arguments)
     found = {result.input: result for result in results}
     assert {name: result.status for name, result in found.items()} == {
-        "missing.wav": "failed", "good.wav": "done", "text.wav": "failed", "empty.wav": "failed",
-        "good2.wav": "done"}
+        "missing.wav": "failed",
+        "good.wav": "done",
+        "text.wav": "failed",
+        "empty.wav": "failed",
+        "good2.wav": "done",
+    }
     assert fake_model.loads == ["fake"]
     for result in results:
         fields = result.as_json()
@@ -387,7 +407,9 @@ def test_odd_and_long_names_are_separated_with_a_notice_where_shortened(catalog)
     assert all(len(os.fsencode(path)) <= 255 for path in tree()) and len(tree()) == 2
     assert any("longer than" in notice for notice in plan.notices)
     assert statuses(batch(catalog, ["m"], targets=("bass",), template="{track} - {stem}.{ext}")[1]) == [
-        "skipped", "skipped"]
+        "skipped",
+        "skipped",
+    ]
 
 
 def test_what_another_process_finished_meanwhile_is_not_done_twice(catalog):
@@ -403,10 +425,14 @@ def test_what_another_process_finished_meanwhile_is_not_done_twice(catalog):
 
 
 def start(*arguments, seconds="0.05"):
-    environment = {**os.environ, "FAKE_SECONDS": seconds,
-                   "PYTHONPATH": str(Path(__file__).parents[1])}
-    return subprocess.Popen([sys.executable, "-m", "tests.fake_model", "separate", "-m", "fake", *arguments],
-                            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, "FAKE_SECONDS": seconds, "PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.fake_model", "separate", "-m", "fake", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def finished():
@@ -441,8 +467,11 @@ def test_a_batch_killed_in_the_middle_is_completed_by_the_same_command(catalog):
     time.sleep(0.1)  # into the third
     process.kill()
     process.communicate()
-    kept = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.wav")
-            if not path.parts[1].startswith(".")}
+    kept = {
+        path: path.stat().st_mtime_ns
+        for path in Path("out").rglob("*.wav")
+        if not path.parts[1].startswith(".")
+    }
     check_whole_stems(8)
     assert list(Path("out").glob(".sepcli-work*")), "nothing was unfinished: the kill came too late"
 

@@ -52,12 +52,12 @@ skip_silent = 0.5
 kind = "Polarity"
 """
 PRESETS = {
-    "codec": 'objective = "reconstruction"' + CODEC.format(
-        arch="Codec", more='source = "vocals"\ncodebooks = 0\nwindow = 640\n[data]\nsegment = 0.32'),
-    "stage1": 'objective = "latent"\nobjective_options = { measured = 12 }' + CODEC.format(
-        arch="LatentDiffusion", more=GENERATOR),
+    "codec": 'objective = "reconstruction"'
+    + CODEC.format(arch="Codec", more='source = "vocals"\ncodebooks = 0\nwindow = 640\n[data]\nsegment = 0.32'),
+    "stage1": 'objective = "latent"\nobjective_options = { measured = 12 }'
+    + CODEC.format(arch="LatentDiffusion", more=GENERATOR),
     "stage2": 'base = "stage1.toml"\nobjective_options = { conditioner = "trained" }\n'
-              '[[optim.groups]]\nmatch = "conditioner."\nlr = 1e-3',
+    '[[optim.groups]]\nmatch = "conditioner."\nlr = 1e-3',
 }
 
 
@@ -67,8 +67,9 @@ def place(tmp_path, monkeypatch):
     for name, text in PRESETS.items():
         (tmp_path / f"{name}.toml").write_text(text, encoding="utf-8")
     for k, name in enumerate(["one", "two"]):
-        song = make_track(tmp_path / "songs", name, {"vocals": 0.1, "band": 0.1}, seconds=2, samplerate=RATE,
-                          seed=k)
+        song = make_track(
+            tmp_path / "songs", name, {"vocals": 0.1, "band": 0.1}, seconds=2, samplerate=RATE, seed=k
+        )
         (song / "band.wav").unlink()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(RunFolder, "draw", lambda run: None)  # curves take longer than these networks
@@ -80,8 +81,11 @@ def train(preset, run, *more):
 
 
 def weights(run, prefix=""):
-    return {name.removeprefix(prefix): value for name, value in load_file(f"{run}/model.safetensors").items()
-            if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): value
+        for name, value in load_file(f"{run}/model.safetensors").items()
+        if name.startswith(prefix)
+    }
 
 
 def state(run):
@@ -112,16 +116,32 @@ def test_the_chain(place, capsys):
     assert_equal(state("parts"), state("one"))
 
     # The second stage begins with all of the first, and what hears the mix learns besides.
-    assert train("stage2", "still", "--init", "one", "--max-steps", "1", "--set", "optim.lr=0.0", "--set",
-                 'optim.groups=[{match="conditioner.", lr=0.0}]') == 0
+    assert (
+        train(
+            "stage2",
+            "still",
+            "--init",
+            "one",
+            "--max-steps",
+            "1",
+            "--set",
+            "optim.lr=0.0",
+            "--set",
+            'optim.groups=[{match="conditioner.", lr=0.0}]',
+        )
+        == 0
+    )
     assert_equal(weights("still"), weights("one"))
     assert train("stage2", "two", "--init", "one") == 0
     assert_equal(weights("two", "encoder."), encoder)
     assert_equal(weights("two", "decoder."), decoder)
     for name in ("mean", "variance", "windows"):
         assert torch.equal(weights("two")[name], weights("one")[name])
-    assert all((weights("two", "conditioner.")[name] != value).any() for name, value in encoder.items()
-               if value.dim() > 1)
+    assert all(
+        (weights("two", "conditioner.")[name] != value).any()
+        for name, value in encoder.items()
+        if value.dim() > 1
+    )
     separate(place)
 
 
@@ -150,14 +170,21 @@ def test_latents_are_kept_where_asked(place):
     assert_equal(state("again"), state("run"))
 
 
-@pytest.mark.parametrize(("preset", "more", "said"), [
-    ("stage1", [], "Name one with --base"),
-    ("stage1", ["--base", "codec", "--set", "model.config.filters=4"], "filters is 2 there and 4 here"),
-    ("stage1", ["--base", "mini"], "The base of LatentDiffusion is a Codec, but 'mini' is a BandSplit"),
-    ("stage2", [], "Name one with --base"),
-    ("stage2", ["--init", "codec"], "do not fit this LatentDiffusion"),
-    ("stage1", ["--base", "codec", "--set", "optim.groups=[{match='conditioner.'}]"], "matches no parameter"),
-])
+@pytest.mark.parametrize(
+    ("preset", "more", "said"),
+    [
+        ("stage1", [], "Name one with --base"),
+        ("stage1", ["--base", "codec", "--set", "model.config.filters=4"], "filters is 2 there and 4 here"),
+        ("stage1", ["--base", "mini"], "The base of LatentDiffusion is a Codec, but 'mini' is a BandSplit"),
+        ("stage2", [], "Name one with --base"),
+        ("stage2", ["--init", "codec"], "do not fit this LatentDiffusion"),
+        (
+            "stage1",
+            ["--base", "codec", "--set", "optim.groups=[{match='conditioner.'}]"],
+            "matches no parameter",
+        ),
+    ],
+)
 def test_what_does_not_fit_is_refused(place, capsys, preset, more, said):
     assert train("codec", "codec", "--max-steps", "1") == 0
     assert train(preset, "run", *more) != 0

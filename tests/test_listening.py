@@ -69,8 +69,11 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     parts = {"a": [(0, 40)], "b": [(0, 16)], "c": [(24, 40)], "quiet": [(0, 5)]}
     for k, (name, sung) in enumerate(parts.items()):
-        sing(make_track(folder, name, {"drums": 0.1, "vocals": 0.1}, seconds=SECONDS, mixture=False, seed=k),
-             *sung, seed=10 + k)
+        sing(
+            make_track(folder, name, {"drums": 0.1, "vocals": 0.1}, seconds=SECONDS, mixture=False, seed=k),
+            *sung,
+            seed=10 + k,
+        )
     make_track(folder, "short", {"drums": 0.1, "vocals": 0.1}, seconds=20, mixture=False)
     make_track(folder, "wordless", {"drums": 0.1, "bass": 0.1}, seconds=SECONDS, mixture=False)
     return folder
@@ -208,8 +211,10 @@ def test_number_and_json(capfd, data):
 def test_seeds_draw_tracks_places_and_orders(data, monkeypatch):
     monkeypatch.setattr(listening, "voiced_seconds", lambda material, stem: material.seconds)
     tracks = {track.name: track for track in find_tracks(data) if "vocals" in track.stems}
-    drawn = [draw(tracks, "vocals", MODELS, count=1, seconds=30, seed=seed, listener=Listener())
-             for seed in range(24)]
+    drawn = [
+        draw(tracks, "vocals", MODELS, count=1, seconds=30, seed=seed, listener=Listener())
+        for seed in range(24)
+    ]
     assert {each["item1"].track for each in drawn} == {"a", "b", "c", "quiet"}
     assert {each["item1"].start for each in drawn} == {0, 10}
     assert len({tuple(each["item1"].stimuli.values()) for each in drawn}) > 12
@@ -228,8 +233,11 @@ def test_half_is_not_more_than_half(data, tmp_path):
 def test_a_stretch_is_looked_at_once(data, monkeypatch):
     looked = Counter()
     real = listening.voiced_seconds
-    monkeypatch.setattr(listening, "voiced_seconds",
-                        lambda material, stem: looked.update([material._start]) or real(material, stem))
+    monkeypatch.setattr(
+        listening,
+        "voiced_seconds",
+        lambda material, stem: looked.update([material._start]) or real(material, stem),
+    )
     quiet = next(track for track in find_tracks(data) if track.name == "quiet")
     assert find_excerpt(quiet, "vocals", 30, random.Random(0)) is None
     assert looked == {0.0: 1, 10.0: 1, 20.0: 1, 30.0: 1}
@@ -247,26 +255,32 @@ def test_loudness_without_clipping_and_without_blowing_up_silence():
 
 
 def test_silence_and_one_channel(capfd, tmp_path):
-    place = make_track(tmp_path / "mono", "mono", {"drums": 0.1, "vocals": 0.1}, seconds=SECONDS, channels=1,
-                       mixture=False)
+    place = make_track(
+        tmp_path / "mono", "mono", {"drums": 0.1, "vocals": 0.1}, seconds=SECONDS, channels=1, mixture=False
+    )
     sing(place, (0, 40), channels=1)
     assert make(capfd, tmp_path / "mono", models=["silence", "reference"])[0] == 0
     key = read_key(Path("test"))
-    waves = {model: read(sounds(Path("test"), key) / "item1" / f"{each}.wav")
-             for each, model in key.items["item1"].stimuli.items()}
+    waves = {
+        model: read(sounds(Path("test"), key) / "item1" / f"{each}.wav")
+        for each, model in key.items["item1"].stimuli.items()
+    }
     assert not waves["silence"].any() and waves["silence"].shape == waves["reference"].shape
     np.testing.assert_array_equal(waves["reference"][0], waves["reference"][1])  # or only the left would sound
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["--protocol", "mdx"], "--protocol is for scores"),
-    (["-o", "out"], "--out is for scores"),
-    (["--seed", "0,1"], "one seed"),
-    (["-t", "vocals", "-t", "drums"], "of one stem"),
-    (["-t", "choir"], "No track has the stem choir"),
-    (["-m", "oracle:none"], "There is no oracle"),
-    (["-m", "unhashed", "-t", "bass"], "makes drums, vocals"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--protocol", "mdx"], "--protocol is for scores"),
+        (["-o", "out"], "--out is for scores"),
+        (["--seed", "0,1"], "one seed"),
+        (["-t", "vocals", "-t", "drums"], "of one stem"),
+        (["-t", "choir"], "No track has the stem choir"),
+        (["-m", "oracle:none"], "There is no oracle"),
+        (["-m", "unhashed", "-t", "bass"], "makes drums, vocals"),
+    ],
+)
 def test_what_can_not_be_made(capfd, data, arguments, words):
     code, _, err = make(capfd, data, *arguments, models=["mixture"])
     assert code == 2 and words in err.replace("\n", " ") and not Path("test/key.json").exists()
@@ -303,8 +317,14 @@ def answers(key, listener, score):
     for name, item in key.items.items():
         for question in QUESTIONS:
             for stimulus, model in reversed(item.stimuli.items()):
-                yield [key.test, listener, f"{name}_{question.name}",
-                       f" {score(model, question.name, name)} ", stimulus, "5123"]
+                yield [
+                    key.test,
+                    listener,
+                    f"{name}_{question.name}",
+                    f" {score(model, question.name, name)} ",
+                    stimulus,
+                    "5123",
+                ]
 
 
 def write(*rows, head=HEAD):
@@ -319,19 +339,22 @@ def results(capfd, *more):
 
 def test_answers_come_back_to_their_models(capfd, key):
     """Two listeners, who differ by 2 about the quality of the mixture: their interval is 12.706."""
+
     def score(who):
         def of(model, question, item):
             if model == "reference":
                 return 5
             return {"intelligibility": 2, "isolation": 1, "quality": 2 + 2 * who}[question]
+
         return of
 
     write(*answers(key, "ann", score(0)), *answers(key, "bob", score(1)))
     code, out, _ = results(capfd)
     assert code == 0
     title, head, *rows = out.splitlines()
-    assert title == ("Mean opinion scores of vocals, 1 to 5; listeners: 2, excerpts: 3; "
-                     "± 95 % interval over listeners")
+    assert title == (
+        "Mean opinion scores of vocals, 1 to 5; listeners: 2, excerpts: 3; ± 95 % interval over listeners"
+    )
     assert head.split() == ["MODEL", "INTELLIGIBILITY", "ISOLATION", "SIGNAL", "QUALITY"]
     assert rows[0].split() == ["mixture", "2.00", "±", "0.00", "1.00", "±", "0.00", "3.00", "±", "12.71"]
     assert rows[1].split() == ["reference", *["5.00", "±", "0.00"] * 3]
@@ -353,8 +376,9 @@ def test_one_listener_has_no_interval_and_no_answer_is_none(capfd, key):
 def test_listeners_of_one_name_are_told_apart(key, column):
     rows = [row for score in (1, 3, 5) for row in answers(key, "me", lambda *_, score=score: score)]
     random.Random(0).shuffle(rows)
-    path = write(*(row if column else [row[0], *row[2:]] for row in rows),
-                 head=HEAD if column else [HEAD[0], *HEAD[2:]])
+    path = write(
+        *(row if column else [row[0], *row[2:]] for row in rows), head=HEAD if column else [HEAD[0], *HEAD[2:]]
+    )
     found = read_opinions(path, key)
     assert found.listeners == 3 and found.mean("mixture", "quality").value == 3
 

@@ -32,7 +32,7 @@ def catalog(tmp_path, text):
     return read_catalog(path)
 
 
-FILE = "files.model = { url = \"https://x.invalid/m\" }\n"
+FILE = 'files.model = { url = "https://x.invalid/m" }\n'
 ENTRY = """
 [{name}]
 family = "demucs"
@@ -114,11 +114,14 @@ def test_an_entry_can_shorten_the_segment(tmp_path):
     assert loaded.model.segment.samples == 8820
 
 
-@pytest.mark.parametrize("spec, error, words", [
-    ("htdemuc", ModelError, "Did you mean htdemucs"),
-    ("hf://owner/repo", UsageError, "hf://owner/repo/file"),
-    ("htdemucs", UsageError, "no stem 'flute'.*drums, bass, other, vocals"),
-])
+@pytest.mark.parametrize(
+    "spec, error, words",
+    [
+        ("htdemuc", ModelError, "Did you mean htdemucs"),
+        ("hf://owner/repo", UsageError, "hf://owner/repo/file"),
+        ("htdemucs", UsageError, "no stem 'flute'.*drums, bass, other, vocals"),
+    ],
+)
 def test_what_is_not_there_is_said(spec, error, words):
     with pytest.raises(error, match=words):
         load_model(spec, targets=["flute"])
@@ -143,8 +146,11 @@ def test_weights_that_do_not_fit(tmp_path):
     path = save(tmp_path / "a.safetensors")
     tensors = load_file(path)
     tensors.pop("encoder.0.conv.weight")
-    header = {"sepcli": json.dumps({"family": "demucs", "arch": "HTDemucs", "config": {
-        "sources": SOURCES, **SMALL, "segment": "1/4"}})}
+    header = {
+        "sepcli": json.dumps(
+            {"family": "demucs", "arch": "HTDemucs", "config": {"sources": SOURCES, **SMALL, "segment": "1/4"}}
+        )
+    }
     save_file(tensors, path, metadata=header)
     with pytest.raises(ModelError, match="do not fit HTDemucs.*encoder.0.conv.weight"):
         load_model(str(path))

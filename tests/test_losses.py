@@ -97,8 +97,13 @@ def test_terms_add_up_and_are_named(pair):
 
 def test_descending_brings_the_estimate_closer(pair):
     estimate, reference = pair[0].clone().requires_grad_(True), pair[1]
-    for kind, on in (("l1", "wave"), ("mse", "spectrogram"), ("mrstft", "wave"), ("sdr", "wave"),
-                     ("sisdr", "wave")):
+    for kind, on in (
+        ("l1", "wave"),
+        ("mse", "spectrogram"),
+        ("mrstft", "wave"),
+        ("sdr", "wave"),
+        ("sisdr", "wave"),
+    ):
         loss = Criterion([Term(kind, on)], [1, 1, 1])(estimate, reference).total
         (gradient,) = torch.autograd.grad(loss, estimate)
         better = estimate.detach() - 1e-2 * gradient / gradient.abs().max()
@@ -129,8 +134,10 @@ def test_negative_sdr_of_silence_counts_what_is_left_beside_the_mix():
     torch.manual_seed(0)
     reference = torch.randn(1, 2, 2, 4000)
     reference[:, 1] = 0
-    values = [negative_sdr(reference + leak * torch.tensor([0.0, 1.0])[:, None, None], reference)[0, 1].item()
-              for leak in (0.0, 0.01, 0.1, 1.0)]
+    values = [
+        negative_sdr(reference + leak * torch.tensor([0.0, 1.0])[:, None, None], reference)[0, 1].item()
+        for leak in (0.0, 0.01, 0.1, 1.0)
+    ]
     assert values == sorted(values) and values[0] == pytest.approx(0, abs=1e-4)
     assert values[3] == pytest.approx(30, abs=0.5)
 

@@ -16,8 +16,12 @@ def music(rng, stems=3, channels=2, samples=RATE * 4 + 77):
     """Estimates that are filtered, leak and are noisy: each ratio has something to measure."""
     references = rng.standard_normal((stems, channels, samples)) * rng.uniform(0.2, 1, (stems, 1, 1))
     filters = rng.standard_normal((stems, channels, 40)) / 20
-    filtered = np.array([[np.convolve(references[s, c], filters[s, c])[:samples] for c in range(channels)]
-                         for s in range(stems)])
+    filtered = np.array(
+        [
+            [np.convolve(references[s, c], filters[s, c])[:samples] for c in range(channels)]
+            for s in range(stems)
+        ]
+    )
     noise = 0.1 * rng.standard_normal(references.shape)
     return references, references + filtered + 0.3 * np.roll(references[::-1], 5, axis=-1) + noise
 
@@ -94,8 +98,9 @@ def test_a_mono_stem_in_both_channels_is_projected_as_if_it_were_one():
     target = np.pad(estimates.reshape(6, -1), ((0, 0), (0, TAPS - 1)))
     filters = np.linalg.lstsq(delayed.T, target.T, rcond=None)[0].reshape(5, TAPS, 6)
     frame = slice(RATE, 2 * RATE)
-    explained = np.array([
-        sum(np.convolve(spans[k, frame], filters[k, :, e]) for k in range(5)) for e in range(6)])
+    explained = np.array(
+        [sum(np.convolve(spans[k, frame], filters[k, :, e]) for k in range(5)) for e in range(6)]
+    )
     rest = np.pad(estimates.reshape(6, -1)[:, frame], ((0, 0), (0, TAPS - 1))) - explained
     energies = [(each**2).sum(axis=-1).reshape(3, 2).sum(axis=-1) for each in (explained, rest)]
     np.testing.assert_allclose(found["sar"][:, 1], 10 * np.log10(energies[0] / energies[1]), rtol=0, atol=1e-6)

@@ -38,8 +38,10 @@ def test_k_at_48_kilohertz_is_the_recommendations():
 
 def test_pauses_and_murmur_do_not_count():
     """EBU Tech 3341, case 3: 10 s at -36, 60 s at -23, 10 s at -36 read -23."""
-    parts = [tone(1000, level, seconds=seconds, channels=2) for level, seconds in
-             [(-36.0, 10), (-23.0, 60), (-36.0, 10)]]
+    parts = [
+        tone(1000, level, seconds=seconds, channels=2)
+        for level, seconds in [(-36.0, 10), (-23.0, 60), (-36.0, 10)]
+    ]
     assert loudness(np.concatenate(parts, axis=1), 48000) == pytest.approx(-23.0, abs=0.1)
     silence = np.zeros((2, 48000 * 20))
     assert loudness(np.concatenate([parts[1], silence], axis=1), 48000) == pytest.approx(-23.0, abs=0.1)

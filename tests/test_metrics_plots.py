@@ -36,8 +36,12 @@ def test_boxes_stand_by_stem_and_model(tmp_path, drawn):
     assert is_png(tmp_path / "new" / "boxes.png")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["bass", "vocals"]
     assert axes.get_legend_handles_labels()[1] == ["one", "two"] and axes.figure.get_suptitle() == "uSDR"
-    dots = {(round(float(x), 3), float(y)) for line in axes.lines if line.get_marker() == "." for x, y in
-            zip(line.get_xdata(), line.get_ydata(), strict=True)}
+    dots = {
+        (round(float(x), 3), float(y))
+        for line in axes.lines
+        if line.get_marker() == "."
+        for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
+    }
     assert dots == {(0.8, 1.0), (0.8, 2.0), (0.8, 3.0), (-0.2, 0.0), (1.2, 4.0)}
 
 

@@ -29,7 +29,8 @@ def museval_sdr(references, estimates, taps=4):
     """By museval itself; its SDR does not depend on the length of its filters, its time does."""
     metrics = pytest.importorskip("museval.metrics")
     sdr, *_ = metrics.bss_eval(
-        references.transpose(0, 2, 1), estimates.transpose(0, 2, 1), window=RATE, hop=RATE, filters_len=taps)
+        references.transpose(0, 2, 1), estimates.transpose(0, 2, 1), window=RATE, hop=RATE, filters_len=taps
+    )
     return sdr
 
 
@@ -150,8 +151,11 @@ def test_si_sdr_is_blind_to_gain_and_polarity_and_undefined_for_silence():
 def test_si_sdr_is_precise_for_small_errors():
     references, _ = music(np.random.default_rng(10))
     noise = np.random.default_rng(11).standard_normal(references.shape)
-    noise -= references * (noise * references).sum(axis=(1, 2), keepdims=True) / (
-        references**2).sum(axis=(1, 2), keepdims=True)
+    noise -= (
+        references
+        * (noise * references).sum(axis=(1, 2), keepdims=True)
+        / (references**2).sum(axis=(1, 2), keepdims=True)
+    )
     estimates = references + 1e-6 * noise
     e = estimates - references  # with the rounding of the addition
     expected = 10 * np.log10((references**2).sum(axis=(1, 2)) / (e**2).sum(axis=(1, 2)))

@@ -11,8 +11,10 @@ NAN = math.nan
 
 
 def run(**tracks):
-    return {name: {stem: {"usdr": value, "sdr": value} for stem, value in stems.items()}
-            for name, stems in tracks.items()}
+    return {
+        name: {stem: {"usdr": value, "sdr": value} for stem, value in stems.items()}
+        for name, stems in tracks.items()
+    }
 
 
 def only(lines, metric_key, statistic):
@@ -44,8 +46,11 @@ def test_undefined_tracks_are_left_out_and_a_stem_without_any_is_undefined():
 
 
 def test_runs_give_mean_and_sample_deviation():
-    runs = [run(a={"vocals": 1.0, "bass": 0.0}), run(a={"vocals": 2.0, "bass": 1.0}),
-            run(a={"vocals": 6.0, "bass": 2.0})]
+    runs = [
+        run(a={"vocals": 1.0, "bass": 0.0}),
+        run(a={"vocals": 2.0, "bass": 1.0}),
+        run(a={"vocals": 6.0, "bass": 2.0}),
+    ]
     line = only(summarize(runs, ["mdx"]), "usdr", MEAN)
     assert line.stems["vocals"].value == 3.0 and line.stems["vocals"].std == pytest.approx(math.sqrt(7))
     assert line.mean.value == 2.0 and line.mean.std == pytest.approx(math.sqrt((1.5**2 + 0.5**2 + 2**2) / 2))
@@ -69,8 +74,10 @@ def test_no_interval_of_one_track_and_that_of_runs_is_over_their_tracks_means():
     assert line.mean.interval is None and line.stems["vocals"].interval is None
     runs = [run(a={"vocals": 0.0}, b={"vocals": 4.0}), run(a={"vocals": 2.0}, b={"vocals": 2.0})]
     line = only(summarize(runs, ["mdx"]), "usdr", MEAN)
-    assert line.mean.interval == only(summarize([run(a={"vocals": 1.0}, b={"vocals": 3.0})], ["mdx"]),
-                                      "usdr", MEAN).mean.interval
+    assert (
+        line.mean.interval
+        == only(summarize([run(a={"vocals": 1.0}, b={"vocals": 3.0})], ["mdx"]), "usdr", MEAN).mean.interval
+    )
 
 
 def test_windows_of_all_tracks_are_pooled():
@@ -83,8 +90,12 @@ def test_windows_of_all_tracks_are_pooled():
 
 
 def test_a_stem_that_only_a_metric_of_windows_has_spoils_no_other():
-    scores = {"a": {"vocals": {"usdr": 1.0, MSDM.metric: 2.0, MSDM.count: 5}, "bass": {MSDM.metric: 4.0,
-                                                                                       MSDM.count: 5}}}
+    scores = {
+        "a": {
+            "vocals": {"usdr": 1.0, MSDM.metric: 2.0, MSDM.count: 5},
+            "bass": {MSDM.metric: 4.0, MSDM.count: 5},
+        }
+    }
     usdr, windowed = summarize([scores], ["mdx", "msdm"])
     assert (usdr.mean.value, list(usdr.stems)) == (1.0, ["vocals"])
     assert (windowed.mean.value, list(windowed.stems)) == (3.0, ["bass", "vocals"])

@@ -121,7 +121,9 @@ def test_without_librosa_the_remedy_is_said(monkeypatch):
 
 
 def test_librosa_is_imported_only_where_a_pitch_is_wanted():
-    code = ("import sys, sepcli.evaluation.evaluate, sepcli.evaluation.validation, sepcli.cli.scores\n"
-            "assert not {'librosa', 'pesq', 'numba', 'scipy'} & set(sys.modules), 'not lazy'")
+    code = (
+        "import sys, sepcli.evaluation.evaluate, sepcli.evaluation.validation, sepcli.cli.scores\n"
+        "assert not {'librosa', 'pesq', 'numba', 'scipy'} & set(sys.modules), 'not lazy'"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

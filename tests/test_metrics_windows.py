@@ -132,15 +132,22 @@ def golden():
 def windows(golden, rule):
     """{track: Windows} of the originals' tracks."""
     case, data = golden
-    return {track: summed(data[f"{track}.stems"][:, None], data[f"{track}.est"][:, None],
-                          lengths=[777, 1500, 2000]).windows(rule) for track in case["tracks"]}
+    return {
+        track: summed(
+            data[f"{track}.stems"][:, None], data[f"{track}.est"][:, None], lengths=[777, 1500, 2000]
+        ).windows(rule)
+        for track in case["tracks"]
+    }
 
 
 def test_dicoses_windows_and_scores(golden):
     case, data = golden
     found = windows(golden, DICOSE)
-    spans = [[t, a // CHUNK, a % CHUNK, a % CHUNK + b - a]
-             for t, track in enumerate(case["tracks"]) for a, b in found[track].spans]
+    spans = [
+        [t, a // CHUNK, a % CHUNK, a % CHUNK + b - a]
+        for t, track in enumerate(case["tracks"])
+        for a, b in found[track].spans
+    ]
     assert spans == data["dicose.windows"].tolist()
     scores = np.concatenate([each.si_sdri for each in found.values()], axis=1)
     theirs = np.stack([data[f"dicose.{stem}"] for stem in case["stems_order"]])

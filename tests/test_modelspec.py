@@ -19,13 +19,16 @@ def run(tmp_path, monkeypatch):
     (tmp_path / "other.th").touch()
 
 
-@pytest.mark.parametrize("text, entry, file, name", [
-    ("htdemucs", "htdemucs", None, "htdemucs"),
-    ("htdemucs=other.th", "htdemucs", "other.th", "htdemucs"),
-    ("mine", None, f"mine/{RUN_FILE}", "mine"),
-    (f"mine/{RUN_FILE}", None, f"mine/{RUN_FILE}", "mine"),
-    ("other.th", None, "other.th", "other"),
-])
+@pytest.mark.parametrize(
+    "text, entry, file, name",
+    [
+        ("htdemucs", "htdemucs", None, "htdemucs"),
+        ("htdemucs=other.th", "htdemucs", "other.th", "htdemucs"),
+        ("mine", None, f"mine/{RUN_FILE}", "mine"),
+        (f"mine/{RUN_FILE}", None, f"mine/{RUN_FILE}", "mine"),
+        ("other.th", None, "other.th", "other"),
+    ],
+)
 def test_forms(run, text, entry, file, name):
     spec = read_model(text, load_catalog())
     assert (spec.entry and spec.entry.name) == entry
@@ -33,10 +36,13 @@ def test_forms(run, text, entry, file, name):
     assert spec.hub is None and spec.name == name
 
 
-@pytest.mark.parametrize("text, hub, name", [
-    ("hf://a/b/c/d.safetensors", HubFile("a/b", None, "c/d.safetensors"), "d"),
-    (f"hf://a/b@main/{RUN_FILE}", HubFile("a/b", "main", RUN_FILE), "b"),
-])
+@pytest.mark.parametrize(
+    "text, hub, name",
+    [
+        ("hf://a/b/c/d.safetensors", HubFile("a/b", None, "c/d.safetensors"), "d"),
+        (f"hf://a/b@main/{RUN_FILE}", HubFile("a/b", "main", RUN_FILE), "b"),
+    ],
+)
 def test_hub_addresses(text, hub, name):
     spec = read_model(text, load_catalog())
     assert spec.hub == hub and spec.name == name and spec.file is None
@@ -53,16 +59,19 @@ def test_the_catalogue_comes_before_the_disk(run):
     assert read_model("htdemucs", load_catalog()).entry
 
 
-@pytest.mark.parametrize("text, error, words", [
-    ("htdemuc", ModelError, "no model 'htdemuc' in the catalogue.*Did you mean htdemucs"),
-    ("htdemuc=other.th", ModelError, "no model 'htdemuc' in the catalogue"),
-    ("htdemucs=nowhere.th", ModelError, "no file 'nowhere.th'"),
-    ("nowhere/run", ModelError, "no model file or run folder 'nowhere/run'"),
-    ("nowhere.ckpt", ModelError, "no model file or run folder 'nowhere.ckpt'"),
-    ("empty", ModelError, "'empty' is no run"),
-    ("hf://owner/repo", UsageError, "hf://owner/repo/file"),
-    ("hf:///repo/file", UsageError, "hf://owner/repo/file"),
-])
+@pytest.mark.parametrize(
+    "text, error, words",
+    [
+        ("htdemuc", ModelError, "no model 'htdemuc' in the catalogue.*Did you mean htdemucs"),
+        ("htdemuc=other.th", ModelError, "no model 'htdemuc' in the catalogue"),
+        ("htdemucs=nowhere.th", ModelError, "no file 'nowhere.th'"),
+        ("nowhere/run", ModelError, "no model file or run folder 'nowhere/run'"),
+        ("nowhere.ckpt", ModelError, "no model file or run folder 'nowhere.ckpt'"),
+        ("empty", ModelError, "'empty' is no run"),
+        ("hf://owner/repo", UsageError, "hf://owner/repo/file"),
+        ("hf:///repo/file", UsageError, "hf://owner/repo/file"),
+    ],
+)
 def test_what_is_not_there_is_said(run, text, error, words):
     os.mkdir("empty")
     with pytest.raises(error, match=words):

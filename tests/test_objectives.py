@@ -25,8 +25,9 @@ def doubled(model, criterion, *, times=2.0):
     return objective
 
 
-FAMILY = Family("toys", {}, lambda checkpoint: None, lambda checkpoint, model: {},
-                objectives={"doubled": doubled})
+FAMILY = Family(
+    "toys", {}, lambda checkpoint: None, lambda checkpoint, model: {}, objectives={"doubled": doubled}
+)
 
 
 @pytest.fixture
@@ -52,9 +53,14 @@ def test_the_margin_of_an_objective_makes_examples_longer():
     assert example_samples(exact, 1.0, 100) == 1200
 
 
-@pytest.mark.parametrize(("name", "options", "known"), [
-    ("guess", {}, "separation, matching, doubled"), ("doubled", {"time": 2}, "times"),
-    ("separation", {"x": 1}, "none")])
+@pytest.mark.parametrize(
+    ("name", "options", "known"),
+    [
+        ("guess", {}, "separation, matching, doubled"),
+        ("doubled", {"time": 2}, "times"),
+        ("separation", {"x": 1}, "none"),
+    ],
+)
 def test_what_does_not_exist_names_what_does(name, options, known):
     with pytest.raises(UsageError) as caught:
         choose_objective(name, options, FAMILY, Split(("drums", "bass")), CRITERION)

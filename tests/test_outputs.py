@@ -34,9 +34,7 @@ def named(template: str = DEFAULT_TEMPLATE, **values) -> str:
     extra = {key: values.pop(key) for key in ("below", "limit", "notice") if key in values}
     filled = {"track": "song", "stem": "vocals", "ext": "wav", "model": "m", "parent": "album"}
     return (
-        output_path(OUT, template, {**filled, "trackext": "mp3", **values}, **extra)
-        .relative_to(OUT)
-        .as_posix()
+        output_path(OUT, template, {**filled, "trackext": "mp3", **values}, **extra).relative_to(OUT).as_posix()
     )
 
 

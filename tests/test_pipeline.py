@@ -43,13 +43,16 @@ def test_identity_in_identity_out(length, shifts, normalize):
         torch.testing.assert_close(stem, (x - mean) * share + mean, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("segment", [
-    Segment(samples=400, exact=True),
-    Segment(samples=400, tail="short"),
-    Segment(samples=400, valid_length=lambda n: -(-n // 64) * 64 + 10),
-    Segment(samples=400, exact=True, margin=50),
-    Segment(samples=None),
-])
+@pytest.mark.parametrize(
+    "segment",
+    [
+        Segment(samples=400, exact=True),
+        Segment(samples=400, tail="short"),
+        Segment(samples=400, valid_length=lambda n: -(-n // 64) * 64 + 10),
+        Segment(samples=400, exact=True, margin=50),
+        Segment(samples=None),
+    ],
+)
 def test_blocks_and_batches_do_not_change_the_result(segment):
     x = noise(2345, groups=3)
     whole = separate(Context(segment), x, block=5000)
@@ -152,8 +155,13 @@ class Noisy(Split):
 def test_models_that_sample_see_the_tracks_noise_however_it_is_cut():
     x = noise(5000, groups=2)
     wanted = torch.stack([Noise(7, [0, 0], [0, 1]).normal(0, name, 2, 5000) for name in Split.SHARES])
-    for samples, how in ((1000, {}), (1000, {"batch_size": 16}), (700, {"batch_size": 3}),
-                         (700, {"overlap": 0.5}), (1000, {"shifts": 2, "batch_size": 2})):
+    for samples, how in (
+        (1000, {}),
+        (1000, {"batch_size": 16}),
+        (700, {"batch_size": 3}),
+        (700, {"overlap": 0.5}),
+        (1000, {"shifts": 2, "batch_size": 2}),
+    ):
         stems = separate(Noisy(segment=Segment(samples, margin=50), samplerate=1000), x, seed=7, **how)
         torch.testing.assert_close(stems, wanted, rtol=1e-4, atol=1e-5)
     one = separate(Noisy(samplerate=1000).select(["bass"]), x, seed=7)

@@ -17,8 +17,17 @@ PUBLISHED = {
     "msdm": 405_497_700, "isdm": 4 * 405_491_100,
 }  # fmt: skip
 SMALL = {"dicose-small-det", "dicose-small-double", "dicose-small-diffusion", "dicose-small-cd"}
-SHRUNK = ["width=16", "patch=4", "multipliers=[1,2,2]", "factors=[4,2]", "blocks=[1,1]",
-          "attentions=[false,true]", "heads=2", "head_features=4", "segment=256"]
+SHRUNK = [
+    "width=16",
+    "patch=4",
+    "multipliers=[1,2,2]",
+    "factors=[4,2]",
+    "blocks=[1,1]",
+    "attentions=[false,true]",
+    "heads=2",
+    "head_features=4",
+    "segment=256",
+]
 
 
 def preset(name, *settings):
@@ -57,7 +66,8 @@ def test_small_ones(name):
 
 def test_published_settings():
     det, diffusion, cd, msdm, isdm = map(
-        preset, ["dicose-det", "dicose-diffusion", "dicose-cd", "msdm", "isdm"])
+        preset, ["dicose-det", "dicose-diffusion", "dicose-cd", "msdm", "isdm"]
+    )
     for config in (det, diffusion, msdm, isdm):
         assert (config.optim.name, config.optim.betas) == ("adam", (0.9, 0.99))
     assert [config.optim.lr for config in (det, diffusion, cd, msdm, isdm)] == [1e-4, 1e-4, 1e-5, 1e-4, 1e-5]

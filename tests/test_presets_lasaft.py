@@ -36,7 +36,8 @@ def test_published_numbers_of_parameters(name):
 
 
 @pytest.mark.parametrize(
-    ("listening", "count"), [("query", 2_411_354), ("key", 2_404_884), ("none", 2_347_684)])
+    ("listening", "count"), [("query", 2_411_354), ("key", 2_404_884), ("none", 2_347_684)]
+)
 def test_ablation_of_listening(listening, count):
     assert parameters(preset("lasaft-v2-small", f"model.config.listening={listening}")) == count
 

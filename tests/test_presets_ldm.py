@@ -12,9 +12,24 @@ from sepcli.training.optim import make_optimiser
 from sepcli.training.setup import augmentation, example_samples, make_network, make_objective
 
 PUBLISHED, SMALL = ["ldm-stage1", "ldm-stage2"], ["ldm-small-stage1", "ldm-small-stage2"]
-SHRUNK = ["samplerate=8000", "channels=2", "filters=2", "latent=4", "ratios=[2,2]", "lstm_layers=1",
-          "widths=[8,16]", "factors=[1,2]", "blocks=[1,1]", "attentions=[false,true]",
-          "injections=[false,true]", "heads=2", "head_features=4", "groups=2", "features=8", "segment=640"]
+SHRUNK = [
+    "samplerate=8000",
+    "channels=2",
+    "filters=2",
+    "latent=4",
+    "ratios=[2,2]",
+    "lstm_layers=1",
+    "widths=[8,16]",
+    "factors=[1,2]",
+    "blocks=[1,1]",
+    "attentions=[false,true]",
+    "injections=[false,true]",
+    "heads=2",
+    "head_features=4",
+    "groups=2",
+    "features=8",
+    "segment=640",
+]
 
 
 def preset(name, *settings):
@@ -30,8 +45,11 @@ def network(config):
 
 
 def test_no_preset_is_forgotten():
-    family = {name for name in preset_names()
-              if (preset(name).model.family, preset(name).model.arch) == ("ldm", "LatentDiffusion")}
+    family = {
+        name
+        for name in preset_names()
+        if (preset(name).model.family, preset(name).model.arch) == ("ldm", "LatentDiffusion")
+    }
     assert family == {*PUBLISHED, *SMALL}
 
 
@@ -54,7 +72,8 @@ def test_small_ones(name):
     ours, theirs = model.config, codec.config
     assert all(getattr(ours, key) == getattr(theirs, key) for key in ("samplerate", "channels", "ratios"))
     assert {key: tensor.shape for key, tensor in codec.encoder.state_dict().items()} == {
-        key: tensor.shape for key, tensor in model.conditioner.state_dict().items()}
+        key: tensor.shape for key, tensor in model.conditioner.state_dict().items()
+    }
     assert example_samples(model, config.data.segment) == model.segment.samples
     assert int(0.75 * model.segment.samples) % ours.hop == 0
     assert sum(parameter.numel() for parameter in model.generator.parameters()) < 10_000_000
@@ -87,8 +106,11 @@ def test_a_step_of_the_recipe(name):
     loss.total.backward()
     optimiser.step()
     assert torch.isfinite(loss.total)
-    changed = {key.partition(".")[0] for key, value in model.state_dict().items()
-               if not torch.equal(value, before[key])}
+    changed = {
+        key.partition(".")[0]
+        for key, value in model.state_dict().items()
+        if not torch.equal(value, before[key])
+    }
     learnt = {"generator"} | ({"conditioner"} if "stage2" in name else set())
     assert changed == learnt | {"mean", "variance", "windows"}
 

@@ -51,8 +51,10 @@ def test_items_are_taken_as_they_are_needed():
     results.close()
 
 
-@pytest.mark.parametrize(("item", "error", "words"), [
-    ("fail", InputError, "can't be read"), ("die", DeviceError, "ended unexpectedly")])
+@pytest.mark.parametrize(
+    ("item", "error", "words"),
+    [("fail", InputError, "can't be read"), ("die", DeviceError, "ended unexpectedly")],
+)
 def test_what_goes_wrong_ends_all(item, error, words):
     with pytest.raises(error, match=words):
         list(in_processes(work, [1, item, *range(50)], 2))

@@ -52,12 +52,21 @@ lr = 0.0003
 METRICS = [
     {"step": 50, "loss": 0.2, "lr": 0.0003},
     {"step": 60, "problem": "/home/somebody/music/stems/x/bass.wav can't be read"},
-    {"step": 70, "valid": {"raw": {"drums": 1.0, "score": 1.0}},
-     "best": {"score": 1.0, "weights": "raw", "step": 70}},
-    {"step": 100, "valid": {"raw": {"drums": 5.0, "bass": 3.0, "score": 4.0}, "step0.9": {"score": 3.9}},
-     "best": {"score": 4.0, "weights": "raw", "step": 100}},
-    {"step": 200, "valid": {"raw": {"drums": 4.0, "bass": 2.0, "score": 3.0}, "step0.9": {"score": 2.9}},
-     "best": {"score": 4.0, "weights": "raw", "step": 100}},
+    {
+        "step": 70,
+        "valid": {"raw": {"drums": 1.0, "score": 1.0}},
+        "best": {"score": 1.0, "weights": "raw", "step": 70},
+    },
+    {
+        "step": 100,
+        "valid": {"raw": {"drums": 5.0, "bass": 3.0, "score": 4.0}, "step0.9": {"score": 3.9}},
+        "best": {"score": 4.0, "weights": "raw", "step": 100},
+    },
+    {
+        "step": 200,
+        "valid": {"raw": {"drums": 4.0, "bass": 2.0, "score": 3.0}, "step0.9": {"score": 2.9}},
+        "best": {"score": 4.0, "weights": "raw", "step": 100},
+    },
 ]
 
 
@@ -124,8 +133,11 @@ def test_only_the_checkpoint_must_be_there(run, tmp_path):
     assert list(upload.files) == ["README.md", "model.safetensors"]
     assert "Scores" not in upload.card and "config.toml" not in upload.card and "curves" not in upload.card
     (run / "model.safetensors").unlink()
-    for folder, words in ((run, "has no model.safetensors"), (tmp_path / "absent", "does not exist"),
-                          (__file__, "is not a folder")):
+    for folder, words in (
+        (run, "has no model.safetensors"),
+        (tmp_path / "absent", "does not exist"),
+        (__file__, "is not a folder"),
+    ):
         with pytest.raises(ModelError, match=words):
             publish.prepare(type(run)(folder), "me/model")
 
@@ -163,8 +175,9 @@ def test_places_of_this_machine_stay_here(run):
     assert [json.loads(line)["step"] for line in lines] == [50, 70, 100, 200]
 
 
-@pytest.mark.parametrize("path,name", [("/a/b", "b"), ("C:\\music\\stems", "stems"), ("~/x", "x"),
-                                       ("a/b", "a/b"), ("39/5", "39/5")])
+@pytest.mark.parametrize(
+    "path,name", [("/a/b", "b"), ("C:\\music\\stems", "stems"), ("~/x", "x"), ("a/b", "a/b"), ("39/5", "39/5")]
+)
 def test_only_absolute_paths_are_shortened(path, name):
     assert modelcard.without_places({"data": [{"path": path}]}) == {"data": [{"path": name}]}
 
@@ -175,20 +188,45 @@ def test_the_card_has_what_the_hub_and_a_user_look_for(run):
     assert head["library_name"] == "sepcli" and head["pipeline_tag"] == "audio-to-audio"
     assert head["license"] == "cc-by-4.0"
     assert {"audio-source-separation", "demucs", "vocals"} <= set(head["tags"])
-    for words in ("drums, bass, other and vocals", "A small one, for a test.", "44100 Hz, stereo", "HTDemucs",
-                  "Trained on stems; groove (only drums).", "after 100 steps", "| drums | 5.00 |",
-                  "| mean | 4.00 |", "![Loss and scores over steps](curves.png)", "--model hf://me/model/model.safetensors",
-                  'segment = "1/4"', modelcard.read_run(run).sha256):
+    for words in (
+        "drums, bass, other and vocals",
+        "A small one, for a test.",
+        "44100 Hz, stereo",
+        "HTDemucs",
+        "Trained on stems; groove (only drums).",
+        "after 100 steps",
+        "| drums | 5.00 |",
+        "| mean | 4.00 |",
+        "![Loss and scores over steps](curves.png)",
+        "--model hf://me/model/model.safetensors",
+        'segment = "1/4"',
+        modelcard.read_run(run).sha256,
+    ):
         assert words in text, words
     assert "hf://me/model@draft/model.safetensors" in publish.prepare(run, "me/model", branch="draft").card
 
 
-@pytest.mark.parametrize("sources, words", [
-    (("a", "b"), ("apart into a and b, or takes the sound of a recorded example (a query) out of it",
-                  'separate(model, audio, samplerate)\nprint(stems["a"].shape)')),
-    ((), ("takes the sound of a recorded example (a query) out of a mix", "| none of its own: one for each",
-          " --query NAME=example.wav\n", 'queries={"NAME": "example.wav"})\nprint(stems["NAME"].shape)')),
-])
+@pytest.mark.parametrize(
+    "sources, words",
+    [
+        (
+            ("a", "b"),
+            (
+                "apart into a and b, or takes the sound of a recorded example (a query) out of it",
+                'separate(model, audio, samplerate)\nprint(stems["a"].shape)',
+            ),
+        ),
+        (
+            (),
+            (
+                "takes the sound of a recorded example (a query) out of a mix",
+                "| none of its own: one for each",
+                " --query NAME=example.wav\n",
+                'queries={"NAME": "example.wav"})\nprint(stems["NAME"].shape)',
+            ),
+        ),
+    ],
+)
 def test_the_card_of_a_model_of_queries(tmp_path, sources, words):
     config = tiny("query").config
     config = type(config)(**{**vars(config), "sources": sources})
@@ -226,8 +264,19 @@ def test_the_entry_is_one_of_a_catalogue(run, tmp_path):
 
 def test_what_can_not_be_is_refused_before_anything_is_read(tmp_path):
     absent = tmp_path / "absent"
-    for repo in ("model", "me/", "/model", "a/b/c", "me/mo del", "me/mo--del", "me/model.git", "me/_x", "-me/x",
-                 "", "me/" + "x" * 100):
+    for repo in (
+        "model",
+        "me/",
+        "/model",
+        "a/b/c",
+        "me/mo del",
+        "me/mo--del",
+        "me/model.git",
+        "me/_x",
+        "-me/x",
+        "",
+        "me/" + "x" * 100,
+    ):
         with pytest.raises(UsageError, match="--repo"):
             publish.prepare(absent, repo)
     for branch in ("a" * 40, "a b", "-x", "", "a..b"):
@@ -306,13 +355,20 @@ def test_no_right_to_write(run, hub):
         publish.publish(publish.prepare(run, "me/model"))
 
 
-@pytest.mark.parametrize("where,kind,words", [
-    ("/repos/create", "404", "not there"), ("/preupload/", "403", "may not write"),
-    ("/commit/", "404", "not there"), ("/commit/", "401", "does not accept the token"),
-    ("/commit/", "500", "can't be written now"), ("/api/models/me/model", "503", "can't be written now"),
-    ("objects/batch", "503", "can't be written now"), ("/lfs/", "500", "can't be written now"),
-    ("/lfs/verify", "404", "not there"),
-])
+@pytest.mark.parametrize(
+    "where,kind,words",
+    [
+        ("/repos/create", "404", "not there"),
+        ("/preupload/", "403", "may not write"),
+        ("/commit/", "404", "not there"),
+        ("/commit/", "401", "does not accept the token"),
+        ("/commit/", "500", "can't be written now"),
+        ("/api/models/me/model", "503", "can't be written now"),
+        ("objects/batch", "503", "can't be written now"),
+        ("/lfs/", "500", "can't be written now"),
+        ("/lfs/verify", "404", "not there"),
+    ],
+)
 def test_whatever_the_hub_answers_is_said_and_nothing_is_committed(run, hub, where, kind, words):
     hub.fault(where, kind)
     with pytest.raises(ModelError, match=words) as caught:
@@ -364,7 +420,13 @@ def test_a_dry_run_asks_nothing(run, hub, push, monkeypatch):
     code, out, err = push(run, "--repo", "me/model", "--dry-run")
     assert code == 0 and hub.count() == 0 and "# model\n" in out and "No --license" in err
     assert [line.split()[0] for line in out.splitlines()[:6]] == [
-        "FILE", "README.md", "model.safetensors", "config.toml", "metrics.jsonl", "curves.png"]
+        "FILE",
+        "README.md",
+        "model.safetensors",
+        "config.toml",
+        "metrics.jsonl",
+        "curves.png",
+    ]
     code, out, _ = push(run, "--repo", "me/model", "--dry-run", "--json", "--license", "mit")
     plan = json.loads(out)
     assert code == 0 and plan["files"]["curves.png"] == 11 and plan["card"].startswith("---\n")
@@ -400,9 +462,23 @@ def test_a_pushed_model_separates_as_the_run_does(run, hub, push, tmp_path):
 
     soundfile.write(tmp_path / "song.wav", audio.T, 44100, subtype="FLOAT")
     subprocess.run(
-        [sys.executable, "-m", "sepcli.cli.app", "separate", "song.wav", "-m", spec, "--device", "cpu",
-         "--precision", "float32"],
-        cwd=tmp_path, check=True, env=hub.env(tmp_path / "elsewhere", HF_TOKEN="hf_me", OMP_NUM_THREADS="1"))
+        [
+            sys.executable,
+            "-m",
+            "sepcli.cli.app",
+            "separate",
+            "song.wav",
+            "-m",
+            spec,
+            "--device",
+            "cpu",
+            "--precision",
+            "float32",
+        ],
+        cwd=tmp_path,
+        check=True,
+        env=hub.env(tmp_path / "elsewhere", HF_TOKEN="hf_me", OMP_NUM_THREADS="1"),
+    )
     for stem in SOURCES:
         found, _ = soundfile.read(tmp_path / "separated" / "song" / f"{stem}.wav", dtype="float32")
         assert np.abs(wanted[stem]).max() > 0

@@ -47,12 +47,15 @@ def refused(*texts, **more):
 # --- names ---
 
 
-@pytest.mark.parametrize(("text", "name", "path"), [
-    ("hum.wav", "hum", "hum.wav"),
-    ("a/my hum.2.flac", "my hum.2", "a/my hum.2.flac"),
-    ("voice=hum.wav", "voice", "hum.wav"),
-    ("voice=a=b.wav", "voice", "a=b.wav"),
-])
+@pytest.mark.parametrize(
+    ("text", "name", "path"),
+    [
+        ("hum.wav", "hum", "hum.wav"),
+        ("a/my hum.2.flac", "my hum.2", "a/my hum.2.flac"),
+        ("voice=hum.wav", "voice", "hum.wav"),
+        ("voice=a=b.wav", "voice", "a=b.wav"),
+    ],
+)
 def test_the_name_is_given_or_the_files(text, name, path):
     found = parse_query(text)
     assert (found[0], str(found[1])) == (name, os.path.normpath(path))
@@ -137,9 +140,17 @@ def test_channels_that_cancel_are_silent_for_a_mono_model():
         query.converted(44100, 1)
 
 
-@pytest.mark.parametrize("audio", [
-    (np.zeros(10, np.float32), 44100), (np.ones((1, 10), np.int16), 44100), (np.ones((1, 10)), 0),
-    (np.ones((1, 0)), 44100), (np.full((1, 9), np.nan), 44100), (np.zeros((2, 44100)), 44100)])
+@pytest.mark.parametrize(
+    "audio",
+    [
+        (np.zeros(10, np.float32), 44100),
+        (np.ones((1, 10), np.int16), 44100),
+        (np.ones((1, 10)), 0),
+        (np.ones((1, 0)), 44100),
+        (np.full((1, 9), np.nan), 44100),
+        (np.zeros((2, 44100)), 44100),
+    ],
+)
 def test_arrays_are_checked(audio):
     with pytest.raises(UsageError, match="query 'x'"):
         make_queries({"x": audio}, ())
@@ -204,7 +215,9 @@ class Config:
 TOYS = Family(
     "toys",
     {"Asked": Arch("Asked", Config, lambda config: Asked(config.sources))},
-    lambda checkpoint: None, lambda checkpoint, model: dict(checkpoint.payload))
+    lambda checkpoint: None,
+    lambda checkpoint, model: dict(checkpoint.payload),
+)
 ENTRY = """
 [mine]
 family = "toys"
@@ -266,12 +279,15 @@ def test_the_catalogue_knows_of_queries_what_the_network_does(toys, tmp_path):
     assert load_model(f"mine={path}", catalog=entries(tmp_path, more="min_query = 0.499"))  # rounded
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"sources": "[]", "more": ""}, "is empty"),
-    ({"more": "min_query = 0"}, "seconds above 0"),
-    ({"more": "min_query = true"}, "must be seconds"),
-    ({"more": 'members = [{ file = "model" }, { file = "model" }]\nmin_query = 1'}, "one network"),
-])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sources": "[]", "more": ""}, "is empty"),
+        ({"more": "min_query = 0"}, "seconds above 0"),
+        ({"more": "min_query = true"}, "must be seconds"),
+        ({"more": 'members = [{ file = "model" }, { file = "model" }]\nmin_query = 1'}, "one network"),
+    ],
+)
 def test_entries_that_are_refused(tmp_path, changes, words):
     with pytest.raises(ModelError, match=words):
         entries(tmp_path, **changes)
@@ -285,8 +301,9 @@ def test_queries_in_python(toys, tmp_path):
     model = sepcli.load(path)
     assert model.sources == ("drums", "vocals")
     example = np.random.default_rng(1).uniform(-1, 1, (1, 48000)).astype(np.float32)
-    stems = sepcli.separate(model, mix, 44100, targets=["drums"],
-                            queries={"hum": hum(level=0.25), "noise": (example, 48000)})
+    stems = sepcli.separate(
+        model, mix, 44100, targets=["drums"], queries={"hum": hum(level=0.25), "noise": (example, 48000)}
+    )
     assert list(stems) == ["drums", "hum", "noise"]
     np.testing.assert_allclose(stems["hum"], mix * 0.25, rtol=1e-3)
     assert list(sepcli.separate(path, mix, 44100, queries={"hum": "hum.wav"})) == ["hum"]
@@ -310,5 +327,6 @@ def test_files_of_a_query_in_python(toys, tmp_path):
     done = sepcli.separate_file(song, "out", model=save(), queries={"hum": hum(level=0.25)}, rest=True)
     assert sorted(done.outputs) == ["hum", "no_hum"]
     with pytest.raises(UsageError, match="is the query 'hum'"):
-        sepcli.separate_file(song, "out", model="model.safetensors", queries={"hum": "out/song/hum.wav"},
-                             force=True)
+        sepcli.separate_file(
+            song, "out", model="model.safetensors", queries={"hum": "out/song/hum.wav"}, force=True
+        )

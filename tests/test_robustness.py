@@ -156,8 +156,10 @@ def test_one_window_by_hand():
 
 def test_a_bandwidth_is_fewer_codebooks(tracks):
     codec = tiny(samplerate=RATE, codebooks=3, codebook_size=8)  # 1000 latents a second of 3 bits
-    whole, less, same = (study(codec, tracks, "vocals", strengths=(0.0,), bandwidth=bandwidth).means()
-                         for bandwidth in (None, 3.0, 9.0))
+    whole, less, same = (
+        study(codec, tracks, "vocals", strengths=(0.0,), bandwidth=bandwidth).means()
+        for bandwidth in (None, 3.0, 9.0)
+    )
     assert whole == same and whole["unquantised"] == less["unquantised"] and whole["before"] != less["before"]
 
 
@@ -221,16 +223,26 @@ def test_strengths_that_can_not_be(strengths):
 
 
 def test_numbers_and_a_picture(tmp_path):
-    found = Study("toy", "vocals", (0.0, 0.1), {
-        "a": {"identity": (100.0, 10.0), "unquantised": (12.0, 8.0)},
-        "b": {"identity": (90.0, 20.0), "unquantised": (10.0, 9.0)}}, {"seed": 0})
+    found = Study(
+        "toy",
+        "vocals",
+        (0.0, 0.1),
+        {
+            "a": {"identity": (100.0, 10.0), "unquantised": (12.0, 8.0)},
+            "b": {"identity": (90.0, 20.0), "unquantised": (10.0, 9.0)},
+        },
+        {"seed": 0},
+    )
     assert found.means() == {"identity": (95.0, 15.0), "unquantised": (11.0, 8.5)}
     assert [path.name for path in write(found, tmp_path / "out")] == [NUMBERS_NAME, PICTURE_NAME]
     said = json.loads((tmp_path / "out" / NUMBERS_NAME).read_text())
     assert said["mean"]["unquantised"] == [11.0, 8.5] and said["scores"]["b"]["identity"] == [90.0, 20.0]
     assert (tmp_path / "out" / PICTURE_NAME).read_bytes().startswith(b"\x89PNG")
-    assert list(table(found)) == [["NOISE", "NO CODEC", "NO QUANTISER"], ["0", "95.00", "11.00"],
-                                  ["0.1", "15.00", "8.50"]]
+    assert list(table(found)) == [
+        ["NOISE", "NO CODEC", "NO QUANTISER"],
+        ["0", "95.00", "11.00"],
+        ["0.1", "15.00", "8.50"],
+    ]
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         write(found, tmp_path / "file")

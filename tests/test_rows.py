@@ -24,8 +24,10 @@ def same(a, b):
 
 def test_json_has_null_for_undefined_and_a_word_for_infinity():
     text = json.dumps(row().as_json(), allow_nan=False)
-    assert json.loads(text)["stems"] == {"vocals": {"sdr": 1.25, "usdr": -2.5},
-                                         "bass": {"sdr": None, "usdr": "Infinity"}}
+    assert json.loads(text)["stems"] == {
+        "vocals": {"sdr": 1.25, "usdr": -2.5},
+        "bass": {"sdr": None, "usdr": "Infinity"},
+    }
     assert number(-math.inf) == "-Infinity" and number(1.23456789) == 1.234568
     failed = Row("m", "m", 0, {}, "a", "failed", error=InputError("It is broken.", code="broken"))
     assert failed.as_json()["error"] == {"code": "broken", "message": "It is broken.", "remedy": ""}

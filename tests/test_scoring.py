@@ -39,9 +39,15 @@ def test_every_metric_of_a_known_estimate(tmp_path):
     before.add(references, np.stack([mix, mix]))
     assert (found.frames, found.silent_frames) == (3, 0)
     for k, name in enumerate(names):
-        assert found.stems[name] == pytest.approx({
-            "sdr": np.median(sums.museval_sdr()[k]), "usdr": sums.usdr()[k], "si_sdr": sums.si_sdr()[k],
-            "si_sdri": (sums.si_sdr() - before.si_sdr())[k]}, abs=1e-4)
+        assert found.stems[name] == pytest.approx(
+            {
+                "sdr": np.median(sums.museval_sdr()[k]),
+                "usdr": sums.usdr()[k],
+                "si_sdr": sums.si_sdr()[k],
+                "si_sdri": (sums.si_sdr() - before.si_sdr())[k],
+            },
+            abs=1e-4,
+        )
 
 
 def test_extra_metrics(tmp_path):
@@ -79,10 +85,13 @@ def test_a_part_is_that_part_of_the_whole(tmp_path, mixture):
     for name in ("mixture", "oracle:irm1"):
         assert score(part, PSEUDO_MODELS[name], ["vocals"]).stems
     cut = slice(3 * RATE // 2, 2 * RATE)
-    np.testing.assert_array_equal(np.concatenate([*part.mix()], axis=1),
-                                  np.concatenate([*whole.mix()], axis=1)[:, cut])
-    np.testing.assert_array_equal(part.references(["drums", "vocals"]).take(RATE // 2),
-                                  whole.references(["drums", "vocals"]).take(2 * RATE)[..., cut])
+    np.testing.assert_array_equal(
+        np.concatenate([*part.mix()], axis=1), np.concatenate([*whole.mix()], axis=1)[:, cut]
+    )
+    np.testing.assert_array_equal(
+        part.references(["drums", "vocals"]).take(RATE // 2),
+        whole.references(["drums", "vocals"]).take(2 * RATE)[..., cut],
+    )
 
 
 def test_a_mono_stem_in_a_stereo_track_is_on_both_sides(tmp_path):
@@ -94,8 +103,9 @@ def test_a_mono_stem_in_a_stereo_track_is_on_both_sides(tmp_path):
     assert material.channels == 2
     both = np.repeat(mono[:, :1000], 2, axis=0)
     np.testing.assert_allclose(material.references(["drums"]).take(1000)[0], both)
-    np.testing.assert_allclose(next(material.mix())[:, :1000],
-                               (mono + read(track.stems["vocals"]))[:, :1000], atol=1e-6)
+    np.testing.assert_allclose(
+        next(material.mix())[:, :1000], (mono + read(track.stems["vocals"]))[:, :1000], atol=1e-6
+    )
 
 
 def test_a_stem_shorter_than_the_mixture_ends_in_silence(tmp_path):
@@ -134,8 +144,10 @@ def test_oracles_know_what_a_mixture_has_besides_its_stems(tmp_path, name):
     one_stem.mkdir(parents=True)
     for file in ("vocals.wav", "mixture.wav"):
         (one_stem / file).write_bytes((two / file).read_bytes())
-    scores = [score(Material(one(tmp_path / each)), PSEUDO_MODELS[name], ["vocals"]).stems["vocals"]
-              for each in ("two", "one")]
+    scores = [
+        score(Material(one(tmp_path / each)), PSEUDO_MODELS[name], ["vocals"]).stems["vocals"]
+        for each in ("two", "one")
+    ]
     assert scores[1] == pytest.approx(scores[0], abs=1e-3)
     assert scores[1]["si_sdri"] > 0.3  # white noise: little to mask
 

@@ -69,8 +69,11 @@ class Memory:
 def config(**run):
     optim = run.pop("optim", OptimTable(lr=0.01, schedule="cosine", warmup_steps=3))
     ema = run.pop("ema", EmaTable(steps=(0.9,), epochs=(0.5,)))
-    return TrainConfig(optim=optim, ema=ema, run=RunTable(**{"max_steps": 20, "steps_per_epoch": 5,
-                                                            "save_minutes": 1000.0, **run}))
+    return TrainConfig(
+        optim=optim,
+        ema=ema,
+        run=RunTable(**{"max_steps": 20, "steps_per_epoch": 5, "save_minutes": 1000.0, **run}),
+    )
 
 
 def make(settings, seed=0):
@@ -171,7 +174,6 @@ def test_the_best_of_raw_weights_and_averages_is_kept():
     """A score that prefers small weights is met by another candidate than one that prefers large ones."""
     for sign in (1, -1):
         trainer, memory = make(config()), Memory()
-
 
         def score(model, sign=sign):
             return {"score": sign * model.body.weight.norm().item()}

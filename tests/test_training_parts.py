@@ -96,8 +96,9 @@ def test_a_plateau_lowers_the_rate_after_its_patience():
     assert other.scale(0, 0) == 0.25 and other.best == 3
 
 
-@pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW),
-                                            ("radam", torch.optim.RAdam)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("radam", torch.optim.RAdam)]
+)
 def test_optimisers_by_name(name, kind):
     table = OptimTable(name=name, lr=0.1, betas=(0.8, 0.9), weight_decay=0.2)
     optimiser = make_optimiser(nn.Linear(2, 2), table)
@@ -177,21 +178,24 @@ def test_a_config_written_out_reads_back_the_same():
         assert make_train_config(tomllib.loads(tomli_w.dumps(as_tables(config)))) == config, name
 
 
-@pytest.mark.parametrize(("tables", "message"), [
-    ({"optm": {}}, "optim"),
-    ({"optim": {"lrr": 1.0}}, "Did you mean lr"),
-    ({"optim": {"lr": "fast"}}, "optim.lr is 'fast', but must be a number"),
-    ({"optim": {"betas": [0.9]}}, "a list of 2"),
-    ({"optim": {"name": "sgd"}}, "adam, adamw, radam"),
-    ({"optim": {"schedule": "step"}}, "cosine"),
-    ({"run": {"batch_size": 0}}, "1 or more"),
-    ({"run": {"batch_size": 1.5}}, "a whole number"),
-    ({"run": {"max_steps": True}}, "a whole number"),
-    ({"run": 3}, "must be a table"),
-    ({"ema": {"steps": [1.0]}}, "between 0 and 1"),
-    ({"loss": {"terms": [{"kind": "l7"}]}}, "l1, mse"),
-    ({"data": {"train": [{"path": "x", "wieght": 2}]}}, "Did you mean weight"),
-])
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"optm": {}}, "optim"),
+        ({"optim": {"lrr": 1.0}}, "Did you mean lr"),
+        ({"optim": {"lr": "fast"}}, "optim.lr is 'fast', but must be a number"),
+        ({"optim": {"betas": [0.9]}}, "a list of 2"),
+        ({"optim": {"name": "sgd"}}, "adam, adamw, radam"),
+        ({"optim": {"schedule": "step"}}, "cosine"),
+        ({"run": {"batch_size": 0}}, "1 or more"),
+        ({"run": {"batch_size": 1.5}}, "a whole number"),
+        ({"run": {"max_steps": True}}, "a whole number"),
+        ({"run": 3}, "must be a table"),
+        ({"ema": {"steps": [1.0]}}, "between 0 and 1"),
+        ({"loss": {"terms": [{"kind": "l7"}]}}, "l1, mse"),
+        ({"data": {"train": [{"path": "x", "wieght": 2}]}}, "Did you mean weight"),
+    ],
+)
 def test_a_wrong_setting_is_an_error_that_helps(tables, message):
     with pytest.raises(UsageError, match=message):
         make_train_config(tables)

@@ -61,10 +61,26 @@ def test_an_interruption_ends_all_and_what_is_done_is_kept(data, tmp_path, numbe
     for k in range(40):
         make_track(data, f"more{k}", {"drums": 0.2, "vocals": 0.1}, seed=k, seconds=20)
     process = subprocess.Popen(
-        [sys.executable, "-m", "sepcli.cli.app", "evaluate", "-m", "oracle:mwf", "--data", str(data),
-         "-o", str(out), "--jobs", "2"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
-        start_new_session=True)
+        [
+            sys.executable,
+            "-m",
+            "sepcli.cli.app",
+            "evaluate",
+            "-m",
+            "oracle:mwf",
+            "--data",
+            str(data),
+            "-o",
+            str(out),
+            "--jobs",
+            "2",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )
     deadline = time.monotonic() + 60
     while not (out / "rows.jsonl").exists() or not (out / "rows.jsonl").read_bytes():
         assert time.monotonic() < deadline and process.poll() is None

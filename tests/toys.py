@@ -13,8 +13,15 @@ class Split(Separator):
 
     SHARES = {"drums": 0.5, "bass": 0.25, "other": 0.125, "vocals": 0.125}
 
-    def __init__(self, sources=tuple(SHARES), segment: Segment | None = None, *, normalize=False,
-                 samplerate=44100, channels=2):
+    def __init__(
+        self,
+        sources=tuple(SHARES),
+        segment: Segment | None = None,
+        *,
+        normalize=False,
+        samplerate=44100,
+        channels=2,
+    ):
         super().__init__()
         self.sources = tuple(sources)
         self.samplerate, self.channels, self.normalize = samplerate, channels, normalize
@@ -28,8 +35,9 @@ class Split(Separator):
 
     def select(self, sources) -> Split:
         source_indices(self.sources, sources)
-        return Split(sources, self.segment, normalize=self.normalize, samplerate=self.samplerate,
-                     channels=self.channels)
+        return Split(
+            sources, self.segment, normalize=self.normalize, samplerate=self.samplerate, channels=self.channels
+        )
 
 
 class Asked(Separator):

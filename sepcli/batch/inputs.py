@@ -113,8 +113,11 @@ def _expand(
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             raise InputError(f"'{argument}' does not exist.", code="missing", remedy=_near(path)) from None
-        raise InputError(f"'{argument}' can't be read: {error.strerror or error}.", code="unreadable",
-                         remedy="Check the path and its permissions.") from None
+        raise InputError(
+            f"'{argument}' can't be read: {error.strerror or error}.",
+            code="unreadable",
+            remedy="Check the path and its permissions.",
+        ) from None
     if not stat.S_ISDIR(mode):
         pipe = stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
         yield Source(path, argument, PurePosixPath(path.name), pipe)
@@ -123,9 +126,11 @@ def _expand(
     sources = list(_scan_root(path, out, suffixes, failures))
     if not sources and len(failures) == unread:
         raise InputError(
-            f"The folder '{argument}' holds no audio file.", code="no_audio",
+            f"The folder '{argument}' holds no audio file.",
+            code="no_audio",
             remedy="Hidden folders, the output folder and folders of stems are not searched; a file with "
-                   "another suffix can be given itself.")
+            "another suffix can be given itself.",
+        )
     yield from sources
 
 
@@ -147,11 +152,16 @@ def _scan_root(
     if out is not None and _identity(root) == _identity(out):
         raise UsageError(
             f"The input folder '{root}' is the output folder too; its stems would be inputs of the next run.",
-            remedy="Choose another folder with -o.", code="input_is_output")
+            remedy="Choose another folder with -o.",
+            code="input_is_output",
+        )
     if (root / MANIFEST_NAME).exists():
         raise InputError(
             f"The folder '{root}' holds stems that sepcli made ({MANIFEST_NAME} in it); a scan leaves those "
-            "out.", remedy="Name the files in it to separate them again.", code="stems_folder")
+            "out.",
+            remedy="Name the files in it to separate them again.",
+            code="stems_folder",
+        )
     closed = {_identity(out)} if out is not None else set()
     for path in _walk(root, closed, suffixes, failures):
         yield Source(path, str(root), PurePosixPath(path.relative_to(root).as_posix()))
@@ -168,9 +178,16 @@ def _walk(
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        failures.append((str(folder), InputError(
-            f"The folder '{folder}' can't be read: {error.strerror or error}.", code="unreadable",
-            remedy="Check its permissions.")))
+        failures.append(
+            (
+                str(folder),
+                InputError(
+                    f"The folder '{folder}' can't be read: {error.strerror or error}.",
+                    code="unreadable",
+                    remedy="Check its permissions.",
+                ),
+            )
+        )
         return
     folders, links = [], []
     for entry in entries:
@@ -236,6 +253,8 @@ def parse_shard(text: str) -> Shard:
     """ "2/8" -> Shard(2, 8)."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise UsageError(f"'{text}' is not a shard: I/N is needed, with I from 1 to N.",
-                         remedy="Give 1/4, 2/4, 3/4 and 4/4 to four processes, for example.")
+        raise UsageError(
+            f"'{text}' is not a shard: I/N is needed, with I from 1 to N.",
+            remedy="Give 1/4, 2/4, 3/4 and 4/4 to four processes, for example.",
+        )
     return Shard(int(match[1]), int(match[2]))

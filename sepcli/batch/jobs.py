@@ -70,13 +70,24 @@ class Result:
 
     def as_json(self) -> dict[str, Any]:
         """The object of `--json`: always the same keys."""
-        error = self.error and {"code": self.error.code, "message": self.error.message,
-                                "remedy": self.error.remedy}
+        error = self.error and {
+            "code": self.error.code,
+            "message": self.error.message,
+            "remedy": self.error.remedy,
+        }
         return {
-            "input": self.input, "status": self.status, "outputs": self.outputs,
-            "audio_seconds": _rounded(self.audio_seconds), "seconds": _rounded(self.seconds),
-            "realtime": _rounded(self.realtime), "device": self.device, "precision": self.precision,
-            "gain": self.gain, "options": dict(self.options), "warnings": self.warnings, "error": error,
+            "input": self.input,
+            "status": self.status,
+            "outputs": self.outputs,
+            "audio_seconds": _rounded(self.audio_seconds),
+            "seconds": _rounded(self.seconds),
+            "realtime": _rounded(self.realtime),
+            "device": self.device,
+            "precision": self.precision,
+            "gain": self.gain,
+            "options": dict(self.options),
+            "warnings": self.warnings,
+            "error": error,
         }
 
 
@@ -153,8 +164,9 @@ def preview(plan: Plan, listener: Listener | None = None) -> None:
 
 
 class _Run:
-    def __init__(self, plan: Plan, listener: Listener, device: Device, work: Workspace | None,
-                 pipes: Path | None):
+    def __init__(
+        self, plan: Plan, listener: Listener, device: Device, work: Workspace | None, pipes: Path | None
+    ):
         self.plan, self.listener, self.device = plan, listener, device
         self.work, self.pipes = work, pipes
         self.request = plan.request
@@ -221,9 +233,14 @@ class _Run:
         if self._loaded is None:
             with self.listener.downloading() as progress:
                 self._loaded = load_model(
-                    self.request.model, catalog=self.plan.catalog, targets=self.plan.named or None,
-                    queries=self.plan.queries, options=self.request.options, progress=progress,
-                    notice=self.listener.notice)
+                    self.request.model,
+                    catalog=self.plan.catalog,
+                    targets=self.plan.named or None,
+                    queries=self.plan.queries,
+                    options=self.request.options,
+                    progress=progress,
+                    notice=self.listener.notice,
+                )
         return self._loaded
 
     def _engine(self) -> Engine:
@@ -247,8 +264,14 @@ class _Run:
             file = self.pipes / str(number) / "stdin"
             try:
                 file.parent.mkdir()
-                with open(0 if track.source.path is None else track.source.path, "rb",
-                          closefd=track.source.path is not None) as source, open(file, "wb") as copy:
+                with (
+                    open(
+                        0 if track.source.path is None else track.source.path,
+                        "rb",
+                        closefd=track.source.path is not None,
+                    ) as source,
+                    open(file, "wb") as copy,
+                ):
                     shutil.copyfileobj(source, copy, 1 << 20)
             except OSError as error:
                 raise output_error(error, file) from error
@@ -277,34 +300,64 @@ class _Run:
         if track.skip:
             return self._skipped(track)
         if track.refused:
-            raise UsageError(f"{track.refused}; it was not there when the run began.", code="exists",
-                             remedy="See what wrote it, then run again.")
+            raise UsageError(
+                f"{track.refused}; it was not there when the run began.",
+                code="exists",
+                remedy="See what wrote it, then run again.",
+            )
         try:
             identity = track.identify(self.manifest)
         except OSError as error:
             code = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
-            raise InputError(f"'{track.source.name}' can't be read: {error.strerror}.", code=code,
-                             remedy="Check the path and its permissions.") from error
+            raise InputError(
+                f"'{track.source.name}' can't be read: {error.strerror}.",
+                code=code,
+                remedy="Check the path and its permissions.",
+            ) from error
 
         def record(sizes: dict[str, int], done: bool) -> Record:
-            outputs = tuple(Output(stem, self.manifest.relative(track.outputs[stem]), size)
-                            for stem, size in sizes.items())
-            return Record(done, self.plan.settings, identity, outputs, self.plan.made_with,
-                          self.plan.query_ids)
+            outputs = tuple(
+                Output(stem, self.manifest.relative(track.outputs[stem]), size) for stem, size in sizes.items()
+            )
+            return Record(done, self.plan.settings, identity, outputs, self.plan.made_with, self.plan.query_ids)
 
         made = separate_file(
-            track.file, engine, track.outputs, self.request.spec, self.work,
-            start=self.request.start, duration=self.request.duration, progress=self.listener.progress,
-            before_publish=lambda sizes: self.manifest.add(record(sizes, done=False)))
+            track.file,
+            engine,
+            track.outputs,
+            self.request.spec,
+            self.work,
+            start=self.request.start,
+            duration=self.request.duration,
+            progress=self.listener.progress,
+            before_publish=lambda sizes: self.manifest.add(record(sizes, done=False)),
+        )
         options = dict(self._load().model.used())
-        self.manifest.add(record(made.sizes, done=True), {
-            "gain": made.gain, "seconds": round(made.wall_seconds, 3), "device": str(self.device.torch),
-            "frames": made.frames, "samplerate": made.samplerate, "time": int(time.time()),
-            "origin": self._load().origin, "options": options})
+        self.manifest.add(
+            record(made.sizes, done=True),
+            {
+                "gain": made.gain,
+                "seconds": round(made.wall_seconds, 3),
+                "device": str(self.device.torch),
+                "frames": made.frames,
+                "samplerate": made.samplerate,
+                "time": int(time.time()),
+                "origin": self._load().origin,
+                "options": options,
+            },
+        )
         return Result(
-            track.source.name, "done", _paths(track), made.audio_seconds, made.wall_seconds,
-            str(self.device.torch), self.precision.name, made.gain, list(made.warnings),
-            options=options)
+            track.source.name,
+            "done",
+            _paths(track),
+            made.audio_seconds,
+            made.wall_seconds,
+            str(self.device.torch),
+            self.precision.name,
+            made.gain,
+            list(made.warnings),
+            options=options,
+        )
 
     def _skipped(self, track: Track) -> Result:
         return Result(track.source.name, "skipped", _paths(track))
@@ -315,16 +368,26 @@ class _Run:
         if not isinstance(error, SepcliError):
             self.listener.failed(error)
             if is_out_of_memory(error):
-                error = DeviceError("Memory ran out.", code="out_of_memory",
-                                    remedy="Use a smaller --batch-size or --segment, or --device cpu.")
+                error = DeviceError(
+                    "Memory ran out.",
+                    code="out_of_memory",
+                    remedy="Use a smaller --batch-size or --segment, or --device cpu.",
+                )
             elif isinstance(error, OSError) and error.errno is not None:
                 error = output_error(error, self.request.out)
             else:
                 error = SepcliError(
-                    f"An error inside sepcli: {type(error).__name__}: {error}.", code="internal",
-                    remedy="Please report it with what SEPCLI_DEBUG=1 prints in addition.")
-        return Result(track.source.name, "failed", device=str(self.device.torch),
-                      precision=self.precision.name, error=error)
+                    f"An error inside sepcli: {type(error).__name__}: {error}.",
+                    code="internal",
+                    remedy="Please report it with what SEPCLI_DEBUG=1 prints in addition.",
+                )
+        return Result(
+            track.source.name,
+            "failed",
+            device=str(self.device.torch),
+            precision=self.precision.name,
+            error=error,
+        )
 
 
 def _failures(plan: Plan) -> Iterator[Result]:
@@ -346,8 +409,11 @@ def unfinished(plan: Plan, results: Collection[Result], why: str | SepcliError) 
 
 
 def _not_done(track: Track, why: str) -> Result:
-    return Result(track.source.name, "failed", error=SepcliError(
-        f"Not done: {why}.", code=NOT_DONE, remedy="The same command goes on from here."))
+    return Result(
+        track.source.name,
+        "failed",
+        error=SepcliError(f"Not done: {why}.", code=NOT_DONE, remedy="The same command goes on from here."),
+    )
 
 
 class Survey:
@@ -397,6 +463,7 @@ class Survey:
             seconds = min(seconds, request.duration)
         model_rate = self.plan.entry.samplerate if self.plan.entry is not None else info.samplerate
         resolved = request.spec.resolve(info, model_rate)
-        room = resolved.room(int(seconds * info.samplerate), info.samplerate, info.channels,
-                             len(self.plan.targets))
+        room = resolved.room(
+            int(seconds * info.samplerate), info.samplerate, info.channels, len(self.plan.targets)
+        )
         return seconds, room.results, room.spool

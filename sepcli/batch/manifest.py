@@ -103,8 +103,10 @@ class Manifest:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise OutputError(f"The manifest '{self.path}' can't be read: {error.strerror}.",
-                              remedy="Check its permissions, or choose another folder with -o.") from error
+            raise OutputError(
+                f"The manifest '{self.path}' can't be read: {error.strerror}.",
+                remedy="Check its permissions, or choose another folder with -o.",
+            ) from error
         for line in lines:
             if not line.endswith(b"\n"):
                 break  # torn by a kill, or another process is at it: the next one begins on a new line
@@ -165,9 +167,14 @@ class Manifest:
 
     def add(self, record: Record, about: Mapping[str, Any] | None = None) -> None:
         """Append it. about: what a reader may want to know besides, such as gain and seconds."""
-        line = {"kind": "done" if record.done else "begin", "settings": record.settings,
-                "input": asdict(record.input), "outputs": [asdict(output) for output in record.outputs],
-                "made_with": record.made_with, **(about or {})}
+        line = {
+            "kind": "done" if record.done else "begin",
+            "settings": record.settings,
+            "input": asdict(record.input),
+            "outputs": [asdict(output) for output in record.outputs],
+            "made_with": record.made_with,
+            **(about or {}),
+        }
         if record.queries:
             line["queries"] = {stem: asdict(query) for stem, query in record.queries.items()}
         self._append(line)
@@ -181,13 +188,14 @@ class Manifest:
                     data = b"\n" + data  # what a kill cut off stays a line of its own, ignored by readers
                 view = memoryview(data)
                 while view:  # one write, but for a disk that fills up in the middle
-                    view = view[os.write(file, view):]
+                    view = view[os.write(file, view) :]
         except OSError as error:
             raise OutputError(
                 f"The manifest '{self.path}' can't be written: {error.strerror}.",
                 code="disk_full" if error.errno in _FULL else "not_writable",
                 remedy="Make room, then run the same command again: finished tracks are kept."
-                if error.errno in _FULL else "Check the folder's permissions, or choose another with -o.",
+                if error.errno in _FULL
+                else "Check the folder's permissions, or choose another with -o.",
             ) from error
 
 

@@ -102,9 +102,7 @@ class OutputSpec:
         depth = self._depth(info)
         notices = [rate_notice] if rate_notice else []
         clip = self.clip or ("none" if depth == "32f" else "gain")
-        if (
-            clip == "clamp" and depth == "32f"
-        ):  # float only because the input is: not the user's contradiction
+        if clip == "clamp" and depth == "32f":  # float only because the input is: not the user's contradiction
             notices.append("The input is float and so are the stems; float files are never clamped.")
             clip = "none"
         return Resolved(

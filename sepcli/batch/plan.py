@@ -77,8 +77,9 @@ class Request:
             ("--duration", self.duration, "more than 0", self.duration is None or self.duration > 0),
         ):
             if not fine:
-                raise UsageError(f"{option} is {value}, but must be {allowed}.",
-                                 remedy="Leave it out, or change it.")
+                raise UsageError(
+                    f"{option} is {value}, but must be {allowed}.", remedy="Leave it out, or change it."
+                )
         self.spec.validate()
 
 
@@ -133,7 +134,7 @@ class Plan:
     @property
     def named(self) -> tuple[str, ...]:
         """Those of them that the model knows by name; () too where the queries alone are wanted."""
-        return self.targets[:len(self.targets) - len(self.queries)]
+        return self.targets[: len(self.targets) - len(self.queries)]
 
     @property
     def entry(self) -> Entry | None:
@@ -157,7 +158,7 @@ class Plan:
         asked = (*request.targets, *(query.name for query in self.queries))
         named = tuple(source for source in sources if not asked or source in request.targets)
         rest = (rest_name(asked),) if request.spec.rest else ()
-        self.stems = (*named, *asked[len(request.targets):], *rest)
+        self.stems = (*named, *asked[len(request.targets) :], *rest)
         check_template(request.template, self.stems)
         self._limit = name_limit(request.out)
         fold = folds_case(request.out)
@@ -176,19 +177,32 @@ class Plan:
                 if all(templates[id(track)] == template for track in group):
                     raise self._collision(group)
                 templates.update({id(track): template for track in group})
-                self._note(f"{' and '.join(track.source.name for track in group)} would get the same names; "
-                           f"{added} in theirs tells them apart.")
+                self._note(
+                    f"{' and '.join(track.source.name for track in group)} would get the same names; "
+                    f"{added} in theirs tells them apart."
+                )
         else:  # told apart from each other, yet every time the same as yet another
             raise self._collision(group)
         self._guard_inputs()
 
     def _paths(self, track: Track, template: str) -> dict[str, Path]:
         source, request = track.source, self.request
-        values = {"track": source.track, "ext": request.spec.format, "model": self.model.name,
-                  "parent": source.parent, "trackext": source.suffix}
+        values = {
+            "track": source.track,
+            "ext": request.spec.format,
+            "model": self.model.name,
+            "parent": source.parent,
+            "trackext": source.suffix,
+        }
         return {
-            stem: output_path(request.out, template, {**values, "stem": stem}, below=source.relative.parent,
-                              limit=self._limit, notice=self._note)
+            stem: output_path(
+                request.out,
+                template,
+                {**values, "stem": stem},
+                below=source.relative.parent,
+                limit=self._limit,
+                notice=self._note,
+            )
             for stem in self.stems
         }
 
@@ -200,8 +214,11 @@ class Plan:
         """A template under which the group's paths differ, and what it has more."""
         for fields in (("{parent}",), ("{trackext}",), ("{parent}", "{trackext}")):
             template = _with_fields(self.request.template, fields)
-            keys = {collision_key(path, fold=fold)
-                    for track in group for path in self._paths(track, template).values()}
+            keys = {
+                collision_key(path, fold=fold)
+                for track in group
+                for path in self._paths(track, template).values()
+            }
             if len(keys) == len(group) * len(self.stems):
                 return template, " and ".join(fields)
         raise self._collision(group)
@@ -210,7 +227,9 @@ class Plan:
         first, second = (track.source.name for track in group[:2])
         return UsageError(
             f"'{first}' and '{second}' would both be written to '{next(iter(group[0].outputs.values()))}'.",
-            remedy="Separate them in two runs with different -o, or change --template.", code="collision")
+            remedy="Separate them in two runs with different -o, or change --template.",
+            code="collision",
+        )
 
     def _guard_inputs(self) -> None:
         refuse_overwriting(self.queries, (path for track in self.all_tracks for path in track.outputs.values()))
@@ -218,17 +237,23 @@ class Plan:
         for track in self.all_tracks:
             for path in track.outputs.values():
                 if (source := originals.at(path)) is not None:
-                    raise UsageError(f"The output '{path}' is the input '{source.name}'.",
-                                     remedy="Choose another folder with -o, or another --template; an input is "
-                                            "never overwritten.", code="input_is_output")
+                    raise UsageError(
+                        f"The output '{path}' is the input '{source.name}'.",
+                        remedy="Choose another folder with -o, or another --template; an input is "
+                        "never overwritten.",
+                        code="input_is_output",
+                    )
 
     def _unknown_stem(self, stem: str, sources: Sequence[str]) -> UsageError:
         others = [f"{entry.name} ({_download_text(entry, [stem])})" for entry in self.catalog.having(stem)]
         return UsageError(
             f"The model '{self.model.name}' has no stem '{stem}'; it has "
             f"{', '.join(sources) or 'none of its own'}.",
-            remedy=f"Choose among these, or a model that has it with -m: {', '.join(others)}." if others
-            else "Choose among these; no model in the catalogue has that stem.", code="unknown_stem")
+            remedy=f"Choose among these, or a model that has it with -m: {', '.join(others)}."
+            if others
+            else "Choose among these; no model in the catalogue has that stem.",
+            code="unknown_stem",
+        )
 
     # --- skip, separate or refuse ---
 
@@ -267,16 +292,30 @@ class Plan:
         request, entry = self.request, self.entry
         networks = None
         if entry is not None:
-            networks = settings_hash({
-                "segment": entry.segment,
-                "members": [[member.arch, dict(member.config), member.weights]
-                            for member in entry.members_for(self.targets)]})
+            networks = settings_hash(
+                {
+                    "segment": entry.segment,
+                    "members": [
+                        [member.arch, dict(member.config), member.weights]
+                        for member in entry.members_for(self.targets)
+                    ],
+                }
+            )
         self.made_with = {
-            "model": self.model.name, "weights": list(weights), "networks": networks,
-            "stems": list(self.stems), "overlap": request.overlap, "segment": request.segment,
-            "shifts": request.shifts, "seed": request.seed, "options": dict(request.options),
-            "precision": precision, "start": request.start, "duration": request.duration,
-            "template": request.template, **asdict(request.spec),
+            "model": self.model.name,
+            "weights": list(weights),
+            "networks": networks,
+            "stems": list(self.stems),
+            "overlap": request.overlap,
+            "segment": request.segment,
+            "shifts": request.shifts,
+            "seed": request.seed,
+            "options": dict(request.options),
+            "precision": precision,
+            "start": request.start,
+            "duration": request.duration,
+            "template": request.template,
+            **asdict(request.spec),
         }
         if self.queries:  # their names; what is in them stands beside the settings, as for an input
             self.made_with["queries"] = [query.name for query in self.queries]
@@ -311,8 +350,10 @@ class Plan:
             return False
         if {output.path for output in record.outputs} != set(map(manifest.relative, track.outputs.values())):
             return False
-        if any(record.queries.get(query.name) is None or record.queries[query.name].sha256 != query.sha256
-               for query in self.queries):  # none is missing on our side: their names are settings
+        if any(
+            record.queries.get(query.name) is None or record.queries[query.name].sha256 != query.sha256
+            for query in self.queries
+        ):  # none is missing on our side: their names are settings
             return False
         return self._same_input(track, record, manifest)
 
@@ -328,8 +369,11 @@ class Plan:
         if record is None:
             return "exists, and sepcli did not make it"
         if record.settings != self.settings:
-            differing = [name for name, value in _plain(self.made_with).items()
-                         if record.made_with and record.made_with.get(name) != value]
+            differing = [
+                name
+                for name, value in _plain(self.made_with).items()
+                if record.made_with and record.made_with.get(name) != value
+            ]
             return f"was made with other settings ({', '.join(differing) or 'by a run that was killed'})"
         same_file = not track.source.once and record.input.path == os.path.realpath(track.source.name)
         if not same_file and not self._same_input(track, record, manifest):
@@ -352,7 +396,9 @@ class Plan:
             raise UsageError(
                 f"{refused[0].refused}{more}. Nothing was separated.",
                 remedy="Choose another folder with -o, keep both with {model} in --template, or replace them "
-                       "with --force.", code="exists")
+                "with --force.",
+                code="exists",
+            )
 
 
 def make_plan(request: Request, arguments: Sequence[str], catalog: Catalog, suffixes: Iterable[str]) -> Plan:

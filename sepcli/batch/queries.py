@@ -59,7 +59,9 @@ class Query:
             if channels == 1 and _peak(audio) < SILENCE:
                 raise UsageError(
                     f"The channels of the query '{self.name}' cancel out, and the model is mono.",
-                    remedy="Give one channel of it.", code="silent_query")
+                    remedy="Give one channel of it.",
+                    code="silent_query",
+                )
         return np.concatenate(list(resampled([audio], self.samplerate, samplerate, channels)), axis=1)
 
 
@@ -73,8 +75,9 @@ def parse_query(text: str) -> tuple[str, Path]:
         path = Path(os.path.expanduser(text))
         return path.stem, path
     if not after:
-        raise UsageError(f"--query {text} names no file.", remedy="Write --query NAME=FILE, or --query FILE.",
-                         code="query")
+        raise UsageError(
+            f"--query {text} names no file.", remedy="Write --query NAME=FILE, or --query FILE.", code="query"
+        )
     return before, Path(os.path.expanduser(after))
 
 
@@ -102,27 +105,35 @@ def check_names(names: Sequence[str], targets: Sequence[str], *, rest: bool) -> 
         if name != legal_name(name) or not name.strip():
             raise UsageError(
                 f"A query is called '{name}', which can't be the name of a file on every system.",
-                remedy="Give it another with --query NAME=FILE: no / \\ : * ? \" < > |, no dot or space at the "
-                       "end.", code="query_name")
+                remedy='Give it another with --query NAME=FILE: no / \\ : * ? " < > |, no dot or space at the '
+                "end.",
+                code="query_name",
+            )
     seen: dict[str, str] = {}
     for name in names:
         if (other := seen.get(_folded(name))) is not None:
             differ = "" if other == name else f" (and '{other}', which some systems take for the same)"
             raise UsageError(
                 f"Two queries are called '{name}'{differ}, but each becomes a stem of that name.",
-                remedy="Give one of them another name with --query NAME=FILE.", code="equal_names")
+                remedy="Give one of them another name with --query NAME=FILE.",
+                code="equal_names",
+            )
         seen[_folded(name)] = name
     left = rest_name([*targets, *names])
     if rest and (name := seen.get(_folded(left))) is not None:
         raise UsageError(
             f"The query '{name}' has the name of what the targets leave.",
-            remedy="Give it another with --query NAME=FILE, or leave out --rest and --sum.", code="equal_names")
+            remedy="Give it another with --query NAME=FILE, or leave out --rest and --sum.",
+            code="equal_names",
+        )
     for target in targets:
         if (name := seen.get(_folded(target))) is not None:
             raise UsageError(
                 f"The target '{target}' and the query '{name}' would become one stem.",
                 remedy=f"Leave -t {target} out if only the query is meant, or give the query another name with "
-                       "--query NAME=FILE.", code="equal_names")
+                "--query NAME=FILE.",
+                code="equal_names",
+            )
 
 
 def _folded(name: str) -> str:
@@ -133,16 +144,23 @@ def _folded(name: str) -> str:
 def _read_file(name: str, path: Path) -> Query:
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
-            raise InputError(f"'{path}' is not a regular file.", remedy="Save it as a file first.",
-                             code="unreadable")
+            raise InputError(
+                f"'{path}' is not a regular file.", remedy="Save it as a file first.", code="unreadable"
+            )
         reader = AudioReader(path)
         audio = np.concatenate([_folded_channels(block) for block in reader], axis=1)
         digest = content_sha256(path)
     except InputError as problem:
         raise _unusable(name, problem) from None
     except OSError as error:
-        raise _unusable(name, InputError(f"'{path}' can't be read: {error.strerror}.", code="unreadable",
-                                         remedy="Check the path and its permissions.")) from None
+        raise _unusable(
+            name,
+            InputError(
+                f"'{path}' can't be read: {error.strerror}.",
+                code="unreadable",
+                remedy="Check the path and its permissions.",
+            ),
+        ) from None
     return _checked(Query(name, audio, reader.samplerate, path, digest, tuple(reader.warnings)))
 
 
@@ -152,10 +170,15 @@ def _read_array(name: str, array: ArrayLike, samplerate: int) -> Query:
         raise UsageError(
             f"The query '{name}' has the shape {list(audio.shape)}, the type {audio.dtype} and the rate "
             f"{samplerate}, but must be [channels, frames] of floats at a whole number of Hz.",
-            remedy="Give one channel as audio[None], and divide integers by their full scale.", code="query")
+            remedy="Give one channel as audio[None], and divide integers by their full scale.",
+            code="query",
+        )
     if not audio.size or not np.isfinite(audio).all():
-        raise UsageError(f"The query '{name}' has no samples, or some that are NaN or infinite.",
-                         remedy="Give another example.", code="query")
+        raise UsageError(
+            f"The query '{name}' has no samples, or some that are NaN or infinite.",
+            remedy="Give another example.",
+            code="query",
+        )
     return _checked(Query(name, _folded_channels(audio.astype(np.float32)), int(samplerate)))
 
 
@@ -168,7 +191,9 @@ def _checked(query: Query) -> Query:
     if _peak(query.audio) < SILENCE:
         raise UsageError(
             f"The query '{query.name}' is silent: it stays below {20 * np.log10(SILENCE):.0f} dB (full scale).",
-            remedy="Give a recording in which the sound that you want is heard.", code="silent_query")
+            remedy="Give a recording in which the sound that you want is heard.",
+            code="silent_query",
+        )
     return query
 
 
@@ -178,8 +203,9 @@ def _peak(audio: NDArray[np.float32]) -> float:
 
 
 def _unusable(name: str, problem: InputError) -> UsageError:
-    return UsageError(f"The query '{name}' can't be used: {problem.message}", remedy=problem.remedy,
-                      code=problem.code)
+    return UsageError(
+        f"The query '{name}' can't be used: {problem.message}", remedy=problem.remedy, code=problem.code
+    )
 
 
 # --- what a model allows ---
@@ -190,7 +216,9 @@ def check_length(query: Query, min_query: float, model: str) -> None:
     if query.seconds < min_query:
         raise UsageError(
             f"The query '{query.name}' has {query.seconds:.2f} s, but '{model}' needs {min_query:g} s or more.",
-            remedy="Give a longer recording of that sound.", code="short_query")
+            remedy="Give a longer recording of that sound.",
+            code="short_query",
+        )
 
 
 def takes_none(model: str, sources: Sequence[str], others: Sequence[str] = ()) -> UsageError:
@@ -198,14 +226,18 @@ def takes_none(model: str, sources: Sequence[str], others: Sequence[str] = ()) -
     instead = f", or a model that takes them with -m: {', '.join(others)}" if others else ""
     return UsageError(
         f"The model '{model}' takes no queries; its stems are {', '.join(sources)}.",
-        remedy=f"Leave the query out and choose a stem with -t{instead}.", code="no_queries")
+        remedy=f"Leave the query out and choose a stem with -t{instead}.",
+        code="no_queries",
+    )
 
 
 def needs_one(model: str) -> UsageError:
     """The error of nothing to do: a model that has no stems of its own, and no query."""
     return UsageError(
         f"The model '{model}' has no stems of its own: it makes those that it is given examples of.",
-        remedy="Give it one or more: --query [NAME=]FILE.", code="needs_query")
+        remedy="Give it one or more: --query [NAME=]FILE.",
+        code="needs_query",
+    )
 
 
 def refuse_overwriting(queries: Iterable[Query], outputs: Iterable[Path]) -> None:
@@ -220,7 +252,8 @@ def refuse_overwriting(queries: Iterable[Query], outputs: Iterable[Path]) -> Non
             raise UsageError(
                 f"The output '{output}' is the query '{hit.name}'.",
                 remedy="Choose another folder with -o, or another --template; a query is never overwritten.",
-                code="input_is_output")
+                code="input_is_output",
+            )
 
 
 def _places(paths: Iterable[Path]) -> Iterator[tuple[Path, tuple[int, int]]]:

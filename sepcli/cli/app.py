@@ -40,8 +40,10 @@ def _print_version(wanted: bool) -> None:
 @app.callback(invoke_without_command=True)
 def sepcli(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True,
-                                          help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
 ) -> None:
     """Take music apart into stems: vocals, drums, bass and more.
 
@@ -99,13 +101,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _reader_left(arguments)
     except MemoryError as problem:
-        return _fail(DeviceError("The memory of this machine is exhausted.", code="memory",
-                                 remedy="Close other programs, or use a smaller --batch-size or --segment."),
-                     arguments, problem)
+        return _fail(
+            DeviceError(
+                "The memory of this machine is exhausted.",
+                code="memory",
+                remedy="Close other programs, or use a smaller --batch-size or --segment.",
+            ),
+            arguments,
+            problem,
+        )
     except Exception as problem:
-        return _fail(SepcliError(
-            f"An error inside sepcli: {type(problem).__name__}: {problem}.", code="internal",
-            remedy="Please report it with what SEPCLI_DEBUG=1 prints in addition."), arguments, problem)
+        return _fail(
+            SepcliError(
+                f"An error inside sepcli: {type(problem).__name__}: {problem}.",
+                code="internal",
+                remedy="Please report it with what SEPCLI_DEBUG=1 prints in addition.",
+            ),
+            arguments,
+            problem,
+        )
 
 
 def _reader_left(arguments: Sequence[str]) -> int:
@@ -126,8 +140,9 @@ def _fail(problem: SepcliError, arguments: Sequence[str], cause: BaseException) 
 
 
 def _wants_traceback(arguments: Sequence[str]) -> bool:
-    verbose = sum(argument.count("v") if argument.strip("v") == "-" else argument == "--verbose"
-                  for argument in arguments)
+    verbose = sum(
+        argument.count("v") if argument.strip("v") == "-" else argument == "--verbose" for argument in arguments
+    )
     return console.wants_tracebacks(verbose)
 
 

@@ -160,8 +160,13 @@ def started_bars(*columns: str) -> Progress | None:
     from rich import progress
 
     bars = progress.Progress(
-        progress.TextColumn("{task.description}", markup=False), progress.BarColumn(bar_width=30),
-        *(getattr(progress, name)() for name in columns), console=err(), transient=True, redirect_stdout=False)
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(bar_width=30),
+        *(getattr(progress, name)() for name in columns),
+        console=err(),
+        transient=True,
+        redirect_stdout=False,
+    )
     bars.start()
     return bars
 
@@ -202,18 +207,27 @@ def download_progress(description: str = "Downloading") -> Iterator[Callable[[in
     if _style == "quiet":
         yield lambda done, total: None
     elif _style == "json":
-        yield _every(PLAIN_INTERVAL / 5, lambda done, total: event("download", what=description, done=done,
-                                                                   total=total))
+        yield _every(
+            PLAIN_INTERVAL / 5, lambda done, total: event("download", what=description, done=done, total=total)
+        )
     elif not err().is_terminal:
-        yield _every(PLAIN_INTERVAL, lambda done, total: say(
-            f"{description}: {bytes_text(done)}" + (f" of {bytes_text(total)}" if total else "")))
+        yield _every(
+            PLAIN_INTERVAL,
+            lambda done, total: say(
+                f"{description}: {bytes_text(done)}" + (f" of {bytes_text(total)}" if total else "")
+            ),
+        )
     else:
         from rich import progress
 
         with progress.Progress(
-            progress.TextColumn("{task.description}", markup=False), progress.BarColumn(),
-            progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeRemainingColumn(),
-            console=err(), transient=True,
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(),
+            progress.DownloadColumn(),
+            progress.TransferSpeedColumn(),
+            progress.TimeRemainingColumn(),
+            console=err(),
+            transient=True,
         ) as bars:
             bar: list[progress.TaskID] = []
 

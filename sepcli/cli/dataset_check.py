@@ -22,12 +22,19 @@ if TYPE_CHECKING:
 
 def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=False, help="The tracks of stems.")],
-    layout: Annotated[str, typer.Option(
-        "--layout", metavar="auto|stems|musdb|slakh|pools", help="How the folder is organised.")] = "auto",
-    silent: Annotated[float, typer.Option(
-        "--silent", metavar="DBFS", help="A stem whose peak is below is silent.")] = -60.0,
-    min_snr: Annotated[float, typer.Option(
-        "--min-snr", metavar="DB", help="Stems whose sum is below against the mixture don't add up.")] = 20.0,
+    layout: Annotated[
+        str,
+        typer.Option("--layout", metavar="auto|stems|musdb|slakh|pools", help="How the folder is organised."),
+    ] = "auto",
+    silent: Annotated[
+        float, typer.Option("--silent", metavar="DBFS", help="A stem whose peak is below is silent.")
+    ] = -60.0,
+    min_snr: Annotated[
+        float,
+        typer.Option(
+            "--min-snr", metavar="DB", help="Stems whose sum is below against the mixture don't add up."
+        ),
+    ] = 20.0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each track.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
 ) -> None:
@@ -93,10 +100,17 @@ def _print(reports: Sequence[TrackReport]) -> None:
     for report in reports:
         files = [*report.stems.values(), *([report.mixture] if report.mixture else [])]
         stems = " ".join(f"{name} {file.peak_dbfs:.0f}" for name, file in report.stems.items())
-        rows.append((
-            console.shown(report.name), console.clock(report.seconds), _all(file.samplerate for file in files),
-            _all(file.channels for file in files), stems, f"{report.sum.snr_db:.1f}" if report.sum else "-",
-            " ".join(dict.fromkeys(problem.kind for problem in report.problems)) or "-"))
+        rows.append(
+            (
+                console.shown(report.name),
+                console.clock(report.seconds),
+                _all(file.samplerate for file in files),
+                _all(file.channels for file in files),
+                stems,
+                f"{report.sum.snr_db:.1f}" if report.sum else "-",
+                " ".join(dict.fromkeys(problem.kind for problem in report.problems)) or "-",
+            )
+        )
     console.print_columns(rows)
     for report in reports:
         for problem in report.problems:

@@ -33,40 +33,95 @@ RULE, REPORT = "What is kept", "What is reported"
 
 def filter_(
     folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=False, help="The tracks of stems.")],
-    model: Annotated[str, typer.Option(
-        "-m", "--model", metavar="MODEL", autocompletion=complete_model, show_default=False,
-        help="What judges: as for `sepcli separate`. Its stems should be those of the data.")],
-    out: Annotated[Path, typer.Option(
-        "-o", "--out", metavar="DIR", help="Where report.json, kept.txt and matrix.png go.")] = Path("quality"),
-    layout: Annotated[str, typer.Option(
-        "--layout", metavar="auto|stems|musdb|slakh|pools", help="How the folder is organised.")] = "auto",
-    force: Annotated[bool, typer.Option(
-        "--force", help="Begin anew where the report there was made in another way.")] = False,
-    keep_above: Annotated[float, typer.Option(
-        "--keep-above", metavar="PERCENT", rich_help_panel=RULE,
-        help="Each stem must be found in more than this share of its own segments.")] = 70.0,
-    off_below: Annotated[float, typer.Option(
-        "--off-below", metavar="PERCENT", rich_help_panel=RULE,
-        help="Every other part must be found in less than this share of them.")] = 30.0,
-    segment: Annotated[float, typer.Option(
-        "--segment", metavar="SECONDS", rich_help_panel=RULE, help="The length of the judged segments.")] = 1.0,
-    threshold: Annotated[float, typer.Option(
-        "--threshold", metavar="DB", rich_help_panel=RULE,
-        help="A part is found in a segment where it is louder than this, relative to the stem.")] = -10.0,
-    floor: Annotated[float, typer.Option(
-        "--floor", metavar="DBFS", rich_help_panel=RULE,
-        help="Segments in which the stem itself is below say nothing.")] = -60.0,
+    model: Annotated[
+        str,
+        typer.Option(
+            "-m",
+            "--model",
+            metavar="MODEL",
+            autocompletion=complete_model,
+            show_default=False,
+            help="What judges: as for `sepcli separate`. Its stems should be those of the data.",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="DIR", help="Where report.json, kept.txt and matrix.png go.")
+    ] = Path("quality"),
+    layout: Annotated[
+        str,
+        typer.Option("--layout", metavar="auto|stems|musdb|slakh|pools", help="How the folder is organised."),
+    ] = "auto",
+    force: Annotated[
+        bool, typer.Option("--force", help="Begin anew where the report there was made in another way.")
+    ] = False,
+    keep_above: Annotated[
+        float,
+        typer.Option(
+            "--keep-above",
+            metavar="PERCENT",
+            rich_help_panel=RULE,
+            help="Each stem must be found in more than this share of its own segments.",
+        ),
+    ] = 70.0,
+    off_below: Annotated[
+        float,
+        typer.Option(
+            "--off-below",
+            metavar="PERCENT",
+            rich_help_panel=RULE,
+            help="Every other part must be found in less than this share of them.",
+        ),
+    ] = 30.0,
+    segment: Annotated[
+        float,
+        typer.Option(
+            "--segment", metavar="SECONDS", rich_help_panel=RULE, help="The length of the judged segments."
+        ),
+    ] = 1.0,
+    threshold: Annotated[
+        float,
+        typer.Option(
+            "--threshold",
+            metavar="DB",
+            rich_help_panel=RULE,
+            help="A part is found in a segment where it is louder than this, relative to the stem.",
+        ),
+    ] = -10.0,
+    floor: Annotated[
+        float,
+        typer.Option(
+            "--floor",
+            metavar="DBFS",
+            rich_help_panel=RULE,
+            help="Segments in which the stem itself is below say nothing.",
+        ),
+    ] = -60.0,
     device: Device = "auto",
     precision: ModelPrecision = Precision.auto,
     batch_size: BatchSize = "auto",
-    catalog: Annotated[list[Path] | None, typer.Option(
-        "--catalog", metavar="FILE", rich_help_panel=COMPUTE,
-        help="More models, in the format of weights.toml; repeatable.")] = None,
-    options: Annotated[list[str] | None, typer.Option(
-        "-O", metavar="KEY=VALUE", rich_help_panel=COMPUTE,
-        help="An option of the model itself; repeatable.")] = None,
-    json: Annotated[bool, typer.Option(
-        "--json", rich_help_panel=REPORT, help="Print one JSON object for each song on standard output.")
+    catalog: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--catalog",
+            metavar="FILE",
+            rich_help_panel=COMPUTE,
+            help="More models, in the format of weights.toml; repeatable.",
+        ),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-O",
+            metavar="KEY=VALUE",
+            rich_help_panel=COMPUTE,
+            help="An option of the model itself; repeatable.",
+        ),
+    ] = None,
+    json: Annotated[
+        bool,
+        typer.Option(
+            "--json", rich_help_panel=REPORT, help="Print one JSON object for each song on standard output."
+        ),
     ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", rich_help_panel=REPORT, help="Errors only.")] = False,
 ) -> None:
@@ -89,13 +144,25 @@ def filter_(
     rule = Rule(keep_above, off_below, segment, threshold, floor)
     tune_process()
     with console.download_progress(f"Downloading {model}") as progress:
-        loaded = load_model(model, catalog=load_catalog(catalog or ()), options=given, progress=progress,
-                            notice=console.notice)
+        loaded = load_model(
+            model, catalog=load_catalog(catalog or ()), options=given, progress=progress, notice=console.notice
+        )
     with _Display(json) as display:
         verdicts = filter_dataset(
-            folder, loaded, out, rule, layout=layout, settings=Settings(batch_size=size), device=device,
-            precision=precision.value, options=given, force=force, begun=display.begun,
-            progress=display.progress, done=display.done)
+            folder,
+            loaded,
+            out,
+            rule,
+            layout=layout,
+            settings=Settings(batch_size=size),
+            device=device,
+            precision=precision.value,
+            options=given,
+            force=force,
+            begun=display.begun,
+            progress=display.progress,
+            done=display.done,
+        )
     if not json:
         _print_table(verdicts, rule)
     each = [verdict.status for verdict in verdicts]
@@ -148,11 +215,19 @@ def _print_table(verdicts: Sequence[Verdict], rule: Rule) -> None:
     rows = [("SONG", "VERDICT", "OWN %", "OTHERS %", "WHY")]
     for verdict in verdicts:
         own = [shares[stem] for stem, shares in verdict.matrix.items()]
-        others = [share for stem, shares in verdict.matrix.items() for part, share in shares.items()
-                  if part != stem]
+        others = [
+            share for stem, shares in verdict.matrix.items() for part, share in shares.items() if part != stem
+        ]
         why = str(verdict.error) if verdict.error else "; ".join((*verdict.reasons, *verdict.notes))
-        rows.append((console.shown(verdict.name), verdict.status, f"{min(own):.1f}" if own else "-",
-                     f"{max(others):.1f}" if others else "-", console.shown(why)))
+        rows.append(
+            (
+                console.shown(verdict.name),
+                verdict.status,
+                f"{min(own):.1f}" if own else "-",
+                f"{max(others):.1f}" if others else "-",
+                console.shown(why),
+            )
+        )
     _columns(rows)
     mean = mean_matrix(verdicts)
     if mean:

@@ -22,33 +22,84 @@ MUSIC, SOUND, RUN = "What is played", "How it sounds", "How it runs"
 
 def render(
     out: Annotated[Path, typer.Argument(metavar="OUT", show_default=False, help="The folder to fill.")],
-    hours: Annotated[float, typer.Option(
-        "--hours", metavar="HOURS", min=0.0, rich_help_panel=MUSIC, help="How much music.")] = 1.0,
-    seed: Annotated[int, typer.Option(
-        "--seed", min=0, rich_help_panel=MUSIC,
-        help="The same seed gives the same songs, however many; other seeds may share a folder.")] = 0,
-    drums: Annotated[Path | None, typer.Option(
-        "--drums", metavar="DIR", rich_help_panel=MUSIC, show_default=False,
-        help="Human drum performances: the folder of the Groove MIDI Dataset. Without it all drums are "
-             "programmed.")] = None,
-    stems: Annotated[str, typer.Option(
-        "--stems", metavar="four|slakh|none", rich_help_panel=MUSIC,
-        help="four: drums, bass, other. slakh: bass, drums, guitar, piano. none: the vocals only.")] = "four",
-    vocals: Annotated[bool, typer.Option(
-        "--vocals", rich_help_panel=MUSIC,
-        help="Add vocals of synthetic singers (needs flite, espeak-ng and pip install pyworld).")] = False,
-    soundfont: Annotated[list[Path] | None, typer.Option(
-        "--soundfont", metavar="FILE", rich_help_panel=SOUND, show_default=False,
-        help="A General MIDI SoundFont (.sf2, .sf3); repeatable: one is drawn for each song.")] = None,
-    samples: Annotated[Path | None, typer.Option(
-        "--samples", metavar="DIR", rich_help_panel=SOUND, show_default=False,
-        help="Drum one-shots (bd_*, sn_*, *hat*, ...), for some of the electronic kits.")] = None,
-    samplerate: Annotated[int, typer.Option(
-        "--samplerate", metavar="HZ", min=8000, max=96000, rich_help_panel=SOUND,
-        help="Of the files; FluidSynth goes up to 96000.")] = 44100,
+    hours: Annotated[
+        float, typer.Option("--hours", metavar="HOURS", min=0.0, rich_help_panel=MUSIC, help="How much music.")
+    ] = 1.0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed",
+            min=0,
+            rich_help_panel=MUSIC,
+            help="The same seed gives the same songs, however many; other seeds may share a folder.",
+        ),
+    ] = 0,
+    drums: Annotated[
+        Path | None,
+        typer.Option(
+            "--drums",
+            metavar="DIR",
+            rich_help_panel=MUSIC,
+            show_default=False,
+            help="Human drum performances: the folder of the Groove MIDI Dataset. Without it all drums are "
+            "programmed.",
+        ),
+    ] = None,
+    stems: Annotated[
+        str,
+        typer.Option(
+            "--stems",
+            metavar="four|slakh|none",
+            rich_help_panel=MUSIC,
+            help="four: drums, bass, other. slakh: bass, drums, guitar, piano. none: the vocals only.",
+        ),
+    ] = "four",
+    vocals: Annotated[
+        bool,
+        typer.Option(
+            "--vocals",
+            rich_help_panel=MUSIC,
+            help="Add vocals of synthetic singers (needs flite, espeak-ng and pip install pyworld).",
+        ),
+    ] = False,
+    soundfont: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--soundfont",
+            metavar="FILE",
+            rich_help_panel=SOUND,
+            show_default=False,
+            help="A General MIDI SoundFont (.sf2, .sf3); repeatable: one is drawn for each song.",
+        ),
+    ] = None,
+    samples: Annotated[
+        Path | None,
+        typer.Option(
+            "--samples",
+            metavar="DIR",
+            rich_help_panel=SOUND,
+            show_default=False,
+            help="Drum one-shots (bd_*, sn_*, *hat*, ...), for some of the electronic kits.",
+        ),
+    ] = None,
+    samplerate: Annotated[
+        int,
+        typer.Option(
+            "--samplerate",
+            metavar="HZ",
+            min=8000,
+            max=96000,
+            rich_help_panel=SOUND,
+            help="Of the files; FluidSynth goes up to 96000.",
+        ),
+    ] = 44100,
     mono: Annotated[bool, typer.Option("--mono", rich_help_panel=SOUND, help="One channel.")] = False,
-    jobs: Annotated[int, typer.Option(
-        "-j", "--jobs", metavar="N", min=1, rich_help_panel=RUN, help="Songs made at once, a core each.")] = 1,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "-j", "--jobs", metavar="N", min=1, rich_help_panel=RUN, help="Songs made at once, a core each."
+        ),
+    ] = 1,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", rich_help_panel=RUN, help="Errors only.")] = False,
 ) -> None:
     """Make up songs and render them as stems, to train on.
@@ -62,15 +113,26 @@ def render(
     from sepcli.data.synthetic.render import Settings, render_dataset
 
     if drums is None:
-        console.notice("No --drums: every drum part is programmed. The Groove MIDI Dataset makes them human: "
-                       "https://magenta.tensorflow.org/datasets/groove")
-    settings = Settings(tuple(soundfont or ()), drums, samples, stems=stems, samplerate=samplerate,
-                        channels=1 if mono else 2, vocals=vocals)
+        console.notice(
+            "No --drums: every drum part is programmed. The Groove MIDI Dataset makes them human: "
+            "https://magenta.tensorflow.org/datasets/groove"
+        )
+    settings = Settings(
+        tuple(soundfont or ()),
+        drums,
+        samples,
+        stems=stems,
+        samplerate=samplerate,
+        channels=1 if mono else 2,
+        vocals=vocals,
+    )
     with _Display(hours * 3600) as display:
         seconds = render_dataset(out, hours=hours, seed=seed, settings=settings, jobs=jobs, done=display.done)
     songs = f"{display.songs} {'song' if display.songs == 1 else 'songs'}"
-    console.out().print(f"{songs}, {console.clock(seconds)} of music in {console.shown(out)} "
-                        f"({display.new} new)", soft_wrap=True)
+    console.out().print(
+        f"{songs}, {console.clock(seconds)} of music in {console.shown(out)} ({display.new} new)",
+        soft_wrap=True,
+    )
 
 
 class _Display:

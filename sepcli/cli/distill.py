@@ -27,34 +27,74 @@ class Method(StrEnum):
 
 def distill(
     out: shared.Out = None,
-    teacher: Annotated[str | None, typer.Option(
-        "--teacher", metavar="MODEL", autocompletion=complete_model, rich_help_panel="Teacher",
-        help="Who is learnt from: anything that separate --model takes; for consistency a diffusion model.")
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            "--teacher",
+            metavar="MODEL",
+            autocompletion=complete_model,
+            rich_help_panel="Teacher",
+            help="Who is learnt from: anything that separate --model takes; for consistency a diffusion model.",
+        ),
     ] = None,
-    student: Annotated[str | None, typer.Option(
-        "--student", "--preset", help="The network and how it learns: a preset's name, or a TOML file.",
-        rich_help_panel="Run")] = None,
-    method: Annotated[Method, typer.Option(
-        "--method", metavar="|".join(Method), rich_help_panel="Teacher",
-        help="consistency: a diffusion model's student does in a step or a few what the teacher does in many; "
-             "output: any student learns any teacher's stems.")] = Method.consistency,
-    data: Annotated[list[str] | None, typer.Option(
-        "--data", help="What to learn from; repeatable. consistency: folders of stems; output: files and "
-                       "folders of music, without stems.",
-        rich_help_panel="Data")] = None,
-    stems: Annotated[list[str] | None, typer.Option(
-        "--stems", help="output: folder of true stems to learn from besides; repeatable.",
-        rich_help_panel="Data")] = None,
-    cache: Annotated[Path | None, typer.Option(
-        "--cache", help="output: where the teacher's stems are kept, for other students too; default: "
-                        "RUN.teacher.",
-        rich_help_panel="Data")] = None,
-    match: Annotated[list[str] | None, typer.Option(
-        "--match", metavar="LAYER=LAYER", rich_help_panel="Teacher",
-        help="output: match a layer of the teacher with one of the student besides, by their names in torch; "
-             "repeatable. The teacher then runs at every step.")] = None,
-    match_weight: Annotated[float, typer.Option(
-        "--match-weight", help="output: of that, beside the loss.", rich_help_panel="Teacher")] = 1.0,
+    student: Annotated[
+        str | None,
+        typer.Option(
+            "--student",
+            "--preset",
+            help="The network and how it learns: a preset's name, or a TOML file.",
+            rich_help_panel="Run",
+        ),
+    ] = None,
+    method: Annotated[
+        Method,
+        typer.Option(
+            "--method",
+            metavar="|".join(Method),
+            rich_help_panel="Teacher",
+            help="consistency: a diffusion model's student does in a step or a few what the teacher does in "
+            "many; output: any student learns any teacher's stems.",
+        ),
+    ] = Method.consistency,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            help="What to learn from; repeatable. consistency: folders of stems; output: files and "
+            "folders of music, without stems.",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    stems: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stems",
+            help="output: folder of true stems to learn from besides; repeatable.",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            help="output: where the teacher's stems are kept, for other students too; default: RUN.teacher.",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    match: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--match",
+            metavar="LAYER=LAYER",
+            rich_help_panel="Teacher",
+            help="output: match a layer of the teacher with one of the student besides, by their names in "
+            "torch; repeatable. The teacher then runs at every step.",
+        ),
+    ] = None,
+    match_weight: Annotated[
+        float,
+        typer.Option("--match-weight", help="output: of that, beside the loss.", rich_help_panel="Teacher"),
+    ] = 1.0,
     valid: shared.Valid = None,
     set_: shared.Sets = None,
     init: shared.Init = None,
@@ -78,8 +118,13 @@ def distill(
     if teacher is None:
         raise UsageError("distill needs a --teacher.", remedy="Name a model, for example the run of one.")
     folder = shared.run_folder(out)
-    run = {"max_steps": max_steps, "max_minutes": max_minutes, "precision": precision, "seed": seed,
-           "workers": workers}
+    run = {
+        "max_steps": max_steps,
+        "max_minutes": max_minutes,
+        "precision": precision,
+        "seed": seed,
+        "workers": workers,
+    }
     if method is Method.consistency:
         _refuse(method, {"--stems": stems, "--cache": cache, "--match": match, "--init": init})
         from sepcli.training.distill import in_fewer_steps
@@ -111,8 +156,10 @@ def distill(
 def _refuse(method: Method, given: Mapping[str, object]) -> None:
     for name, value in given.items():
         if value:
-            raise UsageError(f"--method {method} takes no {name}.",
-                             remedy=f"Leave it out; or choose --method {Method.output}.")
+            raise UsageError(
+                f"--method {method} takes no {name}.",
+                remedy=f"Leave it out; or choose --method {Method.output}.",
+            )
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
@@ -120,8 +167,10 @@ def _pairs(texts: list[str]) -> dict[str, str]:
     for text in texts:
         theirs, equals, ours = text.partition("=")
         if not (theirs and equals and ours):
-            raise UsageError(f"--match {text}: LAYER=LAYER is needed.",
-                             remedy="First the teacher's, then the student's: --match blocks.5=blocks.1.")
+            raise UsageError(
+                f"--match {text}: LAYER=LAYER is needed.",
+                remedy="First the teacher's, then the student's: --match blocks.5=blocks.1.",
+            )
         pairs[theirs] = ours
     return pairs
 
@@ -130,6 +179,7 @@ def _pairs(texts: list[str]) -> dict[str, str]:
 def _watched(plan: Plan) -> Iterator[Reporter]:
     from sepcli.cli.reporting import Reporter
 
-    with Reporter(plan, bars=not console.is_quiet() and not console.reports_json(), json=False,
-                  verbose=0) as reporter:
+    with Reporter(
+        plan, bars=not console.is_quiet() and not console.reports_json(), json=False, verbose=0
+    ) as reporter:
         yield reporter

@@ -45,9 +45,13 @@ def report(json: bool = False) -> int:
         console.print_json([asdict(finding) for finding in findings])
     broken = [finding for finding in findings if finding.state == "problem"]
     if not json:
-        console.out().print(f"{len(broken)} {'problem' if len(broken) == 1 else 'problems'} to solve before "
-                            "`sepcli separate` can work." if broken else "`sepcli separate` can work here.",
-                            style="bold")
+        console.out().print(
+            f"{len(broken)} {'problem' if len(broken) == 1 else 'problems'} to solve before "
+            "`sepcli separate` can work."
+            if broken
+            else "`sepcli separate` can work here.",
+            style="bold",
+        )
     return 1 if broken else 0
 
 
@@ -78,8 +82,12 @@ def _libraries() -> Iterator[Finding]:
         try:
             module = importlib.import_module(name)
         except Exception as error:  # a broken binary raises OSError, or worse
-            yield Finding(name, "problem", f"can't be imported: {_first_line(error)}",
-                          f"Install it again: pip install --force-reinstall {name}")
+            yield Finding(
+                name,
+                "problem",
+                f"can't be imported: {_first_line(error)}",
+                f"Install it again: pip install --force-reinstall {name}",
+            )
             continue
         more = f", libsndfile {module.__libsndfile_version__}" if name == "soundfile" else ""
         yield Finding(name, "ok", f"{getattr(module, '__version__', 'unknown version')}{more}")
@@ -90,9 +98,12 @@ def _torchaudio() -> Iterator[Finding]:
         module = importlib.import_module("torchaudio")
     except Exception as error:
         yield Finding(
-            "torchaudio", "note", f"can't be imported: {_first_line(error)}",
+            "torchaudio",
+            "note",
+            f"can't be imported: {_first_line(error)}",
             "Separation does not need it; training and some metrics do. Install the release that belongs to "
-            "your torch, for the same CUDA version: https://pytorch.org/get-started")
+            "your torch, for the same CUDA version: https://pytorch.org/get-started",
+        )
         return
     yield Finding("torchaudio", "ok", f"{module.__version__} (only training and some metrics need it)")
 
@@ -103,12 +114,15 @@ def _device() -> Iterator[Finding]:
     device = choose_device("auto")
     remedy = ""
     if device.torch.type == "cpu":
-        remedy = ("If this machine has a GPU, install its driver and a torch built for it: "
-                  "https://pytorch.org/get-started")
+        remedy = (
+            "If this machine has a GPU, install its driver and a torch built for it: "
+            "https://pytorch.org/get-started"
+        )
     yield Finding("device", "ok", f"{device}: {device.reason}", remedy)
     half = choose_precision("auto", device.torch, True)
-    yield Finding("precision", "ok", f"{half.name} for models that allow reduced precision ({half.reason}), "
-                                     "else float32")
+    yield Finding(
+        "precision", "ok", f"{half.name} for models that allow reduced precision ({half.reason}), else float32"
+    )
 
 
 def _formats() -> Iterator[Finding]:
@@ -127,14 +141,23 @@ def _ffmpeg() -> Iterator[Finding]:
     missing = [tool for tool, path in found.items() if path is None]
     if missing:
         yield Finding(
-            "ffmpeg", "note", f"{' and '.join(missing)} not found: no m4a, no video files, no covers",
+            "ffmpeg",
+            "note",
+            f"{' and '.join(missing)} not found: no m4a, no video files, no covers",
             "Install it with your package manager (apt install ffmpeg, brew install ffmpeg, winget install "
-            "ffmpeg), or from https://ffmpeg.org, so that it is found on PATH.")
+            "ffmpeg), or from https://ffmpeg.org, so that it is found on PATH.",
+        )
         return
     path = found["ffmpeg"]
     assert path is not None
-    done = subprocess.run([path, "-version"], capture_output=True, text=True, errors="replace", timeout=20,
-                          stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        [path, "-version"],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=20,
+        stdin=subprocess.DEVNULL,
+    )
     first = (done.stdout.splitlines() or [""])[0].split(" Copyright")[0]
     yield Finding("ffmpeg", "ok", f"{first}, {path}")
 
@@ -157,15 +180,20 @@ def _cache() -> Iterator[Finding]:
     free = shutil.disk_usage(there).free
     fact = f"{folder}, {console.bytes_text(free)} free"
     if not os.access(there, os.W_OK):
-        yield Finding("cache", "note", f"{folder} can't be written, so nothing can be downloaded",
-                      "Set HF_HOME to a folder you may write to.")
+        yield Finding(
+            "cache",
+            "note",
+            f"{folder} can't be written, so nothing can be downloaded",
+            "Set HF_HOME to a folder you may write to.",
+        )
     elif free < LOW_SPACE:
         yield Finding("cache", "note", fact, "Free some space, or set HF_HOME to a folder on a larger disk.")
     else:
         yield Finding("cache", "ok", fact)
     if offline():
-        yield Finding("network", "note", "HF_HUB_OFFLINE is set: nothing is downloaded",
-                      "Unset it to download models.")
+        yield Finding(
+            "network", "note", "HF_HUB_OFFLINE is set: nothing is downloaded", "Unset it to download models."
+        )
     if endpoint := os.environ.get("HF_ENDPOINT"):
         yield Finding("hub", "note", f"HF_ENDPOINT is set: models come from {endpoint}")
 

@@ -45,85 +45,208 @@ EXTRA = ("isr", "sir", "sar")
 
 
 def evaluate(
-    model: Annotated[list[str] | None, typer.Option(
-        "-m", "--model", metavar="MODEL", autocompletion=complete_model, show_default=False,
-        rich_help_panel=WHAT,
-        help="As for `separate`, or oracle:irm1, oracle:irm2, oracle:ibm, oracle:mwf (masks that know the "
-             "stems), mixture or silence; repeatable. Several separated by commas are runs of one model: their "
-             "mean and deviation.")] = None,
-    data: Annotated[Path | None, typer.Option(
-        "--data", metavar="DIR", show_default=False, rich_help_panel=WHAT,
-        help="A folder of tracks: DIR/TRACK/STEM.wav, with a mixture or without.")] = None,
-    layout: Annotated[str, typer.Option(
-        "--layout", metavar="auto|musdb|stems|slakh", rich_help_panel=WHAT,
-        help="How the folder is laid out.")] = "auto",
-    target: Annotated[list[str] | None, typer.Option(
-        "-t", "--target", metavar="STEM", rich_help_panel=WHAT,
-        help="Only this stem, and only the work it needs; repeatable.")] = None,
-    duration: Annotated[str | None, typer.Option(
-        "--duration", metavar="TIME", rich_help_panel=WHAT,
-        help="Only so much of each track's beginning.")] = None,
-    options: Annotated[list[str] | None, typer.Option(
-        "-O", metavar="KEY=VALUE", rich_help_panel=WHAT,
-        help="An option of the models themselves, of those that have it; repeatable.")] = None,
-    sweep: Annotated[list[str] | None, typer.Option(
-        "--sweep", metavar="OPTION=A,B,C", rich_help_panel=WHAT,
-        help="A run for each value of overlap, segment, shifts or an option of the model; repeatable, then for "
-             "each combination. Of several models, one that lacks the option has one run.")] = None,
-    seed: Annotated[str, typer.Option(
-        "--seed", "--seeds", metavar="N[,N...]", rich_help_panel=WHAT,
-        help="Several: a run for each, and their mean and deviation.")] = "0",
-    catalog: Annotated[list[Path] | None, typer.Option(
-        "--catalog", metavar="FILE", rich_help_panel=WHAT,
-        help="More models, in the format of weights.toml; repeatable. Also: $SEPCLI_CATALOG.")] = None,
-    protocol: Annotated[list[Protocol] | None, typer.Option(
-        "--protocol", metavar="|".join(Protocol), show_default=False, rich_help_panel=HOW,
-        help="musdb: museval v4 SDR, median over frames, then over tracks; mdx: uSDR, mean over tracks; sisdr: "
-             "SI-SDR and SI-SDRi, mean over tracks; msdm, dicose: SI-SDRi, mean over windows of 4 s as these "
-             "papers choose them; ldm: spectra, pitch and PESQ of vocals (or -t) where they are voiced, mean "
-             "over tracks. Repeatable; default: musdb and mdx.")] = None,
-    metrics: Annotated[str, typer.Option(
-        "--metrics", metavar="isr,sir,sar", rich_help_panel=HOW,
-        help="These of museval v4 too; slower, and a track is held in memory.")] = "",
-    zero_mean: Annotated[bool, typer.Option(
-        "--zero-mean", rich_help_panel=HOW, help="Remove each signal's mean before SI-SDR.")] = False,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-m",
+            "--model",
+            metavar="MODEL",
+            autocompletion=complete_model,
+            show_default=False,
+            rich_help_panel=WHAT,
+            help="As for `separate`, or oracle:irm1, oracle:irm2, oracle:ibm, oracle:mwf (masks that know the "
+            "stems), mixture or silence; repeatable. Several separated by commas are runs of one model: their "
+            "mean and deviation.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            show_default=False,
+            rich_help_panel=WHAT,
+            help="A folder of tracks: DIR/TRACK/STEM.wav, with a mixture or without.",
+        ),
+    ] = None,
+    layout: Annotated[
+        str,
+        typer.Option(
+            "--layout",
+            metavar="auto|musdb|stems|slakh",
+            rich_help_panel=WHAT,
+            help="How the folder is laid out.",
+        ),
+    ] = "auto",
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-t",
+            "--target",
+            metavar="STEM",
+            rich_help_panel=WHAT,
+            help="Only this stem, and only the work it needs; repeatable.",
+        ),
+    ] = None,
+    duration: Annotated[
+        str | None,
+        typer.Option(
+            "--duration", metavar="TIME", rich_help_panel=WHAT, help="Only so much of each track's beginning."
+        ),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-O",
+            metavar="KEY=VALUE",
+            rich_help_panel=WHAT,
+            help="An option of the models themselves, of those that have it; repeatable.",
+        ),
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sweep",
+            metavar="OPTION=A,B,C",
+            rich_help_panel=WHAT,
+            help="A run for each value of overlap, segment, shifts or an option of the model; repeatable, then "
+            "for each combination. Of several models, one that lacks the option has one run.",
+        ),
+    ] = None,
+    seed: Annotated[
+        str,
+        typer.Option(
+            "--seed",
+            "--seeds",
+            metavar="N[,N...]",
+            rich_help_panel=WHAT,
+            help="Several: a run for each, and their mean and deviation.",
+        ),
+    ] = "0",
+    catalog: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--catalog",
+            metavar="FILE",
+            rich_help_panel=WHAT,
+            help="More models, in the format of weights.toml; repeatable. Also: $SEPCLI_CATALOG.",
+        ),
+    ] = None,
+    protocol: Annotated[
+        list[Protocol] | None,
+        typer.Option(
+            "--protocol",
+            metavar="|".join(Protocol),
+            show_default=False,
+            rich_help_panel=HOW,
+            help="musdb: museval v4 SDR, median over frames, then over tracks; mdx: uSDR, mean over tracks; "
+            "sisdr: SI-SDR and SI-SDRi, mean over tracks; msdm, dicose: SI-SDRi, mean over windows of 4 s as "
+            "these papers choose them; ldm: spectra, pitch and PESQ of vocals (or -t) where they are voiced, "
+            "mean over tracks. Repeatable; default: musdb and mdx.",
+        ),
+    ] = None,
+    metrics: Annotated[
+        str,
+        typer.Option(
+            "--metrics",
+            metavar="isr,sir,sar",
+            rich_help_panel=HOW,
+            help="These of museval v4 too; slower, and a track is held in memory.",
+        ),
+    ] = "",
+    zero_mean: Annotated[
+        bool, typer.Option("--zero-mean", rich_help_panel=HOW, help="Remove each signal's mean before SI-SDR.")
+    ] = False,
     device: Device = "auto",
     precision: ModelPrecision = Precision.auto,
-    overlap: Annotated[str, typer.Option(
-        "--overlap", metavar="published|SHARE", rich_help_panel=COMPUTE,
-        help="The share of a segment that the next one covers. published: what the model's paper used where "
-             "the catalogue knows it, else 0.25.")] = "published",
+    overlap: Annotated[
+        str,
+        typer.Option(
+            "--overlap",
+            metavar="published|SHARE",
+            rich_help_panel=COMPUTE,
+            help="The share of a segment that the next one covers. published: what the model's paper used "
+            "where the catalogue knows it, else 0.25.",
+        ),
+    ] = "published",
     segment: Segment = None,
     shifts: Shifts = 0,
     batch_size: BatchSize = "auto",
-    jobs: Annotated[int, typer.Option(
-        "--jobs", metavar="N", min=1, rich_help_panel=COMPUTE,
-        help="Tracks at a time, each in a process with a model of its own.")] = 1,
-    out: Annotated[Path | None, typer.Option(
-        "-o", "--out", metavar="DIR", rich_help_panel=WHERE,
-        help="Keep each track's scores, the summary and pictures there; the same command goes on where it "
-             "stopped.")] = None,
-    resume: Annotated[bool, typer.Option(
-        "--resume/--no-resume", rich_help_panel=WHERE,
-        help="With -o: don't compute again what stands there, made with the same settings.")] = True,
-    csv: Annotated[Path | None, typer.Option(
-        "--csv", metavar="FILE", rich_help_panel=WHERE, help="A line for each track and stem.")] = None,
-    json: Annotated[bool, typer.Option(
-        "--json", rich_help_panel=WHERE,
-        help="One JSON object for each track on standard output, then the summary's.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", rich_help_panel=WHERE, help="Results and errors only.")
-                     ] = False,
-    listening_test: Annotated[Path | None, typer.Option(
-        "--listening-test", metavar="DIR", rich_help_panel=LISTENING,
-        help="Make a test there, for webMUSHRA: what each model (or reference, the real stem) makes of "
-             "excerpts of vocals, or of -t, without names. The same command goes on where it stopped.")] = None,
-    listening_tracks: Annotated[int | None, typer.Option(
-        "--listening-tracks", metavar="N", min=1, show_default=False, rich_help_panel=LISTENING,
-        help="An excerpt of so many random tracks. Default: 6.")] = None,
-    listening_results: Annotated[Path | None, typer.Option(
-        "--listening-results", metavar="FILE", rich_help_panel=LISTENING,
-        help="Print the means of what listeners answered in the test in --listening-test: webMUSHRA's "
-             "lms.csv.")] = None,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs",
+            metavar="N",
+            min=1,
+            rich_help_panel=COMPUTE,
+            help="Tracks at a time, each in a process with a model of its own.",
+        ),
+    ] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="DIR",
+            rich_help_panel=WHERE,
+            help="Keep each track's scores, the summary and pictures there; the same command goes on where it "
+            "stopped.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--no-resume",
+            rich_help_panel=WHERE,
+            help="With -o: don't compute again what stands there, made with the same settings.",
+        ),
+    ] = True,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="FILE", rich_help_panel=WHERE, help="A line for each track and stem."),
+    ] = None,
+    json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            rich_help_panel=WHERE,
+            help="One JSON object for each track on standard output, then the summary's.",
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", rich_help_panel=WHERE, help="Results and errors only.")
+    ] = False,
+    listening_test: Annotated[
+        Path | None,
+        typer.Option(
+            "--listening-test",
+            metavar="DIR",
+            rich_help_panel=LISTENING,
+            help="Make a test there, for webMUSHRA: what each model (or reference, the real stem) makes of "
+            "excerpts of vocals, or of -t, without names. The same command goes on where it stopped.",
+        ),
+    ] = None,
+    listening_tracks: Annotated[
+        int | None,
+        typer.Option(
+            "--listening-tracks",
+            metavar="N",
+            min=1,
+            show_default=False,
+            rich_help_panel=LISTENING,
+            help="An excerpt of so many random tracks. Default: 6.",
+        ),
+    ] = None,
+    listening_results: Annotated[
+        Path | None,
+        typer.Option(
+            "--listening-results",
+            metavar="FILE",
+            rich_help_panel=LISTENING,
+            help="Print the means of what listeners answered in the test in --listening-test: webMUSHRA's "
+            "lms.csv.",
+        ),
+    ] = None,
 ) -> None:
     """Measure how well models separate tracks whose stems are known.
 
@@ -133,8 +256,10 @@ def evaluate(
     console.report_as("quiet" if quiet else "text")
     if listening_results is not None:
         if listening_test is None or model or data is not None:
-            raise UsageError("--listening-results needs --listening-test, and neither --model nor --data.",
-                             remedy="Name the folder of the test that was heard, and webMUSHRA's lms.csv.")
+            raise UsageError(
+                "--listening-results needs --listening-test, and neither --model nor --data.",
+                remedy="Name the folder of the test that was heard, and webMUSHRA's lms.csv.",
+            )
         from sepcli.cli.listening import show_results
 
         show_results(listening_test, listening_results, json=json)
@@ -146,25 +271,50 @@ def evaluate(
     protocols = list(dict.fromkeys(each.value for each in protocol or (Protocol.musdb, Protocol.mdx)))
     wanted = [name for name in metrics.split(",") if name]
     if unknown := [name for name in wanted if name not in EXTRA]:
-        raise UsageError(f"--metrics {unknown[0]}: the extra metrics are {', '.join(EXTRA)}.",
-                         remedy="The others belong to a --protocol and are always computed.")
+        raise UsageError(
+            f"--metrics {unknown[0]}: the extra metrics are {', '.join(EXTRA)}.",
+            remedy="The others belong to a --protocol and are always computed.",
+        )
 
     from sepcli.evaluation.runs import Request
 
     request = Request(
-        models=tuple(model), data=data, layout=layout, targets=tuple(dict.fromkeys(target or ())),
-        protocols=tuple(protocols), extra=bool(wanted), zero_mean=zero_mean,
+        models=tuple(model),
+        data=data,
+        layout=layout,
+        targets=tuple(dict.fromkeys(target or ())),
+        protocols=tuple(protocols),
+        extra=bool(wanted),
+        zero_mean=zero_mean,
         duration=parse_time(duration, "--duration") if duration is not None else None,
-        device=device, precision=precision.value, overlap=parse_overlap(overlap), segment=segment,
-        shifts=shifts, batch_size=parse_batch_size(batch_size), seeds=parse_seeds(seed),
-        options=parse_options(options or ()), sweeps=parse_sweeps(sweep or ()), jobs=jobs, out=out,
-        resume=resume, catalogs=tuple(catalog or ()))
+        device=device,
+        precision=precision.value,
+        overlap=parse_overlap(overlap),
+        segment=segment,
+        shifts=shifts,
+        batch_size=parse_batch_size(batch_size),
+        seeds=parse_seeds(seed),
+        options=parse_options(options or ()),
+        sweeps=parse_sweeps(sweep or ()),
+        jobs=jobs,
+        out=out,
+        resume=resume,
+        catalogs=tuple(catalog or ()),
+    )
     if listening_test is None:
         if listening_tracks is not None:
             raise UsageError("--listening-tracks needs --listening-test.", remedy="Name a folder for the test.")
         raise typer.Exit(_run(request, protocols, csv, json))
-    scores = {"--protocol": protocol, "--metrics": metrics, "--zero-mean": zero_mean, "--duration": duration,
-              "--jobs": jobs > 1, "--out": out, "--no-resume": not resume, "--csv": csv}
+    scores = {
+        "--protocol": protocol,
+        "--metrics": metrics,
+        "--zero-mean": zero_mean,
+        "--duration": duration,
+        "--jobs": jobs > 1,
+        "--out": out,
+        "--no-resume": not resume,
+        "--csv": csv,
+    }
     if meant := [option for option, value in scores.items() if value]:
         raise UsageError(f"{meant[0]} is for scores, and --listening-test makes none.", remedy="Leave it out.")
     from sepcli.cli.listening import make_test
@@ -213,8 +363,10 @@ def parse_overlap(text: str) -> float | None:
     except ValueError:
         share = -1.0
     if not 0 <= share < 1:
-        raise UsageError(f"--overlap {text}: published, or a number from 0 to below 1 is needed.",
-                         remedy="Leave it out, or give a share such as 0.25.")
+        raise UsageError(
+            f"--overlap {text}: published, or a number from 0 to below 1 is needed.",
+            remedy="Leave it out, or give a share such as 0.25.",
+        )
     return share
 
 
@@ -232,11 +384,14 @@ def parse_sweeps(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
         option, equals, values = text.partition("=")
         words = tuple(dict.fromkeys(word.strip() for word in values.split(",") if word.strip()))
         if not (equals and option and words):
-            raise UsageError(f"--sweep {text}: OPTION=A,B,C is needed.",
-                             remedy="For example --sweep overlap=0,0.25,0.5.")
+            raise UsageError(
+                f"--sweep {text}: OPTION=A,B,C is needed.", remedy="For example --sweep overlap=0,0.25,0.5."
+            )
         if option in sweeps or option == "seed":
             reason = "it has an option of its own" if option == "seed" else "it is given twice"
-            raise UsageError(f"--sweep {text}: {option} can't be swept here, {reason}.",
-                             remedy="Use --seed 0,1,2." if option == "seed" else "Give all values at once.")
+            raise UsageError(
+                f"--sweep {text}: {option} can't be swept here, {reason}.",
+                remedy="Use --seed 0,1,2." if option == "seed" else "Give all values at once.",
+            )
         sweeps[option] = words
     return sweeps

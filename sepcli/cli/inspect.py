@@ -19,41 +19,85 @@ DEFAULT_NAME = "{track}.attention.png"
 
 
 def inspect(
-    song: Annotated[Path, typer.Argument(
-        metavar="INPUT", show_default=False, help="An audio or video file.")],
-    model: Annotated[str, typer.Option(
-        "-m", "--model", metavar="MODEL", autocompletion=complete_model, show_default=False,
-        help="As for `separate`, but one that attends to latent sources: a LaSAFT network.")],
-    target: Annotated[list[str] | None, typer.Option(
-        "-t", "--target", metavar="STEM", autocompletion=complete_stem,
-        help="A panel for this stem; repeatable. Default: all of the model's.")] = None,
-    query: Annotated[list[str] | None, typer.Option(
-        "--query", metavar="[NAME=]FILE",
-        help="A panel for the stem of this example, for a model that takes queries: as for `separate`.")
+    song: Annotated[Path, typer.Argument(metavar="INPUT", show_default=False, help="An audio or video file.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            "-m",
+            "--model",
+            metavar="MODEL",
+            autocompletion=complete_model,
+            show_default=False,
+            help="As for `separate`, but one that attends to latent sources: a LaSAFT network.",
+        ),
+    ],
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-t",
+            "--target",
+            metavar="STEM",
+            autocompletion=complete_stem,
+            help="A panel for this stem; repeatable. Default: all of the model's.",
+        ),
     ] = None,
-    level: Annotated[int, typer.Option(
-        "--level", metavar="N",
-        help="Whose attention is drawn: 1 is the last decoder, the finest in time and the one that the paper "
-             "draws; the deepest has the largest number.")] = 1,
-    start: Annotated[str | None, typer.Option(
-        "--start", metavar="TIME", help="Begin there: seconds, mm:ss or hh:mm:ss.")] = None,
-    duration: Annotated[str | None, typer.Option(
-        "--duration", metavar="TIME", help="Take only so much of the input.")] = None,
-    catalog: Annotated[list[Path] | None, typer.Option(
-        "--catalog", metavar="FILE",
-        help="More models, in the format of weights.toml; repeatable. Also: $SEPCLI_CATALOG.")] = None,
+    query: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--query",
+            metavar="[NAME=]FILE",
+            help="A panel for the stem of this example, for a model that takes queries: as for `separate`.",
+        ),
+    ] = None,
+    level: Annotated[
+        int,
+        typer.Option(
+            "--level",
+            metavar="N",
+            help="Whose attention is drawn: 1 is the last decoder, the finest in time and the one that the "
+            "paper draws; the deepest has the largest number.",
+        ),
+    ] = 1,
+    start: Annotated[
+        str | None, typer.Option("--start", metavar="TIME", help="Begin there: seconds, mm:ss or hh:mm:ss.")
+    ] = None,
+    duration: Annotated[
+        str | None, typer.Option("--duration", metavar="TIME", help="Take only so much of the input.")
+    ] = None,
+    catalog: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--catalog",
+            metavar="FILE",
+            help="More models, in the format of weights.toml; repeatable. Also: $SEPCLI_CATALOG.",
+        ),
+    ] = None,
     device: Device = "auto",
     precision: ModelPrecision = Precision.auto,
-    out: Annotated[Path | None, typer.Option(
-        "-o", "--out", metavar="FILE", rich_help_panel=WHERE, show_default=False,
-        help=f"The picture: .png, .svg or .pdf. Default: {DEFAULT_NAME.format(track='INPUT')} in the current "
-             "folder, INPUT without its suffix.")] = None,
-    force: Annotated[bool, typer.Option(
-        "--force", rich_help_panel=WHERE, help="Replace a picture that is there.")] = False,
-    json: Annotated[bool, typer.Option(
-        "--json", rich_help_panel=WHERE,
-        help="Print a JSON object on standard output: of each stem, the latent sources' mean weights and how "
-             "far they vary.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FILE",
+            rich_help_panel=WHERE,
+            show_default=False,
+            help=f"The picture: .png, .svg or .pdf. Default: {DEFAULT_NAME.format(track='INPUT')} in the "
+            "current folder, INPUT without its suffix.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", rich_help_panel=WHERE, help="Replace a picture that is there.")
+    ] = False,
+    json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            rich_help_panel=WHERE,
+            help="Print a JSON object on standard output: of each stem, the latent sources' mean weights and "
+            "how far they vary.",
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", rich_help_panel=WHERE, help="Errors only.")] = False,
 ) -> None:
     """Draw which latent sources a model attends to.
@@ -66,8 +110,9 @@ def inspect(
     begin = parse_time(start, "--start") if start is not None else 0.0
     length = parse_time(duration, "--duration") if duration is not None else None
     if length is not None and length <= 0:
-        raise UsageError(f"--duration is {length:g}, but must be more than 0.",
-                         remedy="Leave it out, or change it.")
+        raise UsageError(
+            f"--duration is {length:g}, but must be more than 0.", remedy="Leave it out, or change it."
+        )
     song = song.expanduser()
     picture = Path(DEFAULT_NAME.format(track=song.stem)) if out is None else out.expanduser()
 
@@ -96,16 +141,31 @@ def inspect(
     check_writable(picture.parent)
     tune_process()
     with console.download_progress(f"Downloading {model}") as progress:
-        loaded = load_model(model, catalog=models, targets=targets or None, queries=queries, progress=progress,
-                            notice=console.notice)
+        loaded = load_model(
+            model,
+            catalog=models,
+            targets=targets or None,
+            queries=queries,
+            progress=progress,
+            notice=console.notice,
+        )
     if not isinstance(loaded.model, Inspectable):
         raise shows_none(loaded.name, models)
     if not loaded.model.sources:
         raise needs_one(loaded.name)
     dtype = choose_precision(precision.value, where.torch, loaded.model.half).dtype
     with console.AudioBar() as bar:
-        found = listen(loaded.model, song, info, start=begin, duration=length, level=level, device=where.torch,
-                       dtype=dtype, progress=lambda done, total: bar.show("Listening", done, total))
+        found = listen(
+            loaded.model,
+            song,
+            info,
+            start=begin,
+            duration=length,
+            level=level,
+            device=where.torch,
+            dtype=dtype,
+            progress=lambda done, total: bar.show("Listening", done, total),
+        )
     for warning in (*(text for each in queries for text in each.warnings), *found.warnings):
         console.notice(warning)
     draw(found, picture, f"{console.shown(song.name)}: attention of {loaded.name}, {_decoder(level)}")
@@ -121,11 +181,20 @@ def _decoder(level: int) -> str:
 def _described(found: Attention, song: Path, model: str, picture: Path) -> dict[str, Any]:
     """For programs: what was drawn, in a few numbers."""
     return {
-        "input": console.shown(song), "status": "done", "output": console.shown(picture), "model": model,
-        "level": found.level, "start": found.start, "seconds": round(found.seconds, 3), "frames": found.frames,
+        "input": console.shown(song),
+        "status": "done",
+        "output": console.shown(picture),
+        "model": model,
+        "level": found.level,
+        "start": found.start,
+        "seconds": round(found.seconds, 3),
+        "frames": found.frames,
         "frame_seconds": found.frame_seconds,
         "stems": {
-            stem: {"mean": [round(value, 6) for value in means],
-                   "deviation": [round(value, 6) for value in deviations]}
-            for stem, (means, deviations) in found.means().items()},
+            stem: {
+                "mean": [round(value, 6) for value in means],
+                "deviation": [round(value, 6) for value in deviations],
+            }
+            for stem, (means, deviations) in found.means().items()
+        },
     }

@@ -32,23 +32,44 @@ def make_test(request: Request, folder: Path, count: int | None, *, json: bool) 
         made = make(request, folder, count=ITEMS if count is None else count, listener=_Maker(bar))
     key = made.key
     if json:
-        console.print_json({"test": key.test, "target": key.stem, "config": str(made.config), "items": [
-            {"item": name, "track": item.track, "start": item.start, "seconds": key.seconds,
-             "voiced": item.voiced} for name, item in key.items.items()]})
+        console.print_json(
+            {
+                "test": key.test,
+                "target": key.stem,
+                "config": str(made.config),
+                "items": [
+                    {
+                        "item": name,
+                        "track": item.track,
+                        "start": item.start,
+                        "seconds": key.seconds,
+                        "voiced": item.voiced,
+                    }
+                    for name, item in key.items.items()
+                ],
+            }
+        )
     else:
-        rows = [[name, item.track, console.clock(item.start), f"{100 * item.voiced:.0f} %"]
-                for name, item in key.items.items()]
+        rows = [
+            [name, item.track, console.clock(item.start), f"{100 * item.voiced:.0f} %"]
+            for name, item in key.items.items()
+        ]
         console.print_columns([["ITEM", "TRACK", "FROM", "VOICED"], *rows])
-    console.say(f"Copy what is in {folder / WEB} into webMUSHRA's folder and open it with ?config="
-                f"{made.config.name}. Keep {folder / KEY_NAME} to yourself.")
+    console.say(
+        f"Copy what is in {folder / WEB} into webMUSHRA's folder and open it with ?config="
+        f"{made.config.name}. Keep {folder / KEY_NAME} to yourself."
+    )
 
 
 def show_results(folder: Path, results: Path, *, json: bool) -> None:
     """Means and intervals of what stands in webMUSHRA's file."""
     key = read_key(folder)
     if key is None:
-        raise InputError(f"'{folder}' holds no listening test: there is no {KEY_NAME}.", code="no_key",
-                         remedy="Name the folder that --listening-test made.")
+        raise InputError(
+            f"'{folder}' holds no listening test: there is no {KEY_NAME}.",
+            code="no_key",
+            remedy="Name the folder that --listening-test made.",
+        )
     found = read_opinions(results, key)
     if found.foreign:
         console.notice(f"Answers left out, as they are on pages that are not the test's own: {found.foreign}.")
@@ -58,10 +79,13 @@ def show_results(folder: Path, results: Path, *, json: bool) -> None:
     low, high = SCALE
     console.out().print(
         f"Mean opinion scores of {key.stem}, {low} to {high}; listeners: {found.listeners}, excerpts: "
-        f"{found.items}; ± 95 % interval over listeners", soft_wrap=True)
+        f"{found.items}; ± 95 % interval over listeners",
+        soft_wrap=True,
+    )
     head = ["MODEL", *(question.title.upper() for question in QUESTIONS)]
-    rows = [[model, *(_text(found.mean(model, question.name)) for question in QUESTIONS)]
-            for model in key.models]
+    rows = [
+        [model, *(_text(found.mean(model, question.name)) for question in QUESTIONS)] for model in key.models
+    ]
     console.print_columns([head, *rows])
 
 
@@ -70,10 +94,17 @@ def as_json(key: Key, found: Opinions) -> dict[str, object]:
     models = {}
     for model in key.models:
         means = {question.name: found.mean(model, question.name) for question in QUESTIONS}
-        models[model] = {name: {"value": _number(mean.value), "ci95": _number(mean.interval),
-                                "answers": mean.answers} for name, mean in means.items()}
-    return {"test": key.test, "target": key.stem, "listeners": found.listeners, "items": found.items,
-            "models": models}
+        models[model] = {
+            name: {"value": _number(mean.value), "ci95": _number(mean.interval), "answers": mean.answers}
+            for name, mean in means.items()
+        }
+    return {
+        "test": key.test,
+        "target": key.stem,
+        "listeners": found.listeners,
+        "items": found.items,
+        "models": models,
+    }
 
 
 def _number(value: float) -> float | None:

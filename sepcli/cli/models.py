@@ -63,8 +63,14 @@ def list_(
         console.print_json([_described(entry) for entry in entries])
         return
     rows = [
-        (entry.name, entry.stems_text.replace(" ", ""), _size(entry), entry.license, entry.check,
-         _presence(entry))
+        (
+            entry.name,
+            entry.stems_text.replace(" ", ""),
+            _size(entry),
+            entry.license,
+            entry.check,
+            _presence(entry),
+        )
         for entry in entries
     ]
     _print_table(("MODEL", "STEMS", "SIZE", "LICENCE", "CHECK", "DOWNLOADED"), rows)
@@ -86,13 +92,24 @@ def info(name: Name, json: AsJson = False, catalog: Catalogs = None) -> None:
         ("name", entry.name),
         ("family", entry.family),
         ("stems", entry.stems_text),
-        ("queries", f"takes examples of {entry.min_query:g} s or more: separate --query [NAME=]FILE"
-         if entry.min_query is not None else ""),
-        ("audio", f"{entry.samplerate} Hz, {('mono', 'stereo')[entry.channels - 1]}"
-         if entry.channels <= 2 else f"{entry.samplerate} Hz, {entry.channels} channels"),
+        (
+            "queries",
+            f"takes examples of {entry.min_query:g} s or more: separate --query [NAME=]FILE"
+            if entry.min_query is not None
+            else "",
+        ),
+        (
+            "audio",
+            f"{entry.samplerate} Hz, {('mono', 'stereo')[entry.channels - 1]}"
+            if entry.channels <= 2
+            else f"{entry.samplerate} Hz, {entry.channels} channels",
+        ),
         ("segment", f"{float(entry.segment):g} s" if entry.segment is not None else ""),
-        ("half precision", ("used where it is faster" if entry.half else "not used")
-         + (f"; {entry.half_note}" if entry.half_note else "")),
+        (
+            "half precision",
+            ("used where it is faster" if entry.half else "not used")
+            + (f"; {entry.half_note}" if entry.half_note else ""),
+        ),
         ("licence", entry.license + (f". {entry.license_note}" if entry.license_note else "")),
         ("paper", entry.paper),
         ("origin", entry.origin),
@@ -106,8 +123,12 @@ def info(name: Name, json: AsJson = False, catalog: Catalogs = None) -> None:
     for score in entry.scores:
         stems = ", ".join(f"{stem} {value:.2f}" for stem, value in score.stems.items())
         lines.append(
-            (f"{score.by} score", f"{score.value:.2f} dB {score.metric} on {score.set}"
-             + (f" ({stems})" if stems else "") + (f". {score.note}" if score.note else ""))
+            (
+                f"{score.by} score",
+                f"{score.value:.2f} dB {score.metric} on {score.set}"
+                + (f" ({stems})" if stems else "")
+                + (f". {score.note}" if score.note else ""),
+            )
         )
     for member in entry.members:
         weights = zip(entry.sources, member.weights or (), strict=False)
@@ -116,8 +137,13 @@ def info(name: Name, json: AsJson = False, catalog: Catalogs = None) -> None:
     for file in entry.files:
         lines.append(("file", f"{file.name}: {file.source} ({console.bytes_text(file.bytes)}, {file.check})"))
         if file.fallback:
-            lines.append(("or", f"{file.fallback.source} ({console.bytes_text(file.fallback.bytes)}, "
-                          f"{file.fallback.check})"))
+            lines.append(
+                (
+                    "or",
+                    f"{file.fallback.source} ({console.bytes_text(file.fallback.bytes)}, "
+                    f"{file.fallback.check})",
+                )
+            )
     width = max(len(key) for key, _ in lines)
     for key, value in lines:
         if value:
@@ -190,8 +216,12 @@ def verify(names: Names = None, catalog: Catalogs = None) -> None:
                 console.error(problem)
                 code = ModelError.exit_code
                 continue
-            how = {"full": "published hash", "prefix": "published digits and the first download",
-                   "size": "published size and the first download", "none": "first download"}[found.check]
+            how = {
+                "full": "published hash",
+                "prefix": "published digits and the first download",
+                "size": "published size and the first download",
+                "none": "first download",
+            }[found.check]
             console.out().print(
                 f"{entry.name}: {found.path.name} is right ({how}), sha256 {found.sha256}", soft_wrap=True
             )
@@ -234,17 +264,31 @@ def remove(name: Name, catalog: Catalogs = None) -> None:
 
 @app.command()
 def push(
-    run: Annotated[Path, typer.Argument(
-        metavar="RUN", show_default=False, help="The folder that `sepcli train` wrote.")],
-    repo: Annotated[str, typer.Option(
-        "--repo", metavar="OWNER/NAME", show_default=False, help="Where on the hub; made if it is not there.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", show_default=False, help="The folder that `sepcli train` wrote.")
+    ],
+    repo: Annotated[
+        str,
+        typer.Option(
+            "--repo",
+            metavar="OWNER/NAME",
+            show_default=False,
+            help="Where on the hub; made if it is not there.",
+        ),
+    ],
     private: Annotated[bool, typer.Option("--private", help="Make it a private repository.")] = False,
-    branch: Annotated[str, typer.Option(
-        "--revision", "--branch", metavar="BRANCH", help="The branch to add to; made if it is not there.")
+    branch: Annotated[
+        str,
+        typer.Option(
+            "--revision", "--branch", metavar="BRANCH", help="The branch to add to; made if it is not there."
+        ),
     ] = "main",
     message: Annotated[str | None, typer.Option("--message", metavar="TEXT", help="Of the commit.")] = None,
-    license: Annotated[str | None, typer.Option(
-        "--license", metavar="ID", help="Of the weights: mit, cc-by-4.0, ... Without it the card has none.")
+    license: Annotated[
+        str | None,
+        typer.Option(
+            "--license", metavar="ID", help="Of the weights: mit, cc-by-4.0, ... Without it the card has none."
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be uploaded and the model card; ask nothing.")
@@ -273,8 +317,16 @@ def push(
     console.say(f"Uploading {console.bytes_text(sum(sizes.values()))} to {repo} at {branch} ...")
     done = publish(upload, private=private, message=message)
     if json:
-        console.print_json({"model": done.spec, "repo": repo, "revision": done.commit, "url": done.url,
-                            "files": sizes, "entry": done.entry})
+        console.print_json(
+            {
+                "model": done.spec,
+                "repo": repo,
+                "revision": done.commit,
+                "url": done.url,
+                "files": sizes,
+                "entry": done.entry,
+            }
+        )
         return
     console.out().print(done.spec, soft_wrap=True)
     console.out().print(f"\n{done.entry}", soft_wrap=True, end="")
@@ -365,14 +417,25 @@ def _described(entry: Entry) -> dict[str, Any]:
         "training_data": entry.training_data,
         "limits": entry.limits,
         "scores": [
-            {"metric": score.metric, "set": score.set, "value": score.value, "by": score.by,
-             "stems": dict(score.stems), "note": score.note}
+            {
+                "metric": score.metric,
+                "set": score.set,
+                "value": score.value,
+                "by": score.by,
+                "stems": dict(score.stems),
+                "note": score.note,
+            }
             for score in entry.scores
         ],
         "files": [
-            {"name": file.name, "source": file.source, "size": file.bytes, "check": file.check,
-             "fallback": file.fallback.source if file.fallback else None,
-             "path": str(hub.cached(file) or "") or None}
+            {
+                "name": file.name,
+                "source": file.source,
+                "size": file.bytes,
+                "check": file.check,
+                "fallback": file.fallback.source if file.fallback else None,
+                "path": str(hub.cached(file) or "") or None,
+            }
             for file in entry.files
         ],
         "catalog": str(entry.catalog_path),

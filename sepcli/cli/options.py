@@ -42,20 +42,47 @@ def complete_stem(incomplete: str) -> list[str]:
     return sorted(stem for stem in stems if stem.startswith(incomplete))
 
 
-Device = Annotated[str, typer.Option(
-    "--device", metavar="auto|cpu|cuda[:I]|mps", rich_help_panel=COMPUTE,
-    help="auto: the GPU if there is one. A device that is absent is an error.")]
-ModelPrecision = Annotated[Precision, typer.Option(
-    "--precision", metavar="|".join(Precision), rich_help_panel=COMPUTE,
-    help="auto: reduced only where the model allows it and the device is faster with it.")]
-Segment = Annotated[float | None, typer.Option(
-    "--segment", metavar="SECONDS", rich_help_panel=COMPUTE,
-    help="The length of a segment; shorter takes less memory. Default: the model's.")]
-Shifts = Annotated[int, typer.Option(
-    "--shifts", metavar="N", min=0, rich_help_panel=COMPUTE,
-    help="Average N passes at random offsets: a little better, N times slower.")]
-BatchSize = Annotated[str, typer.Option(
-    "--batch-size", metavar="auto|N", rich_help_panel=COMPUTE, help="Segments computed together.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda[:I]|mps",
+        rich_help_panel=COMPUTE,
+        help="auto: the GPU if there is one. A device that is absent is an error.",
+    ),
+]
+ModelPrecision = Annotated[
+    Precision,
+    typer.Option(
+        "--precision",
+        metavar="|".join(Precision),
+        rich_help_panel=COMPUTE,
+        help="auto: reduced only where the model allows it and the device is faster with it.",
+    ),
+]
+Segment = Annotated[
+    float | None,
+    typer.Option(
+        "--segment",
+        metavar="SECONDS",
+        rich_help_panel=COMPUTE,
+        help="The length of a segment; shorter takes less memory. Default: the model's.",
+    ),
+]
+Shifts = Annotated[
+    int,
+    typer.Option(
+        "--shifts",
+        metavar="N",
+        min=0,
+        rich_help_panel=COMPUTE,
+        help="Average N passes at random offsets: a little better, N times slower.",
+    ),
+]
+BatchSize = Annotated[
+    str,
+    typer.Option("--batch-size", metavar="auto|N", rich_help_panel=COMPUTE, help="Segments computed together."),
+]
 
 
 # --- values that need more than a type ---
@@ -64,15 +91,18 @@ BatchSize = Annotated[str, typer.Option(
 def parse_time(text: str, option: str) -> float:
     """ "90", "1:30", "1:30.5" and "0:01:30" -> seconds."""
     if not re.fullmatch(r"(\d+:){0,2}\d*\.?\d+|\d+\.", text):
-        raise UsageError(f"{option} {text}: this is not a time.",
-                         remedy="Give seconds (90 or 90.5), mm:ss or hh:mm:ss.")
+        raise UsageError(
+            f"{option} {text}: this is not a time.", remedy="Give seconds (90 or 90.5), mm:ss or hh:mm:ss."
+        )
     seconds = 0.0
     *larger, last = text.split(":")
     for part in larger:
         seconds = (seconds + int(part)) * 60
     if larger and (float(last) >= 60 or any(int(part) >= 60 for part in larger[1:])):
-        raise UsageError(f"{option} {text}: minutes and seconds after a colon end at 59.",
-                         remedy="Give seconds (90 or 90.5), mm:ss or hh:mm:ss.")
+        raise UsageError(
+            f"{option} {text}: minutes and seconds after a colon end at 59.",
+            remedy="Give seconds (90 or 90.5), mm:ss or hh:mm:ss.",
+        )
     return seconds + float(last)
 
 
@@ -81,8 +111,10 @@ def parse_batch_size(text: str) -> int | None:
     if text == "auto":
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--batch-size {text}: auto or a number from 1 is needed.",
-                         remedy="Leave it out, or give a smaller number if memory runs out.")
+        raise UsageError(
+            f"--batch-size {text}: auto or a number from 1 is needed.",
+            remedy="Leave it out, or give a smaller number if memory runs out.",
+        )
     return int(text)
 
 

@@ -62,14 +62,20 @@ class Reporter(Listener):
 
     def device(self, device: Device, precision: Precision) -> None:
         self._device = device, precision
-        for text in self.plan.notices[self._noticed:]:  # those of names that were known only now
+        for text in self.plan.notices[self._noticed :]:  # those of names that were known only now
             self.notice(text)
         if console.reports_json():
             entry = self.plan.entry
             console.event(
-                "start", model=self.plan.model.name, stems=list(self.plan.stems),
-                license=entry.license if entry else None, device=str(device.torch), device_reason=device.reason,
-                precision=precision.name, precision_reason=precision.reason)
+                "start",
+                model=self.plan.model.name,
+                stems=list(self.plan.stems),
+                license=entry.license if entry else None,
+                device=str(device.torch),
+                device_reason=device.reason,
+                precision=precision.name,
+                precision_reason=precision.reason,
+            )
             return
         console.say(f"Model {self.plan.model.name}: {', '.join(self.plan.stems)}. {license_text(self.plan)}")
         console.say(f"Device {device}: {device.reason}. Precision {precision.name}: {precision.reason}.")
@@ -110,13 +116,20 @@ class Reporter(Listener):
         self._last_shown = now
         if console.reports_json():
             assert self._track is not None
-            console.event("progress", input=self._track.source.name, done_seconds=round(done, 3),
-                          total_seconds=total and round(total, 3), realtime=round(speed, 3),
-                          left_seconds=left and round(left, 1))
+            console.event(
+                "progress",
+                input=self._track.source.name,
+                done_seconds=round(done, 3),
+                total_seconds=total and round(total, 3),
+                realtime=round(speed, 3),
+                left_seconds=left and round(left, 1),
+            )
         elif self._lines:
             of = f" of {clock(total)}" if total else ""
-            console.say(f"{self._place()}: {clock(done)}{of}, {speed:.1f}x realtime"
-                        + (f", {clock(left)} left" if left is not None else ""))
+            console.say(
+                f"{self._place()}: {clock(done)}{of}, {speed:.1f}x realtime"
+                + (f", {clock(left)} left" if left is not None else "")
+            )
 
     def failed(self, error: BaseException) -> None:
         if console.wants_tracebacks(self.verbose):
@@ -147,12 +160,16 @@ class Reporter(Listener):
         for warning in result.warnings:
             console.notice(f"{name}: {warning}")
         if result.gain is not None and result.gain < 1:
-            console.notice(f"{name}: all stems were lowered by {_decibels(result.gain):.2f} dB, for one of "
-                           "them would have clipped.")
+            console.notice(
+                f"{name}: all stems were lowered by {_decibels(result.gain):.2f} dB, for one of "
+                "them would have clipped."
+            )
         if result.status == "done" and result.seconds is not None:
             speed = f", {result.realtime:.1f}x realtime" if result.realtime else ""
-            console.say(f"{name}: {len(result.outputs)} {_plural('file', len(result.outputs))} in "
-                        f"{result.seconds:.1f} s{speed}")
+            console.say(
+                f"{name}: {len(result.outputs)} {_plural('file', len(result.outputs))} in "
+                f"{result.seconds:.1f} s{speed}"
+            )
         elif result.status == "skipped":
             console.say(f"{name}: done before, skipped (--no-resume separates it again)")
         elif result.error is not None and result.reached:
@@ -172,9 +189,17 @@ class Reporter(Listener):
         work = sum(result.seconds or 0.0 for result in done)
         out = self.plan.request.out
         if console.reports_json():
-            console.event("summary", done=len(done), skipped=skipped, failed=len(failed), not_done=left,
-                          audio_seconds=round(audio, 3), seconds=round(work, 3),
-                          realtime=round(audio / work, 3) if work else None, out=str(out))
+            console.event(
+                "summary",
+                done=len(done),
+                skipped=skipped,
+                failed=len(failed),
+                not_done=left,
+                audio_seconds=round(audio, 3),
+                seconds=round(work, 3),
+                realtime=round(audio / work, 3) if work else None,
+                out=str(out),
+            )
             return
         parts = [f"{len(done)} done"]
         parts += [f"{skipped} skipped"] if skipped else []
@@ -205,8 +230,11 @@ class _Bars:
         self._began = time.monotonic()
         self._progress = progress.Progress(
             progress.TextColumn("{task.description}", markup=False, table_column=_ellipsis()),
-            progress.BarColumn(bar_width=30), progress.TextColumn("{task.fields[text]}", markup=False),
-            console=console.err(), transient=True)
+            progress.BarColumn(bar_width=30),
+            progress.TextColumn("{task.fields[text]}", markup=False),
+            console=console.err(),
+            transient=True,
+        )
         self._all: progress.TaskID | None = None
         self._one: progress.TaskID | None = None
         self._number = self._count = 0
@@ -270,8 +298,15 @@ def print_plan(plan: Plan, json: bool) -> int:
             fields = Result(track.source.name, status, outputs).as_json()
             if track.refused:
                 fields["error"] = {"code": "exists", "message": track.refused, "remedy": REFUSED_REMEDY}
-            console.print_json({**fields, "action": track.action, "model": plan.model.name,
-                                "license": plan.entry.license if plan.entry else None, "download_bytes": size})
+            console.print_json(
+                {
+                    **fields,
+                    "action": track.action,
+                    "model": plan.model.name,
+                    "license": plan.entry.license if plan.entry else None,
+                    "download_bytes": size,
+                }
+            )
     else:
         _print_plan(plan, size)
     codes = [problem.exit_code for _, problem in plan.failures]

@@ -17,42 +17,90 @@ WHERE = "Where it goes"
 
 
 def robustness(
-    model: Annotated[str, typer.Option(
-        "-m", "--model", metavar="MODEL", autocompletion=complete_model, show_default=False,
-        help="As for `separate`, but a codec: encodec-48k, or a run that trained one.")],
-    data: Annotated[Path, typer.Option(
-        "--data", metavar="DIR", show_default=False, help="A folder of tracks: DIR/TRACK/STEM.wav.")],
-    layout: Annotated[str, typer.Option(
-        "--layout", metavar="auto|musdb|stems|slakh|pools", help="How the folder is laid out.")] = "auto",
-    target: Annotated[str, typer.Option(
-        "-t", "--target", metavar="STEM", help="The stem that goes through the codec.")] = "vocals",
-    noise: Annotated[str, typer.Option(
-        "--noise", metavar="S[,S...]",
-        help="The noise's deviations: on the waveform beside full scale, on latents and codes beside their own "
-             "deviation.")] = "0,1e-6,1e-3,0.01,0.1,1",
-    bandwidth: Annotated[float | None, typer.Option(
-        "--bandwidth", metavar="KBIT/S", show_default=False,
-        help="Of the quantised latents. Default: all codebooks.")] = None,
-    duration: Annotated[str | None, typer.Option(
-        "--duration", metavar="TIME", help="Only so much of each track's beginning.")] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            "-m",
+            "--model",
+            metavar="MODEL",
+            autocompletion=complete_model,
+            show_default=False,
+            help="As for `separate`, but a codec: encodec-48k, or a run that trained one.",
+        ),
+    ],
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data", metavar="DIR", show_default=False, help="A folder of tracks: DIR/TRACK/STEM.wav."
+        ),
+    ],
+    layout: Annotated[
+        str,
+        typer.Option("--layout", metavar="auto|musdb|stems|slakh|pools", help="How the folder is laid out."),
+    ] = "auto",
+    target: Annotated[
+        str, typer.Option("-t", "--target", metavar="STEM", help="The stem that goes through the codec.")
+    ] = "vocals",
+    noise: Annotated[
+        str,
+        typer.Option(
+            "--noise",
+            metavar="S[,S...]",
+            help="The noise's deviations: on the waveform beside full scale, on latents and codes beside their "
+            "own deviation.",
+        ),
+    ] = "0,1e-6,1e-3,0.01,0.1,1",
+    bandwidth: Annotated[
+        float | None,
+        typer.Option(
+            "--bandwidth",
+            metavar="KBIT/S",
+            show_default=False,
+            help="Of the quantised latents. Default: all codebooks.",
+        ),
+    ] = None,
+    duration: Annotated[
+        str | None, typer.Option("--duration", metavar="TIME", help="Only so much of each track's beginning.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the noise.")] = 0,
-    catalog: Annotated[list[Path] | None, typer.Option(
-        "--catalog", metavar="FILE",
-        help="More models, in the format of weights.toml; repeatable. Also: $SEPCLI_CATALOG.")] = None,
+    catalog: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--catalog",
+            metavar="FILE",
+            help="More models, in the format of weights.toml; repeatable. Also: $SEPCLI_CATALOG.",
+        ),
+    ] = None,
     device: Device = "auto",
-    overlap: Annotated[str, typer.Option(
-        "--overlap", metavar="published|SHARE", rich_help_panel=COMPUTE,
-        help="The share of a segment that the next one covers. published: what the model's paper used where "
-             "the catalogue knows it, else 0.")] = "published",
+    overlap: Annotated[
+        str,
+        typer.Option(
+            "--overlap",
+            metavar="published|SHARE",
+            rich_help_panel=COMPUTE,
+            help="The share of a segment that the next one covers. published: what the model's paper used "
+            "where the catalogue knows it, else 0.",
+        ),
+    ] = "published",
     segment: Segment = None,
     batch_size: BatchSize = "auto",
-    out: Annotated[Path | None, typer.Option(
-        "-o", "--out", metavar="DIR", rich_help_panel=WHERE,
-        help="Write every track's scores and a picture there.")] = None,
-    json: Annotated[bool, typer.Option(
-        "--json", rich_help_panel=WHERE, help="Print a JSON object on standard output, no table.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", rich_help_panel=WHERE, help="Results and errors only.")
-                     ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="DIR",
+            rich_help_panel=WHERE,
+            help="Write every track's scores and a picture there.",
+        ),
+    ] = None,
+    json: Annotated[
+        bool,
+        typer.Option("--json", rich_help_panel=WHERE, help="Print a JSON object on standard output, no table."),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", rich_help_panel=WHERE, help="Results and errors only.")
+    ] = False,
 ) -> None:
     """Measure how much noise the latents of a codec bear.
 
@@ -63,8 +111,9 @@ def robustness(
     strengths = parse_strengths(noise)
     seconds = parse_time(duration, "--duration") if duration is not None else None
     if seconds is not None and seconds <= 0:
-        raise UsageError(f"--duration is {seconds:g}, but must be more than 0.",
-                         remedy="Leave it out, or change it.")
+        raise UsageError(
+            f"--duration is {seconds:g}, but must be more than 0.", remedy="Leave it out, or change it."
+        )
     share, calls = parse_overlap(overlap), parse_batch_size(batch_size)
 
     from sepcli.weights.catalog import load_catalog
@@ -97,13 +146,25 @@ def robustness(
         share = 0.0 if published is None else published
     cut = Settings(overlap=share, segment=segment, seed=seed, batch_size=calls)
     with console.AudioBar() as bar:
-        found = study(loaded.model, tracks, target, model=loaded.name, strengths=strengths, bandwidth=bandwidth,
-                      cut=cut, seconds=seconds, device=where.torch, notice=console.notice, progress=bar.show)
+        found = study(
+            loaded.model,
+            tracks,
+            target,
+            model=loaded.name,
+            strengths=strengths,
+            bandwidth=bandwidth,
+            cut=cut,
+            seconds=seconds,
+            device=where.torch,
+            notice=console.notice,
+            progress=bar.show,
+        )
     if json:
         console.print_json(found.as_json())
     else:
-        console.out().print(f"SDR in dB of {target} that come back, mean over {len(found.scores)} tracks",
-                            soft_wrap=True)
+        console.out().print(
+            f"SDR in dB of {target} that come back, mean over {len(found.scores)} tracks", soft_wrap=True
+        )
         console.print_columns(list(table(found)))
     if out is not None:
         console.say(f"In {out}: {', '.join(path.name for path in write(found, out))}.")
@@ -115,5 +176,6 @@ def parse_strengths(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in words)
     except ValueError:
-        raise UsageError(f"--noise {text}: numbers from 0 are needed.",
-                         remedy="For example --noise 0,0.01,0.1,1.") from None
+        raise UsageError(
+            f"--noise {text}: numbers from 0 are needed.", remedy="For example --noise 0,0.01,0.1,1."
+        ) from None

@@ -110,18 +110,24 @@ def _settings(prepared: Prepared) -> str:
     identity, swept = prepared.identity, dict(prepared.run.swept)
     segment = f", segment {identity['segment']:g} s" if identity["segment"] else ""
     shifts = f", shifts {identity['shifts']}" if identity["shifts"] else ""
-    options = "".join(f", {name} {value}" for name, value in identity["options"].items()
-                      if value is not None and name not in swept)
-    return (f"overlap {identity['overlap']:g}{segment}{shifts}, {identity['device']}, {identity['precision']}"
-            f"{options}")
+    options = "".join(
+        f", {name} {value}"
+        for name, value in identity["options"].items()
+        if value is not None and name not in swept
+    )
+    return (
+        f"overlap {identity['overlap']:g}{segment}{shifts}, {identity['device']}, {identity['precision']}"
+        f"{options}"
+    )
 
 
 def say_silent(rows: Sequence[Row]) -> None:
     """How much museval's metrics leave out."""
     frames, silent = sum(row.frames for row in rows), sum(row.silent_frames for row in rows)
     if silent:
-        console.say(f"museval v4: {silent} of {frames} frames are left out, as some stem or estimate is silent "
-                    "in them.")
+        console.say(
+            f"museval v4: {silent} of {frames} frames are left out, as some stem or estimate is silent in them."
+        )
 
 
 def say_windows(rows: Sequence[Row], protocols: Sequence[str]) -> None:
@@ -137,8 +143,12 @@ def say_windows(rows: Sequence[Row], protocols: Sequence[str]) -> None:
 
 def say_voiced(rows: Sequence[Row]) -> None:
     """Which voices were never heard; it is the same for all models."""
-    seconds = {(row.track, stem): scores["voiced"] for row in rows for stem, scores in row.stems.items()
-               if "voiced" in scores}
+    seconds = {
+        (row.track, stem): scores["voiced"]
+        for row in rows
+        for stem, scores in row.stems.items()
+        if "voiced" in scores
+    }
     if seconds:
         silent = sum(each == 0 for each in seconds.values())
         left_out = f"; {silent} of {len(seconds)} stems have no voiced frame and are left out" if silent else ""
@@ -155,8 +165,10 @@ def print_tables(groups: Sequence[Group], protocols: Sequence[str], *, zero_mean
     """
     for protocol in protocols:
         for statistic in PROTOCOLS[protocol].statistics:
-            found = {key: {group.label: line for group in groups if (line := group.line(key, statistic))}
-                     for key in PROTOCOLS[protocol].metrics}
+            found = {
+                key: {group.label: line for group in groups if (line := group.line(key, statistic))}
+                for key in PROTOCOLS[protocol].metrics
+            }
             found = {key: lines for key, lines in found.items() if lines}
             if PROTOCOLS[protocol].voice:
                 for stem in _stems(line for lines in found.values() for line in lines.values()):
@@ -165,8 +177,11 @@ def print_tables(groups: Sequence[Group], protocols: Sequence[str], *, zero_mean
             for key, lines in found.items():
                 shown = metric(key, zero_mean=zero_mean)
                 title = ", ".join(word for word in (shown.name, statistic, shown.unit) if word)
-                cells = {label: {stem: (value, shown.digits) for stem, value in line.stems.items()}
-                         | {MEAN_OF_STEMS: (line.mean, shown.digits)} for label, line in lines.items()}
+                cells = {
+                    label: {stem: (value, shown.digits) for stem, value in line.stems.items()}
+                    | {MEAN_OF_STEMS: (line.mean, shown.digits)}
+                    for label, line in lines.items()
+                }
                 _print_table(title, [*_stems(lines.values()), MEAN_OF_STEMS], cells)
 
 
@@ -197,8 +212,10 @@ def _print_table(
         title += ", mean ± deviation over runs"
     elif any(value.interval is not None for value in values):
         title += ", ± 95 % interval"
-    rows = [[label, *(_text(*row[column], several) if column in row else "" for column in columns)]
-            for label, row in cells.items()]
+    rows = [
+        [label, *(_text(*row[column], several) if column in row else "" for column in columns)]
+        for label, row in cells.items()
+    ]
     counted = [column for column in columns if column != MEAN_OF_STEMS]
     counts = [[row[column][0].tracks if column in row else 0 for column in counted] for row in cells.values()]
     if counts.count(counts[0]) == len(counts):

@@ -74,103 +74,253 @@ BATCH, REPORT = "Batches", "What is reported"
 
 
 def separate(
-    inputs: Annotated[list[str], typer.Argument(
-        metavar="INPUT", show_default=False,
-        help="Audio or video files, folders (searched recursively), or - for standard input.")],
-    model: Annotated[str | None, typer.Option(
-        "-m", "--model", metavar="MODEL", autocompletion=complete_model, rich_help_panel=WHAT,
-        show_default=f"{DEFAULT_MODEL}, which is inside sepcli",
-        help="A name of `sepcli models list`, a checkpoint file or run folder, NAME=FILE (a local file for the "
-             "catalogue's NAME), or hf://owner/repo[@revision]/file.")] = None,
-    target: Annotated[list[str] | None, typer.Option(
-        "-t", "--target", metavar="STEM", autocompletion=complete_stem, rich_help_panel=WHAT,
-        help="Only this stem, and only the work it needs; repeatable. Default: all of the model's.")] = None,
-    query: Annotated[list[str] | None, typer.Option(
-        "--query", metavar="[NAME=]FILE", rich_help_panel=WHAT,
-        help="A recording of the sound to take out, for a model that takes queries; repeatable: one stem each, "
-             "called NAME or as the file. Goes with -t; without it, only the queries' stems.")] = None,
-    rest: Annotated[bool, typer.Option(
-        "--rest", rich_help_panel=WHAT,
-        help="Also write what the targets leave, the mix minus them: no_STEM for one, rest for several.")
-    ] = False,
-    two_stems: Annotated[str | None, typer.Option(
-        "--two-stems", metavar="STEM", autocompletion=complete_stem, rich_help_panel=WHAT,
-        help="The same as -t STEM --rest.")] = None,
-    start: Annotated[str | None, typer.Option(
-        "--start", metavar="TIME", rich_help_panel=WHAT,
-        help="Begin there in each input: seconds, mm:ss or hh:mm:ss.")] = None,
-    duration: Annotated[str | None, typer.Option(
-        "--duration", metavar="TIME", rich_help_panel=WHAT, help="Take only so much of each input.")] = None,
-    catalog: Annotated[list[Path] | None, typer.Option(
-        "--catalog", metavar="FILE", rich_help_panel=WHAT,
-        help="More models, in the format of weights.toml; repeatable. Also: $SEPCLI_CATALOG.")] = None,
-    options: Annotated[list[str] | None, typer.Option(
-        "-O", metavar="KEY=VALUE", rich_help_panel=WHAT,
-        help="An option of the model itself; repeatable.")] = None,
-    out: Annotated[str, typer.Option(
-        "-o", "--out", metavar="DIR", rich_help_panel=WHERE,
-        help="The output folder; - writes the WAV of exactly one stem to standard output.")] = "separated",
-    template: Annotated[str, typer.Option(
-        "--template", metavar="TEXT", rich_help_panel=WHERE,
-        help="The names of the files in it; there are also {model}, {parent} (the input's folder) and "
-             "{trackext} (its suffix).")] = "{track}/{stem}.{ext}",
-    force: Annotated[bool, typer.Option(
-        "--force", rich_help_panel=WHERE,
-        help="Replace files that sepcli did not make, or made with other settings.")] = False,
-    format: Annotated[Format, typer.Option(
-        "--format", metavar="|".join(Format), rich_help_panel=FILES,
-        help="wav and flac are exact; the others are lossy.")] = Format.wav,
-    depth: Annotated[Depth, typer.Option(
-        "--bit-depth", metavar="|".join(Depth), rich_help_panel=FILES,
-        help="Of wav and flac. keep: the input's, but at least 16; 24 for a lossy input.")] = Depth.keep,
-    bitrate: Annotated[int | None, typer.Option(
-        "--bitrate", metavar="KBITS", min=1, rich_help_panel=FILES,
-        help="Of lossy formats, in kbit/s. Default: mp3 320, m4a 256, opus 192, ogg quality 8.")] = None,
-    samplerate: Annotated[str, typer.Option(
-        "--sample-rate", metavar="keep|model|HZ", rich_help_panel=FILES,
-        help="keep: the input's own.")] = "keep",
-    no_tags: Annotated[bool, typer.Option(
-        "--no-tags", rich_help_panel=FILES, help="Leave the input's tags and cover out.")] = False,
-    clip: Annotated[Clip | None, typer.Option(
-        "--clip", metavar="|".join(Clip), rich_help_panel=LEVELS, show_default=False,
-        help="Where a stem would exceed full scale: gain lowers all stems of the track alike (default, except "
-             "for float files), clamp cuts peaks, none lets the format decide. Float is never clamped.")
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT",
+            show_default=False,
+            help="Audio or video files, folders (searched recursively), or - for standard input.",
+        ),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "-m",
+            "--model",
+            metavar="MODEL",
+            autocompletion=complete_model,
+            rich_help_panel=WHAT,
+            show_default=f"{DEFAULT_MODEL}, which is inside sepcli",
+            help="A name of `sepcli models list`, a checkpoint file or run folder, NAME=FILE (a local file for "
+            "the catalogue's NAME), or hf://owner/repo[@revision]/file.",
+        ),
     ] = None,
-    sum: Annotated[Sum, typer.Option(
-        "--sum", metavar="|".join(Sum), rich_help_panel=LEVELS,
-        help="exact: the files add up to the input, sample by sample; what the model leaves over goes to the "
-             "rest, else to `other`. With -t it implies --rest.")] = Sum.none,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-t",
+            "--target",
+            metavar="STEM",
+            autocompletion=complete_stem,
+            rich_help_panel=WHAT,
+            help="Only this stem, and only the work it needs; repeatable. Default: all of the model's.",
+        ),
+    ] = None,
+    query: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--query",
+            metavar="[NAME=]FILE",
+            rich_help_panel=WHAT,
+            help="A recording of the sound to take out, for a model that takes queries; repeatable: one stem "
+            "each, called NAME or as the file. Goes with -t; without it, only the queries' stems.",
+        ),
+    ] = None,
+    rest: Annotated[
+        bool,
+        typer.Option(
+            "--rest",
+            rich_help_panel=WHAT,
+            help="Also write what the targets leave, the mix minus them: no_STEM for one, rest for several.",
+        ),
+    ] = False,
+    two_stems: Annotated[
+        str | None,
+        typer.Option(
+            "--two-stems",
+            metavar="STEM",
+            autocompletion=complete_stem,
+            rich_help_panel=WHAT,
+            help="The same as -t STEM --rest.",
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--start",
+            metavar="TIME",
+            rich_help_panel=WHAT,
+            help="Begin there in each input: seconds, mm:ss or hh:mm:ss.",
+        ),
+    ] = None,
+    duration: Annotated[
+        str | None,
+        typer.Option(
+            "--duration", metavar="TIME", rich_help_panel=WHAT, help="Take only so much of each input."
+        ),
+    ] = None,
+    catalog: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--catalog",
+            metavar="FILE",
+            rich_help_panel=WHAT,
+            help="More models, in the format of weights.toml; repeatable. Also: $SEPCLI_CATALOG.",
+        ),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-O", metavar="KEY=VALUE", rich_help_panel=WHAT, help="An option of the model itself; repeatable."
+        ),
+    ] = None,
+    out: Annotated[
+        str,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="DIR",
+            rich_help_panel=WHERE,
+            help="The output folder; - writes the WAV of exactly one stem to standard output.",
+        ),
+    ] = "separated",
+    template: Annotated[
+        str,
+        typer.Option(
+            "--template",
+            metavar="TEXT",
+            rich_help_panel=WHERE,
+            help="The names of the files in it; there are also {model}, {parent} (the input's folder) and "
+            "{trackext} (its suffix).",
+        ),
+    ] = "{track}/{stem}.{ext}",
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            rich_help_panel=WHERE,
+            help="Replace files that sepcli did not make, or made with other settings.",
+        ),
+    ] = False,
+    format: Annotated[
+        Format,
+        typer.Option(
+            "--format",
+            metavar="|".join(Format),
+            rich_help_panel=FILES,
+            help="wav and flac are exact; the others are lossy.",
+        ),
+    ] = Format.wav,
+    depth: Annotated[
+        Depth,
+        typer.Option(
+            "--bit-depth",
+            metavar="|".join(Depth),
+            rich_help_panel=FILES,
+            help="Of wav and flac. keep: the input's, but at least 16; 24 for a lossy input.",
+        ),
+    ] = Depth.keep,
+    bitrate: Annotated[
+        int | None,
+        typer.Option(
+            "--bitrate",
+            metavar="KBITS",
+            min=1,
+            rich_help_panel=FILES,
+            help="Of lossy formats, in kbit/s. Default: mp3 320, m4a 256, opus 192, ogg quality 8.",
+        ),
+    ] = None,
+    samplerate: Annotated[
+        str,
+        typer.Option(
+            "--sample-rate", metavar="keep|model|HZ", rich_help_panel=FILES, help="keep: the input's own."
+        ),
+    ] = "keep",
+    no_tags: Annotated[
+        bool, typer.Option("--no-tags", rich_help_panel=FILES, help="Leave the input's tags and cover out.")
+    ] = False,
+    clip: Annotated[
+        Clip | None,
+        typer.Option(
+            "--clip",
+            metavar="|".join(Clip),
+            rich_help_panel=LEVELS,
+            show_default=False,
+            help="Where a stem would exceed full scale: gain lowers all stems of the track alike (default, "
+            "except for float files), clamp cuts peaks, none lets the format decide. Float is never clamped.",
+        ),
+    ] = None,
+    sum: Annotated[
+        Sum,
+        typer.Option(
+            "--sum",
+            metavar="|".join(Sum),
+            rich_help_panel=LEVELS,
+            help="exact: the files add up to the input, sample by sample; what the model leaves over goes to "
+            "the rest, else to `other`. With -t it implies --rest.",
+        ),
+    ] = Sum.none,
     device: Device = "auto",
     precision: ModelPrecision = Precision.auto,
-    overlap: Annotated[float, typer.Option(
-        "--overlap", metavar="SHARE", rich_help_panel=COMPUTE,
-        help="The share of a segment that the next one covers, from 0 to less than 1.")] = 0.25,
+    overlap: Annotated[
+        float,
+        typer.Option(
+            "--overlap",
+            metavar="SHARE",
+            rich_help_panel=COMPUTE,
+            help="The share of a segment that the next one covers, from 0 to less than 1.",
+        ),
+    ] = 0.25,
     segment: Segment = None,
     shifts: Shifts = 0,
-    seed: Annotated[int, typer.Option(
-        "--seed", metavar="N", rich_help_panel=COMPUTE, help="Of all that is random; the same seed repeats it.")
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed",
+            metavar="N",
+            rich_help_panel=COMPUTE,
+            help="Of all that is random; the same seed repeats it.",
+        ),
     ] = 0,
     batch_size: BatchSize = "auto",
-    resume: Annotated[bool, typer.Option(
-        "--resume/--no-resume", rich_help_panel=BATCH,
-        help="Skip tracks whose stems stand already, made from the same input with the same settings.")] = True,
-    shard: Annotated[str | None, typer.Option(
-        "--shard", metavar="I/N", rich_help_panel=BATCH,
-        help="Only part I of N of the inputs, so that N processes share one folder.")] = None,
-    dry_run: Annotated[bool, typer.Option(
-        "--dry-run", rich_help_panel=BATCH, help="Print what would be done, and do nothing.")] = False,
-    json: Annotated[bool, typer.Option(
-        "--json", rich_help_panel=REPORT, help="Print one JSON object for each input on standard output.")
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--no-resume",
+            rich_help_panel=BATCH,
+            help="Skip tracks whose stems stand already, made from the same input with the same settings.",
+        ),
+    ] = True,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            rich_help_panel=BATCH,
+            help="Only part I of N of the inputs, so that N processes share one folder.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", rich_help_panel=BATCH, help="Print what would be done, and do nothing.")
     ] = False,
-    progress: Annotated[ProgressStyle, typer.Option(
-        "--progress", metavar="|".join(ProgressStyle), rich_help_panel=REPORT,
-        help="On standard error. auto: bars on a terminal, else lines; json: one object a line.")
+    json: Annotated[
+        bool,
+        typer.Option(
+            "--json", rich_help_panel=REPORT, help="Print one JSON object for each input on standard output."
+        ),
+    ] = False,
+    progress: Annotated[
+        ProgressStyle,
+        typer.Option(
+            "--progress",
+            metavar="|".join(ProgressStyle),
+            rich_help_panel=REPORT,
+            help="On standard error. auto: bars on a terminal, else lines; json: one object a line.",
+        ),
     ] = ProgressStyle.auto,
-    quiet: Annotated[bool, typer.Option(
-        "-q", "--quiet", rich_help_panel=REPORT, help="Errors only.")] = False,
-    verbose: Annotated[int, typer.Option(
-        "-v", "--verbose", count=True, metavar="", show_default=False, rich_help_panel=REPORT,
-        help="Say more; twice: show tracebacks.")] = 0,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", rich_help_panel=REPORT, help="Errors only.")] = False,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "-v",
+            "--verbose",
+            count=True,
+            metavar="",
+            show_default=False,
+            rich_help_panel=REPORT,
+            help="Say more; twice: show tracebacks.",
+        ),
+    ] = 0,
 ) -> None:
     """Separate music into stems.
 
@@ -181,13 +331,17 @@ def separate(
     console.report_as("json" if progress is ProgressStyle.json else "quiet" if quiet else "text")
     if two_stems is not None:
         if target:
-            raise UsageError("--two-stems STEM already means -t STEM --rest, so it can't go with -t.",
-                             remedy="Use -t and --rest for several targets.")
+            raise UsageError(
+                "--two-stems STEM already means -t STEM --rest, so it can't go with -t.",
+                remedy="Use -t and --rest for several targets.",
+            )
         target, rest = [two_stems], True
     to_stdout = out == STDOUT
     if to_stdout and (json or dry_run):
-        raise UsageError("With -o - standard output is the stem, so --json and --dry-run have no place there.",
-                         remedy="Leave them out, or choose a folder with -o.")
+        raise UsageError(
+            "With -o - standard output is the stem, so --json and --dry-run have no place there.",
+            remedy="Leave them out, or choose a folder with -o.",
+        )
 
     from sepcli.batch.inputs import parse_shard
     from sepcli.batch.outputspec import OutputSpec
@@ -195,17 +349,35 @@ def separate(
     from sepcli.weights.catalog import load_catalog
 
     request = Request(
-        model=model or DEFAULT_MODEL, out=Path(os.path.expanduser(out)),
-        targets=tuple(dict.fromkeys(target or ())), queries=tuple(query or ()),
+        model=model or DEFAULT_MODEL,
+        out=Path(os.path.expanduser(out)),
+        targets=tuple(dict.fromkeys(target or ())),
+        queries=tuple(query or ()),
         template=template,
         spec=OutputSpec(
-            format=format.value, depth=depth.value, bitrate=bitrate, samplerate=parse_rate(samplerate),
-            clip=clip.value if clip else None, sum=sum.value, rest=rest, tags=not no_tags),
+            format=format.value,
+            depth=depth.value,
+            bitrate=bitrate,
+            samplerate=parse_rate(samplerate),
+            clip=clip.value if clip else None,
+            sum=sum.value,
+            rest=rest,
+            tags=not no_tags,
+        ),
         start=parse_time(start, "--start") if start is not None else 0.0,
         duration=parse_time(duration, "--duration") if duration is not None else None,
-        overlap=overlap, segment=segment, shifts=shifts, seed=seed, batch_size=parse_batch_size(batch_size),
-        device=device, precision=precision.value, options=parse_options(options or ()), resume=resume,
-        force=force, shard=parse_shard(shard) if shard is not None else None)
+        overlap=overlap,
+        segment=segment,
+        shifts=shifts,
+        seed=seed,
+        batch_size=parse_batch_size(batch_size),
+        device=device,
+        precision=precision.value,
+        options=parse_options(options or ()),
+        resume=resume,
+        force=force,
+        shard=parse_shard(shard) if shard is not None else None,
+    )
     models = load_catalog(catalog or ())
     if model is None:
         _say_which_model(models)
@@ -219,8 +391,10 @@ def separate(
 def _say_which_model(models: Catalog) -> None:
     """Nobody chose the small model: say that it is one, and what the better one costs."""
     size = sum(file.about_bytes or 0 for file in models[STUDIO_MODEL].files)
-    console.say(f"Model: {DEFAULT_MODEL}, the small one inside sepcli. --model {STUDIO_MODEL} gives studio "
-                f"quality after a download of {size / 1e6:.0f} MB.")
+    console.say(
+        f"Model: {DEFAULT_MODEL}, the small one inside sepcli. --model {STUDIO_MODEL} gives studio "
+        f"quality after a download of {size / 1e6:.0f} MB."
+    )
 
 
 def _plan(request: Request, inputs: list[str], models: Catalog) -> Plan:
@@ -228,8 +402,10 @@ def _plan(request: Request, inputs: list[str], models: Catalog) -> Plan:
     from sepcli.sound.decode import AUDIO_SUFFIXES
 
     if "-" in inputs and sys.stdin.isatty():
-        raise UsageError("Standard input is a terminal, not audio.",
-                         remedy="Pipe a file in, or name it: sepcli separate song.wav.")
+        raise UsageError(
+            "Standard input is a terminal, not audio.",
+            remedy="Pipe a file in, or name it: sepcli separate song.wav.",
+        )
     return make_plan(request, inputs, models, AUDIO_SUFFIXES)
 
 
@@ -277,19 +453,25 @@ def _to_stdout(request: Request, inputs: list[str], models: Catalog, bars: bool,
     if request.spec.format != "wav":
         raise UsageError(f"-o - writes WAV, not {request.spec.format}.", remedy="Leave --format out.")
     if sys.stdout.isatty():
-        raise UsageError("Standard output is a terminal, and a WAV file is not text.",
-                         remedy="Redirect it (-o - > vocals.wav), or choose a folder with -o.")
+        raise UsageError(
+            "Standard output is a terminal, and a WAV file is not text.",
+            remedy="Redirect it (-o - > vocals.wav), or choose a folder with -o.",
+        )
     with tempfile.TemporaryDirectory(prefix="sepcli-") as folder:
         request = replace(request, out=Path(folder) / "out", template=DEFAULT_TEMPLATE)
         plan = _plan(request, inputs, models)
         if len(plan.tracks) + len(plan.failures) != 1:
-            raise UsageError(f"-o - takes one input, not {len(plan.tracks) + len(plan.failures)}.",
-                             remedy="Choose a folder with -o for several.")
+            raise UsageError(
+                f"-o - takes one input, not {len(plan.tracks) + len(plan.failures)}.",
+                remedy="Choose a folder with -o for several.",
+            )
         # Those of a checkpoint file are known only when it is loaded.
         stems = plan.stems or (*request.targets, *(query.name for query in plan.queries))
         if len(stems) != 1 or (request.spec.rest and not plan.stems):
-            raise UsageError(f"-o - writes one stem, and here are {', '.join(stems) or 'all of the model'}.",
-                             remedy="Choose one with -t STEM.")
+            raise UsageError(
+                f"-o - writes one stem, and here are {', '.join(stems) or 'all of the model'}.",
+                remedy="Choose one with -t STEM.",
+            )
         code = _run(plan, json=False, bars=bars, verbose=verbose)
         if code == 0:
             (stem,) = plan.tracks[0].outputs.values()

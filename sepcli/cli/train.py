@@ -21,44 +21,74 @@ if TYPE_CHECKING:
     from sepcli.training.run import RunFolder
 
 
-Out = Annotated[Path | None, typer.Option("-o", "--out", help="The run folder; one that is there goes on.",
-                                          rich_help_panel="Run")]
-Preset = Annotated[str | None, typer.Option("--preset", help="A preset's name, or a TOML file.",
-                                            rich_help_panel="Run")]
-Valid = Annotated[list[str] | None, typer.Option(
-    "--valid", help="Folder of stems to validate on; default: a tenth of the tracks.", rich_help_panel="Data")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="Any setting: optim.lr=1e-3; repeatable.",
-                                                rich_help_panel="Run")]
-Init = Annotated[str | None, typer.Option("--init", help="Begin with this model's weights.",
-                                          rich_help_panel="Run")]
-Base = Annotated[str | None, typer.Option(
-    "--base", metavar="MODEL", rich_help_panel="Run",
-    help="The trained model that this one builds upon and does not change; for networks that need one.")]
-MaxSteps = Annotated[int | None, typer.Option("--max-steps", help="Stop after so many steps in all.",
-                                              rich_help_panel="Run")]
-MaxMinutes = Annotated[float | None, typer.Option(
-    "--max-minutes", help="Stop after so many minutes of training in all.", rich_help_panel="Run")]
+Out = Annotated[
+    Path | None,
+    typer.Option("-o", "--out", help="The run folder; one that is there goes on.", rich_help_panel="Run"),
+]
+Preset = Annotated[
+    str | None, typer.Option("--preset", help="A preset's name, or a TOML file.", rich_help_panel="Run")
+]
+Valid = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--valid",
+        help="Folder of stems to validate on; default: a tenth of the tracks.",
+        rich_help_panel="Data",
+    ),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any setting: optim.lr=1e-3; repeatable.", rich_help_panel="Run"),
+]
+Init = Annotated[
+    str | None, typer.Option("--init", help="Begin with this model's weights.", rich_help_panel="Run")
+]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        metavar="MODEL",
+        rich_help_panel="Run",
+        help="The trained model that this one builds upon and does not change; for networks that need one.",
+    ),
+]
+MaxSteps = Annotated[
+    int | None, typer.Option("--max-steps", help="Stop after so many steps in all.", rich_help_panel="Run")
+]
+MaxMinutes = Annotated[
+    float | None,
+    typer.Option("--max-minutes", help="Stop after so many minutes of training in all.", rich_help_panel="Run"),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps.", rich_help_panel="Run")]
-Precision = Annotated[str | None, typer.Option(
-    "--precision", help="float32, bfloat16 or float16 products.", rich_help_panel="Run")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Of weights, data and dropout.",
-                                          rich_help_panel="Run")]
-Workers = Annotated[int | None, typer.Option("--workers", help="Processes that read data.",
-                                             rich_help_panel="Run")]
-ListPresets = Annotated[bool, typer.Option("--list-presets", help="Print the presets and stop.",
-                                           rich_help_panel="Output")]
-ShowConfig = Annotated[bool, typer.Option("--show-config", help="Print all settings as TOML and stop.",
-                                          rich_help_panel="Output")]
-Json = Annotated[bool, typer.Option("--json", help="Progress and the result as JSON lines.",
-                                    rich_help_panel="Output")]
+Precision = Annotated[
+    str | None,
+    typer.Option("--precision", help="float32, bfloat16 or float16 products.", rich_help_panel="Run"),
+]
+Seed = Annotated[
+    int | None, typer.Option("--seed", help="Of weights, data and dropout.", rich_help_panel="Run")
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", help="Processes that read data.", rich_help_panel="Run")
+]
+ListPresets = Annotated[
+    bool, typer.Option("--list-presets", help="Print the presets and stop.", rich_help_panel="Output")
+]
+ShowConfig = Annotated[
+    bool, typer.Option("--show-config", help="Print all settings as TOML and stop.", rich_help_panel="Output")
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Progress and the result as JSON lines.", rich_help_panel="Output")
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.", rich_help_panel="Output")]
 
 
 def train(
     out: Out = None,
     preset: Preset = None,
-    data: Annotated[list[str] | None, typer.Option("--data", help="Folder of stems to train on; repeatable.",
-                                                   rich_help_panel="Data")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", help="Folder of stems to train on; repeatable.", rich_help_panel="Data"),
+    ] = None,
     valid: Valid = None,
     set_: Sets = None,
     init: Init = None,
@@ -82,9 +112,19 @@ def train(
     report_as(json=json, quiet=quiet)
     if list_presets:
         return print_presets()
-    config = configured(preset, {"train": data, "valid": valid}, {
-        "max_steps": max_steps, "max_minutes": max_minutes, "precision": precision, "seed": seed,
-        "workers": workers}, set_ or (), {"base": base})
+    config = configured(
+        preset,
+        {"train": data, "valid": valid},
+        {
+            "max_steps": max_steps,
+            "max_minutes": max_minutes,
+            "precision": precision,
+            "seed": seed,
+            "workers": workers,
+        },
+        set_ or (),
+        {"base": base},
+    )
     if show_config:
         return print_config(config)
     carry_out(config, run_folder(out), init=init, device=device, json=json)
@@ -102,7 +142,10 @@ def _leads() -> bool:
 
 
 def configured(
-    preset: str | None, data: Mapping[str, Sequence[str] | None], run: Mapping[str, Any], sets: Sequence[str],
+    preset: str | None,
+    data: Mapping[str, Sequence[str] | None],
+    run: Mapping[str, Any],
+    sets: Sequence[str],
     model: Mapping[str, str | None] | None = None,
 ) -> TrainConfig:
     """The preset with what the command line changes. data: folders of train and valid; None: the preset's."""
@@ -147,8 +190,13 @@ def carry_out(config: TrainConfig, out: Path, *, init: str | None, device: str, 
             if display.began:
                 console.say(f"Stopped. The same command goes on in {console.shown(out)}.")
             raise
-    result = {"run": str(out), "steps": done.steps, "minutes": round(done.seconds / 60, 2),
-              "bad_steps": done.bad_steps, "best": vars(done.best) if done.best else None}
+    result = {
+        "run": str(out),
+        "steps": done.steps,
+        "minutes": round(done.seconds / 60, 2),
+        "bad_steps": done.bad_steps,
+        "best": vars(done.best) if done.best else None,
+    }
     if json and _leads():
         console.print_json(result)
     if json:
@@ -197,8 +245,12 @@ class _Display:
             from rich import progress
 
             self.bars = progress.Progress(
-                progress.TextColumn("step {task.completed:.0f}/{task.total:.0f}"), progress.BarColumn(),
-                progress.TextColumn("{task.fields[text]}"), console=console.err(), transient=True)
+                progress.TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+                progress.BarColumn(),
+                progress.TextColumn("{task.fields[text]}"),
+                console=console.err(),
+                transient=True,
+            )
             self.task = self.bars.add_task("", total=self.max_steps, completed=steps, text="")
             self.bars.start()
 

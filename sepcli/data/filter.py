@@ -102,5 +102,3 @@ def _is_known(song: Song, known: Mapping[str, Verdict]) -> bool:
         return fingerprint(song) == dict(before.files)
     except OSError:
         return False
-
-

@@ -234,8 +234,10 @@ class Batches(torch.utils.data.Dataset):
                 "Make the batch size a multiple of their number.",
             )
         if self.examples < 0 or self.examples % self.batch_size:
-            refuse(f"There shall be {self.examples} examples, in batches of {self.batch_size}.",
-                   "Make data.examples a multiple of run.batch_size, or 0.")
+            refuse(
+                f"There shall be {self.examples} examples, in batches of {self.batch_size}.",
+                "Make data.examples a multiple of run.batch_size, or 0.",
+            )
         for augmentation in self.augment:
             augmentation.chosen(self.sources)  # refuses names that are no sources
             if self.world > 1 and self.batch_size // self.world % augmentation.group:

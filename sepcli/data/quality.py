@@ -57,15 +57,21 @@ class Rule:
     def __post_init__(self) -> None:
         for name, value in (("--keep-above", self.keep_above), ("--off-below", self.off_below)):
             if not 0 <= value <= 100:
-                raise UsageError(f"{name} is {value:g}, but must be 0 to 100 (%).",
-                                 remedy="The published values are --keep-above 70 --off-below 30.")
+                raise UsageError(
+                    f"{name} is {value:g}, but must be 0 to 100 (%).",
+                    remedy="The published values are --keep-above 70 --off-below 30.",
+                )
         if not 0.01 <= self.segment <= 600:
-            raise UsageError(f"--segment is {self.segment:g}, but must be 0.01 to 600 (seconds).",
-                             remedy="The published value is --segment 1.")
+            raise UsageError(
+                f"--segment is {self.segment:g}, but must be 0.01 to 600 (seconds).",
+                remedy="The published value is --segment 1.",
+            )
         for name, value, usual in (("--threshold", self.threshold, -10), ("--floor", self.floor, -60)):
             if not -200 <= value <= 0:
-                raise UsageError(f"{name} is {value:g}, but must be -200 to 0 (dB).",
-                                 remedy=f"The usual value is {name} {usual}.")
+                raise UsageError(
+                    f"{name} is {value:g}, but must be -200 to 0 (dB).",
+                    remedy=f"The usual value is {name} {usual}.",
+                )
 
 
 @dataclass(frozen=True)
@@ -213,8 +219,11 @@ def measure_stem(
             parts.add(block)
     found = parts.values()  # [S, N]
     if not np.isfinite(found).all():
-        raise ModelError(f"The model gives samples that are not finite for '{path}'.",
-                         remedy="Use --precision float32.", code="not_finite")
+        raise ModelError(
+            f"The model gives samples that are not finite for '{path}'.",
+            remedy="Use --precision float32.",
+            code="not_finite",
+        )
     shares, judged = shares_of(powers, found, rule)
     row = dict(zip(engine.sources, (float(share) for share in shares), strict=True))
     return Row(stem, row, judged, powers.size), seconds
@@ -229,9 +238,7 @@ def _told(progress: SongProgress | None, song: str, stem: str, seconds: float):
 # --- songs ---
 
 
-def measure_song(
-    song: Song, engine: Engine, rule: Rule, progress: SongProgress | None = None
-) -> Verdict:
+def measure_song(song: Song, engine: Engine, rule: Rule, progress: SongProgress | None = None) -> Verdict:
     """The song's matrix and what follows from it; a broken file becomes its `error`, never an exception.
 
     DeviceError passes: the next song would meet the same.
@@ -251,11 +258,20 @@ def measure_song(
     except (InputError, ModelError) as problem:
         error = problem
     except OSError as problem:
-        error = InputError(f"'{problem.filename}' can't be read: {problem.strerror}.",
-                           remedy="Check the path and its permissions.", code="unreadable")
+        error = InputError(
+            f"'{problem.filename}' can't be read: {problem.strerror}.",
+            remedy="Check the path and its permissions.",
+            code="unreadable",
+        )
     measured = Verdict(
-        song.name, tuple(rows), (), () if error else tuple(_notes(song, engine.sources, rows)), error,
-        audio_seconds, time.perf_counter() - began, files,
+        song.name,
+        tuple(rows),
+        (),
+        () if error else tuple(_notes(song, engine.sources, rows)),
+        error,
+        audio_seconds,
+        time.perf_counter() - began,
+        files,
     )
     return decided(measured, rule)
 

@@ -49,7 +49,8 @@ class Report:
         elif before.get("version") != VERSION or before.get("made_with") != self.made_with:
             raise UsageError(
                 f"'{folder / REPORT}' was made in another way: {self._difference(before)}.",
-                remedy="Choose another folder with -o, or begin anew with --force.", code="exists",
+                remedy="Choose another folder with -o, or begin anew with --force.",
+                code="exists",
             )
         else:
             self.known = {song["name"]: _verdict(song) for song in before["songs"]}
@@ -64,14 +65,21 @@ class Report:
         """Both text files, each replaced at once; songs that an interrupted run knew stay until their turn."""
         told = {verdict.name for verdict in self.verdicts}
         later = [verdict for name, verdict in self.known.items() if name not in told]
-        self._replace(REPORT, json.dumps({
-            "version": VERSION,
-            "made_with": self.made_with,
-            "keep_above": self.rule.keep_above,
-            "off_below": self.rule.off_below,
-            "mean": mean_matrix(self.verdicts),
-            "songs": [_described(verdict) for verdict in [*self.verdicts, *later]],
-        }, indent=1) + "\n")
+        self._replace(
+            REPORT,
+            json.dumps(
+                {
+                    "version": VERSION,
+                    "made_with": self.made_with,
+                    "keep_above": self.rule.keep_above,
+                    "off_below": self.rule.off_below,
+                    "mean": mean_matrix(self.verdicts),
+                    "songs": [_described(verdict) for verdict in [*self.verdicts, *later]],
+                },
+                indent=1,
+            )
+            + "\n",
+        )
         kept = [verdict.name for verdict in self.verdicts if verdict.status == "kept"]
         self._replace(KEPT, "".join(f"{name}\n" for name in kept))
 
@@ -92,8 +100,10 @@ class Report:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise OutputError(f"'{self.folder / REPORT}' can't be read: {error.strerror}.",
-                              remedy="Correct its permissions, or choose another folder with -o.") from error
+            raise OutputError(
+                f"'{self.folder / REPORT}' can't be read: {error.strerror}.",
+                remedy="Correct its permissions, or choose another folder with -o.",
+            ) from error
         except ValueError:
             return {}  # not ours: refused, unless forced
         return found if isinstance(found, dict) else {}
@@ -104,7 +114,8 @@ class Report:
             return "it is no report of this version"
         keys = [key for key in [*self.made_with, *then] if then.get(key) != self.made_with.get(key)]
         return "; ".join(
-            "it is of another model" if key == "weights"
+            "it is of another model"
+            if key == "weights"
             else f"its {key} is {then.get(key)}, not {self.made_with.get(key)}"
             for key in dict.fromkeys(keys)
         )
@@ -118,8 +129,10 @@ class Report:
         try:
             yield
         except OSError as error:
-            raise OutputError(f"The report can't be written to '{self.folder}': {error.strerror}.",
-                              remedy="Choose another folder with -o.") from error
+            raise OutputError(
+                f"The report can't be written to '{self.folder}': {error.strerror}.",
+                remedy="Choose another folder with -o.",
+            ) from error
 
 
 def mean_matrix(verdicts: Sequence[Verdict]) -> dict[str, dict[str, float]]:
@@ -145,8 +158,9 @@ def _described(verdict: Verdict) -> dict[str, Any]:
         "status": verdict.status,
         "reasons": list(verdict.reasons),
         "notes": list(verdict.notes),
-        "error": None if verdict.error is None else {
-            "code": verdict.error.code, "message": verdict.error.message, "remedy": verdict.error.remedy},
+        "error": None
+        if verdict.error is None
+        else {"code": verdict.error.code, "message": verdict.error.message, "remedy": verdict.error.remedy},
         "matrix": verdict.matrix,
         "segments": {row.stem: {"judged": row.judged, "all": row.segments} for row in verdict.rows},
         "audio_seconds": round(verdict.audio_seconds, 3),
@@ -170,9 +184,14 @@ def _verdict(song: Mapping[str, Any]) -> Verdict:
         for stem, count in song["segments"].items()
     )
     return Verdict(
-        song["name"], rows, tuple(song["reasons"]), tuple(song["notes"]),
+        song["name"],
+        rows,
+        tuple(song["reasons"]),
+        tuple(song["notes"]),
         None if error is None else SepcliError(error["message"], remedy=error["remedy"], code=error["code"]),
-        song["audio_seconds"], song["seconds"], song["files"],
+        song["audio_seconds"],
+        song["seconds"],
+        song["files"],
     )
 
 
@@ -193,7 +212,9 @@ def draw(verdicts: Sequence[Verdict], rule: Rule, path: Path) -> None:
     figure = Figure(figsize=(columns * size, lines * size + 0.6), layout="constrained")
     figure.suptitle(
         f"Share of {rule.segment:g} s segments in which a part (column) is found in a stem (row), in %;"
-        f" blue keeps the rule, orange breaks it, grey is not judged", fontsize=8, wrap=True,
+        f" blue keeps the rule, orange breaks it, grey is not judged",
+        fontsize=8,
+        wrap=True,
     )
     for place, (title, matrix) in enumerate(pages, 1):
         axes = figure.add_subplot(lines, columns, place)
@@ -217,8 +238,15 @@ def _draw_matrix(axes: Any, matrix: Matrix, parts: Sequence[str], stems: Sequenc
                 colour, strength = (_FINE, 0.12 + 0.88 * share / 100) if fine else (_BROKEN, 0.9)
             axes.add_patch(Rectangle((j, i), 1, 1, facecolor=colour, alpha=strength, edgecolor="white"))
             if share is not None:
-                axes.text(j + 0.5, i + 0.5, f"{share:.0f}", ha="center", va="center", fontsize=8,
-                          color="white" if strength > 0.6 else "black")
+                axes.text(
+                    j + 0.5,
+                    i + 0.5,
+                    f"{share:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="white" if strength > 0.6 else "black",
+                )
     axes.set_xlim(0, len(parts))
     axes.set_ylim(len(stems), 0)
     axes.set_aspect("equal")
@@ -232,4 +260,4 @@ def _draw_matrix(axes: Any, matrix: Matrix, parts: Sequence[str], stems: Sequenc
 def _short(name: str, most: int = 28) -> str:
     """A long name keeps its end, where songs of one album differ; `$` would begin mathematics."""
     name = name.encode("utf-8", "replace").decode().replace("$", r"\$")
-    return name if len(name) <= most else "…" + name[1 - most:]
+    return name if len(name) <= most else "…" + name[1 - most :]

@@ -90,8 +90,10 @@ def plan_chunks(segment: Segment, overlap: float, samplerate: int, seconds: floa
     size = samples - 2 * segment.margin
     stride = int((1 - overlap) * size)
     if stride < 1:
-        raise UsageError(f"With an overlap of {overlap} a segment of {size} samples never advances.",
-                         remedy="Choose a smaller --overlap.")
+        raise UsageError(
+            f"With an overlap of {overlap} a segment of {size} samples never advances.",
+            remedy="Choose a smaller --overlap.",
+        )
     return ChunkPlan(segment, size, stride)
 
 

@@ -55,14 +55,18 @@ def choose_device(request: str = "auto") -> Device:
         return Device(torch.device("cpu"), _why_no_gpu())
     kind, _, index = request.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
-        raise UsageError(f"'{request}' is not a device; the choices are auto, cpu, cuda, cuda:0 and mps.",
-                         remedy="Run `sepcli doctor` to see what this machine has.")
+        raise UsageError(
+            f"'{request}' is not a device; the choices are auto, cpu, cuda, cuda:0 and mps.",
+            remedy="Run `sepcli doctor` to see what this machine has.",
+        )
     if kind == "cpu":
         return Device(torch.device("cpu"), "asked for")
     if kind == "mps":
         if not _mps_available():
-            raise DeviceError("The device 'mps' is not available: it needs an Apple GPU and macOS.",
-                              remedy="Use --device cpu, or leave --device out.")
+            raise DeviceError(
+                "The device 'mps' is not available: it needs an Apple GPU and macOS.",
+                remedy="Use --device cpu, or leave --device out.",
+            )
         return Device(torch.device("mps"), "asked for")
     return Device(_cuda_device(request, int(index) if index else None), "asked for")
 
@@ -70,14 +74,18 @@ def choose_device(request: str = "auto") -> Device:
 def _cuda_device(request: str, index: int | None) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
-        raise DeviceError(f"The device '{request}' is not available: {_why_no_gpu()}.",
-                          remedy="Use --device cpu, or see `sepcli doctor`.")
+        raise DeviceError(
+            f"The device '{request}' is not available: {_why_no_gpu()}.",
+            remedy="Use --device cpu, or see `sepcli doctor`.",
+        )
     if index is None:
         index = torch.cuda.current_device()
     if index >= count:
         there = ", ".join(f"cuda:{i}" for i in range(count))
-        raise DeviceError(f"The device '{request}' is not available: this machine has {there}.",
-                          remedy="Choose one of these, or leave --device out.")
+        raise DeviceError(
+            f"The device '{request}' is not available: this machine has {there}.",
+            remedy="Choose one of these, or leave --device out.",
+        )
     return torch.device("cuda", index)
 
 
@@ -100,8 +108,10 @@ def choose_precision(request: str, device: torch.device, half: bool) -> Precisio
     if request in PRECISIONS:
         return Precision(request, "asked for")
     if request != "auto":
-        raise UsageError(f"'{request}' is not a precision; the choices are auto, {', '.join(PRECISIONS)}.",
-                         remedy="Leave --precision out for the model's own best.")
+        raise UsageError(
+            f"'{request}' is not a precision; the choices are auto, {', '.join(PRECISIONS)}.",
+            remedy="Leave --precision out for the model's own best.",
+        )
     if not half:
         return Precision("float32", "the model declares no reduced precision")
     if device.type == "cuda":

@@ -35,7 +35,9 @@ class Ensemble(Separator):
         self.half = all(member.half for member in members)
         for member in members[1:]:
             assert (member.samplerate, member.channels, member.normalize) == (
-                self.samplerate, self.channels, self.normalize
+                self.samplerate,
+                self.channels,
+                self.normalize,
             ), "members of an ensemble share one samplerate, channel count and normalisation"
         for k, source in enumerate(self.sources):
             assert self.total(k) > 0, f"no member makes {source}"

@@ -167,7 +167,8 @@ class Batch:
         if tried == 1:
             raise DeviceError(
                 f"The device {self.device} ran out of memory with one chunk at a time.",
-                remedy=MORE_MEMORY, code="out_of_memory",
+                remedy=MORE_MEMORY,
+                code="out_of_memory",
             ) from error
         self.size = max(1, tried // 2)
 
@@ -278,8 +279,10 @@ class _Track:
                 break
         windows = torch.cat([self.buffer.read(c.feed_start, c.feed_length) for _, c, _ in planned])
         noise = Noise(
-            self.engine.settings.seed, starts=[c.feed_start for _, c, _ in planned for _ in range(groups)],
-            groups=[*range(groups)] * len(planned))
+            self.engine.settings.seed,
+            starts=[c.feed_start for _, c, _ in planned for _ in range(groups)],
+            groups=[*range(groups)] * len(planned),
+        )
         outs = batch.run(self.engine.ensemble.members[member], windows, noise)  # [N*G, S', C, T]
         for i, (lane, chunk, last) in enumerate(planned):
             out = outs[i * groups : (i + 1) * groups].transpose(0, 1)  # [S', G, C, T]
@@ -318,8 +321,11 @@ class _Track:
 
     def _forget(self) -> None:
         """Let go of audio that no window to come reaches back to."""
-        reach = [lane.next - lane.plan.size - 2 * lane.plan.segment.margin for lane in self.lanes
-                 if not lane.finished]
+        reach = [
+            lane.next - lane.plan.size - 2 * lane.plan.segment.margin
+            for lane in self.lanes
+            if not lane.finished
+        ]
         if reach:
             self.buffer.forget(min(reach))
 

@@ -98,7 +98,9 @@ def shows_none(model: str, catalog: Mapping[str, Entry]) -> UsageError:
     return UsageError(
         f"The model '{model}' has no attention to latent sources that could be drawn.",
         remedy=f"Choose one that has it with -m: {others or 'none in this catalogue'}, or a checkpoint of such "
-               "a network.", code="no_attention")
+        "a network.",
+        code="no_attention",
+    )
 
 
 # --- listening ---
@@ -166,8 +168,11 @@ def listen(
     """
     assert isinstance(model, Inspectable), "see `inspectable` and `shows_none`"
     if not 1 <= level <= model.attention_levels:
-        raise UsageError(f"There is no level {level}: this model attends at levels 1 (the last before its "
-                         f"output) to {model.attention_levels}.", remedy="Choose one of these with --level.")
+        raise UsageError(
+            f"There is no level {level}: this model attends at levels 1 (the last before its "
+            f"output) to {model.attention_levels}.",
+            remedy="Choose one of these with --level.",
+        )
     device = torch.device("cpu") if device is None else device
     reader = AudioReader(path, info, start=start, duration=duration)
     expected = None if reader.expected is None else reader.expected / reader.samplerate
@@ -190,10 +195,17 @@ def listen(
     cuts = [latents * number for number in range(1, len(model.sources) + 1)]
     *weights, power = np.split(found, cuts, axis=1)
     return Attention(
-        weights=dict(zip(model.sources, weights, strict=True)), power=power, rows=spectrogram.edges,
-        frames=kept.count, every=kept.every, frame_seconds=model.attention_hop / model.samplerate,
-        start=start, seconds=reader.frames_read / reader.samplerate, level=level,
-        warnings=tuple(reader.warnings))
+        weights=dict(zip(model.sources, weights, strict=True)),
+        power=power,
+        rows=spectrogram.edges,
+        frames=kept.count,
+        every=kept.every,
+        frame_seconds=model.attention_hop / model.samplerate,
+        start=start,
+        seconds=reader.frames_read / reader.samplerate,
+        level=level,
+        warnings=tuple(reader.warnings),
+    )
 
 
 def _call(model: Separator) -> int:
@@ -261,15 +273,23 @@ def check_picture(path: Path, inputs: Mapping[str, Path], *, force: bool) -> Non
     inputs: {what it is: where}, never overwritten.
     """
     if path.suffix.lower() not in PICTURES:
-        raise UsageError(f"'{path}' has no ending of a picture.",
-                         remedy=f"Name the output with one of {', '.join(PICTURES)}.")
+        raise UsageError(
+            f"'{path}' has no ending of a picture.",
+            remedy=f"Name the output with one of {', '.join(PICTURES)}.",
+        )
     for what, source in inputs.items():
         if path.exists() and source.exists() and os.path.samefile(path, source):
-            raise UsageError(f"The output '{path}' is {what}.", code="input_is_output",
-                             remedy="Choose another with -o; an input is never overwritten.")
+            raise UsageError(
+                f"The output '{path}' is {what}.",
+                code="input_is_output",
+                remedy="Choose another with -o; an input is never overwritten.",
+            )
     if os.path.lexists(path) and not force:
-        raise UsageError(f"The output '{path}' exists.", code="exists",
-                         remedy="Choose another with -o, or replace it with --force.")
+        raise UsageError(
+            f"The output '{path}' exists.",
+            code="exists",
+            remedy="Choose another with -o, or replace it with --force.",
+        )
 
 
 def draw(found: Attention, path: Path, title: str) -> None:
@@ -281,27 +301,45 @@ def draw(found: Attention, path: Path, title: str) -> None:
     figure = Figure(figsize=(11, 1.25 * len(stems) + 3.2), layout="constrained")
     figure.suptitle(title, fontsize=10, parse_math=False)
     panels = figure.subplots(
-        len(stems) + 1, 1, sharex=True, squeeze=False, height_ratios=[1.0] * len(stems) + [1.8])[:, 0]
+        len(stems) + 1, 1, sharex=True, squeeze=False, height_ratios=[1.0] * len(stems) + [1.8]
+    )[:, 0]
     every_weight = np.concatenate([weights.ravel() for weights in found.weights.values()])
     most = float(np.quantile(every_weight, BRIGHTEST))
     for axes, stem in zip(panels, stems, strict=False):
         weights = found.weights[stem]
         latents = weights.shape[1]
-        image = axes.pcolormesh(found.edges, np.arange(latents + 1) + 0.5, weights.T, vmin=0, vmax=most,
-                                cmap="viridis", rasterized=True)
+        image = axes.pcolormesh(
+            found.edges,
+            np.arange(latents + 1) + 0.5,
+            weights.T,
+            vmin=0,
+            vmax=most,
+            cmap="viridis",
+            rasterized=True,
+        )
         axes.set_title(stem, loc="left", fontsize=10, parse_math=False)
         axes.set_ylabel("latent source", fontsize=9)
         axes.set_yticks(range(1, latents + 1, -(-latents // 6)))
-    figure.colorbar(image, ax=list(panels[:-1]), label="attention", pad=0.01, fraction=0.03,
-                    extend="max" if every_weight.max() > most else "neither")
+    figure.colorbar(
+        image,
+        ax=list(panels[:-1]),
+        label="attention",
+        pad=0.01,
+        fraction=0.03,
+        extend="max" if every_weight.max() > most else "neither",
+    )
     axes = panels[-1]
     decibels = 10 * np.log10(np.maximum(found.power.T, 1e-20))
     decibels -= max(float(decibels.max()), SILENCE)
-    image = axes.pcolormesh(found.edges, found.rows / 1000, decibels, vmin=-RANGE, vmax=0, cmap="magma",
-                            rasterized=True)
+    image = axes.pcolormesh(
+        found.edges, found.rows / 1000, decibels, vmin=-RANGE, vmax=0, cmap="magma", rasterized=True
+    )
     axes.set_yscale("log")
-    ticks = [kilohertz for kilohertz in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
-             if found.rows[0] <= 1000 * kilohertz <= found.rows[-1]]
+    ticks = [
+        kilohertz
+        for kilohertz in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
+        if found.rows[0] <= 1000 * kilohertz <= found.rows[-1]
+    ]
     axes.set_yticks(ticks, [f"{kilohertz:g}" for kilohertz in ticks])
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_title("mixture", loc="left", fontsize=10)

@@ -61,16 +61,20 @@ def compare(rows: Iterable[Row], protocols: Sequence[str]) -> list[Group]:
 
 def _shared(options: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first, *others = options
-    return {name: value for name, value in first.items()
-            if all(name in each and each[name] == value for each in others)}
+    return {
+        name: value
+        for name, value in first.items()
+        if all(name in each and each[name] == value for each in others)
+    }
 
 
 def as_json(groups: Sequence[Group], *, zero_mean: bool = False) -> Iterator[dict[str, Any]]:
     """An object for each group and line."""
     for group in groups:
         for line in group.lines:
-            yield line_as_json(line, group.model, group.swept, group.options, len(group.scores),
-                               zero_mean=zero_mean)
+            yield line_as_json(
+                line, group.model, group.swept, group.options, len(group.scores), zero_mean=zero_mean
+            )
 
 
 def write(
@@ -89,14 +93,20 @@ def write(
         summary.write_text(text + "\n", encoding="utf-8")
         return [summary, *_draw(folder, groups, protocols, zero_mean)]
     except OSError as error:
-        raise OutputError(f"The folder '{folder}' can't be written: {error.strerror}.", code="not_writable",
-                          remedy="Choose another folder with -o.") from error
+        raise OutputError(
+            f"The folder '{folder}' can't be written: {error.strerror}.",
+            code="not_writable",
+            remedy="Choose another folder with -o.",
+        ) from error
 
 
 def _draw(folder: Path, groups: Sequence[Group], protocols: Sequence[str], zero_mean: bool) -> Iterator[Path]:
     options = list(dict.fromkeys(option for group in groups for option in group.swept))
-    asked = [(key, PROTOCOLS[protocol].statistics[0]) for protocol in protocols
-             for key in PROTOCOLS[protocol].metrics]
+    asked = [
+        (key, PROTOCOLS[protocol].statistics[0])
+        for protocol in protocols
+        for key in PROTOCOLS[protocol].metrics
+    ]
     for key, statistic in asked:
         if not any(group.line(key, statistic) for group in groups):
             continue
@@ -115,8 +125,9 @@ def _draw(folder: Path, groups: Sequence[Group], protocols: Sequence[str], zero_
 
 def _over_tracks(group: Group, key: str) -> dict[str, list[float]]:
     stems = sorted({stem for run in group.scores for track in run.values() for stem in track})
-    return {stem: [value for run in group.scores for value in defined(run, stem, key).values()]
-            for stem in stems}
+    return {
+        stem: [value for run in group.scores for value in defined(run, stem, key).values()] for stem in stems
+    }
 
 
 def _sweep(

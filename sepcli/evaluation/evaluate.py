@@ -47,8 +47,16 @@ def evaluate(request: Request, listener: Listener | None = None) -> Iterator[Row
             names = each.scored(track)
             if not names:
                 continue
-            blank = Row(each.run.model, each.run.spec, each.run.seed, dict(each.run.swept), track.name, "done",
-                        row_key(each.identity, track, names), settings=each.identity)
+            blank = Row(
+                each.run.model,
+                each.run.spec,
+                each.run.seed,
+                dict(each.run.swept),
+                track.name,
+                "done",
+                row_key(each.identity, track, names),
+                settings=each.identity,
+            )
             known = kept.find(blank.key) if kept is not None and request.resume else None
             if known is not None:
                 yield replace(blank, status="kept", **known)
@@ -71,18 +79,24 @@ def find_material(request: Request, listener: Listener) -> tuple[list[Track], di
     found = find_tracks(request.data, request.layout, problems=problems)
     broken: dict[str, SepcliError] = {
         problem.track: InputError(str(problem), remedy="Replace or remove that file.", code="broken")
-        for problem in problems}
+        for problem in problems
+    }
     tracks = [track for track in found if len(track.stems) > 1 or track.mixture is not None]
     if not tracks:
         raise InputError(
             f"The tracks in '{request.data}' have one stem each and no mixture: there is nothing to separate.",
-            remedy="Name a folder of tracks with several stems.", code="no_tracks")
+            remedy="Name a folder of tracks with several stems.",
+            code="no_tracks",
+        )
     if len(tracks) < len(found):
         listener.notice(f"{len(found) - len(tracks)} tracks of a single stem without a mixture are left out.")
     if unknown := {*request.targets, *request.voices} - {stem for track in tracks for stem in track.stems}:
         there = sorted({stem for track in tracks for stem in track.stems})
-        raise UsageError(f"No track has the stem {', '.join(sorted(unknown))}; there are {', '.join(there)}.",
-                         remedy="Choose among these.", code="unknown_stem")
+        raise UsageError(
+            f"No track has the stem {', '.join(sorted(unknown))}; there are {', '.join(there)}.",
+            remedy="Choose among these.",
+            code="unknown_stem",
+        )
     for name, problem in broken.items():
         if name not in {track.name for track in tracks}:
             listener.notice(f"{name} is left out: {problem.message}")

@@ -60,13 +60,20 @@ class Ratios:
 
     def scores(self) -> StemScores:
         si_sdr = self._sums.si_sdr(zero_mean=self._zero_mean)
-        metrics = {"sdr": _medians(self._sums.museval_sdr()), "usdr": self._sums.usdr(), "si_sdr": si_sdr,
-                   "si_sdri": si_sdr - self._before.si_sdr(zero_mean=self._zero_mean)}
+        metrics = {
+            "sdr": _medians(self._sums.museval_sdr()),
+            "usdr": self._sums.usdr(),
+            "si_sdr": si_sdr,
+            "si_sdri": si_sdr - self._before.si_sdr(zero_mean=self._zero_mean),
+        }
         if self._bss is not None:
             metrics |= {name: _medians(frames) for name, frames in self._bss.result().items()}
         present = self._sums.present()
-        return {name: {metric: float(values[k]) for metric, values in metrics.items()}
-                for k, name in enumerate(self.names) if present[k]}
+        return {
+            name: {metric: float(values[k]) for metric, values in metrics.items()}
+            for k, name in enumerate(self.names)
+            if present[k]
+        }
 
 
 class Windowed:
@@ -105,8 +112,10 @@ class Voices:
 
     def scores(self) -> StemScores:
         found = self._sums.result()
-        return {name: {metric: float(values[k]) for metric, values in found.items()}
-                for k, name in enumerate(self.voices)}
+        return {
+            name: {metric: float(values[k]) for metric, values in found.items()}
+            for k, name in enumerate(self.voices)
+        }
 
 
 class AbsoluteError:

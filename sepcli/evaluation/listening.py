@@ -61,7 +61,11 @@ class Made:
 
 
 def make(
-    request: Request, folder: Path, *, count: int = ITEMS, seconds: float = SECONDS,
+    request: Request,
+    folder: Path,
+    *,
+    count: int = ITEMS,
+    seconds: float = SECONDS,
     listener: Listener | None = None,
 ) -> Made:
     """Make a test, or what is missing of it. `reference` among the request's models is the real stem.
@@ -74,8 +78,9 @@ def make(
     require_pitch()
     tune_process()
     hidden = REFERENCE in request.models
-    request = replace(request, models=tuple(each for each in request.models if each != REFERENCE),
-                      targets=(stem,))
+    request = replace(
+        request, models=tuple(each for each in request.models if each != REFERENCE), targets=(stem,)
+    )
     expanded = expand(request)
     found, broken = find_material(request, listener)
     tracks = {track.name: track for track in found if stem in track.stems and track.name not in broken}
@@ -88,8 +93,15 @@ def make(
         runs[str(each.run)], models[str(each.run)] = each.run, dict(each.identity)
     if hidden:
         runs[REFERENCE], models[REFERENCE] = None, {}
-    settings = {"version": VERSION, "stem": stem, "seed": seed, "seconds": seconds, "count": count,
-                "models": models, "tracks": [row_key({}, track, [stem]) for track in tracks.values()]}
+    settings = {
+        "version": VERSION,
+        "stem": stem,
+        "seed": seed,
+        "seconds": seconds,
+        "count": count,
+        "models": models,
+        "tracks": [row_key({}, track, [stem]) for track in tracks.values()],
+    }
     test = f"sepcli-{settings_hash(settings)[:8]}"
     check_writable(folder)
     key = read_key(folder)
@@ -98,8 +110,11 @@ def make(
         key = Key(test, stem, seed, seconds, models, items)
         key.write(folder)
     elif key.test != test:
-        raise UsageError(f"'{folder}' holds another listening test, of other models, data or settings.",
-                         remedy="Choose another folder, or delete this one.", code="other_test")
+        raise UsageError(
+            f"'{folder}' holds another listening test, of other models, data or settings.",
+            remedy="Choose another folder, or delete this one.",
+            code="other_test",
+        )
     sounds = folder / WEB / AUDIO / test
     for name, item in key.items.items():
         if not (path := sounds / name / f"{MIXTURE}.wav").exists():
@@ -119,8 +134,10 @@ def make(
 def _single(request: Request) -> tuple[str, int]:
     """The stem and the seed."""
     if len(request.targets) > 1:
-        raise UsageError("A listening test is of one stem, but several are named.",
-                         remedy="Give one --target, and make a test for each.")
+        raise UsageError(
+            "A listening test is of one stem, but several are named.",
+            remedy="Give one --target, and make a test for each.",
+        )
     if len(request.seeds) > 1:
         raise UsageError("A listening test has one seed, but several are given.", remedy="Give one --seed.")
     return (request.targets or VOICES)[0], request.seeds[0]
@@ -130,7 +147,13 @@ def _single(request: Request) -> tuple[str, int]:
 
 
 def draw(
-    tracks: Mapping[str, Track], stem: str, labels: Sequence[str], *, count: int, seconds: float, seed: int,
+    tracks: Mapping[str, Track],
+    stem: str,
+    labels: Sequence[str],
+    *,
+    count: int,
+    seconds: float,
+    seed: int,
     listener: Listener,
 ) -> dict[str, Item]:
     """Excerpts of `count` tracks, or of as many as have one, each with its own order of stimuli."""
@@ -148,31 +171,36 @@ def draw(
             continue
         if excerpt is None:
             listener.notice(
-                f"{name} is passed over: no {seconds:g} s of it are voiced in the {stem} over more than half.")
+                f"{name} is passed over: no {seconds:g} s of it are voiced in the {stem} over more than half."
+            )
             continue
         shuffled = list(labels)
         lot.shuffle(shuffled)
         stimuli = {f"stimulus{k}": label for k, label in enumerate(shuffled, 1)}
         items[f"item{len(items) + 1}"] = Item(name, *excerpt, stimuli)
     if not items:
-        raise InputError(f"No track has {seconds:g} s that are voiced in the {stem} over more than half.",
-                         remedy="Choose other data, or another --target.", code="no_excerpt")
+        raise InputError(
+            f"No track has {seconds:g} s that are voiced in the {stem} over more than half.",
+            remedy="Choose other data, or another --target.",
+            code="no_excerpt",
+        )
     if len(items) < count:
         listener.notice(f"Tracks with an excerpt: {len(items)}; {count} were wanted.")
     return items
 
 
-def find_excerpt(
-    track: Track, stem: str, seconds: float, lot: random.Random
-) -> tuple[float, float] | None:
+def find_excerpt(track: Track, stem: str, seconds: float, lot: random.Random) -> tuple[float, float] | None:
     """(its start in seconds, its voiced share): the first of the places in a drawn order that has enough voice.
 
     Places are STEP apart, and a stretch between two of them is looked at once, when it is first wanted: pYIN
     takes far longer than all the rest.
     """
     rate = track.samplerate
-    places = [k for k in range(int(track.seconds / STEP) + 1)
-              if round(k * STEP * rate) + round(seconds * rate) <= track.frames]
+    places = [
+        k
+        for k in range(int(track.seconds / STEP) + 1)
+        if round(k * STEP * rate) + round(seconds * rate) <= track.frames
+    ]
     lot.shuffle(places)
     known: dict[int, float] = {}
     for place in places:
@@ -196,7 +224,13 @@ def voiced_seconds(material: Material, stem: str) -> float:
 
 
 def _stimulus(
-    path: Path, workshop: Workshop, run: Run | None, track: Track, item: Item, stem: str, seconds: float,
+    path: Path,
+    workshop: Workshop,
+    run: Run | None,
+    track: Track,
+    item: Item,
+    stem: str,
+    seconds: float,
     listener: Listener,
 ) -> None:
     """Write what the run makes of an excerpt. None: the real stem."""

@@ -53,8 +53,11 @@ def read_key(folder: Path) -> Key | None:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not what sepcli wrote there"
-        raise InputError(f"The key of the listening test, '{path}', can't be read: {reason}.", code="broken",
-                         remedy="Restore it, or make the test anew in another folder.") from None
+        raise InputError(
+            f"The key of the listening test, '{path}', can't be read: {reason}.",
+            code="broken",
+            remedy="Restore it, or make the test anew in another folder.",
+        ) from None
 
 
 def write_text(path: Path, text: str) -> None:

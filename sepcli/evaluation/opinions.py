@@ -88,8 +88,12 @@ def read_opinions(path: Path, key: Key) -> Opinions:
     foreign = 0
     for number, row in _rows(path):
         if row[TEST] != key.test:
-            raise _wrong(path, number, f"it is of the test '{row[TEST]}', but the key of '{key.test}'",
-                         "Name the folder of the test that was heard.")
+            raise _wrong(
+                path,
+                number,
+                f"it is of the test '{row[TEST]}', but the key of '{key.test}'",
+                "Name the folder of the test that was heard.",
+            )
         if row[TRIAL] not in pages:
             foreign += 1
             continue
@@ -104,8 +108,11 @@ def read_opinions(path: Path, key: Key) -> Opinions:
             who = (*said, seen[said, row[TRIAL], row[STIMULUS]])
             opinions.append(Opinion(who, item, model, question, score))
     if not opinions:
-        raise InputError(f"'{path}' has no answers of this listening test.", code="no_answers",
-                         remedy="Wait until somebody has sent some, or name another file.")
+        raise InputError(
+            f"'{path}' has no answers of this listening test.",
+            code="no_answers",
+            remedy="Wait until somebody has sent some, or name another file.",
+        )
     return Opinions(opinions, foreign)
 
 
@@ -115,8 +122,9 @@ def _score(path: Path, number: int, text: str) -> int | None:
         return None
     low, high = SCALE
     if not (text.isdecimal() and low <= int(text) <= high):
-        raise _wrong(path, number, f"'{text}' is no answer from {low} to {high}",
-                     "Restore the file that was written.")
+        raise _wrong(
+            path, number, f"'{text}' is no answer from {low} to {high}", "Restore the file that was written."
+        )
     return int(text)
 
 
@@ -129,20 +137,32 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             if not {TEST, TRIAL, RATING, STIMULUS} <= set(head):
                 raise InputError(
                     f"'{path}' is not the file of results: it lacks columns such as {TRIAL} and {RATING}.",
-                    remedy="Name lms.csv, which webMUSHRA writes below its folder results.", code="not_results")
+                    remedy="Name lms.csv, which webMUSHRA writes below its folder results.",
+                    code="not_results",
+                )
             for row in lines:
                 if not row:
                     continue
                 if len(row) != len(head):
-                    raise _wrong(path, lines.line_num, f"it has {len(row)} values, but the head {len(head)}",
-                                 "Restore the file that was written.")
+                    raise _wrong(
+                        path,
+                        lines.line_num,
+                        f"it has {len(row)} values, but the head {len(head)}",
+                        "Restore the file that was written.",
+                    )
                 yield lines.line_num, dict(zip(head, row, strict=True))
     except OSError as error:
-        raise InputError(f"'{path}' can't be read: {error.strerror}.", code="unreadable",
-                         remedy="Name lms.csv, which webMUSHRA writes below its folder results.") from None
+        raise InputError(
+            f"'{path}' can't be read: {error.strerror}.",
+            code="unreadable",
+            remedy="Name lms.csv, which webMUSHRA writes below its folder results.",
+        ) from None
     except csv.Error as error:
-        raise InputError(f"'{path}' is no CSV file: {error}.", code="not_results",
-                         remedy="Name lms.csv, which webMUSHRA writes below its folder results.") from None
+        raise InputError(
+            f"'{path}' is no CSV file: {error}.",
+            code="not_results",
+            remedy="Name lms.csv, which webMUSHRA writes below its folder results.",
+        ) from None
 
 
 def _wrong(path: Path, number: int, fact: str, remedy: str) -> InputError:

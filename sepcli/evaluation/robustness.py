@@ -44,8 +44,12 @@ from sepcli.models.family import get_family
 from sepcli.sound.resample import resampled
 from sepcli.weights.entries import Entry
 
-PLACES = {"identity": "no codec", "unquantised": "no quantiser", "before": "before the quantiser",
-          "after": "after the quantiser"}
+PLACES = {
+    "identity": "no codec",
+    "unquantised": "no quantiser",
+    "before": "before the quantiser",
+    "after": "after the quantiser",
+}
 STRENGTHS = (0.0, 1e-6, 1e-3, 0.01, 0.1, 1.0)  # the paper's
 NUMBERS_NAME, PICTURE_NAME = "robustness.json", "robustness.png"
 
@@ -58,8 +62,13 @@ class Contaminated(Separator):
     places, strengths: of the noise; its stems are all pairs. bandwidth: of the quantiser, None for all of it.
     """
 
-    def __init__(self, codec: Separator, places: Sequence[str], strengths: Sequence[float],
-                 bandwidth: float | None = None):
+    def __init__(
+        self,
+        codec: Separator,
+        places: Sequence[str],
+        strengths: Sequence[float],
+        bandwidth: float | None = None,
+    ):
         super().__init__()
         assert isinstance(codec, Coder)
         self.codec: Any = codec
@@ -77,8 +86,10 @@ class Contaminated(Separator):
         codec = self.codec
         z, scale = codec.encode(mix)
         drawn = noise.every(codec.hop)
-        eps = {"identity": noise.normal(0, "identity", mix.shape[1], mix.shape[2]),
-               "latent": drawn.normal(0, "latent", z.shape[1], z.shape[2])}
+        eps = {
+            "identity": noise.normal(0, "identity", mix.shape[1], mix.shape[2]),
+            "latent": drawn.normal(0, "latent", z.shape[1], z.shape[2]),
+        }
         eps = {name: each.to(mix.device) for name, each in eps.items()}
         codes = None
         if any(place == "after" for place, _ in self.cases):
@@ -127,8 +138,13 @@ class Study:
     def means(self) -> dict[str, tuple[float, ...]]:
         """{place: means over the tracks}."""
         places = list(next(iter(self.scores.values())))
-        return {place: tuple(float(np.mean([each[place][k] for each in self.scores.values()]))
-                             for k in range(len(self.strengths))) for place in places}
+        return {
+            place: tuple(
+                float(np.mean([each[place][k] for each in self.scores.values()]))
+                for k in range(len(self.strengths))
+            )
+            for place in places
+        }
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "mean": self.means()}
@@ -146,27 +162,38 @@ def no_codec(model: str, catalog: Mapping[str, Entry]) -> UsageError:
     """The error of a model that is none."""
     others = ", ".join(entry.name for entry in catalog.values() if codes(entry))
     return UsageError(
-        f"The model '{model}' is no codec: it has no latents to put noise on.", code="no_codec",
-        remedy=f"Choose one with -m: {others or 'none in this catalogue'}, or a run that trained one.")
+        f"The model '{model}' is no codec: it has no latents to put noise on.",
+        code="no_codec",
+        remedy=f"Choose one with -m: {others or 'none in this catalogue'}, or a run that trained one.",
+    )
 
 
 def find_sounds(data: Path, layout: str, stem: str) -> list[Track]:
     """The tracks that have the stem, with nothing but it. UsageError, naming what there is, where none has."""
     tracks = find_tracks(data, layout)
-    found = [replace(track, stems={stem: track.stems[stem]}, mixture=None)
-             for track in tracks if stem in track.stems]
+    found = [
+        replace(track, stems={stem: track.stems[stem]}, mixture=None) for track in tracks if stem in track.stems
+    ]
     if not found:
         there = sorted({name for track in tracks for name in track.stems})
-        raise UsageError(f"No track has the stem {stem}; there are {', '.join(there)}.", code="unknown_stem",
-                         remedy="Choose one of them with --target.")
+        raise UsageError(
+            f"No track has the stem {stem}; there are {', '.join(there)}.",
+            code="unknown_stem",
+            remedy="Choose one of them with --target.",
+        )
     return found
 
 
 def check_strengths(strengths: Sequence[float]) -> None:
-    if not strengths or len(set(strengths)) < len(strengths) or not all(
-            math.isfinite(each) and each >= 0 for each in strengths):
-        raise UsageError("The strengths of the noise must be different numbers from 0.",
-                         remedy="For example --noise 0,0.01,0.1,1.")
+    if (
+        not strengths
+        or len(set(strengths)) < len(strengths)
+        or not all(math.isfinite(each) and each >= 0 for each in strengths)
+    ):
+        raise UsageError(
+            "The strengths of the noise must be different numbers from 0.",
+            remedy="For example --noise 0,0.01,0.1,1.",
+        )
 
 
 def study(
@@ -195,8 +222,10 @@ def study(
     places = list(PLACES)
     if not codec.codebooks:
         if bandwidth is not None:
-            raise UsageError(f"'{model}' has no codebooks, so it has no bandwidth.",
-                             remedy="Leave --bandwidth out, or choose a codec with a quantiser.")
+            raise UsageError(
+                f"'{model}' has no codebooks, so it has no bandwidth.",
+                remedy="Leave --bandwidth out, or choose a codec with a quantiser.",
+            )
         places = ["identity", "unquantised"]
         notice(f"'{model}' has no codebooks: noise before and after a quantiser is left out.")
     contaminated = Contaminated(codec, places, strengths, bandwidth)
@@ -211,11 +240,26 @@ def study(
         each = dict(zip(contaminated.cases, found, strict=True))
         scores[track.name] = {place: tuple(each[place, s] for s in strengths) for place in places}
     if not scores:
-        raise InputError(f"The {stem} of every track is silent.", code="silent",
-                         remedy="Choose other tracks, or another stem.")
-    return Study(model, stem, tuple(strengths), scores, {
-        "samplerate": codec.samplerate, "window": engine.plans[0].size, "overlap": cut.overlap,
-        "seed": cut.seed, "seconds": seconds, "codebooks": codec.codebooks, "bandwidth": bandwidth})
+        raise InputError(
+            f"The {stem} of every track is silent.",
+            code="silent",
+            remedy="Choose other tracks, or another stem.",
+        )
+    return Study(
+        model,
+        stem,
+        tuple(strengths),
+        scores,
+        {
+            "samplerate": codec.samplerate,
+            "window": engine.plans[0].size,
+            "overlap": cut.overlap,
+            "seed": cut.seed,
+            "seconds": seconds,
+            "codebooks": codec.codebooks,
+            "bandwidth": bandwidth,
+        },
+    )
 
 
 def _track(engine: Engine, material: Material, stem: str, progress: Progress) -> list[float] | None:
@@ -251,8 +295,11 @@ def write(found: Study, folder: Path) -> list[Path]:
         title = f"{found.model}: {found.stem} that come back, mean of {len(found.scores)} tracks"
         plots.line_plot(picture, title, "SDR in dB", "deviation of the noise", lines, levels)
     except OSError as error:
-        raise OutputError(f"The folder '{folder}' can't be written: {error.strerror}.", code="not_writable",
-                          remedy="Choose another folder with -o.") from error
+        raise OutputError(
+            f"The folder '{folder}' can't be written: {error.strerror}.",
+            code="not_writable",
+            remedy="Choose another folder with -o.",
+        ) from error
     return [numbers, picture]
 
 

@@ -43,8 +43,11 @@ class Row:
 
     def as_json(self) -> dict[str, Any]:
         """The same keys always; NaN is null, infinity the word."""
-        error = self.error and {"code": self.error.code, "message": self.error.message,
-                                "remedy": self.error.remedy}
+        error = self.error and {
+            "code": self.error.code,
+            "message": self.error.message,
+            "remedy": self.error.remedy,
+        }
         return {
             "track": self.track, "model": self.model, "run": self.run, "seed": self.seed,
             "swept": dict(self.swept), "status": self.status, "error": error,
@@ -92,10 +95,13 @@ class RowFile:
         row = self._scores.get(key)
         if row is None:
             return None
-        stems = {stem: {name: _decibel(value) for name, value in scores.items()}
-                 for stem, scores in row["stems"].items()}
-        return {"stems": stems} | {name: row[name] for name in (
-            "frames", "silent_frames", "audio_seconds", "seconds")}
+        stems = {
+            stem: {name: _decibel(value) for name, value in scores.items()}
+            for stem, scores in row["stems"].items()
+        }
+        return {"stems": stems} | {
+            name: row[name] for name in ("frames", "silent_frames", "audio_seconds", "seconds")
+        }
 
     def add(self, row: Row) -> None:
         line = json.dumps(row.as_json(), allow_nan=False).encode() + b"\n"
@@ -113,8 +119,11 @@ class RowFile:
         return file.read(1) == b"\n"
 
     def _failed(self, error: OSError) -> OutputError:
-        return OutputError(f"'{self.path}' can't be written: {error.strerror}.", code="not_writable",
-                           remedy="Choose another folder with -o.")
+        return OutputError(
+            f"'{self.path}' can't be written: {error.strerror}.",
+            code="not_writable",
+            remedy="Choose another folder with -o.",
+        )
 
 
 def write_csv(path: Path, rows: Iterable[Row], *, zero_mean: bool = False) -> None:
@@ -126,21 +135,47 @@ def write_csv(path: Path, rows: Iterable[Row], *, zero_mean: bool = False) -> No
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
-            table.writerow(["model", "run", "seed", *swept, "track", "stem",
-                            *(metric(key, zero_mean=zero_mean).column for key in keys)])
+            table.writerow(
+                [
+                    "model",
+                    "run",
+                    "seed",
+                    *swept,
+                    "track",
+                    "stem",
+                    *(metric(key, zero_mean=zero_mean).column for key in keys),
+                ]
+            )
             for row in done:
                 for stem, scores in row.stems.items():
                     cells = [number(scores.get(key, math.nan)) for key in keys]
                     options = [row.swept.get(option, "") for option in swept]
-                    table.writerow([row.model, row.run, row.seed, *options, row.track, stem,
-                                    *("" if cell is None else cell for cell in cells)])
+                    table.writerow(
+                        [
+                            row.model,
+                            row.run,
+                            row.seed,
+                            *options,
+                            row.track,
+                            stem,
+                            *("" if cell is None else cell for cell in cells),
+                        ]
+                    )
     except OSError as error:
-        raise OutputError(f"'{path}' can't be written: {error.strerror}.", code="not_writable",
-                          remedy="Name another file with --csv.") from error
+        raise OutputError(
+            f"'{path}' can't be written: {error.strerror}.",
+            code="not_writable",
+            remedy="Name another file with --csv.",
+        ) from error
 
 
 def line_as_json(
-    line: Line, model: str, swept: Mapping[str, str], options: Mapping[str, Any], runs: int, *,
+    line: Line,
+    model: str,
+    swept: Mapping[str, str],
+    options: Mapping[str, Any],
+    runs: int,
+    *,
     zero_mean: bool = False,
 ) -> dict[str, Any]:
     """A line of a summary: {"summary": protocol, "metric": in full, "statistic", "stems", "mean", ...}.
@@ -150,8 +185,12 @@ def line_as_json(
     """
 
     def value(each) -> dict[str, Any]:
-        return {"value": number(each.value), "ci95": None if each.interval is None else number(each.interval),
-                "std": None if each.std is None else number(each.std), "tracks": each.tracks}
+        return {
+            "value": number(each.value),
+            "ci95": None if each.interval is None else number(each.interval),
+            "std": None if each.std is None else number(each.std),
+            "tracks": each.tracks,
+        }
 
     return {
         "summary": line.protocol, "model": model, "swept": dict(swept), "options": dict(options), "runs": runs,

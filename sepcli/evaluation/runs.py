@@ -44,8 +44,10 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.duration is not None and self.duration <= 0:
-            raise UsageError(f"--duration is {self.duration:g}, but must be more than 0.",
-                             remedy="Leave it out, or give seconds.")
+            raise UsageError(
+                f"--duration is {self.duration:g}, but must be more than 0.",
+                remedy="Leave it out, or give seconds.",
+            )
 
     @property
     def windows(self) -> tuple[WindowRule, ...]:
@@ -97,9 +99,12 @@ def expand(request: Request) -> list[Run]:
                 runs.append(Run(text, spec))
                 continue
             if spec.startswith("oracle:"):
-                raise UsageError(f"There is no oracle '{spec}'; there are "
-                                 f"{', '.join(name for name in PSEUDO_MODELS if name.startswith('oracle:'))}.",
-                                 remedy="Choose one of these.", code="unknown_model")
+                raise UsageError(
+                    f"There is no oracle '{spec}'; there are "
+                    f"{', '.join(name for name in PSEUDO_MODELS if name.startswith('oracle:'))}.",
+                    remedy="Choose one of these.",
+                    code="unknown_model",
+                )
             for values in itertools.product(*request.sweeps.values()):
                 swept = tuple(zip(request.sweeps, values, strict=True))
                 runs += [Run(text, spec, seed, swept, tuple(request.options.items())) for seed in request.seeds]

@@ -89,14 +89,17 @@ class Material:
     another rate, or channels that don't fit.
     """
 
-    def __init__(self, track: Track, seconds: float | None = None, silent: Iterable[str] = (),
-                 start: float = 0.0):
+    def __init__(
+        self, track: Track, seconds: float | None = None, silent: Iterable[str] = (), start: float = 0.0
+    ):
         self.track, self.samplerate, self._start = track, track.samplerate, start
         self.stems = tuple(sorted({*track.stems, *silent}))
         left = max(track.frames - round(start * track.samplerate), 0)
         self.frames = left if seconds is None else min(left, round(seconds * track.samplerate))
-        self._readers = {path: AudioReader(path, block=BLOCK_FRAMES)
-                         for path in [*track.stems.values(), *([track.mixture] if track.mixture else [])]}
+        self._readers = {
+            path: AudioReader(path, block=BLOCK_FRAMES)
+            for path in [*track.stems.values(), *([track.mixture] if track.mixture else [])]
+        }
         shaping = [self._readers[track.mixture]] if track.mixture else self._readers.values()
         self.channels = max(reader.channels for reader in shaping)
         for path, reader in self._readers.items():

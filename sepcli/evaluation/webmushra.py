@@ -38,13 +38,24 @@ class Question:
 
 
 QUESTIONS = (
-    Question("intelligibility", "Intelligibility", "How much of the words in the {stem} can you understand?",
-             ("nothing", "single words", "about half", "nearly all", "every word")),
-    Question("isolation", "Isolation", "How much do you hear of everything else that is in the mixture?",
-             ("far too much", "a lot", "some", "a trace", "nothing")),
-    Question("quality", "Signal quality",
-             "Listen to the {stem} only, whatever else you hear. How damaged is their sound?",
-             ("extremely", "badly", "clearly", "slightly", "not at all")),
+    Question(
+        "intelligibility",
+        "Intelligibility",
+        "How much of the words in the {stem} can you understand?",
+        ("nothing", "single words", "about half", "nearly all", "every word"),
+    ),
+    Question(
+        "isolation",
+        "Isolation",
+        "How much do you hear of everything else that is in the mixture?",
+        ("far too much", "a lot", "some", "a trace", "nothing"),
+    ),
+    Question(
+        "quality",
+        "Signal quality",
+        "Listen to the {stem} only, whatever else you hear. How damaged is their sound?",
+        ("extremely", "badly", "clearly", "slightly", "not at all"),
+    ),
 )
 SCALE = (1, 5)
 
@@ -56,10 +67,19 @@ def trial(item: str, question: Question) -> str:
 
 def configuration(test: str, stem: str, items: Mapping[str, Sequence[str]]) -> str:
     """The whole file. test: its id. items: {item: names of its stimuli}."""
-    return "\n".join([*_head(test), *_welcome(test, stem, next(iter(items))),
-                      "    -", "        - random",
-                      *(line for item, stimuli in items.items() for line in _item(test, stem, item, stimuli)),
-                      *_finish()]) + "\n"
+    return (
+        "\n".join(
+            [
+                *_head(test),
+                *_welcome(test, stem, next(iter(items))),
+                "    -",
+                "        - random",
+                *(line for item, stimuli in items.items() for line in _item(test, stem, item, stimuli)),
+                *_finish(),
+            ]
+        )
+        + "\n"
+    )
 
 
 def _head(test: str) -> Iterator[str]:
@@ -83,7 +103,8 @@ def _welcome(test: str, stem: str, item: str) -> Iterator[str]:
         f" Of every attempt you are asked, one page after another:</p><ol>{asked}</ol>"
         "<p>Judge what is asked on a page, nothing else. Answers go from 1, the worst, to 5, the best; you may "
         "give the same answer twice. You can't go back to an earlier page.</p>"
-        f"<p>Please use headphones, and set the volume with this sound:</p>{_player(test, item)}")
+        f"<p>Please use headphones, and set the volume with this sound:</p>{_player(test, item)}"
+    )
 
 
 def _item(test: str, stem: str, item: str, stimuli: Sequence[str]) -> Iterator[str]:
@@ -95,7 +116,8 @@ def _item(test: str, stem: str, item: str, stimuli: Sequence[str]) -> Iterator[s
         yield f"{inside}  id: {_quoted(trial(item, question))}"
         yield f"{inside}  name: {_quoted(question.title)}"
         yield f"{inside}  content: " + _quoted(
-            f"<b>{_asked(question, stem)}</b><br/>The mixture:<br/>{_player(test, item)}")
+            f"<b>{_asked(question, stem)}</b><br/>The mixture:<br/>{_player(test, item)}"
+        )
         yield f"{inside}  mustRate: true"
         yield f"{inside}  mustPlayback: processUpdate"  # no answer to what was not begun
         yield f"{inside}  stimuli:"

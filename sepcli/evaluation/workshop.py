@@ -98,14 +98,21 @@ class Workshop:
             allowed = {*SWEPT_SETTINGS, *nobodys, *has.get(run.spec, ())}
             return tuple((name, text) for name, text in options if name in allowed)
 
-        return list(dict.fromkeys(
-            replace(run, options=kept(run, run.options), swept=kept(run, run.swept)) for run in runs))
+        return list(
+            dict.fromkeys(
+                replace(run, options=kept(run, run.options), swept=kept(run, run.swept)) for run in runs
+            )
+        )
 
     def prepare(self, run: Run, listener: Listener) -> Prepared:
         """Load the run's model, once, to learn what it makes and what it is."""
         request = self.request
-        how: dict[str, Any] = {"version": METRICS_VERSION, "extra": request.extra,
-                               "zero_mean": request.zero_mean, "duration": request.duration}
+        how: dict[str, Any] = {
+            "version": METRICS_VERSION,
+            "extra": request.extra,
+            "zero_mean": request.zero_mean,
+            "duration": request.duration,
+        }
         if request.windows:
             how["windows"] = True
         if request.voices:
@@ -117,12 +124,18 @@ class Workshop:
         device = choose_device(request.device)
         settings = self._settings(run, loaded)
         identity = {
-            "model": loaded.name, "weights": list(loaded.hashes),
+            "model": loaded.name,
+            "weights": list(loaded.hashes),
             # With those that follow from others, as the model says; what it doesn't tell is as it was given.
             "options": {**self._options(run), **loaded.model.used()},
-            "overlap": settings.overlap, "segment": settings.segment, "shifts": settings.shifts,
-            "seed": run.seed, "device": device.torch.type,
-            "precision": choose_precision(request.precision, device.torch, loaded.model.half).name, **how}
+            "overlap": settings.overlap,
+            "segment": settings.segment,
+            "shifts": settings.shifts,
+            "seed": run.seed,
+            "device": device.torch.type,
+            "precision": choose_precision(request.precision, device.torch, loaded.model.half).name,
+            **how,
+        }
         return Prepared(run, sources, identity, request.targets, self.silent)
 
     def estimator(self, run: Run) -> Estimator:
@@ -146,8 +159,12 @@ class Workshop:
             self._loaded = None
             with listener.downloading(run.spec) as progress:
                 loaded = loading.load_model(
-                    run.spec, catalog=load_catalog(self.request.catalogs), options=options, progress=progress,
-                    notice=listener.notice)
+                    run.spec,
+                    catalog=load_catalog(self.request.catalogs),
+                    options=options,
+                    progress=progress,
+                    notice=listener.notice,
+                )
             self._loaded = wanted, loaded
         return self._loaded[1]
 
@@ -158,8 +175,10 @@ class Workshop:
         if not wanted:
             raise UsageError(
                 f"'{loaded.name}' makes {', '.join(loaded.model.sources)}; wanted are "
-                f"{', '.join(sorted(there))}.", remedy="Choose other data, another model or other targets.",
-                code="unknown_stem")
+                f"{', '.join(sorted(there))}.",
+                remedy="Choose other data, another model or other targets.",
+                code="unknown_stem",
+            )
         return wanted
 
     def _options(self, run: Run) -> dict[str, str]:
@@ -168,8 +187,11 @@ class Workshop:
 
     def _settings(self, run: Run, loaded: loading.Loaded) -> Settings:
         request = self.request
-        values: dict[str, Any] = {"overlap": request.overlap, "segment": request.segment,
-                                  "shifts": request.shifts}
+        values: dict[str, Any] = {
+            "overlap": request.overlap,
+            "segment": request.segment,
+            "shifts": request.shifts,
+        }
         for key, text in run.swept:
             if key in SWEPT_SETTINGS:
                 values[key] = _parse(key, text)
@@ -199,20 +221,40 @@ class Workshop:
             request = self.request
             material = Material(task.track, request.duration, self.silent)
             with told_of_memory("Use a smaller --batch-size or --segment, or fewer --jobs."):
-                found = score(material, self.estimator(task.run), task.names, extra=request.extra,
-                              zero_mean=request.zero_mean, windows=request.windows, voices=request.voices,
-                              pesq=has_pesq(), progress=progress)
+                found = score(
+                    material,
+                    self.estimator(task.run),
+                    task.names,
+                    extra=request.extra,
+                    zero_mean=request.zero_mean,
+                    windows=request.windows,
+                    voices=request.voices,
+                    pesq=has_pesq(),
+                    progress=progress,
+                )
         except InputError as error:
             return replace(task.blank, status="failed", error=error)
-        stems = {stem: {key: round(value, DIGITS) if math.isfinite(value) else value
-                        for key, value in scores.items()} for stem, scores in found.stems.items()}
-        return replace(task.blank, stems=stems, frames=found.frames, silent_frames=found.silent_frames,
-                       audio_seconds=material.seconds, seconds=time.perf_counter() - began)
+        stems = {
+            stem: {
+                key: round(value, DIGITS) if math.isfinite(value) else value for key, value in scores.items()
+            }
+            for stem, scores in found.stems.items()
+        }
+        return replace(
+            task.blank,
+            stems=stems,
+            frames=found.frames,
+            silent_frames=found.silent_frames,
+            audio_seconds=material.seconds,
+            seconds=time.perf_counter() - began,
+        )
 
 
 def _parse(key: str, text: str) -> float | int:
     try:
         return SWEPT_SETTINGS[key](text)
     except ValueError:
-        raise UsageError(f"--sweep {key}: '{text}' is not a number that {key} can be.",
-                         remedy=f"Give numbers, as in --sweep {key}=0,1.") from None
+        raise UsageError(
+            f"--sweep {key}: '{text}' is not a number that {key} can be.",
+            remedy=f"Give numbers, as in --sweep {key}=0,1.",
+        ) from None

@@ -117,8 +117,10 @@ class BssEval:
         own = np.empty((self.stems, size // 2 + 1, channels, channels), complex)
         for k in range(self.stems):
             at = slice(k * channels, (k + 1) * channels)
-            alone = _solve(gram[at, :, at].reshape(channels * taps, -1),
-                           cross[at, :, at].reshape(channels * taps, channels))
+            alone = _solve(
+                gram[at, :, at].reshape(channels * taps, -1),
+                cross[at, :, at].reshape(channels * taps, channels),
+            )
             own[k] = np.fft.rfft(alone.reshape(channels, taps, channels), size, axis=1).transpose(1, 2, 0)
         return whole, own
 
@@ -128,11 +130,13 @@ class BssEval:
         everything = (whole @ references.T[:, :, None])[..., 0].T  # [S*C, F]
         alone = own @ references.reshape(self.stems, self.channels, -1).transpose(0, 2, 1)[..., None]
         alone = alone[..., 0].transpose(0, 2, 1).reshape(references.shape)
-        return np.stack([
-            _decibels(self._energy(references), self._energy(alone - references)),
-            _decibels(self._energy(alone), self._energy(everything - alone)),
-            _decibels(self._energy(everything), self._energy(estimates - everything)),
-        ])
+        return np.stack(
+            [
+                _decibels(self._energy(references), self._energy(alone - references)),
+                _decibels(self._energy(alone), self._energy(everything - alone)),
+                _decibels(self._energy(everything), self._energy(estimates - everything)),
+            ]
+        )
 
     def _energy(self, spectra: Complexes) -> Floats:
         """[S*C, F] -> [S], up to a factor that all share: bins between 0 and Nyquist stand for two."""

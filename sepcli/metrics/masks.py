@@ -46,8 +46,11 @@ class Stft:
             self._left = np.zeros((*block.shape[:-1], HOP))
         self._left = np.concatenate([self._left, block], axis=-1)
         count = max(0, (self._left.shape[-1] - SIZE) // HOP + 1)
-        frames = np.stack([self._left[..., n * HOP : n * HOP + SIZE] for n in range(count)], axis=-2) if count \
+        frames = (
+            np.stack([self._left[..., n * HOP : n * HOP + SIZE] for n in range(count)], axis=-2)
+            if count
             else np.zeros((*block.shape[:-1], 0, SIZE))
+        )
         self._left = self._left[..., count * HOP :]
         return np.fft.rfft(frames * (_WINDOW / _WINDOW.sum()), axis=-1).swapaxes(-1, -2)
 
@@ -153,8 +156,12 @@ ORACLES = ("irm1", "irm2", "ibm", "mwf")
 
 def make_mask(name: str) -> Mask:
     """irm1 | irm2 | ibm | mwf; the last has to `learn` before."""
-    return {"irm1": lambda: ratio_mask(1), "irm2": lambda: ratio_mask(2), "ibm": lambda: binary_mask,
-            "mwf": Wiener}[name]()
+    return {
+        "irm1": lambda: ratio_mask(1),
+        "irm2": lambda: ratio_mask(2),
+        "ibm": lambda: binary_mask,
+        "mwf": Wiener,
+    }[name]()
 
 
 def learn(mask: Wiener, blocks: Iterable[NDArray]) -> None:

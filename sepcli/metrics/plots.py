@@ -33,8 +33,15 @@ def box_plot(path: Path, title: str, label: str, scores: Mapping[str, Mapping[st
         at = [s + (m - (len(scores) - 1) / 2) * width for s in range(len(stems))]
         values = [[value for value in each.get(stem, ()) if math.isfinite(value)] for stem in stems]
         boxes = axes.boxplot(
-            values, positions=at, widths=0.85 * width, patch_artist=True, manage_ticks=False, showfliers=False,
-            medianprops={"color": "black"}, boxprops={"facecolor": colour, "alpha": 0.5})
+            values,
+            positions=at,
+            widths=0.85 * width,
+            patch_artist=True,
+            manage_ticks=False,
+            showfliers=False,
+            medianprops={"color": "black"},
+            boxprops={"facecolor": colour, "alpha": 0.5},
+        )
         boxes["boxes"][0].set_label(model)
         for x, each_stem in zip(at, values, strict=True):
             axes.plot([x] * len(each_stem), each_stem, ".", color=colour, markersize=3)
@@ -43,7 +50,11 @@ def box_plot(path: Path, title: str, label: str, scores: Mapping[str, Mapping[st
 
 
 def line_plot(
-    path: Path, title: str, label: str, option: str, scores: Mapping[str, Mapping[str, float]],
+    path: Path,
+    title: str,
+    label: str,
+    option: str,
+    scores: Mapping[str, Mapping[str, float]],
     levels: Mapping[str, float] | None = None,
 ) -> None:
     """scores: {line: {the option's value as text: dB}}. Numbers stand where they belong, words side by side.

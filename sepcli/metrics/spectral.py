@@ -35,8 +35,8 @@ _WINDOW = np.hanning(SIZE + 1)[:-1]
 class Stretches:
     """A stream in pieces that overlap, so that what looks around sees what it would see in the whole.
 
-        piece   |--|==========|--|               = core: new in each piece, a multiple of HOP long
-        piece              |--|==========|--|    - margin: on both sides; silence beyond the ends
+    piece   |--|==========|--|               = core: new in each piece, a multiple of HOP long
+    piece              |--|==========|--|    - margin: on both sides; silence beyond the ends
     """
 
     def __init__(self, core: int, margin: int):

@@ -51,15 +51,18 @@ METRICS = {
     "si_sdr": Metric("SI-SDR (whole track, means kept)", "si_sdr_db"),
     "si_sdri": Metric("SI-SDRi over the mix (whole track, means kept)", "si_sdri_db"),
     MSDM.metric: Metric(
-        "SI-SDRi over the mix (4 s windows, MSDM's choice)", "si_sdri_msdm_db", weight=MSDM.count),
+        "SI-SDRi over the mix (4 s windows, MSDM's choice)", "si_sdri_msdm_db", weight=MSDM.count
+    ),
     MSDM.count: Metric("4 s windows, MSDM's choice", "windows_msdm", ""),
     DICOSE.metric: Metric(
-        "SI-SDRi over the mix (4 s windows, DiCoSe's choice)", "si_sdri_dicose_db", weight=DICOSE.count),
+        "SI-SDRi over the mix (4 s windows, DiCoSe's choice)", "si_sdri_dicose_db", weight=DICOSE.count
+    ),
     DICOSE.count: Metric("4 s windows, DiCoSe's choice", "windows_dicose", ""),
     "lsd": Metric("log-spectral distance (voiced frames)", "lsd", "", head="LSD"),
     "mel_mae": Metric("mean absolute error of log-mels (voiced frames)", "mel_mae_db", head="Mel-MAE (dB)"),
-    "log_f0_rmse": Metric("log-F0 root mean square error (frames voiced in both)", "log_f0_rmse", "",
-                          head="log-F0 RMSE", digits=3),
+    "log_f0_rmse": Metric(
+        "log-F0 root mean square error (frames voiced in both)", "log_f0_rmse", "", head="log-F0 RMSE", digits=3
+    ),
     "pesq": Metric("PESQ (P.862.2 wide band, pieces of 10 s)", "pesq_wb", "MOS-LQO", head="PESQ"),
     "rtf": Metric("seconds of computing for a second of audio", "rtf", "", head="computing (s/s)", digits=3),
     "voiced": Metric("voiced seconds", "voiced_s", "s", head="voiced (s)"),
@@ -147,10 +150,13 @@ def summarize(runs: Sequence[Scores], protocols: Iterable[str]) -> list[Line]:
             for stem, scores in track.items():
                 for key in scores:
                     stems.setdefault(key, set()).add(stem)
-    return [_line(runs, sorted(stems[key]), protocol, key, statistic)
-            for protocol in protocols
-            for statistic in PROTOCOLS[protocol].statistics
-            for key in PROTOCOLS[protocol].metrics if key in stems]
+    return [
+        _line(runs, sorted(stems[key]), protocol, key, statistic)
+        for protocol in protocols
+        for statistic in PROTOCOLS[protocol].statistics
+        for key in PROTOCOLS[protocol].metrics
+        if key in stems
+    ]
 
 
 def defined(run: Scores, stem: str, key: str) -> dict[str, float]:
@@ -172,8 +178,10 @@ def _line(runs: Sequence[Scores], stems: Sequence[str], protocol: str, key: str,
     columns = [_column(runs, stem, key) for stem in stems]
     wide = statistic != MEDIAN
     counts = [len(defined(runs[0], stem, key)) for stem in stems]
-    values = {stem: _over_runs([row[k] for row in table], counts[k], columns[k : k + 1] if wide else [])
-              for k, stem in enumerate(stems)}
+    values = {
+        stem: _over_runs([row[k] for row in table], counts[k], columns[k : k + 1] if wide else [])
+        for k, stem in enumerate(stems)
+    }
     mean = _over_runs([float(np.mean(row)) for row in table], max(counts), columns if wide else [])
     return Line(protocol, key, statistic, values, mean)
 

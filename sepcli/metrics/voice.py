@@ -43,8 +43,11 @@ METRICS = ("lsd", "mel_mae", "log_f0_rmse", "pesq", "voiced")
 def require_pitch() -> None:
     """DeviceError where librosa is missing."""
     if importlib.util.find_spec("librosa") is None:
-        raise DeviceError("librosa is not installed: voiced regions are found with its pitch tracker.",
-                          remedy="Install it: pip install 'sepcli[voice]'", code="no_librosa")
+        raise DeviceError(
+            "librosa is not installed: voiced regions are found with its pitch tracker.",
+            remedy="Install it: pip install 'sepcli[voice]'",
+            code="no_librosa",
+        )
 
 
 def has_pesq() -> bool:
@@ -57,8 +60,15 @@ def pitch(wave: Floats) -> Floats:
 
     if np.abs(wave).max(initial=0) < QUIET:
         return np.full(1 + len(wave) // PITCH_HOP, np.nan)
-    return librosa.pyin(wave, fmin=LOWEST, fmax=HIGHEST, sr=RATE, frame_length=PITCH_FRAME,
-                        hop_length=PITCH_HOP, resolution=RESOLUTION)[0]
+    return librosa.pyin(
+        wave,
+        fmin=LOWEST,
+        fmax=HIGHEST,
+        sr=RATE,
+        frame_length=PITCH_FRAME,
+        hop_length=PITCH_HOP,
+        resolution=RESOLUTION,
+    )[0]
 
 
 def wide_band_pesq(reference: Floats, estimate: Floats) -> float:
@@ -114,8 +124,13 @@ class VoiceSums:
             voiced = loud[k] & ~np.isnan(tones[0])
             both = voiced & ~np.isnan(tones[1])
             squares = np.log(tones[0][both] / tones[1][both]) ** 2
-            self._sums[:5, k] += [voiced.sum(), lsd[k, voiced].sum(), mel[k, voiced].sum(), both.sum(),
-                                  squares.sum()]
+            self._sums[:5, k] += [
+                voiced.sum(),
+                lsd[k, voiced].sum(),
+                mel[k, voiced].sum(),
+                both.sum(),
+                squares.sum(),
+            ]
             if self._with_pesq and voiced.sum() * HOP >= LEAST_VOICE * self.samplerate:
                 cut = round(self._stretches.margin * RATE / self.samplerate)
                 score = wide_band_pesq(*(each[cut : len(each) - cut] for each in mono))

@@ -99,9 +99,13 @@ class WindowSums:
 
     def windows(self, rule: WindowRule) -> Windows:
         """Those that count, in order."""
-        spans = [span for stretch in rule.stretches(self.samples, self.chunk)
-                 if not rule.chunkwise or self._counts(stretch)
-                 for span in self._within(stretch) if self._counts(span)]
+        spans = [
+            span
+            for stretch in rule.stretches(self.samples, self.chunk)
+            if not rule.chunkwise or self._counts(stretch)
+            for span in self._within(stretch)
+            if self._counts(span)
+        ]
         scores = [self._improvement(span) for span in spans]
         return Windows(spans, np.stack(scores, axis=1) if scores else np.empty((self.scored, 0)))
 

@@ -79,15 +79,19 @@ class Family:
 def check_word(name: str, value: str, *allowed: str) -> None:
     """UsageError where an option of an objective is none of these words."""
     if value not in allowed:
-        raise UsageError(f"objective_options.{name} is '{value}', but can be {' or '.join(allowed)}.",
-                         remedy=f"Correct objective_options.{name}.")
+        raise UsageError(
+            f"objective_options.{name} is '{value}', but can be {' or '.join(allowed)}.",
+            remedy=f"Correct objective_options.{name}.",
+        )
 
 
 def check_trains(objective: str, model: Separator, *allowed: type) -> None:
     """UsageError where an objective of that name does not train such a network."""
     if not isinstance(model, allowed):
-        raise UsageError(f"The objective '{objective}' does not train a {type(model).__name__}.",
-                         remedy=f"It trains {', '.join(kind.__name__ for kind in allowed)}.")
+        raise UsageError(
+            f"The objective '{objective}' does not train a {type(model).__name__}.",
+            remedy=f"It trains {', '.join(kind.__name__ for kind in allowed)}.",
+        )
 
 
 def check_options(options: Any, **least: float) -> None:
@@ -95,8 +99,11 @@ def check_options(options: Any, **least: float) -> None:
     for name, bound in least.items():
         value = getattr(options, name)
         if value is not None and not value >= bound:
-            raise UsageError(f"-O {name}={value:g} is too little: the least is {bound:g}.", code="bad_option",
-                             remedy=f"Give {name} as {bound:g} or more, or leave it out.")
+            raise UsageError(
+                f"-O {name}={value:g} is too little: the least is {bound:g}.",
+                code="bad_option",
+                remedy=f"Give {name} as {bound:g} or more, or leave it out.",
+            )
 
 
 def family_names() -> list[str]:

@@ -40,8 +40,10 @@ class Term:
     def __post_init__(self) -> None:
         for name, value, allowed in (("kind", self.kind, tuple(_KINDS)), ("on", self.on, _DOMAINS)):
             if value not in allowed:
-                raise UsageError(f"A loss term has {name} = '{value}', but it can be {', '.join(allowed)}.",
-                                 remedy="Correct [[loss.terms]].")
+                raise UsageError(
+                    f"A loss term has {name} = '{value}', but it can be {', '.join(allowed)}.",
+                    remedy="Correct [[loss.terms]].",
+                )
 
     @property
     def name(self) -> str:
@@ -57,8 +59,15 @@ def complex_spec(wave: Tensor, nfft: int, hop: int) -> Tensor:
     *batch, samples = wave.shape
     window = torch.hann_window(nfft, device=wave.device)
     pad = "reflect" if samples > nfft // 2 else "constant"
-    spec = torch.stft(wave.float().reshape(-1, samples), nfft, hop, window=window, pad_mode=pad,
-                      normalized=True, return_complex=True)
+    spec = torch.stft(
+        wave.float().reshape(-1, samples),
+        nfft,
+        hop,
+        window=window,
+        pad_mode=pad,
+        normalized=True,
+        return_complex=True,
+    )
     return spec.view(*batch, *spec.shape[-2:])
 
 
@@ -83,8 +92,9 @@ def multi_resolution_stft(estimate: Tensor, reference: Tensor, sizes: Sequence[i
     """
     total = torch.zeros(estimate.shape[:2], device=estimate.device)
     for nfft in sizes:
-        ours, theirs = (complex_spec(wave, nfft, nfft // 4).abs().clamp(min=1e-5)
-                        for wave in (estimate, reference))
+        ours, theirs = (
+            complex_spec(wave, nfft, nfft // 4).abs().clamp(min=1e-5) for wave in (estimate, reference)
+        )
         distance = (ours - theirs).flatten(2).norm(dim=-1) / theirs.flatten(2).norm(dim=-1).clamp(min=1e-2)
         total = total + distance + (ours.log() - theirs.log()).abs().flatten(2).mean(-1)
     return total / len(sizes)
@@ -124,7 +134,12 @@ def negative_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
 
 _DOMAINS = ("wave", "spectrogram")
 _KINDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "l1": l1, "mse": mse, "mrstft": multi_resolution_stft, "sdr": negative_sdr, "sisdr": negative_si_sdr}
+    "l1": l1,
+    "mse": mse,
+    "mrstft": multi_resolution_stft,
+    "sdr": negative_sdr,
+    "sisdr": negative_si_sdr,
+}
 
 
 class Criterion:
@@ -136,8 +151,10 @@ class Criterion:
 
     def __init__(self, terms: Sequence[Term], source_weights: Sequence[float]):
         if not terms or sum(source_weights) <= 0 or min(source_weights) < 0:
-            raise UsageError("A loss needs at least one term, and source weights of 0 or more, not all 0.",
-                             remedy="Correct [loss].")
+            raise UsageError(
+                "A loss needs at least one term, and source weights of 0 or more, not all 0.",
+                remedy="Correct [loss].",
+            )
         self.terms = tuple(terms)
         self.weights = torch.tensor(source_weights).float() / sum(source_weights)  # [S]
 
@@ -163,8 +180,10 @@ class Criterion:
 def check_squared(criterion: Criterion) -> None:
     """UsageError where a criterion is anything but the mean squared error of what a network gives."""
     if any((term.kind, term.on) != ("mse", "wave") for term in criterion.terms):
-        raise UsageError("Denoisers are means, so their loss is the mean squared error and nothing else.",
-                         remedy='Set one term, loss.terms = [{kind = "mse"}].')
+        raise UsageError(
+            "Denoisers are means, so their loss is the mean squared error and nothing else.",
+            remedy='Set one term, loss.terms = [{kind = "mse"}].',
+        )
 
 
 class OneTarget:
@@ -181,7 +200,8 @@ class OneTarget:
     def __call__(self, estimate: Tensor, target: Tensor, mix: Tensor) -> Loss:
         """Waveforms [B, C, T]."""
         return self.criterion(
-            torch.stack([estimate, mix - estimate], 1), torch.stack([target, mix - target], 1))
+            torch.stack([estimate, mix - estimate], 1), torch.stack([target, mix - target], 1)
+        )
 
 
 def drawn_targets(stems: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,10 @@ JOIN_SECONDS = 10.0  # for processes that were told to end
 
 
 def in_processes(
-    work: Callable[[Item], Result], items: Iterable[Item], jobs: int, *,
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    jobs: int,
+    *,
     begin: Callable[[], object] | None = None,
 ) -> Generator[Result, None, None]:
     """work(item) for each item, in the order in which they get done. What `work` raises ends all.
@@ -46,8 +49,11 @@ def in_processes(
             waiting |= {pool.submit(work, item) for item in islice(left, len(done))}
         pool.shutdown()
     except BrokenProcessPool as error:
-        raise DeviceError("A process of --jobs ended unexpectedly; memory may have run out.",
-                          remedy="Use fewer --jobs.", code="out_of_memory") from error
+        raise DeviceError(
+            "A process of --jobs ended unexpectedly; memory may have run out.",
+            remedy="Use fewer --jobs.",
+            code="out_of_memory",
+        ) from error
     finally:  # finished, failed, interrupted or given up half-way
         pool.shutdown(wait=False, cancel_futures=True)
         ours = set(multiprocessing.active_children()) - before

@@ -20,7 +20,11 @@ from sepcli.training.setup import Network, Notice
 
 
 def begin(
-    network: Network, table: ModelTable, init: str | None = None, notice: Notice = lambda text: None, *,
+    network: Network,
+    table: ModelTable,
+    init: str | None = None,
+    notice: Notice = lambda text: None,
+    *,
     going_on: bool = False,
 ) -> None:
     """Fill in what a fresh network gets from elsewhere; that of a run that goes on is in its state.
@@ -35,7 +39,8 @@ def begin(
     if init is not None:
         _copy(network, init, notice)
     for role, origin, spec in (
-        ("base", network.arch.base, table.base), ("teacher", network.arch.teacher, table.teacher),
+        ("base", network.arch.base, table.base),
+        ("teacher", network.arch.teacher, table.teacher),
     ):
         if spec is not None:
             assert origin is not None
@@ -46,17 +51,23 @@ def _check_declared(arch: Arch, table: ModelTable) -> None:
     if table.base is not None and arch.base is None:
         raise UsageError(f"{arch.name} builds upon no other model.", remedy="Leave out --base (model.base).")
     if table.teacher is not None and arch.teacher is None:
-        raise UsageError(f"{arch.name} can't begin as its teacher.",
-                         remedy="Learn from the teacher's stems instead: sepcli distill --method output.")
+        raise UsageError(
+            f"{arch.name} can't begin as its teacher.",
+            remedy="Learn from the teacher's stems instead: sepcli distill --method output.",
+        )
 
 
 def _check_given(arch: Arch, table: ModelTable, init: str | None) -> None:
     if init is None and arch.base is not None and table.base is None:
-        raise UsageError(f"{arch.name} builds upon a trained {arch.base.kind.__name__}.",
-                         remedy="Name one with --base, for example the run in which you trained it.")
+        raise UsageError(
+            f"{arch.name} builds upon a trained {arch.base.kind.__name__}.",
+            remedy="Name one with --base, for example the run in which you trained it.",
+        )
     if init is None and arch.teacher is not None and table.teacher is None:
-        raise UsageError(f"{arch.name} learns from a trained {arch.teacher.kind.__name__}.",
-                         remedy="Use sepcli distill, and name that one with --teacher.")
+        raise UsageError(
+            f"{arch.name} learns from a trained {arch.teacher.kind.__name__}.",
+            remedy="Use sepcli distill, and name that one with --teacher.",
+        )
 
 
 def _copy(network: Network, init: str, notice: Notice) -> None:
@@ -65,24 +76,34 @@ def _copy(network: Network, init: str, notice: Notice) -> None:
         network.model.load_state_dict(source.state_dict(), strict=True)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise ModelError(f"The weights of '{init}' do not fit this {network.arch.name}: {reason}",
-                         remedy="Use the [model.config] that they were made with.") from None
+        raise ModelError(
+            f"The weights of '{init}' do not fit this {network.arch.name}: {reason}",
+            remedy="Use the [model.config] that they were made with.",
+        ) from None
 
 
 def _take(network: Network, role: str, origin: Origin, spec: str, notice: Notice) -> None:
     source: Any = load_model(spec, notice=notice).model
     name = network.arch.name
     if not isinstance(source, origin.kind):
-        raise UsageError(f"The {role} of {name} is a {origin.kind.__name__}, but '{spec}' is a "
-                         f"{type(source).__name__}.", remedy=f"Name a {origin.kind.__name__} with --{role}.")
+        raise UsageError(
+            f"The {role} of {name} is a {origin.kind.__name__}, but '{spec}' is a {type(source).__name__}.",
+            remedy=f"Name a {origin.kind.__name__} with --{role}.",
+        )
     changed = _differences(source.config, network.config)
     if changed:
-        raise UsageError(f"The {role} '{spec}' is of another shape than this {name}: {'; '.join(changed[:4])}.",
-                         remedy="Give this one the same [model.config]: another preset, or --set model.config.")
+        raise UsageError(
+            f"The {role} '{spec}' is of another shape than this {name}: {'; '.join(changed[:4])}.",
+            remedy="Give this one the same [model.config]: another preset, or --set model.config.",
+        )
     weights = source.state_dict()
-    ours = {here + key.removeprefix(there): value for there, places in origin.names.items()
-            for here in ((places,) if isinstance(places, str) else places)
-            for key, value in weights.items() if key.startswith(there)}
+    ours = {
+        here + key.removeprefix(there): value
+        for there, places in origin.names.items()
+        for here in ((places,) if isinstance(places, str) else places)
+        for key, value in weights.items()
+        if key.startswith(there)
+    }
     unexpected = network.model.load_state_dict(ours, strict=False).unexpected_keys
     assert not unexpected, unexpected
 
@@ -90,8 +111,11 @@ def _take(network: Network, role: str, origin: Origin, spec: str, notice: Notice
 def _differences(theirs: Any, ours: Any) -> list[str]:
     """ "width is 32 there and 256 here", for the fields that both have."""
     shared = {field.name for field in fields(theirs)} & {field.name for field in fields(ours)}
-    return [f"{name} is {_text(getattr(theirs, name))} there and {_text(getattr(ours, name))} here"
-            for name in sorted(shared) if getattr(theirs, name) != getattr(ours, name)]
+    return [
+        f"{name} is {_text(getattr(theirs, name))} there and {_text(getattr(ours, name))} here"
+        for name in sorted(shared)
+        if getattr(theirs, name) != getattr(ours, name)
+    ]
 
 
 def _text(value: object) -> str:

@@ -148,18 +148,23 @@ class TrainConfig:
         _one_of("run.valid_metric", self.run.valid_metric, tuple(VALID_METRICS))
         _one_of("run.store", self.run.store, ("float32", "float16"))
         for name, value, least in (
-            ("data.segment", self.data.segment, 0.01), ("optim.lr", self.optim.lr, 0.0),
-            ("optim.accumulate", self.optim.accumulate, 1), ("run.batch_size", self.run.batch_size, 1),
-            ("run.steps_per_epoch", self.run.steps_per_epoch, 1), ("run.max_steps", self.run.max_steps, 1),
-            ("run.max_minutes", self.run.max_minutes, 0), ("run.workers", self.run.workers, 0),
+            ("data.segment", self.data.segment, 0.01),
+            ("optim.lr", self.optim.lr, 0.0),
+            ("optim.accumulate", self.optim.accumulate, 1),
+            ("run.batch_size", self.run.batch_size, 1),
+            ("run.steps_per_epoch", self.run.steps_per_epoch, 1),
+            ("run.max_steps", self.run.max_steps, 1),
+            ("run.max_minutes", self.run.max_minutes, 0),
+            ("run.workers", self.run.workers, 0),
             ("run.max_bad_steps", self.run.max_bad_steps, 1),
         ):
             if value < least:
                 raise UsageError(f"{name} is {value}, but must be {least} or more.", remedy=f"Correct {name}.")
         for name, decay in [(f"ema.{k}", d) for k in ("steps", "epochs") for d in getattr(self.ema, k)]:
             if not 0 < decay < 1:
-                raise UsageError(f"{name} has {decay}, but a decay lies between 0 and 1.",
-                                 remedy=f"Correct {name}.")
+                raise UsageError(
+                    f"{name} has {decay}, but a decay lies between 0 and 1.", remedy=f"Correct {name}."
+                )
 
 
 def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
@@ -185,8 +190,10 @@ def read_preset(name: str) -> dict[str, Any]:
     elif name in preset_names():
         text = (resources.files("sepcli.training") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
     else:
-        raise UsageError(f"There is no preset '{name}'.{_near(name, preset_names())}",
-                         remedy=f"The presets are {', '.join(preset_names())}; or name a TOML file.")
+        raise UsageError(
+            f"There is no preset '{name}'.{_near(name, preset_names())}",
+            remedy=f"The presets are {', '.join(preset_names())}; or name a TOML file.",
+        )
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -242,8 +249,10 @@ def _build(kind: type, tables: Any, where: str) -> Any:
     for key in tables:
         if key not in hints:
             place = f" in [{where}]" if where else ""
-            raise UsageError(f"There is no setting '{key}'{place}.{_near(key, hints)}",
-                             remedy=f"The settings there are {', '.join(hints)}.")
+            raise UsageError(
+                f"There is no setting '{key}'{place}.{_near(key, hints)}",
+                remedy=f"The settings there are {', '.join(hints)}.",
+            )
     values = {key: _convert(hints[key], value, f"{where}.{key}".lstrip(".")) for key, value in tables.items()}
     return kind(**values)
 

@@ -46,7 +46,9 @@ class Lessons:
             raise UsageError(
                 f"The teacher makes {', '.join(self.sources)}, and the student {', '.join(student)}.",
                 remedy="The student's stems must be the teacher's; only what goes into its `other` may have "
-                       "more names. Set model.config.sources.", code="other_sources")
+                "more names. Set model.config.sources.",
+                code="other_sources",
+            )
         return tuple(DataSource(str(folder), "stems", rename=rename) for folder in self.folders)
 
 
@@ -74,8 +76,11 @@ def lessons(
     failed = tuple(result for result in results if result.error is not None)
     if not made:
         why = f": {failed[0].error.message}" if failed and failed[0].error else ""
-        raise InputError(f"The teacher could separate nothing{why}", code="no_lessons",
-                         remedy="Name audio files, or folders of them, with --data.")
+        raise InputError(
+            f"The teacher could separate nothing{why}",
+            code="no_lessons",
+            remedy="Name audio files, or folders of them, with --data.",
+        )
     folders = dict.fromkeys(Path(path).parent.parent for result in made for path in result.outputs.values())
     return Lessons(plan.targets, tuple(folders), failed)
 

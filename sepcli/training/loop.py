@@ -92,8 +92,9 @@ class Trainer:
     model: on its device, in training mode. Every process has one; `team` keeps them equal.
     """
 
-    def __init__(self, model: nn.Module, objective: Objective, config: TrainConfig, device: torch.device,
-                 team: Team):
+    def __init__(
+        self, model: nn.Module, objective: Objective, config: TrainConfig, device: torch.device, team: Team
+    ):
         self.model, self.config, self.device, self.team = model, config, device, team
         self.objective = objective
         self.learner = team.wrap(Learner(model, objective), device)
@@ -167,7 +168,9 @@ class Trainer:
                 f"The loss was not finite in {len(self.bad_items)} steps in a row, up to step {self.steps}; "
                 f"among their items: {'; '.join(named)}.",
                 remedy="Check those files with `sepcli dataset check`, or lower optim.lr or set optim.clip; "
-                       "the last state from before stands.", code="diverged")
+                "the last state from before stands.",
+                code="diverged",
+            )
 
     # --- state ---
 
@@ -175,10 +178,15 @@ class Trainer:
         """All that the next step depends on; collective: every process must call it."""
         generators = self.team.gather(random_state())
         return {
-            "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(), "averages": self.averages.state_dict(),
-            "scaler": self.scaler.state_dict(), "steps": self.steps, "seconds": self.seconds,
-            "bad_steps": self.bad_steps, "generators": generators,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "averages": self.averages.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "bad_steps": self.bad_steps,
+            "generators": generators,
             "best": None if self.best is None else vars(self.best),
             "objective": self.objective.state_dict() if hasattr(self.objective, "state_dict") else None,
         }
@@ -243,8 +251,9 @@ def fit(
         _save(trainer, recorder)
 
 
-def _end_epoch(trainer: Trainer, validate: Callable[[nn.Module], Mapping[str, float]] | None,
-               recorder: Recorder) -> None:
+def _end_epoch(
+    trainer: Trainer, validate: Callable[[nn.Module], Mapping[str, float]] | None, recorder: Recorder
+) -> None:
     """Score the raw weights and every average; keep the best that was ever seen."""
     trainer.averages.after_epoch(trainer.model)
     if validate is None:

@@ -68,12 +68,18 @@ def read_run(folder: Path) -> Run:
     if not path.is_file():
         there = "is not a folder" if folder.exists() else "does not exist"
         fact = f"has no {RUN_FILE}" if folder.is_dir() else there
-        raise ModelError(f"'{folder}' is no run: it {fact}.",
-                         remedy="Name the folder that `sepcli train -o` wrote.", code="no_run")
+        raise ModelError(
+            f"'{folder}' is no run: it {fact}.",
+            remedy="Name the folder that `sepcli train -o` wrote.",
+            code="no_run",
+        )
     own = read_checkpoint(path).metadata.get(OWN_FORMAT)
     if own is None:
-        raise ModelError(f"'{path}' does not say which network it is for.",
-                         remedy="Only checkpoints that sepcli wrote can be published.", code="no_run")
+        raise ModelError(
+            f"'{path}' does not say which network it is for.",
+            remedy="Only checkpoints that sepcli wrote can be published.",
+            code="no_run",
+        )
     said = json.loads(own)
     model = load_model(str(path)).model  # strict: what can't be loaded here would be of no use there
     settings = _settings(folder / CONFIG)
@@ -81,11 +87,22 @@ def read_run(folder: Path) -> Run:
     if settings.get("run", {}).get("valid_metric", "usdr") != "usdr":
         scores = {}  # of another kind; a card has decibels
     return Run(
-        folder, file_sha256(path), path.stat().st_size, said["family"], said["arch"],
-        make_config(_arch(said), said["config"]), tuple(model.sources), model.samplerate, model.channels,
+        folder,
+        file_sha256(path),
+        path.stat().st_size,
+        said["family"],
+        said["arch"],
+        make_config(_arch(said), said["config"]),
+        tuple(model.sources),
+        model.samplerate,
+        model.channels,
         None if model.segment.samples is None else model.segment.samples / model.samplerate,
-        sum(parameter.numel() for parameter in model.parameters()), settings, scores, steps,
-        (folder / CURVES).is_file(), model.min_query if isinstance(model, Queryable) else None,
+        sum(parameter.numel() for parameter in model.parameters()),
+        settings,
+        scores,
+        steps,
+        (folder / CURVES).is_file(),
+        model.min_query if isinstance(model, Queryable) else None,
     )
 
 
@@ -99,8 +116,10 @@ def _settings(path: Path) -> dict[str, Any]:
     try:
         return without_places(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"'{path}' is not TOML: {error}.",
-                         remedy="Correct it, or move it away: the model can do without it.") from error
+        raise ModelError(
+            f"'{path}' is not TOML: {error}.",
+            remedy="Correct it, or move it away: the model can do without it.",
+        ) from error
 
 
 def without_places(value: Any) -> Any:
@@ -150,8 +169,10 @@ def _json(line: str) -> dict[str, Any]:
 
 def check_license(name: str | None) -> None:
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", name):
-        raise UsageError(f"--license is '{name}', which is no licence identifier.",
-                         remedy="Give one such as mit, cc-by-4.0 or cc0-1.0.")
+        raise UsageError(
+            f"--license is '{name}', which is no licence identifier.",
+            remedy="Give one such as mit, cc-by-4.0 or cc0-1.0.",
+        )
 
 
 def card(run: Run, repo: str, branch: str, license: str | None) -> str:
@@ -169,7 +190,9 @@ def card(run: Run, repo: str, branch: str, license: str | None) -> str:
         ("file", f"{RUN_FILE}, {run.bytes:,} bytes, sha256 `{run.sha256}`"),
         ("licence of the weights", license or "not stated: ask the author before you use or share them"),
     ]
-    text = _head(run, license) + f"""
+    text = (
+        _head(run, license)
+        + f"""
 # {repo.partition("/")[2]}
 
 A model for music source separation: {_what(run)}. {_about(run)}
@@ -193,7 +216,9 @@ print(stems["{run.sources[0] if run.sources else "NAME"}"].shape)    # (channels
 
 | | |
 |---|---|
-""" + "".join(f"| {key} | {value} |\n" for key, value in facts)
+"""
+        + "".join(f"| {key} | {value} |\n" for key, value in facts)
+    )
     config = _differences(run.config)
     if config:
         text += f"\nThe network's settings, where they differ from its defaults:\n\n{_fenced(config)}"
@@ -262,7 +287,8 @@ def _what(run: Run) -> str:
     if not run.sources:
         return f"it takes {wanted} out of a mix"
     return f"it takes a mix apart into {_listed(run.sources)}" + (
-        f", or takes {wanted} out of it" if run.min_query is not None else "")
+        f", or takes {wanted} out of it" if run.min_query is not None else ""
+    )
 
 
 def _query(run: Run, text: str) -> str:
@@ -301,15 +327,20 @@ def entry(run: Run, repo: str, commit: str, license: str | None) -> str:
         table["training_data"] = data
     if config := _differences(run.config):
         table["config"] = config
-    table["files"] = {"model": {"repo": repo, "revision": commit, "path": RUN_FILE, "bytes": run.bytes,
-                                "sha256": run.sha256}}
+    table["files"] = {
+        "model": {"repo": repo, "revision": commit, "path": RUN_FILE, "bytes": run.bytes, "sha256": run.sha256}
+    }
     if SCORE in run.scores:
-        table["scores"] = [{
-            "metric": "uSDR (mean over tracks)", "set": "the run's validation tracks", "by": "ours",
-            "value": round(run.scores[SCORE], 2),
-            "stems": {stem: round(run.scores[stem], 2) for stem in run.sources if stem in run.scores},
-            "note": "They chose these weights.",
-        }]
+        table["scores"] = [
+            {
+                "metric": "uSDR (mean over tracks)",
+                "set": "the run's validation tracks",
+                "by": "ours",
+                "value": round(run.scores[SCORE], 2),
+                "stems": {stem: round(run.scores[stem], 2) for stem in run.sources if stem in run.scores},
+                "note": "They chose these weights.",
+            }
+        ]
     return tomli_w.dumps({repo.partition("/")[2]: table})
 
 

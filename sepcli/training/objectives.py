@@ -33,14 +33,18 @@ def choose_objective(
     """The objective of that name, "separation" or one of the family's; UsageError names those there are."""
     known = {"separation": separation, "matching": Matching, **family.objectives}
     if name not in known:
-        raise UsageError(f"There is no objective '{name}' for the family '{family.name}'.",
-                         remedy=f"There is {', '.join(known)}.")
+        raise UsageError(
+            f"There is no objective '{name}' for the family '{family.name}'.",
+            remedy=f"There is {', '.join(known)}.",
+        )
     parameters = inspect.signature(known[name]).parameters.values()
     allowed = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
     unknown = sorted(set(options) - set(allowed))
     if unknown:
-        raise UsageError(f"The objective '{name}' has no option {', '.join(unknown)}.",
-                         remedy=f"It has {', '.join(allowed) or 'none'}: correct [objective_options].")
+        raise UsageError(
+            f"The objective '{name}' has no option {', '.join(unknown)}.",
+            remedy=f"It has {', '.join(allowed) or 'none'}: correct [objective_options].",
+        )
     return known[name](model, criterion, **options)
 
 
@@ -75,16 +79,26 @@ class Matching:
     their names in torch. weight: of the mean over layers, beside the criterion.
     """
 
-    def __init__(self, model: Separator, criterion: Criterion, *, teacher: str = "",
-                 layers: Sequence[Sequence[str]] = (), weight: float = 1.0):
+    def __init__(
+        self,
+        model: Separator,
+        criterion: Criterion,
+        *,
+        teacher: str = "",
+        layers: Sequence[Sequence[str]] = (),
+        weight: float = 1.0,
+    ):
         if not teacher or not layers or any(len(pair) != 2 for pair in layers):
-            raise UsageError('The objective "matching" needs a teacher and pairs of layers.',
-                             remedy="Use sepcli distill --match TEACHER_LAYER=STUDENT_LAYER.")
+            raise UsageError(
+                'The objective "matching" needs a teacher and pairs of layers.',
+                remedy="Use sepcli distill --match TEACHER_LAYER=STUDENT_LAYER.",
+            )
         self.plain = separation(model, criterion)
         self.teacher = load_model(teacher).model.eval().requires_grad_(False)
         self.weight = weight
-        self.layers = [(_layer(self.teacher, theirs, "teacher"), _layer(model, ours, "student"))
-                       for theirs, ours in layers]
+        self.layers = [
+            (_layer(self.teacher, theirs, "teacher"), _layer(model, ours, "student")) for theirs, ours in layers
+        ]
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
         mix = batch.stems.sum(1)
@@ -95,8 +109,9 @@ class Matching:
             self.teacher((mix - mean) / scale)
         with ours as found:
             loss = self.plain(model, batch)
-        distances = [(similarities(a) - similarities(b)).square().mean()
-                     for a, b in zip(wanted, found, strict=True)]
+        distances = [
+            (similarities(a) - similarities(b)).square().mean() for a, b in zip(wanted, found, strict=True)
+        ]
         distance = torch.stack(distances).mean()
         return Loss(loss.total + self.weight * distance, {**loss.parts, "matching": distance.detach()})
 
@@ -112,9 +127,10 @@ def _layer(model: nn.Module, name: str, whose: str) -> nn.Module:
         return model.get_submodule(name)
     except AttributeError:
         near = difflib.get_close_matches(name, [known for known, _ in model.named_modules() if known], n=3)
-        raise UsageError(f"The {whose} has no layer '{name}'.{f' Did you mean {near[0]}?' if near else ''}",
-                         remedy=f"Its outermost are {', '.join(known for known, _ in model.named_children())}."
-                         ) from None
+        raise UsageError(
+            f"The {whose} has no layer '{name}'.{f' Did you mean {near[0]}?' if near else ''}",
+            remedy=f"Its outermost are {', '.join(known for known, _ in model.named_children())}.",
+        ) from None
 
 
 @contextmanager
@@ -122,9 +138,12 @@ def _heard(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     """What these layers give inside the block, in their order."""
     found: dict[int, Tensor] = {}
     values: list[Tensor] = []
-    handles = [layer.register_forward_hook(
-        lambda _, __, out, k=k: found.__setitem__(k, out if isinstance(out, Tensor) else out[0]))
-        for k, layer in enumerate(layers)]
+    handles = [
+        layer.register_forward_hook(
+            lambda _, __, out, k=k: found.__setitem__(k, out if isinstance(out, Tensor) else out[0])
+        )
+        for k, layer in enumerate(layers)
+    ]
     try:
         yield values
     finally:

@@ -27,8 +27,10 @@ def make_optimiser(model: nn.Module, table: OptimTable) -> torch.optim.Optimizer
     for group in table.groups:
         mine = {name: p for name, p in rest.items() if group.match in name}
         if not mine:
-            raise UsageError(f"[[optim.groups]] match = '{group.match}' matches no parameter.",
-                             remedy=f"Names begin with {', '.join(sorted({n.split('.')[0] for n in rest}))}.")
+            raise UsageError(
+                f"[[optim.groups]] match = '{group.match}' matches no parameter.",
+                remedy=f"Names begin with {', '.join(sorted({n.split('.')[0] for n in rest}))}.",
+            )
         settings = {"lr": group.lr, "weight_decay": group.weight_decay}
         groups.append({"params": list(mine.values()), **{k: v for k, v in settings.items() if v is not None}})
         rest = {name: p for name, p in rest.items() if name not in mine}

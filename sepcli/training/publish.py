@@ -93,8 +93,9 @@ def publish(upload: Upload, *, private: bool = False, message: str | None = None
     if offline():
         raise ModelError("HF_HUB_OFFLINE forbids uploads.", remedy="Unset it and try again.", code="offline")
     if get_token() is None:
-        raise ModelError("Nobody is logged in to the hub, and only its users can upload.", remedy=_LOG_IN,
-                         code="no_token")
+        raise ModelError(
+            "Nobody is logged in to the hub, and only its users can upload.", remedy=_LOG_IN, code="no_token"
+        )
     api = HfApi(endpoint=_endpoint(), library_name="sepcli", library_version=__version__)
     bars = not utils.are_progress_bars_disabled()
     if bars:  # it would draw its own, across ours
@@ -104,9 +105,11 @@ def publish(upload: Upload, *, private: bool = False, message: str | None = None
         if there is None:
             api.create_repo(upload.repo, private=private or None, exist_ok=True)
         elif private and not there.private:
-            raise ModelError(f"{_endpoint()}/{upload.repo} is there and public, not private.",
-                             remedy="Make it private there, choose another --repo, or leave out --private.",
-                             code="public")
+            raise ModelError(
+                f"{_endpoint()}/{upload.repo} is there and public, not private.",
+                remedy="Make it private there, choose another --repo, or leave out --private.",
+                code="public",
+            )
         if upload.branch != "main":
             api.create_branch(upload.repo, branch=upload.branch, exist_ok=True)
         operations = [
@@ -114,19 +117,28 @@ def publish(upload: Upload, *, private: bool = False, message: str | None = None
             for path, content in upload.files.items()
         ]
         name = upload.run.folder.resolve().name
-        done = api.create_commit(upload.repo, operations, revision=upload.branch,
-                                 commit_message=message or f"Upload {name} with sepcli {__version__}")
+        done = api.create_commit(
+            upload.repo,
+            operations,
+            revision=upload.branch,
+            commit_message=message or f"Upload {name} with sepcli {__version__}",
+        )
     except (*hub_failures(), ValueError) as error:
         raise _refusal(upload.repo, error) from error
     finally:
         if bars:
             utils.enable_progress_bars()
     if file_sha256(upload.run.checkpoint) != upload.run.sha256:
-        raise ModelError(f"'{upload.run.checkpoint}' was replaced while it was uploaded.",
-                         remedy="Push it again when the training has ended.", code="changed")
+        raise ModelError(
+            f"'{upload.run.checkpoint}' was replaced while it was uploaded.",
+            remedy="Push it again when the training has ended.",
+            code="changed",
+        )
     commit = done.oid
     return Published(
-        f"{HUB_SCHEME}{upload.repo}@{commit}/{RUN_FILE}", commit, f"{_endpoint()}/{upload.repo}",
+        f"{HUB_SCHEME}{upload.repo}@{commit}/{RUN_FILE}",
+        commit,
+        f"{_endpoint()}/{upload.repo}",
         modelcard.entry(upload.run, upload.repo, commit, upload.license),
     )
 
@@ -160,11 +172,15 @@ def check_repo(repo: str) -> None:
 
 def _check_branch(branch: str) -> None:
     if is_commit(branch):
-        raise UsageError(f"--revision is the commit {branch}, but only a branch can be added to.",
-                         remedy="Name a branch, or leave it out for main.")
+        raise UsageError(
+            f"--revision is the commit {branch}, but only a branch can be added to.",
+            remedy="Name a branch, or leave it out for main.",
+        )
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", branch, re.ASCII) or ".." in branch or branch.endswith("."):
-        raise UsageError(f"--revision is '{branch}', which can't be the name of a branch.",
-                         remedy="Use letters, digits, '-', '_' and '.'.")
+        raise UsageError(
+            f"--revision is '{branch}', which can't be the name of a branch.",
+            remedy="Use letters, digits, '-', '_' and '.'.",
+        )
 
 
 def _endpoint() -> str:
@@ -181,26 +197,46 @@ def _refusal(repo: str, error: BaseException) -> ModelError:
     status = getattr(getattr(error, "response", None), "status_code", None)
     said = _first_line(error)
     if status == 401 or isinstance(error, errors.GatedRepoError):
-        return ModelError(f"The hub does not accept the token for {where} ({status}).",
-                          remedy=f"It may have expired. {_LOG_IN}", code="no_token")
+        return ModelError(
+            f"The hub does not accept the token for {where} ({status}).",
+            remedy=f"It may have expired. {_LOG_IN}",
+            code="no_token",
+        )
     if status == 403:
-        return ModelError(f"The token may not write to {where} (403).",
-                          remedy=f"Use one with write access to '{owner}': {_LOG_IN}", code="no_right")
+        return ModelError(
+            f"The token may not write to {where} (403).",
+            remedy=f"Use one with write access to '{owner}': {_LOG_IN}",
+            code="no_right",
+        )
     if status == 404:
-        return ModelError(f"{where} is not there, or the token may not see it (404).",
-                          remedy=f"Check --repo and --revision. {_LOG_IN}", code="no_repository")
+        return ModelError(
+            f"{where} is not there, or the token may not see it (404).",
+            remedy=f"Check --repo and --revision. {_LOG_IN}",
+            code="no_repository",
+        )
     if isinstance(error, ValueError) or status == 400:
-        return ModelError(f"The hub refuses what was sent to {where}: {said}.",
-                          remedy="Check --license and --revision; `--dry-run` shows the model card.",
-                          code="refused")
+        return ModelError(
+            f"The hub refuses what was sent to {where}: {said}.",
+            remedy="Check --license and --revision; `--dry-run` shows the model card.",
+            code="refused",
+        )
     if status is not None:
-        return ModelError(f"{where} can't be written now: the hub answers {status}.",
-                          remedy="Try again in some minutes.", code="unavailable")
+        return ModelError(
+            f"{where} can't be written now: the hub answers {status}.",
+            remedy="Try again in some minutes.",
+            code="unavailable",
+        )
     if isinstance(error, OSError) and error.filename is not None:
-        return ModelError(f"'{error.filename}' can't be read: {error.strerror}.",
-                          remedy="Check the run folder.", code="unreadable")
-    return ModelError(f"{where} can't be reached: {said}.", remedy="Check the network, proxy and HF_ENDPOINT.",
-                      code="unreachable")
+        return ModelError(
+            f"'{error.filename}' can't be read: {error.strerror}.",
+            remedy="Check the run folder.",
+            code="unreadable",
+        )
+    return ModelError(
+        f"{where} can't be reached: {said}.",
+        remedy="Check the network, proxy and HF_ENDPOINT.",
+        code="unreachable",
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -35,8 +35,9 @@ except ImportError:  # Windows: two trainings in one folder are not noticed ther
     fcntl = None  # type: ignore[assignment]
 
 # What may differ when a run goes on: how long and how fast, not what.
-_FREE = {("run", key) for key in
-         ("max_steps", "max_minutes", "workers", "save_minutes", "valid_seconds", "store")}
+_FREE = {
+    ("run", key) for key in ("max_steps", "max_minutes", "workers", "save_minutes", "valid_seconds", "store")
+}
 _FREE.add(("", "about"))
 
 
@@ -71,8 +72,9 @@ class RunFolder:
                 self._since = state["seconds"]
             self._write_text("config.toml", _toml(as_tables(self.config)))
         except OSError as error:
-            raise OutputError(f"The run folder '{self.path}' can't be written: {error.strerror}.",
-                              remedy="Choose another -o.") from error
+            raise OutputError(
+                f"The run folder '{self.path}' can't be written: {error.strerror}.", remedy="Choose another -o."
+            ) from error
         return state
 
     def _take_lock(self) -> None:
@@ -82,8 +84,11 @@ class RunFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(f"Another process trains in '{self.path}'.",
-                             remedy="Wait for it, or choose another -o.", code="locked") from None
+            raise UsageError(
+                f"Another process trains in '{self.path}'.",
+                remedy="Wait for it, or choose another -o.",
+                code="locked",
+            ) from None
         except OSError:  # no locks on this file system
             pass
 
@@ -98,8 +103,11 @@ class RunFolder:
         others = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
         unfinished = {"config.toml", "metrics.jsonl", "curves.png"}  # killed before the first state
         if set(others) - unfinished:
-            raise UsageError(f"The folder '{self.path}' has no state of a run, but {', '.join(others[:4])}.",
-                             remedy="Choose another -o; nothing is ever overwritten.", code="exists")
+            raise UsageError(
+                f"The folder '{self.path}' has no state of a run, but {', '.join(others[:4])}.",
+                remedy="Choose another -o; nothing is ever overwritten.",
+                code="exists",
+            )
         for name in unfinished:
             (self.path / name).unlink(missing_ok=True)
 
@@ -107,9 +115,11 @@ class RunFolder:
         ours = as_tables(self.config)
         changed = _differences(json.loads(json.dumps(theirs)), json.loads(json.dumps(ours)))
         if changed:
-            raise UsageError(f"The run in '{self.path}' has other settings: {'; '.join(changed[:4])}.",
-                             remedy="Choose another -o (--init begins with its weights), or give those back.",
-                             code="other_settings")
+            raise UsageError(
+                f"The run in '{self.path}' has other settings: {'; '.join(changed[:4])}.",
+                remedy="Choose another -o (--init begins with its weights), or give those back.",
+                code="other_settings",
+            )
 
     def _cut_metrics(self, steps: int) -> None:
         """Drop what was written after the state that the run goes on from."""
@@ -140,8 +150,15 @@ class RunFolder:
         if step.number % self.config.run.log_steps == 0 and self._count:
             means = {name: total / self._count for name, total in self._sums.items()}
             rate = self._count * self.config.run.batch_size / max(seconds - self._since, 1e-9)
-            self._append({"step": step.number, **means, "lr": step.lr,
-                          "examples_per_s": round(rate, 3), "seconds": round(seconds, 1)})
+            self._append(
+                {
+                    "step": step.number,
+                    **means,
+                    "lr": step.lr,
+                    "examples_per_s": round(rate, 3),
+                    "seconds": round(seconds, 1),
+                }
+            )
             self._sums, self._count, self._since = {}, 0, seconds
 
     def validated(self, step: int, scores: Mapping[str, Mapping[str, float]], best: Best) -> None:
@@ -151,8 +168,10 @@ class RunFolder:
 
     def keep(self, model: nn.Module, best: Best | None) -> None:
         dtype = getattr(torch, self.config.run.store)
-        weights = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor
-                   for name, tensor in model.state_dict().items()}
+        weights = {
+            name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+            for name, tensor in model.state_dict().items()
+        }
         table = self.config.model
         try:
             with replacing(self.path / RUN_FILE) as beside:
@@ -162,8 +181,12 @@ class RunFolder:
 
     def save(self, state: dict[str, Any]) -> None:
         """With metrics that are still being summed up: the same lines come out after a resumption."""
-        kept = {"config": as_tables(self.config), "sums": self._sums, "count": self._count,
-                "since": self._since}
+        kept = {
+            "config": as_tables(self.config),
+            "sums": self._sums,
+            "count": self._count,
+            "since": self._since,
+        }
         save_state(self.path / "state.pt", {**state, **kept})
 
     def go_on(self, state: Mapping[str, Any]) -> None:
@@ -194,15 +217,23 @@ class RunFolder:
         upper, lower = figure.subplots(2, 1, sharex=True)
         parts = {key for line in losses for key in line} - {"step", "lr", "examples_per_s", "seconds"}
         for name in sorted(parts, key=lambda name: (name != "loss", name)):
-            upper.plot([line["step"] for line in losses if name in line],
-                       [line[name] for line in losses if name in line],
-                       label=name, linewidth=2 if name == "loss" else 1)
+            upper.plot(
+                [line["step"] for line in losses if name in line],
+                [line[name] for line in losses if name in line],
+                label=name,
+                linewidth=2 if name == "loss" else 1,
+            )
         upper.set_ylabel("training loss")
         upper.set_yscale("log" if losses and all(line["loss"] > 0 for line in losses) else "linear")
         best = {line["step"]: max(line["valid"].values(), key=lambda score: score["score"]) for line in scores}
         for name in sorted({key for score in best.values() for key in score}):
-            lower.plot(list(best), [score.get(name) for score in best.values()], marker=".",
-                       label="mean" if name == "score" else name, linewidth=2 if name == "score" else 1)
+            lower.plot(
+                list(best),
+                [score.get(name) for score in best.values()],
+                marker=".",
+                label="mean" if name == "score" else name,
+                linewidth=2 if name == "score" else 1,
+            )
         metric = VALID_METRICS[self.config.run.valid_metric]
         sign, unit = "minus " if metric.sign < 0 else "", f" ({metric.unit})" if metric.unit else ""
         lower.set_ylabel(f"validation {sign}{metric.name}{unit}, best weights")
@@ -246,5 +277,7 @@ def _differences(theirs: Any, ours: Any, where: tuple[str, ...] = ()) -> list[st
 
 def _cant_write(path: Path, error: Exception) -> OutputError:
     reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
-    return OutputError(f"'{path}' can't be written: {reason}.",
-                       remedy="Make room and run the same command again: it goes on from the last state.")
+    return OutputError(
+        f"'{path}' can't be written: {reason}.",
+        remedy="Make room and run the same command again: it goes on from the last state.",
+    )

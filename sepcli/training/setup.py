@@ -45,19 +45,24 @@ def make_network(table: ModelTable) -> Network:
         raise UsageError("[model] names no family and arch.", remedy="Choose a --preset, or set model.family.")
     family = get_family(table.family)
     if table.arch not in family.archs:
-        raise UsageError(f"The family '{table.family}' has no network '{table.arch}'.",
-                         remedy=f"It has {', '.join(family.archs)}.")
+        raise UsageError(
+            f"The family '{table.family}' has no network '{table.arch}'.",
+            remedy=f"It has {', '.join(family.archs)}.",
+        )
     arch = family.archs[table.arch]
     unknown = sorted(set(table.config) - {field.name for field in fields(arch.config)})
     if unknown:
-        raise UsageError(f"{arch.name} has no setting {', '.join(unknown)} in [model.config].",
-                         remedy=f"It has {', '.join(field.name for field in fields(arch.config))}.")
+        raise UsageError(
+            f"{arch.name} has no setting {', '.join(unknown)} in [model.config].",
+            remedy=f"It has {', '.join(field.name for field in fields(arch.config))}.",
+        )
     config = make_config(arch, table.config)
     try:
         model = arch.build(config)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{arch.name} can't be built from [model.config]: {error}.",
-                         remedy="Correct it.") from None
+        raise UsageError(
+            f"{arch.name} can't be built from [model.config]: {error}.", remedy="Correct it."
+        ) from None
     return Network(model, arch, config)
 
 
@@ -79,12 +84,22 @@ def make_batches(
 ) -> Batches:
     margin = getattr(objective, "margin", 0)
     return Batches(
-        train, sources=model.sources, samplerate=model.samplerate, channels=model.channels,
-        samples=example_samples(model, config.data.segment, margin), batch_size=config.run.batch_size,
-        seed=config.run.seed, aligned=config.data.aligned, skip_silent=config.data.skip_silent,
-        rest=getattr(objective, "rest", None), examples=config.data.examples,
+        train,
+        sources=model.sources,
+        samplerate=model.samplerate,
+        channels=model.channels,
+        samples=example_samples(model, config.data.segment, margin),
+        batch_size=config.run.batch_size,
+        seed=config.run.seed,
+        aligned=config.data.aligned,
+        skip_silent=config.data.skip_silent,
+        rest=getattr(objective, "rest", None),
+        examples=config.data.examples,
         augment=[augmentation(table) for table in config.augment],
-        rank=team.rank, world=team.world, steps_per_epoch=config.run.steps_per_epoch)
+        rank=team.rank,
+        world=team.world,
+        steps_per_epoch=config.run.steps_per_epoch,
+    )
 
 
 def augmentation(table: Mapping[str, Any]) -> Any:
@@ -98,12 +113,15 @@ def make_objective(config: TrainConfig, model: Separator) -> Objective:
     """The objective by its name; the network's own order of sources decides that of the weights."""
     unknown = sorted(set(config.loss.source_weights) - set(model.sources))
     if unknown:
-        raise UsageError(f"[loss.source_weights] names {', '.join(unknown)}, which the network does not make.",
-                         remedy=f"Its sources are {', '.join(model.sources)}.")
+        raise UsageError(
+            f"[loss.source_weights] names {', '.join(unknown)}, which the network does not make.",
+            remedy=f"Its sources are {', '.join(model.sources)}.",
+        )
     weights = [config.loss.source_weights.get(name, 1.0) for name in model.sources]
     criterion = Criterion(config.loss.terms, weights)
-    return choose_objective(config.objective, config.objective_options, get_family(config.model.family), model,
-                            criterion)
+    return choose_objective(
+        config.objective, config.objective_options, get_family(config.model.family), model, criterion
+    )
 
 
 # --- validation --------------------------------------------------------------------------------------------
@@ -121,7 +139,8 @@ def split(config: TrainConfig, alone: Sequence[str] = ()) -> tuple[list[DataSour
     """
     if config.data.valid:
         return list(config.data.train), [
-            track for source in config.data.valid for track in _tracks(source, alone)]
+            track for source in config.data.valid for track in _tracks(source, alone)
+        ]
     train, valid = [], []
     for source in config.data.train:
         tracks = [track for track in _tracks(source, alone) if alone or len(track.stems) > 1 or track.mixture]
@@ -137,8 +156,11 @@ def _tracks(source: DataSource, alone: Sequence[str]) -> list[Track]:
     """The source's tracks with only the stems it allows, under the names it gives them."""
     found = []
     for track in find_tracks(source.path, source.layout):
-        named = [(source.rename.get(name, name), path) for name, path in track.stems.items()
-                 if not source.stems or name in source.stems]
+        named = [
+            (source.rename.get(name, name), path)
+            for name, path in track.stems.items()
+            if not source.stems or name in source.stems
+        ]
         names = [name for name, _ in named]
         # Stems that are added up under one name can't be scored: a track's stem is one file.
         stems = {name: path for name, path in named if names.count(name) == 1}

@@ -42,9 +42,10 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
             os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:  # RuntimeError: torch's writer on a full disk
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise OutputError(f"The state of the run can't be written to '{path}': {reason}.",
-                          remedy="Make room and run the same command again: it goes on from the last state.",
-                          ) from error
+        raise OutputError(
+            f"The state of the run can't be written to '{path}': {reason}.",
+            remedy="Make room and run the same command again: it goes on from the last state.",
+        ) from error
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -52,5 +53,7 @@ def load_state(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001  (torch raises many kinds for a damaged file)
-        raise ModelError(f"The state of the run '{path}' can't be read: {str(error).splitlines()[0]}.",
-                         remedy="Remove it to begin anew, or train from its model with --init.") from error
+        raise ModelError(
+            f"The state of the run '{path}' can't be read: {str(error).splitlines()[0]}.",
+            remedy="Remove it to begin anew, or train from its model with --init.",
+        ) from error

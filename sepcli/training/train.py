@@ -87,6 +87,3 @@ def train(
         if run is not None:
             run.close()
         team.leave()
-
-
-

@@ -80,6 +80,4 @@ def read_catalog(path: Path) -> dict[str, Entry]:
         status = path.stat()
         return read_entries(path, status.st_mtime_ns, status.st_size)
     except OSError as error:
-        raise ModelError(
-            f"The catalogue '{path}' can't be read: {error.strerror}.", code="catalog"
-        ) from error
+        raise ModelError(f"The catalogue '{path}' can't be read: {error.strerror}.", code="catalog") from error

@@ -56,8 +56,11 @@ def network_state(checkpoint: Checkpoint, system: str) -> Mapping[str, Tensor]:
     """
     payload = checkpoint.payload
     state = payload.get("state_dict", payload) if isinstance(payload, Mapping) else None
-    if not isinstance(state, Mapping) or not state or not all(
-            isinstance(value, Tensor) for value in state.values()):
+    if (
+        not isinstance(state, Mapping)
+        or not state
+        or not all(isinstance(value, Tensor) for value in state.values())
+    ):
         raise ModelError(
             f"The checkpoint '{checkpoint.path}' is not one of {system}: it holds no network state.",
             remedy="Download it again, or check that it is the file you meant.",

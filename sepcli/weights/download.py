@@ -59,9 +59,7 @@ def destination(file: WeightFile) -> Path:
     return cached(file) or place_of(file)
 
 
-def fetch(
-    file: WeightFile, *, progress: Progress | None = None, notice: Notice = lambda text: None
-) -> Fetched:
+def fetch(file: WeightFile, *, progress: Progress | None = None, notice: Notice = lambda text: None) -> Fetched:
     """The checked file, downloaded if it is not cached; ModelError says what failed and what to do."""
     for source in _sources(file):
         if place_of(source).is_file():

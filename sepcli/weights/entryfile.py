@@ -146,8 +146,12 @@ def _sources(table: _Table) -> tuple[str, ...]:
         if sources.count(stem) > 1:
             raise table.fail("sources", f"has '{stem}' twice")
     if not sources and "min_query" not in table.values:
-        raise table.fail("sources", "is empty", "Name the stems in the order of the network's outputs; only a "
-                         "model of queries (`min_query`) may have none of its own.")
+        raise table.fail(
+            "sources",
+            "is empty",
+            "Name the stems in the order of the network's outputs; only a "
+            "model of queries (`min_query`) may have none of its own.",
+        )
     return tuple(sources)
 
 
@@ -207,7 +211,7 @@ def _seconds(table: _Table, key: str, value: Any) -> float | Fraction | None:
     if isinstance(value, str) and (match := _FRACTION.fullmatch(value)):
         value = Fraction(int(match[1]), int(match[2]))
     if isinstance(value, str | bool) or not isinstance(value, int | float | Fraction) or not value > 0:
-        raise table.fail(key, f"is {value!r}, but must be seconds above 0, or a fraction such as \"39/5\"")
+        raise table.fail(key, f'is {value!r}, but must be seconds above 0, or a fraction such as "39/5"')
     return value
 
 

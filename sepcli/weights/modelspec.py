@@ -1,9 +1,9 @@
 """What `--model` names, told apart without opening anything; loads no torch.
 
-    htdemucs                         a name in the catalogue
-    my/run  my/model.safetensors     a run folder, or a checkpoint that says what it is
-    htdemucs=my/weights.th           a local file with a catalogue entry's family and config
-    hf://owner/repo[@revision]/file  a checkpoint on the hub that says what it is
+htdemucs                         a name in the catalogue
+my/run  my/model.safetensors     a run folder, or a checkpoint that says what it is
+htdemucs=my/weights.th           a local file with a catalogue entry's family and config
+hf://owner/repo[@revision]/file  a checkpoint on the hub that says what it is
 """
 
 from __future__ import annotations
@@ -66,13 +66,18 @@ def read_model(text: str, catalog: Catalog) -> ModelSpec:
     if path.is_dir():
         path = path / RUN_FILE
         if not path.is_file():
-            raise ModelError(f"The folder '{text}' is no run: it has no {RUN_FILE}.",
-                             remedy="Name a run folder, a checkpoint file or a model of `sepcli models list`.")
+            raise ModelError(
+                f"The folder '{text}' is no run: it has no {RUN_FILE}.",
+                remedy="Name a run folder, a checkpoint file or a model of `sepcli models list`.",
+            )
     if path.exists():
         return ModelSpec(text, file=path)
     if "/" in name or os.sep in name or (not equals and path.suffix.lower() in _SUFFIXES):
-        raise ModelError(f"There is no model file or run folder '{text}'.", code="unknown_model",
-                         remedy="Correct the path, or choose a model of `sepcli models list`.")
+        raise ModelError(
+            f"There is no model file or run folder '{text}'.",
+            code="unknown_model",
+            remedy="Correct the path, or choose a model of `sepcli models list`.",
+        )
     return ModelSpec(text, catalog.find(name))  # refuses, naming the near ones
 
 
@@ -80,8 +85,10 @@ def _hub_file(text: str) -> HubFile:
     """hf://owner/repo[@revision]/path/to/file"""
     parts = text.removeprefix(HUB_SCHEME).split("/", 2)
     if len(parts) < 3 or not all(parts):
-        raise UsageError(f"'{text}' does not name a file on the hub.",
-                         remedy="Write hf://owner/repo/file or hf://owner/repo@revision/file.")
+        raise UsageError(
+            f"'{text}' does not name a file on the hub.",
+            remedy="Write hf://owner/repo/file or hf://owner/repo@revision/file.",
+        )
     owner, repo, path = parts
     repo, _, revision = repo.partition("@")
     return HubFile(f"{owner}/{repo}", revision or None, path)

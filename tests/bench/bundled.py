@@ -14,9 +14,23 @@ from tests.bench.results import Figure, Record
 def bench(work: Path, *, seconds: float = 180, runs: int = 3, threads: int = 2) -> Record:
     track = sound.music(work / "clip.wav", seconds)
     commands = {
-        precision: [*SEPCLI, "separate", str(track), "--model", DEFAULT_MODEL, "--out", str(work / precision),
-                    "--device", "cpu", "--precision", precision, "--json", "--no-resume", "--force",
-                    *SEPCLI_FLOAT]
+        precision: [
+            *SEPCLI,
+            "separate",
+            str(track),
+            "--model",
+            DEFAULT_MODEL,
+            "--out",
+            str(work / precision),
+            "--device",
+            "cpu",
+            "--precision",
+            precision,
+            "--json",
+            "--no-resume",
+            "--force",
+            *SEPCLI_FLOAT,
+        ]
         for precision in ("auto", "float32")
     }
     costs = interleaved(commands, runs, threads)
@@ -33,9 +47,12 @@ def bench(work: Path, *, seconds: float = 180, runs: int = 3, threads: int = 2) 
     if json.loads(costs["auto"][0].output)["precision"] != "float32":
         snr = sound.worst_snr(work / "auto", work / "float32")
         figures.append(Figure("SNR of auto against float32, worst stem", snr, "dB"))
-    settings = {"audio": f"{seconds:g} s of stereo music at 44.1 kHz", "threads": threads,
-                "runs": f"best of {runs}, in turns",
-                **{name: shown(line, work) for name, line in commands.items()}}
+    settings = {
+        "audio": f"{seconds:g} s of stereo music at 44.1 kHz",
+        "threads": threads,
+        "runs": f"best of {runs}, in turns",
+        **{name: shown(line, work) for name, line in commands.items()},
+    }
     each_run = {name: [cost.as_json() for cost in each] for name, each in costs.items()}
     return Record("bundled", settings, figures, each_run)
 

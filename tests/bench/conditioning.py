@@ -54,8 +54,13 @@ def si_sdr(reference: np.ndarray, estimate: np.ndarray) -> float:
     return float(np.nan_to_num(np.maximum(sums.si_sdr()[0], FLOOR), nan=FLOOR))
 
 
-def rows(stems: Mapping[str, np.ndarray], rate: int, estimates: Mapping[str, np.ndarray], name: str,
-         avoid: Mapping[str, int]) -> Iterator[tuple[float, float, float]]:
+def rows(
+    stems: Mapping[str, np.ndarray],
+    rate: int,
+    estimates: Mapping[str, np.ndarray],
+    name: str,
+    avoid: Mapping[str, int],
+) -> Iterator[tuple[float, float, float]]:
     """(mix, own, others) of each window of the stem `name`. avoid: where queries begin."""
     mix, size = sum(stems.values()), round(WINDOW * rate)
     assert isinstance(mix, np.ndarray)
@@ -66,12 +71,16 @@ def rows(stems: Mapping[str, np.ndarray], rate: int, estimates: Mapping[str, np.
         if taken or np.sqrt(np.mean(reference**2)) < HEARD:
             continue
         others = [si_sdr(reference, each[:, window]) for stem, each in estimates.items() if stem != name]
-        yield (si_sdr(reference, mix[:, window]), si_sdr(reference, estimates[name][:, window]),
-               float(np.mean(others)))
+        yield (
+            si_sdr(reference, mix[:, window]),
+            si_sdr(reference, estimates[name][:, window]),
+            float(np.mean(others)),
+        )
 
 
-def measured(title: str, model: str, material: Mapping[str, tuple[dict[str, np.ndarray], int]],
-             queries_from: str | None) -> list[Figure]:
+def measured(
+    title: str, model: str, material: Mapping[str, tuple[dict[str, np.ndarray], int]], queries_from: str | None
+) -> list[Figure]:
     """queries_from: "same" or "other" song; None: labels."""
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ASKED}
     for song, (stems, rate) in material.items():
@@ -110,8 +119,12 @@ def main() -> None:
     figures += measured("stored latent", options.query, material, None)
     figures += measured("query of the same song", options.query, material, "same")
     figures += measured("query of another song", options.query, material, "other")
-    settings = {"songs": ", ".join(material), "windows": f"{WINDOW:g} s", "queries": f"{QUERY:g} s",
-                **({"models": options.note} if options.note else {})}
+    settings = {
+        "songs": ", ".join(material),
+        "windows": f"{WINDOW:g} s",
+        "queries": f"{QUERY:g} s",
+        **({"models": options.note} if options.note else {}),
+    }
     results.finish(Record("conditioning", settings, figures), options.name)
 
 

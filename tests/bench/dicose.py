@@ -40,7 +40,11 @@ TABLE: Mapping[str, Row] = {
 
 
 def bench(
-    config: Mapping[str, Any] | None = None, *, archs: Sequence[str] = (), runs: int = 1, device: str = "cpu",
+    config: Mapping[str, Any] | None = None,
+    *,
+    archs: Sequence[str] = (),
+    runs: int = 1,
+    device: str = "cpu",
     note: str = "",
 ) -> Record:
     """config: differences from the published networks. archs: only these and Deterministic; () = all.
@@ -55,8 +59,9 @@ def bench(
     times, measured = {}, {}
     for arch in dict.fromkeys(row.arch for row in rows.values()):
         mine = {name: row for name, row in rows.items() if row.arch == arch}
-        found = sampling.measure(arch, config or {}, [dict(row.options) for row in mine.values()], runs=runs,
-                                 device=device)
+        found = sampling.measure(
+            arch, config or {}, [dict(row.options) for row in mine.values()], runs=runs, device=device
+        )
         measured[arch] = found
         for (name, row), each in zip(mine.items(), found["seconds"], strict=True):
             times[name] = min(each) * row.scale
@@ -65,17 +70,23 @@ def bench(
     figures = [Figure("RTF, deterministic", base / seconds)]
     figures += [
         Figure(f"{name} / deterministic (paper: {rows[name].paper / paper:.3g})", value / base)
-        for name, value in times.items() if name != "deterministic"]
+        for name, value in times.items()
+        if name != "deterministic"
+    ]
     figures += [
         Figure(f"peak memory, {arch}, {found['parameters'] / 1e6:.0f} M parameters", found["peak"] / 1e6, "MB")
-        for arch, found in measured.items()]
+        for arch, found in measured.items()
+    ]
     left_out = {name: "asked for without it" for name in TABLE if name not in rows}
     settings = {
         "audio": f"a segment of {seconds:.1f} s, mono, {shape.samplerate:,} Hz; all {len(shape.sources)} stems",
-        "precision": "float32", "threads": 1, "batch": "one segment, its four targets together",
+        "precision": "float32",
+        "threads": 1,
+        "batch": "one segment, its four targets together",
         "runs": f"best of {runs}; {'CPU time' if device == 'cpu' else 'wall time'}",
         "MSDM and ISDM": f"{FEW['steps']} steps of {FEW['corrections']} measured, times {FEWER:g} calls",
-        **({"beside it": note} if note else {})}
+        **({"beside it": note} if note else {}),
+    }
     return Record("dicose", settings, figures, measured, left_out, device=measured["Deterministic"]["device"])
 
 

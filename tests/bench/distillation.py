@@ -34,8 +34,12 @@ def times(models: dict[str, Separator]) -> dict[str, list[float]]:
     level = Stats(torch.zeros(1), torch.full((1,), 0.1), 0)  # of the noise, for a model that asks
     for _ in range(RUNS + 1):
         for name, model in models.items():
-            noise = torch.randn(1, model.channels, SECONDS * model.samplerate,
-                                generator=torch.Generator().manual_seed(0)) * 0.1
+            noise = (
+                torch.randn(
+                    1, model.channels, SECONDS * model.samplerate, generator=torch.Generator().manual_seed(0)
+                )
+                * 0.1
+            )
             start = time.process_time()
             for _block in engines[name].separate(iter(noise.split(65536, dim=-1)), level):
                 pass
@@ -64,9 +68,11 @@ def main() -> None:
         Figure("student above the same without a teacher", means["student"] - means["control"], "dB", ">= 0"),
         Figure("time, student / teacher", min(taken["student"]) / min(taken["teacher"]), "", "<= 0.333"),
     ]
-    settings = {"songs": ", ".join(track.name for track in tracks),
-                "time": f"CPU time of {SECONDS} s of noise, float32, one thread, best of {RUNS} in turns",
-                **({"models": options.note} if options.note else {})}
+    settings = {
+        "songs": ", ".join(track.name for track in tracks),
+        "time": f"CPU time of {SECONDS} s of noise, float32, one thread, best of {RUNS} in turns",
+        **({"models": options.note} if options.note else {}),
+    }
     results.finish(Record("distillation", settings, figures, {"seconds": taken}), options.name)
 
 

@@ -36,14 +36,28 @@ def bench(
     record["separation, demucs"] = theirs
     figures.append(Figure("separation alone, demucs", min(theirs["seconds"]), "s"))
     for precision, batch in itertools.product(precisions, batches):
-        mine = measure("sepcli", weights, track, device=device, precision=precision, batch=batch, runs=runs,
-                       threads=THREADS)
+        mine = measure(
+            "sepcli",
+            weights,
+            track,
+            device=device,
+            precision=precision,
+            batch=batch,
+            runs=runs,
+            threads=THREADS,
+        )
         name = f"{precision}, batch {batch}" + (f" ({mine['batch']})" if batch == "auto" else "")
         record[f"separation, sepcli, {name}"] = mine
         best = min(mine["seconds"])
         figures.append(Figure(f"separation alone, sepcli, {name}", best, "s"))
-        figures.append(Figure(f"separation alone, speed of sepcli over demucs, {name}",
-                              min(theirs["seconds"]) / best, "x", aim=">= 5"))
+        figures.append(
+            Figure(
+                f"separation alone, speed of sepcli over demucs, {name}",
+                min(theirs["seconds"]) / best,
+                "x",
+                aim=">= 5",
+            )
+        )
         if mine["peak"]:
             figures.append(Figure(f"device memory, sepcli, {name}", mine["peak"] / 1e6, "MB"))
     if theirs["peak"]:
@@ -51,25 +65,36 @@ def bench(
 
     commands = {"demucs": demucs(track, weights, work / "demucs", "-d", device, *DEMUCS_FLOAT)}
     for precision in precisions:
-        commands[f"sepcli {precision}"] = sepcli(track, weights, work / precision, "--device", device,
-                                                "--precision", precision, *SEPCLI_FLOAT)
+        commands[f"sepcli {precision}"] = sepcli(
+            track, weights, work / precision, "--device", device, "--precision", precision, *SEPCLI_FLOAT
+        )
     costs = interleaved(commands, runs, THREADS)
     wall = {name: min(cost.wall for cost in each) for name, each in costs.items()}
     for name, value in wall.items():
         figures.append(Figure(f"whole program, {name}", value, "s"))
         if name != "demucs":
-            figures.append(Figure(f"whole program, speed of {name} over demucs", wall["demucs"] / value, "x",
-                                  aim=">= 5"))
+            figures.append(
+                Figure(f"whole program, speed of {name} over demucs", wall["demucs"] / value, "x", aim=">= 5")
+            )
     record |= {f"program, {name}": [cost.as_json() for cost in each] for name, each in costs.items()}
     for precision in precisions:
         against = "demucs" if precision == "float32" else "float32"
-        figures.append(Figure(f"SNR of {precision} against {against}, worst stem",
-                              sound.worst_snr(work / precision, work / against), "dB",
-                              "" if precision == "float32" else ">= 40"))
+        figures.append(
+            Figure(
+                f"SNR of {precision} against {against}, worst stem",
+                sound.worst_snr(work / precision, work / against),
+                "dB",
+                "" if precision == "float32" else ">= 40",
+            )
+        )
         used = json.loads(costs[f"sepcli {precision}"][0].output)
         assert used["precision"] == precision, used
-    settings = {"audio": f"{seconds:g} s of stereo music at 44.1 kHz", "network": weights.name,
-                "runs": f"best of {runs}", **{name: shown(command, work) for name, command in commands.items()}}
+    settings = {
+        "audio": f"{seconds:g} s of stereo music at 44.1 kHz",
+        "network": weights.name,
+        "runs": f"best of {runs}",
+        **{name: shown(command, work) for name, command in commands.items()},
+    }
     return Record("gpu", settings, figures, record, device=theirs["device"])
 
 

@@ -56,8 +56,12 @@ def bench(
             Figure(f"{name}: peak memory, four stems", found[name]["peak"] / 1e6, "MB"),
         ]
         print(f"{name}: {together / apart:.3f}", file=sys.stderr, flush=True)
-    settings = {"audio": f"{seconds:g} s of stereo music at 44.1 kHz", "precision": "float32", "threads": 1,
-                "runs": f"best of {runs}, in turns, after one that is not counted; CPU time"}
+    settings = {
+        "audio": f"{seconds:g} s of stereo music at 44.1 kHz",
+        "precision": "float32",
+        "threads": 1,
+        "runs": f"best of {runs}, in turns, after one that is not counted; CPU time",
+    }
     return Record("lasaft", settings, figures, found)
 
 

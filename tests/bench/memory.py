@@ -42,8 +42,10 @@ def bench(
         path = work / f"{length:g} min.wav"
         return path if path.exists() else sound.music(path, 60 * length)
 
-    figures = [measure("sepcli, small network", length, sepcli(track(length), small, work / "out", *CPU))
-               for length in minutes]
+    figures = [
+        measure("sepcli, small network", length, sepcli(track(length), small, work / "out", *CPU))
+        for length in minutes
+    ]
     growth = figures[-1].value - figures[0].value
     name = f"{minutes[-1]:g} min above {minutes[0]:g} min, small network"
     figures.append(Figure(name, growth, "MB", "<= 100"))
@@ -60,22 +62,30 @@ def bench(
     if not demucs_minutes:
         not_measured["demucs"] = "left out; --demucs does it"
     settings = {"audio": "stereo music at 44.1 kHz, 16-bit WAV", "threads": THREADS, **commands}
-    return Record("memory", settings, figures, {name: cost.as_json() for name, cost in costs.items()},
-                  not_measured)
+    return Record(
+        "memory", settings, figures, {name: cost.as_json() for name, cost in costs.items()}, not_measured
+    )
 
 
 def main() -> None:
     parser = results.arguments(__doc__)
     parser.add_argument("--minutes", type=float, nargs=2, default=[3, 60], help="of the small network")
     parser.add_argument("--full", type=float, nargs="*", default=[3], help="minutes of the full-size network")
-    parser.add_argument("--demucs", type=float, nargs="*", default=[], metavar="MIN",
-                        help="minutes of the small network for demucs, 3 for instance; it holds all in memory")
+    parser.add_argument(
+        "--demucs",
+        type=float,
+        nargs="*",
+        default=[],
+        metavar="MIN",
+        help="minutes of the small network for demucs, 3 for instance; it holds all in memory",
+    )
     options = parser.parse_args()
     with results.workplace(options.work) as work:
         small = make("small", work / "weights")
         full = make("htdemucs", work / "weights") if options.full else None
-        record = bench(work, small, full, minutes=options.minutes, full_minutes=options.full,
-                       demucs_minutes=options.demucs)
+        record = bench(
+            work, small, full, minutes=options.minutes, full_minutes=options.full, demucs_minutes=options.demucs
+        )
     results.finish(record, options.name)
 
 

@@ -81,8 +81,12 @@ def bench(*, seconds: float = 10, runs: int = 3) -> Record:
         *(Figure(f"largest difference, {name.upper()}", apart[name], "dB", "<= 1e-06")
           for name in ("isr", "sir", "sar")),
     ]  # fmt: skip
-    settings = {"audio": f"{seconds:g} s of four stereo stems at 44.1 kHz, float64",
-                "museval": version("museval"), "numpy": np.__version__, "runs": f"best of {runs}, in turns"}
+    settings = {
+        "audio": f"{seconds:g} s of four stereo stems at 44.1 kHz, float64",
+        "museval": version("museval"),
+        "numpy": np.__version__,
+        "runs": f"best of {runs}, in turns",
+    }
     each_run = {name: [round(cost, 4) for cost in each] for name, each in costs.items()}
     return Record("metrics", settings, figures, each_run)
 

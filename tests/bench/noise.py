@@ -55,9 +55,11 @@ def bench(samples: int = 262144, *, runs: int = 3) -> Record:
         return time.thread_time() - start
 
     drawing()
-    found = {"drawing": [drawing() for _ in range(runs)],
-             "with noise": [separating(Noise) for _ in range(runs)],
-             "without": [separating(Silent) for _ in range(runs)]}
+    found = {
+        "drawing": [drawing() for _ in range(runs)],
+        "with noise": [separating(Noise) for _ in range(runs)],
+        "without": [separating(Silent) for _ in range(runs)],
+    }
     best = {name: min(each) for name, each in found.items()}
     stretches = 3 * (3 * 150 + 1)  # sources x (the start's, and 2 R - 1 a step)
     segment = f"{samples / 22050:.1f} s of MSDM"
@@ -66,8 +68,11 @@ def bench(samples: int = 262144, *, runs: int = 3) -> Record:
         Figure(f"drawing, {segment}", best["drawing"] * stretches, "s"),
         Figure(f"in the network's way, {segment}", (best["with noise"] - best["without"]) * SCALE, "s"),
     ]
-    settings = {"runs": f"best of {runs}; CPU time", "threads": torch.get_num_threads(),
-                "network": f"sleeps for {1e3 * CALL:g} ms a call, 300 calls"}
+    settings = {
+        "runs": f"best of {runs}; CPU time",
+        "threads": torch.get_num_threads(),
+        "network": f"sleeps for {1e3 * CALL:g} ms a call, 300 calls",
+    }
     runs_s = {name: [round(seconds, 4) for seconds in each] for name, each in found.items()}
     return Record("noise", settings, figures, runs_s)
 

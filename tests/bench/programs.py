@@ -65,8 +65,12 @@ def interleaved(commands: Mapping[str, Sequence[str]], runs: int, threads: int) 
         for name, command in commands.items():
             cost = run(command, threads)
             costs[name].append(cost)
-            print(f"{number + 1}/{runs} {name}: {cost.cpu:.2f} s CPU, {cost.wall:.2f} s, "
-                  f"{cost.peak / 1e6:.0f} MB", file=sys.stderr, flush=True)
+            print(
+                f"{number + 1}/{runs} {name}: {cost.cpu:.2f} s CPU, {cost.wall:.2f} s, "
+                f"{cost.peak / 1e6:.0f} MB",
+                file=sys.stderr,
+                flush=True,
+            )
     return costs
 
 

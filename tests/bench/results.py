@@ -48,8 +48,9 @@ class Record:
             "machine": machine() | ({"device": self.device} if self.device else {}),
             "versions": versions(),
             "settings": self.settings,
-            "figures": [{key: value for key, value in asdict(figure).items() if value != ""}
-                        for figure in self.figures],
+            "figures": [
+                {key: value for key, value in asdict(figure).items() if value != ""} for figure in self.figures
+            ],
             "not_measured": self.not_measured,
             "runs": self.runs,
         }
@@ -66,8 +67,14 @@ def machine() -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        cpu = next((line.partition(":")[2].strip() for line in info.read_text().splitlines()
-                    if line.startswith("model name")), cpu)
+        cpu = next(
+            (
+                line.partition(":")[2].strip()
+                for line in info.read_text().splitlines()
+                if line.startswith("model name")
+            ),
+            cpu,
+        )
     return {"cpu": cpu, "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"}
 
 
@@ -83,6 +90,7 @@ def versions() -> dict[str, str]:
 
 def commit() -> str:
     """Of the checkout, with a + where files differ from it; or $BENCH_COMMIT where no git is at hand."""
+
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
         return done.stdout.strip()

@@ -16,8 +16,13 @@ def bench(work: Path, weights: Weights, *, seconds: float = 40, runs: int = 3) -
     rtf = {program: min(each["seconds"]) / seconds for program, each in found.items()}
     figures = [Figure(f"RTF, {program}", value) for program, value in rtf.items()]
     figures.append(Figure("RTF, sepcli / demucs", rtf["sepcli"] / rtf["demucs"]))
-    settings = {"audio": f"{seconds:g} s of Gaussian noise, stereo, 44.1 kHz", "network": weights.name,
-                "precision": "float32", "threads": 1, "runs": f"best of {runs} after one that is not counted"}
+    settings = {
+        "audio": f"{seconds:g} s of Gaussian noise, stereo, 44.1 kHz",
+        "network": weights.name,
+        "precision": "float32",
+        "threads": 1,
+        "runs": f"best of {runs} after one that is not counted",
+    }
     return Record("rtf", settings, figures, found)
 
 

@@ -21,7 +21,11 @@ from tests.bench.passes import peak_bytes
 
 
 def measure(
-    arch: str, config: Mapping[str, Any], options: Sequence[Mapping[str, Any]], *, runs: int,
+    arch: str,
+    config: Mapping[str, Any],
+    options: Sequence[Mapping[str, Any]],
+    *,
+    runs: int,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """seconds: [of each run] for each of `options`. parameters; peak: bytes of memory, of a GPU's there."""
@@ -61,10 +65,16 @@ def main() -> None:
             model(mix[..., : model.segment.multiple].to(device)).cpu()
         found.append([round(separate(), 4) for _ in range(asked["runs"])])
     on_gpu = device.type == "cuda"
-    print(json.dumps({
-        "seconds": found, "parameters": sum(p.numel() for p in model.parameters()),
-        "peak": torch.cuda.max_memory_reserved() if on_gpu else peak_bytes(),
-        "device": torch.cuda.get_device_name() if on_gpu else ""}))
+    print(
+        json.dumps(
+            {
+                "seconds": found,
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "peak": torch.cuda.max_memory_reserved() if on_gpu else peak_bytes(),
+                "device": torch.cuda.get_device_name() if on_gpu else "",
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -40,9 +40,13 @@ def bench(
             figures += _reduced(name, costs["demucs"], costs[f"sepcli {reduced}"])
             snr = sound.worst_snr(work / reduced, work / "float32")
             figures.append(Figure(f"SNR of {name} against float32, worst stem", snr, "dB", ">= 40"))
-    settings = {"audio": f"{seconds:g} s of stereo music at 44.1 kHz", "network": weights.name,
-                "threads": threads, "runs": f"best of {runs}, in turns",
-                **{name: shown(command, work) for name, command in commands.items()}}
+    settings = {
+        "audio": f"{seconds:g} s of stereo music at 44.1 kHz",
+        "network": weights.name,
+        "threads": threads,
+        "runs": f"best of {runs}, in turns",
+        **{name: shown(command, work) for name, command in commands.items()},
+    }
     each_run = {name: [cost.as_json() for cost in each] for name, each in costs.items()}
     return Record("speed", settings, figures, each_run, not_measured)
 
@@ -79,8 +83,14 @@ def main() -> None:
     options = parser.parse_args()
     with results.workplace(options.work) as work:
         weights = make("htdemucs", work / "weights")
-        record = bench(work, weights, seconds=options.seconds, runs=options.runs, threads=options.threads,
-                       reduced=options.reduced)
+        record = bench(
+            work,
+            weights,
+            seconds=options.seconds,
+            runs=options.runs,
+            threads=options.threads,
+            reduced=options.reduced,
+        )
     results.finish(record, options.name)
 
 

@@ -39,8 +39,10 @@ def rotated(audio: np.ndarray) -> np.ndarray:
 def both_ways(model: Separator, mix: np.ndarray, rate: int, device: str) -> dict[str, Stems]:
     """mix [2, T] -> {way: stems}."""
     middle = sepcli.separate(model, rotated(mix), rate, device=device)
-    return {"channels": sepcli.separate(model, mix, rate, device=device),
-            "mid/side": {name: 2 * rotated(stem) for name, stem in middle.items()}}
+    return {
+        "channels": sepcli.separate(model, mix, rate, device=device),
+        "mid/side": {name: 2 * rotated(stem) for name, stem in middle.items()},
+    }
 
 
 def read(track: Track) -> tuple[dict[str, np.ndarray], int]:
@@ -72,21 +74,28 @@ def bench(model: Separator, tracks: Sequence[Track], *, device: str = "cpu", not
         print(f"{track.name}", file=sys.stderr, flush=True)
     figures = []
     for name, rows in values.items():
+
         def mean(way: str, rows: Mapping[str, Mapping[str, float]] = rows) -> float:
             return float(np.mean([row[way] for row in rows.values()]))
 
         figures.append(Figure(f"{name}: SI-SDR of the mix, {len(rows)} tracks", mean("mix"), "dB"))
         figures += [Figure(f"{name}: {way}, above the mix", mean(way) - mean("mix"), "dB") for way in WAYS]
-    gains = [{track: (row["mid/side"] - row["channels"], 1.0) for track, row in rows.items()}
-             for rows in values.values()]
+    gains = [
+        {track: (row["mid/side"] - row["channels"], 1.0) for track, row in rows.items()}
+        for rows in values.values()
+    ]
     mean_gain = np.mean([np.mean([gain for gain, _ in column.values()]) for column in gains])
     figures.append(Figure("mid/side above channels, mean of the stems", float(mean_gain), "dB"))
     width = half_width(gains)
     if np.isfinite(width):  # of one track there is none
         figures.append(Figure("half of its 95 % interval", width, "dB"))
-    settings = {"model": type(model).__name__, "tracks": len(tracks), "device": device,
-                "SI-SDR": f"whole tracks, both channels together, not below {FLOOR:g} dB",
-                **({"training": note} if note else {})}
+    settings = {
+        "model": type(model).__name__,
+        "tracks": len(tracks),
+        "device": device,
+        "SI-SDR": f"whole tracks, both channels together, not below {FLOOR:g} dB",
+        **({"training": note} if note else {}),
+    }
     return Record("stereo", settings, figures, values)
 
 
@@ -97,8 +106,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--note", default="", help="how the model was trained, for the record")
     options = parser.parse_args()
-    record = bench(sepcli.load(options.model), find_tracks(options.data), device=options.device,
-                   note=options.note)
+    record = bench(
+        sepcli.load(options.model), find_tracks(options.data), device=options.device, note=options.note
+    )
     results.finish(record, options.name)
 
 

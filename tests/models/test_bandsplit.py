@@ -8,8 +8,18 @@ from sepcli.models.bandsplit import BandSplit, BandSplitConfig
 from sepcli.models.family import get_family
 from tests.contracts import check_reduced, check_separator, peak_error
 
-SMALL = dict(sources=("vocals", "drums", "rest"), nfft=512, hop=128, dim=16, blocks=2, squeeze=4, bottleneck=32,
-             mask_dim=16, zones=((8, 4, 1), (8, 12, 2), (4, 32, 8)), segment=0.5)
+SMALL = dict(
+    sources=("vocals", "drums", "rest"),
+    nfft=512,
+    hop=128,
+    dim=16,
+    blocks=2,
+    squeeze=4,
+    bottleneck=32,
+    mask_dim=16,
+    zones=((8, 4, 1), (8, 12, 2), (4, 32, 8)),
+    segment=0.5,
+)
 
 
 def small(**other):

@@ -24,8 +24,11 @@ from tests.tracks import make_track, read
 
 SOURCES = ("bass", "drums", "vocals")
 SMALL = {"sources": SOURCES, "channels": 8, "depth": 2, "samplerate": 1000, "segment": 0.25, "norm_starts": 9}
-VARIANTS = {"stereo, resampled": {}, "mono": {"audio_channels": 1, "resample": False},
-            "not standardised, LSTM": {"normalize": False, "lstm_layers": 1}}
+VARIANTS = {
+    "stereo, resampled": {},
+    "mono": {"audio_channels": 1, "resample": False},
+    "not standardised, LSTM": {"normalize": False, "lstm_layers": 1},
+}
 
 
 def build(steps=3, **changes):
@@ -105,8 +108,9 @@ def test_a_perfect_conditional_keeps_a_perfect_estimate():
     blocks = [drawn_block(model.options.alpha(step), step, SOURCES, 0) for step in range(12)]
     assert all(map(any, zip(*blocks, strict=True))) and torch.equal(stems, truth)
     assert given[0].abs().max() == 0
-    assert all((stem == 0).all() or torch.equal(stem, truth[0, k])
-               for k, stem in enumerate(given[-1][0])), "the last step was given the truth"
+    assert all((stem == 0).all() or torch.equal(stem, truth[0, k]) for k, stem in enumerate(given[-1][0])), (
+        "the last step was given the truth"
+    )
 
 
 # --- blocks ---
@@ -131,8 +135,9 @@ def test_blocks_have_that_share_of_the_stems(alpha, mean):
 
 
 def test_blocks_follow_from_seed_and_step():
-    blocks = {(seed, step): tuple(drawn_block(0.5, step, SOURCES, seed))
-              for seed in range(8) for step in range(8)}
+    blocks = {
+        (seed, step): tuple(drawn_block(0.5, step, SOURCES, seed)) for seed in range(8) for step in range(8)
+    }
     assert len(set(blocks.values())) == 6  # all that there are
     assert blocks[3, 5] == tuple(drawn_block(0.5, 5, SOURCES, 3))
     assert len({tuple(blocks[seed, step] for step in range(8)) for seed in range(8)}) == 8
@@ -151,8 +156,9 @@ def test_chunks_and_batches_make_no_difference():
     assert not torch.allclose(separate(seed=5), one, atol=1e-4)
 
 
-@pytest.mark.parametrize("options", [{"steps": -1}, {"alpha_max": 1.5}, {"alpha_min": 0.9}, {"eta": 0.0},
-                                     {"eta": math.nan}])
+@pytest.mark.parametrize(
+    "options", [{"steps": -1}, {"alpha_max": 1.5}, {"alpha_min": 0.9}, {"eta": 0.0}, {"eta": math.nan}]
+)
 def test_options_out_of_range(options):
     with pytest.raises(UsageError, match=f"-O {next(iter(options))}="):
         GibbsOptions(**options)
@@ -181,8 +187,11 @@ def test_the_loss_is_the_mean_over_what_was_masked(monkeypatch):
     model, stems = build(), torch.randn(5, 3, 2, 250)
     seen = []
     conditional = model.conditional
-    monkeypatch.setattr(model, "conditional", lambda mix, given, masked: (
-        seen.append((mix, given, masked)) or conditional(mix, given, masked)))
+    monkeypatch.setattr(
+        model,
+        "conditional",
+        lambda mix, given, masked: seen.append((mix, given, masked)) or conditional(mix, given, masked),
+    )
     loss = Orderless(model, criterion())(model, Batch(stems, [], []))
     ((mix, given, masked),) = seen
     assert torch.equal(mix, stems.sum(1)) and torch.equal(given, stems)
@@ -233,12 +242,38 @@ def test_a_short_training_from_the_shell(tmp_path, monkeypatch):
     levels = {"bass": 0.2, "drums": 0.1, "guitar": 0.1, "piano": 0.1}
     for k, folder in enumerate(["songs", "valid"]):
         make_track(tmp_path / folder, "noise", levels, seconds=2, channels=1, samplerate=1000, seed=k)
-    smaller = {"model.config.channels": 4, "model.config.depth": 2, "model.config.samplerate": 1000,
-               "model.config.segment": 0.5, "data.segment": 0.5, "run.max_steps": 2, "run.workers": 0,
-               "run.valid_seconds": 0.5, "run.batch_size": 4}
+    smaller = {
+        "model.config.channels": 4,
+        "model.config.depth": 2,
+        "model.config.samplerate": 1000,
+        "model.config.segment": 0.5,
+        "data.segment": 0.5,
+        "run.max_steps": 2,
+        "run.workers": 0,
+        "run.valid_seconds": 0.5,
+        "run.batch_size": 4,
+    }
     given = [word for key, value in smaller.items() for word in ("--set", f"{key}={value}")]
-    assert main(["train", "--preset", "demucs-gibbs-small", "--data", "songs", "--valid", "valid", "-o", "run",
-                 "--device", "cpu", "-q", *given]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "--preset",
+                "demucs-gibbs-small",
+                "--data",
+                "songs",
+                "--valid",
+                "valid",
+                "-o",
+                "run",
+                "--device",
+                "cpu",
+                "-q",
+                *given,
+            ]
+        )
+        == 0
+    )
     song = "valid/noise/mixture.wav"
     stems = {}
     for steps in (0, 2):

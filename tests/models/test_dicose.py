@@ -15,8 +15,17 @@ from tests.contracts import check_reduced, check_separator, check_shape, peak_er
 
 CPU = torch.device("cpu")
 # A tiny network takes multiples of 32 samples.
-TINY = dict(width=16, patch=4, multipliers=(1, 2, 2), factors=(4, 2), blocks=(1, 2), attentions=(False, True),
-            heads=2, head_features=8, segment=640)
+TINY = dict(
+    width=16,
+    patch=4,
+    multipliers=(1, 2, 2),
+    factors=(4, 2),
+    blocks=(1, 2),
+    attentions=(False, True),
+    heads=2,
+    head_features=8,
+    segment=640,
+)
 ARCHS = ["Deterministic", "DoubleDeterministic"]
 
 
@@ -138,7 +147,8 @@ def test_a_prepared_copy_leaves_the_weights(model):
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"), [({"segment": 650}, "multiple of 32"), ({"factors": (4, 3)}, "even")])
+    ("changes", "words"), [({"segment": 650}, "multiple of 32"), ({"factors": (4, 3)}, "even")]
+)
 def test_impossible_configurations(changes, words):
     arch = FAMILY.archs["Deterministic"]
     with pytest.raises(ValueError, match=words):
@@ -148,7 +158,11 @@ def test_impossible_configurations(changes, words):
 def test_defaults_never_change():
     config = FAMILY.archs["Deterministic"].config()
     assert (config.sources, config.samplerate, config.segment, config.width) == (
-        ("bass", "drums", "guitar", "piano"), 22050, 262144, 256)
+        ("bass", "drums", "guitar", "piano"),
+        22050,
+        262144,
+        256,
+    )
 
 
 def test_the_family_is_found():

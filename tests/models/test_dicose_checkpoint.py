@@ -26,20 +26,33 @@ BASE = ("pre_trained_mixture_feature_extractor_model.model.unet.", "deterministi
 FILES = {
     "Deterministic": [("model.unet.", "deterministic")],
     "Diffusion": [("model.unet.", "diffusion"), ("model.diffusion.net.", "diffusion"), BASE],
-    "Consistency": [("net.model.unet.", "diffusion"), ("net.model.diffusion.net.", "diffusion"), BASE,
-                    ("target_model.model.unet.", "diffusion"), ("teacher_model.model.unet.", "diffusion")],
+    "Consistency": [
+        ("net.model.unet.", "diffusion"),
+        ("net.model.diffusion.net.", "diffusion"),
+        BASE,
+        ("target_model.model.unet.", "diffusion"),
+        ("teacher_model.model.unet.", "diffusion"),
+    ],
     "MSDM": [("model.diffusion.net.", "msdm"), ("model.unet.", "msdm")],
     "ISDM": [("model.unet.", "isdm"), ("model.diffusion.net.", "isdm")],
 }
-WEIGHTS = {"Deterministic": 405_231_900, "Diffusion": 810_728_120, "Consistency": 810_728_120,
-           "MSDM": 405_497_700, "ISDM": 4 * 405_491_100}
+WEIGHTS = {
+    "Deterministic": 405_231_900,
+    "Diffusion": 810_728_120,
+    "Consistency": 810_728_120,
+    "MSDM": 405_497_700,
+    "ISDM": 4 * 405_491_100,
+}
 
 
 def published(arch: str) -> Checkpoint:
     """A file of the published names and shapes, without memory."""
     with torch.device("meta"):
-        state = {prefix + name: torch.empty(shape)
-                 for prefix, names in FILES[arch] for name, shape in published_shapes(names).items()}
+        state = {
+            prefix + name: torch.empty(shape)
+            for prefix, names in FILES[arch]
+            for name, shape in published_shapes(names).items()
+        }
     return Checkpoint(Path("published"), {"state_dict": state, "epoch": 1}, {}, "torch")
 
 
@@ -66,8 +79,11 @@ def test_the_student_is_what_samples():
     tensors = FAMILY.convert(file, full_size("Consistency"))
     state = file.payload["state_dict"]
     for ours, theirs in (("unet.", "net.model.unet."), ("base.", BASE[0])):
-        assert all(tensors[ours + name.removeprefix(theirs)] is value
-                   for name, value in state.items() if name.startswith(theirs))
+        assert all(
+            tensors[ours + name.removeprefix(theirs)] is value
+            for name, value in state.items()
+            if name.startswith(theirs)
+        )
 
 
 def test_the_catalogue():
@@ -77,7 +93,10 @@ def test_the_catalogue():
         (member,) = entry.members
         model = full_size(member.arch, sources=entry.sources, **member.config)
         assert (model.sources, model.samplerate, model.channels) == (
-            entry.sources, entry.samplerate, entry.channels)
+            entry.sources,
+            entry.samplerate,
+            entry.channels,
+        )
         assert member.arch in PUBLISHED and member.file.check == "none" and len(member.file.revision) == 40
 
 
@@ -92,15 +111,22 @@ def lightning(tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             data = foreign_class(patch, "main.data.MultiSourceDataset")()
             data.folder, data.starts, data.bounds = Path("slakh"), np.arange(3), defaultdict(dict)
-            state = {prefix + key: value for prefix, network in networks
-                     for key, value in network.state_dict().items()}
+            state = {
+                prefix + key: value
+                for prefix, network in networks
+                for key, value in network.state_dict().items()
+            }
             package = {
-                "epoch": 239, "pytorch-lightning_version": "2.3.1", "state_dict": {**state, **dict(more)},
+                "epoch": 239,
+                "pytorch-lightning_version": "2.3.1",
+                "state_dict": {**state, **dict(more)},
                 "callbacks": {"ModelCheckpoint{'monitor': 'x'}": {"best_model_score": torch.tensor(0.5)}},
                 "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": []}],
                 "hyper_parameters": {
                     "sigma": foreign_class(patch, "audio_diffusion_pytorch_.diffusion.LogNormalDistribution")(),
-                    "config": argparse.Namespace(channels=1), "beta1": np.float64(0.9)},
+                    "config": argparse.Namespace(channels=1),
+                    "beta1": np.float64(0.9),
+                },
                 "datamodule_hyper_parameters": {"train_dataset": data},
             }
             torch.save(package, tmp_path / name, _use_new_zipfile_serialization=not legacy)
@@ -114,12 +140,16 @@ def catalogued(tmp_path, monkeypatch):
     """A catalogue entry `toy` of that network, of tiny shape."""
 
     def write(arch, sources=("bass", "drums", "guitar", "piano")):
-        lines = [f"{key} = {list(value) if isinstance(value, tuple) else value}".lower()
-                 for key, value in TINY.items()]
+        lines = [
+            f"{key} = {list(value) if isinstance(value, tuple) else value}".lower()
+            for key, value in TINY.items()
+        ]
         (tmp_path / "catalog.toml").write_text(
             f'[toy]\nfamily = "dicose"\narch = "{arch}"\nsources = {list(sources)}\nsamplerate = 22050\n'
             'channels = 1\nfiles.model = { url = "https://example.org/a.ckpt" }\n[toy.config]\n'
-            + "\n".join(lines) + "\n")
+            + "\n".join(lines)
+            + "\n"
+        )
         monkeypatch.setenv("SEPCLI_CATALOG", str(tmp_path / "catalog.toml"))
 
     return write
@@ -202,8 +232,10 @@ def test_local_files_of_msdm_and_isdm(lightning, tmp_path):
     for name in ("MSDM", "ISDM"):
         model = tiny(name)
         networks = [model.unet] if name == "MSDM" else model.unets
-        paths = [lightning(("model.unet.", network), ("model.diffusion.net.", network), name=f"{k}.ckpt")
-                 for k, network in enumerate(networks)]
+        paths = [
+            lightning(("model.unet.", network), ("model.diffusion.net.", network), name=f"{k}.ckpt")
+            for k, network in enumerate(networks)
+        ]
         files = [read_checkpoint(path, foreign=FAMILY.packages) for path in paths]
         tensors = join(files) if name == "ISDM" else FAMILY.convert(files[0], model)
         save_model(tensors, tmp_path / "own.safetensors", family="dicose", arch=name, config=model.config)

@@ -131,16 +131,19 @@ def test_all_processes_walk_equally_far(monkeypatch):
     assert walked[:8] == walked[8:] and len(set(walked)) > 2
 
 
-@pytest.mark.parametrize(("name", "arch", "options", "message"), [
-    ("label", "Diffusion", {}, "'label' does not train a Diffusion"),
-    ("denoising", "Consistency", {}, "does not train a Consistency"),
-    ("consistency", "Diffusion", {}, "does not train a Diffusion"),
-    ("consistency", "Consistency", {"hops": "few"}, "hops is 'few', but can be weighted or uniform"),
-    ("consistency", "Consistency", {"dsm_scaling": "x"}, "dsm_scaling"),
-    ("consistency", "Consistency", {"frozen_precision": "int8"}, "frozen_precision is 'int8'"),
-    ("consistency", "Consistency", {"levels": 5}, "longest is 17"),
-    ("consistency", "Consistency", {"teachers": 2}, "no option teachers"),
-])
+@pytest.mark.parametrize(
+    ("name", "arch", "options", "message"),
+    [
+        ("label", "Diffusion", {}, "'label' does not train a Diffusion"),
+        ("denoising", "Consistency", {}, "does not train a Consistency"),
+        ("consistency", "Diffusion", {}, "does not train a Diffusion"),
+        ("consistency", "Consistency", {"hops": "few"}, "hops is 'few', but can be weighted or uniform"),
+        ("consistency", "Consistency", {"dsm_scaling": "x"}, "dsm_scaling"),
+        ("consistency", "Consistency", {"frozen_precision": "int8"}, "frozen_precision is 'int8'"),
+        ("consistency", "Consistency", {"levels": 5}, "longest is 17"),
+        ("consistency", "Consistency", {"teachers": 2}, "no option teachers"),
+    ],
+)
 def test_what_does_not_fit_is_refused(name, arch, options, message):
     with pytest.raises(UsageError, match=message):
         choose_objective(name, options, get_family("dicose"), build(arch), criterion())
@@ -168,8 +171,11 @@ def test_frozen_networks_in_reduced_precision(run):
         loss.total.backward()
         gradients[precision] = torch.cat([p.grad.flatten() for p in model.unet.parameters()])
         losses[precision] = loss.total.item()
-    held = {name: {p.dtype for p in unet.parameters() if p.dim() > 1}
-            for name, unet in vars(objective).items() if name in ("teacher", "target")}
+    held = {
+        name: {p.dtype for p in unet.parameters() if p.dim() > 1}
+        for name, unet in vars(objective).items()
+        if name in ("teacher", "target")
+    }
     assert held == {"teacher": {torch.bfloat16}, "target": {torch.float32}}
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     change = (gradients["bfloat16"] - gradients["run"]).norm() / gradients["run"].norm()
@@ -189,8 +195,11 @@ def test_unless_said_otherwise_the_device_decides(monkeypatch, native):
 @pytest.mark.parametrize("precision", ["run", "bfloat16"])
 def test_a_distillation_that_goes_on_ends_with_the_same_weights(precision):
     """Its teacher and its target are in the state; a new run's network is another at first."""
-    config = TrainConfig(optim=OptimTable(lr=1e-3), ema=EmaTable(),
-                         run=RunTable(max_steps=4, steps_per_epoch=2, save_minutes=1000.0))
+    config = TrainConfig(
+        optim=OptimTable(lr=1e-3),
+        ema=EmaTable(),
+        run=RunTable(max_steps=4, steps_per_epoch=2, save_minutes=1000.0),
+    )
 
     def trainer(seed):
         model = build("Consistency")

@@ -28,9 +28,17 @@ ARCHS = ("Diffusion", "Consistency", "MSDM", "ISDM")
 # A grid that is stable with few steps, for what needs no published one.
 TAME = {"steps": "3", "sigma_min": "0.1", "churn": "0.3", "corrections": "2"}
 TINY = {
-    "width": 24, "patch": 4, "multipliers": (1, 2, 2), "factors": (4, 2), "blocks": (1, 1),
-    "attentions": (False, True), "heads": 2, "head_features": 4, "sources": ("drums", "bass", "vocals"),
-    "segment": 256, "samplerate": 1000,
+    "width": 24,
+    "patch": 4,
+    "multipliers": (1, 2, 2),
+    "factors": (4, 2),
+    "blocks": (1, 1),
+    "attentions": (False, True),
+    "heads": 2,
+    "head_features": 4,
+    "sources": ("drums", "bass", "vocals"),
+    "segment": 256,
+    "samplerate": 1000,
 }
 
 
@@ -54,6 +62,7 @@ def count_passes(model):
     def counted(name):
         def count(module, inputs, output):
             passes[name] += len(inputs[0])
+
         return count
 
     for name in passes:
@@ -61,12 +70,19 @@ def count_passes(model):
     return passes
 
 
-@pytest.mark.parametrize(("arch", "options"), [
-    ("Diffusion", {"steps": "2"}), ("Diffusion", {"steps": "3", "corrections": "1"}),
-    ("Consistency", {"steps": "1"}), ("Consistency", {}),
-    ("MSDM", TAME), ("MSDM", {**TAME, "posterior": "gaussian"}),
-    ("ISDM", TAME), ("ISDM", {**TAME, "posterior": "gaussian"}),
-])
+@pytest.mark.parametrize(
+    ("arch", "options"),
+    [
+        ("Diffusion", {"steps": "2"}),
+        ("Diffusion", {"steps": "3", "corrections": "1"}),
+        ("Consistency", {"steps": "1"}),
+        ("Consistency", {}),
+        ("MSDM", TAME),
+        ("MSDM", {**TAME, "posterior": "gaussian"}),
+        ("ISDM", TAME),
+        ("ISDM", {**TAME, "posterior": "gaussian"}),
+    ],
+)
 def test_contract(arch, options):
     lengths = [1, 100] if arch in ("Diffusion", "Consistency") else [100]
     check_separator(build(arch, options), lengths, tolerance=TOLERANCE)
@@ -87,17 +103,25 @@ def test_through_the_engine_for_any_batch_size_and_selection(arch):
 
     whole = separate(build(arch, few), seed=3)
     peak = whole.abs().max()
-    for other in (separate(build(arch, few), seed=3, batch_size=5),
-                  separate(build(arch, few).select(["vocals", "drums", "bass"]), seed=3)[[1, 2, 0]]):
+    for other in (
+        separate(build(arch, few), seed=3, batch_size=5),
+        separate(build(arch, few).select(["vocals", "drums", "bass"]), seed=3)[[1, 2, 0]],
+    ):
         assert (other - whole).abs().max() <= 1e-3 * peak
     one = separate(build(arch, few).select(["bass"]), seed=3, batch_size=2)
     assert (one[0] - whole[1]).abs().max() <= 1e-3 * peak
     assert (separate(build(arch, few), seed=4) - whole).abs().max() > 0
 
 
-@pytest.mark.parametrize(("arch", "count"), [
-    ("Diffusion", 405_231_900 + 405_496_220), ("Consistency", 405_231_900 + 405_496_220),
-    ("MSDM", 405_497_700), ("ISDM", 4 * 405_491_100)])
+@pytest.mark.parametrize(
+    ("arch", "count"),
+    [
+        ("Diffusion", 405_231_900 + 405_496_220),
+        ("Consistency", 405_231_900 + 405_496_220),
+        ("MSDM", 405_497_700),
+        ("ISDM", 4 * 405_491_100),
+    ],
+)
 def test_published_numbers_of_parameters(arch, count):
     known = FAMILY.archs[arch]
     with torch.device("meta"):
@@ -115,10 +139,16 @@ def test_in_reduced_precision(arch):
 # --- DiCoSe ---
 
 
-@pytest.mark.parametrize(("arch", "options", "calls"), [
-    ("Diffusion", {}, 10), ("Diffusion", {"steps": "3", "corrections": "1"}, 3),
-    ("Consistency", {"steps": "1"}, 1), ("Consistency", {}, 4), ("Consistency", {"steps": "7"}, 7),
-])
+@pytest.mark.parametrize(
+    ("arch", "options", "calls"),
+    [
+        ("Diffusion", {}, 10),
+        ("Diffusion", {"steps": "3", "corrections": "1"}, 3),
+        ("Consistency", {"steps": "1"}, 1),
+        ("Consistency", {}, 4),
+        ("Consistency", {"steps": "7"}, 7),
+    ],
+)
 def test_the_base_runs_once_for_each_chunk_and_target(arch, options, calls):
     model = build(arch, options)
     passes = count_passes(model)
@@ -159,10 +189,22 @@ def test_published_levels_follow_the_steps():
 def test_what_is_used_is_recorded():
     assert build("Consistency", {"steps": "2"}).used() == {"steps": 2, "sigma_max": 0.2497}
     assert build("Diffusion").used() == {
-        "steps": 5, "corrections": 2, "sigma_max": 0.01, "sigma_min": 1e-4, "churn": 20.0}
+        "steps": 5,
+        "corrections": 2,
+        "sigma_max": 0.01,
+        "sigma_min": 1e-4,
+        "churn": 20.0,
+    }
     assert build("MSDM").used() == {
-        "steps": 150, "corrections": 2, "posterior": "dirac", "churn": 20.0, "sigma_max": 1.0,
-        "sigma_min": 1e-4, "rho": 7.0, "constrained": "drums"}
+        "steps": 150,
+        "corrections": 2,
+        "posterior": "dirac",
+        "churn": 20.0,
+        "sigma_max": 1.0,
+        "sigma_min": 1e-4,
+        "rho": 7.0,
+        "constrained": "drums",
+    }
     assert build("MSDM", {"posterior": "gaussian"}).used()["churn"] == 40.0
     assert build("ISDM").used()["churn"] == 40.0
     model = build("ISDM", {"churn": "3", "constrained": "vocals"})
@@ -171,17 +213,20 @@ def test_what_is_used_is_recorded():
     assert ensemble.used() == model.used()
 
 
-@pytest.mark.parametrize(("arch", "options", "message"), [
-    ("Diffusion", {"steps": "0"}, "steps=0 is too little: the least is 1"),
-    ("Diffusion", {"corrections": "0"}, "corrections"),
-    ("Diffusion", {"sigma_max": "0.00001"}, "sigma_max=1e-05 is too little: the least is 0.0001"),
-    ("Diffusion", {"churn": "-1"}, "churn"),
-    ("Consistency", {"sigma_max": "-1"}, "sigma_max"),
-    ("Consistency", {"sigma_max": "high"}, "is not float"),
-    ("Consistency", {"corrections": "2"}, "has no option 'corrections': it has steps, sigma_max"),
-    ("MSDM", {"posterior": "laplace"}, "posterior=laplace"),
-    ("ISDM", {"rho": "nan"}, "rho"),
-])
+@pytest.mark.parametrize(
+    ("arch", "options", "message"),
+    [
+        ("Diffusion", {"steps": "0"}, "steps=0 is too little: the least is 1"),
+        ("Diffusion", {"corrections": "0"}, "corrections"),
+        ("Diffusion", {"sigma_max": "0.00001"}, "sigma_max=1e-05 is too little: the least is 0.0001"),
+        ("Diffusion", {"churn": "-1"}, "churn"),
+        ("Consistency", {"sigma_max": "-1"}, "sigma_max"),
+        ("Consistency", {"sigma_max": "high"}, "is not float"),
+        ("Consistency", {"corrections": "2"}, "has no option 'corrections': it has steps, sigma_max"),
+        ("MSDM", {"posterior": "laplace"}, "posterior=laplace"),
+        ("ISDM", {"rho": "nan"}, "rho"),
+    ],
+)
 def test_bad_options_are_refused(arch, options, message):
     with pytest.raises(UsageError, match=message):
         parse_options(FAMILY.archs[arch], options)
@@ -212,9 +257,16 @@ def test_all_are_drawn_whichever_are_wanted():
     assert passes == {f"unets.{k}": 6 for k in range(3)}
 
 
-@pytest.mark.parametrize(("posterior", "churn", "least"), [
-    ("dirac", 0.0, 28), ("dirac", 20.0, 52), ("dirac", 40.0, 55), ("gaussian", 0.0, 23),
-    ("gaussian", 40.0, 40)])
+@pytest.mark.parametrize(
+    ("posterior", "churn", "least"),
+    [
+        ("dirac", 0.0, 28),
+        ("dirac", 20.0, 52),
+        ("dirac", 40.0, 55),
+        ("gaussian", 0.0, 23),
+        ("gaussian", 40.0, 40),
+    ],
+)
 def test_the_least_number_of_stable_steps(posterior, churn, least):
     """Of four stems, on the published grid; found before by running the originals."""
     options = JointOptions(1, posterior=posterior, churn=churn)
@@ -249,10 +301,17 @@ def test_noise_is_the_places(monkeypatch):
     assert not torch.allclose(early[..., 64:], model(mix[..., 64:], noise=Noise(6, [64], [0])), atol=1e-3)
 
 
-@pytest.mark.parametrize(("arch", "given"), [
-    ("Diffusion", {"steps": "3", "corrections": "2"}), ("Diffusion", {"churn": "0", "corrections": "1"}),
-    ("Consistency", {"steps": "1"}), ("Consistency", {"steps": "4"}),
-    ("MSDM", {"steps": "2", "corrections": "3"}), ("ISDM", {"steps": "2", "posterior": "gaussian"})])
+@pytest.mark.parametrize(
+    ("arch", "given"),
+    [
+        ("Diffusion", {"steps": "3", "corrections": "2"}),
+        ("Diffusion", {"churn": "0", "corrections": "1"}),
+        ("Consistency", {"steps": "1"}),
+        ("Consistency", {"steps": "4"}),
+        ("MSDM", {"steps": "2", "corrections": "3"}),
+        ("ISDM", {"steps": "2", "posterior": "gaussian"}),
+    ],
+)
 def test_what_a_thread_draws_ahead_is_what_the_noise_is(arch, given, monkeypatch):
     """All of it is asked for, but where nothing is churned; and the thread ends with the sampling."""
     asked = []
@@ -289,14 +348,20 @@ def test_a_network_that_fails_leaves_no_thread():
 def test_from_the_shell_the_values_used_are_in_the_result(tmp_path, monkeypatch, capfd):
     """Any rate and channel count in; `sigma_max` follows the steps; the seed is the only chance."""
     model = build("Consistency")
-    save_model(model.state_dict(), tmp_path / "tiny.safetensors", family="dicose", arch="Consistency",
-               config=model.config)
+    save_model(
+        model.state_dict(),
+        tmp_path / "tiny.safetensors",
+        family="dicose",
+        arch="Consistency",
+        config=model.config,
+    )
     monkeypatch.chdir(tmp_path)
     song("a.wav", seconds=1)  # stereo, 44.1 kHz
 
     def separate(folder, *arguments):
-        code = main(["separate", "a.wav", "-m", "tiny.safetensors", "-t", "bass", "-o", folder, "--json",
-                     *arguments])
+        code = main(
+            ["separate", "a.wav", "-m", "tiny.safetensors", "-t", "bass", "-o", folder, "--json", *arguments]
+        )
         out, _ = capfd.readouterr()
         return code, json.loads(out), soundfile.read(f"{folder}/a/bass.wav")[0] if not code else None
 
@@ -318,8 +383,9 @@ def test_from_the_shell_the_values_used_are_in_the_result(tmp_path, monkeypatch,
 
 def test_from_the_shell_too_few_steps_are_told(tmp_path, monkeypatch, capfd):
     model = build("MSDM")
-    save_model(model.state_dict(), tmp_path / "tiny.safetensors", family="dicose", arch="MSDM",
-               config=model.config)
+    save_model(
+        model.state_dict(), tmp_path / "tiny.safetensors", family="dicose", arch="MSDM", config=model.config
+    )
     monkeypatch.chdir(tmp_path)
     song("a.wav", seconds=0.2)
     code = main(["separate", "a.wav", "-m", "tiny.safetensors", "-O", "steps=4", "-O", "corrections=1"])

@@ -18,8 +18,16 @@ PUBLISHED = {
     "msdm": ({"channels": 4, "timed": True}, 405_497_700),
     "isdm": ({"timed": True}, 405_491_100),
 }
-TINY = Shape(width=16, patch=4, multipliers=(1, 2, 2), factors=(4, 2), blocks=(1, 2), attentions=(False, True),
-             heads=2, head_features=8)
+TINY = Shape(
+    width=16,
+    patch=4,
+    multipliers=(1, 2, 2),
+    factors=(4, 2),
+    blocks=(1, 2),
+    attentions=(False, True),
+    heads=2,
+    head_features=8,
+)
 
 
 def published_shapes(name: str) -> dict[str, tuple[int, ...]]:
@@ -56,9 +64,17 @@ def test_names_shapes_and_number_of_parameters(name):
 def test_defaults_never_change():
     """They are the published networks', and catalogue entries are differences from them."""
     assert vars(Shape()) == dict(
-        width=256, patch=16, multipliers=(1, 2, 4, 4, 4, 4, 4), factors=(4, 4, 4, 2, 2, 2),
-        blocks=(2, 2, 2, 2, 2, 2), attentions=(False, False, False, True, True, True), heads=8,
-        head_features=128, ff_multiplier=2, groups=8)
+        width=256,
+        patch=16,
+        multipliers=(1, 2, 4, 4, 4, 4, 4),
+        factors=(4, 4, 4, 2, 2, 2),
+        blocks=(2, 2, 2, 2, 2, 2),
+        attentions=(False, False, False, True, True, True),
+        heads=8,
+        head_features=128,
+        ff_multiplier=2,
+        groups=8,
+    )
     assert Shape().multiple == 8192
 
 
@@ -114,8 +130,13 @@ def test_reduced_precision_keeps_the_frequencies_of_time():
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"factors": (4, 3)}, "even"), ({"blocks": (1,)}, "one for each level"),
-     ({"patch": 5}, "multiple of patch"), ({"width": 20, "groups": 16}, "groups")])
+    [
+        ({"factors": (4, 3)}, "even"),
+        ({"blocks": (1,)}, "one for each level"),
+        ({"patch": 5}, "multiple of patch"),
+        ({"width": 20, "groups": 16}, "groups"),
+    ],
+)
 def test_impossible_shapes(changes, words):
     with pytest.raises(ValueError, match=words):
         UNet(Shape(**{**vars(TINY), **changes}), labels=1)

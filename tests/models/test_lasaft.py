@@ -14,8 +14,19 @@ from sepcli.models.lasaft.blocks import DenseBlock, fold_all
 from tests.contracts import check_reduced, check_separator, check_shape, peak_error, run
 
 CPU = torch.device("cpu")
-TINY = dict(n_fft=256, hop_length=64, num_frame=16, margin=192, n_blocks=5, internal_channels=6,
-            n_internal_layers=3, min_bn_units=4, embedding_dim=8, num_tdfs=3, dk=5)
+TINY = dict(
+    n_fft=256,
+    hop_length=64,
+    num_frame=16,
+    margin=192,
+    n_blocks=5,
+    internal_channels=6,
+    n_internal_layers=3,
+    min_bn_units=4,
+    embedding_dim=8,
+    num_tdfs=3,
+    dk=5,
+)
 QUERY = dict(query_n_fft=256, query_channels=(4, 4, 4, 6, 6, 8, 8), query_hidden=10)
 VARIANTS = {
     "v1": ("LaSAFTv1", {}),
@@ -134,8 +145,15 @@ def test_what_runs_how_often(model, targets):
     chunks = calls.pop("")
     assert chunks == 4 and not calls.keys() & prepared.keys()
     before = stems if "v1" in type(model).__name__ else 1
-    often = {"first_conv": 1, "encoders.0": before, "mid_block": before, "upsamplings.0": before,
-             f"upsamplings.{model.levels - 1}": stems, "decoders.0": stems, "last_conv": stems}
+    often = {
+        "first_conv": 1,
+        "encoders.0": before,
+        "mid_block": before,
+        "upsamplings.0": before,
+        f"upsamplings.{model.levels - 1}": stems,
+        "decoders.0": stems,
+        "last_conv": stems,
+    }
     assert {name: calls[name] / chunks for name in often} == often
 
 
@@ -180,10 +198,12 @@ def test_attention_sums_to_one(model):
     """One map a decoder; in time where something listens, else one for all frames."""
     listens = getattr(model.config, "listening", "none") != "none"
     with torch.inference_mode():
-        maps = model.attention(model.spectrogram(torch.randn(2, model.channels, 960)),
-                               model.condition(torch.tensor([0, 1])))
+        maps = model.attention(
+            model.spectrogram(torch.randn(2, model.channels, 960)), model.condition(torch.tensor([0, 1]))
+        )
     assert [weights.shape[1] for weights in maps] == [
-        16 >> level if listens else 1 for level in reversed(range(model.levels))]
+        16 >> level if listens else 1 for level in reversed(range(model.levels))
+    ]
     for weights in maps:
         assert torch.allclose(weights.sum(-1), torch.ones(weights.shape[:2]), atol=1e-6)
 
@@ -222,8 +242,14 @@ def test_a_listening_query_is_a_weighted_sum_of_channels():
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"listening": "both"}, "listening"), ({"output": "wave"}, "output"),
-     ({"activation": "gelu"}, "activation"), ({"n_blocks": 6}, "odd"), ({"num_frame": 18}, "multiples of 4")])
+    [
+        ({"listening": "both"}, "listening"),
+        ({"output": "wave"}, "output"),
+        ({"activation": "gelu"}, "activation"),
+        ({"n_blocks": 6}, "odd"),
+        ({"num_frame": 18}, "multiples of 4"),
+    ],
+)
 def test_impossible_configurations(changes, words):
     arch = FAMILY.archs["LaSAFTv2"]
     with pytest.raises(ValueError, match=words):

@@ -53,10 +53,14 @@ def lightning(tmp_path, monkeypatch):
             state = OrderedDict((f"spec2spec.{key}", value) for key, value in model.state_dict().items())
             state["stft.stft.window"] = torch.hann_window(n_fft or model.config.n_fft)
             package = {
-                "epoch": 709, "global_step": 1, "pytorch-lightning_version": "1.4.2", "state_dict": state,
+                "epoch": 709,
+                "global_step": 1,
+                "pytorch-lightning_version": "1.4.2",
+                "state_dict": state,
                 "callbacks": {callback: {"best_model_score": torch.tensor(0.5)}},
                 "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": []}],
-                "hyper_parameters": config, "hparams": argparse.Namespace(n_blocks=7),
+                "hyper_parameters": config,
+                "hparams": argparse.Namespace(n_blocks=7),
             }
             torch.save(package, tmp_path / name, _use_new_zipfile_serialization=not legacy)
         return tmp_path / name
@@ -70,7 +74,9 @@ def catalogued(tmp_path, monkeypatch, arch: str, config: dict) -> None:
     (tmp_path / "catalog.toml").write_text(
         f'[toy]\nfamily = "lasaft"\narch = "{arch}"\nsources = ["vocals", "drums", "bass", "other"]\n'
         'samplerate = 44100\nchannels = 2\nfiles.model = { url = "https://example.org/a.ckpt" }\n[toy.config]\n'
-        + "\n".join(lines) + "\n")
+        + "\n".join(lines)
+        + "\n"
+    )
     monkeypatch.setenv("SEPCLI_CATALOG", str(tmp_path / "catalog.toml"))
 
 

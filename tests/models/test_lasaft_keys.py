@@ -65,7 +65,8 @@ def test_converts_and_loads(name):
         model = arch.build(make_config(arch, published["config"]))
         state = {
             f"spec2spec.{key}": torch.empty(shape, dtype=torch.float32 if shape else torch.int64)
-            for key, shape in flat(published["state"]).items()}
+            for key, shape in flat(published["state"]).items()
+        }
         state["stft.stft.window"] = torch.empty(published["n_fft"])
     file = Checkpoint(Path("published"), {"state_dict": state, "epoch": 1}, {}, "torch")
     tensors = FAMILY.convert(file, model)
@@ -78,9 +79,16 @@ def test_converts_and_loads(name):
 
 @pytest.mark.parametrize(
     ("changes", "millions"),
-    [({"num_tdfs": 4}, 1.44), ({"num_tdfs": 8}, 1.78), ({"num_tdfs": 32}, 3.85), ({"num_tdfs": 64}, 6.60),
-     ({"n_fft": 512, "hop_length": 256}, 0.88), ({"n_fft": 1024, "hop_length": 512}, 1.20),
-     ({"n_fft": 4096, "hop_length": 2048}, 7.49)])
+    [
+        ({"num_tdfs": 4}, 1.44),
+        ({"num_tdfs": 8}, 1.78),
+        ({"num_tdfs": 32}, 3.85),
+        ({"num_tdfs": 64}, 6.60),
+        ({"n_fft": 512, "hop_length": 256}, 0.88),
+        ({"n_fft": 1024, "hop_length": 512}, 1.20),
+        ({"n_fft": 4096, "hop_length": 2048}, 7.49),
+    ],
+)
 def test_ablations_of_the_paper(changes, millions):
     arch = FAMILY.archs["LaSAFTv2"]
     with torch.device("meta"):
@@ -91,24 +99,47 @@ def test_ablations_of_the_paper(changes, millions):
 def test_defaults_never_change():
     """They are the original constructors', and catalogue entries are differences from them."""
     common = dict(
-        sources=("vocals", "drums", "bass", "other"), samplerate=44100, channels=2, n_fft=2048, hop_length=1024,
-        num_frame=128, margin=5120, n_blocks=7, internal_channels=24, n_internal_layers=5, bn_factor=16,
-        min_bn_units=16, embedding_dim=32, dk=32, activation="relu")
+        sources=("vocals", "drums", "bass", "other"),
+        samplerate=44100,
+        channels=2,
+        n_fft=2048,
+        hop_length=1024,
+        num_frame=128,
+        margin=5120,
+        n_blocks=7,
+        internal_channels=24,
+        n_internal_layers=5,
+        bn_factor=16,
+        min_bn_units=16,
+        embedding_dim=32,
+        dk=32,
+        activation="relu",
+    )
     v2 = {**common, "num_tdfs": 16, "listening": "query_key", "output": "spectrogram"}
     query = {"query_n_fft": 2048, "query_channels": (24, 16, 16, 32, 32, 64, 64), "query_hidden": 128}
-    for name, expected in (("LaSAFTv1", {**common, "num_tdfs": 6, "analyser": "heavy"}), ("LaSAFTv2", v2),
-                           ("LaSAFTQuery", v2 | query)):
+    for name, expected in (
+        ("LaSAFTv1", {**common, "num_tdfs": 6, "analyser": "heavy"}),
+        ("LaSAFTv2", v2),
+        ("LaSAFTQuery", v2 | query),
+    ):
         assert vars(FAMILY.archs[name].config()) == expected
 
 
 def catalogued() -> dict[str, Any]:
-    return {entry.name: entry for entry in load_catalog().values()
-            if entry.family == FAMILY.name and not entry.members[0].file.package}
+    return {
+        entry.name: entry
+        for entry in load_catalog().values()
+        if entry.family == FAMILY.name and not entry.members[0].file.package
+    }
 
 
 def test_the_catalogue_says_the_same():
-    pairs = {"lasaft-v1-large": "v1_large", "lightsaft-v1.1": "v1_1_lightsaft",
-             "lasaft-v2-large": "v2_large_qk", "lasaft-v2-light": "v2_light_mdx"}
+    pairs = {
+        "lasaft-v1-large": "v1_large",
+        "lightsaft-v1.1": "v1_1_lightsaft",
+        "lasaft-v2-large": "v2_large_qk",
+        "lasaft-v2-light": "v2_light_mdx",
+    }
     assert catalogued().keys() == pairs.keys()
     for name, key in pairs.items():
         entry, published = catalogued()[name], json.loads(KEYS[key].read_text(encoding="utf-8"))

@@ -11,8 +11,18 @@ from sepcli.models.lasaft import LaSAFTQuery, LaSAFTQueryConfig, LaSAFTv2, LaSAF
 from sepcli.models.lasaft.objectives import MOMENTUM, Labelled, Queried
 from sepcli.nn.losses import Criterion, Term, mse, negative_sdr
 
-TINY = {"n_fft": 256, "hop_length": 128, "num_frame": 16, "margin": 128, "n_blocks": 3, "internal_channels": 4,
-        "n_internal_layers": 2, "embedding_dim": 6, "num_tdfs": 3, "dk": 5}
+TINY = {
+    "n_fft": 256,
+    "hop_length": 128,
+    "num_frame": 16,
+    "margin": 128,
+    "n_blocks": 3,
+    "internal_channels": 4,
+    "n_internal_layers": 2,
+    "embedding_dim": 6,
+    "num_tdfs": 3,
+    "dk": 5,
+}
 QUERY = LaSAFTQueryConfig(**TINY, query_n_fft=256, query_channels=(4, 4, 4, 4, 4, 4, 4), query_hidden=8)
 SAMPLES = 128 * 15
 
@@ -52,7 +62,8 @@ def test_on_the_waveform_the_mix_is_known_to_the_loss():
     loss = Labelled(model, criterion(0, 1, 0, 0, kind="sdr"), domain="wave")(model, batch()).total
     mix = stems.sum(1)
     estimate = model.waveform(
-        model.estimate(model.spectrogram(mix), model.condition(torch.full((3,), 1))), SAMPLES)
+        model.estimate(model.spectrogram(mix), model.condition(torch.full((3,), 1))), SAMPLES
+    )
     pair = [torch.stack([wave, mix - wave], 1) for wave in (estimate, stems[:, 1])]
     torch.testing.assert_close(loss, negative_sdr(*pair)[:, 0].mean(), rtol=1e-4, atol=0)
 
@@ -104,7 +115,8 @@ def test_latents_of_names_follow_their_examples_in_training_alone():
     after = model.query(model.query_spectrogram(louder.stems[:, 0])).mean(0).detach()
     objective(model, louder)
     torch.testing.assert_close(
-        model.mean_latents[0], expected[0] + MOMENTUM * (after - expected[0]), rtol=1e-4, atol=1e-5)
+        model.mean_latents[0], expected[0] + MOMENTUM * (after - expected[0]), rtol=1e-4, atol=1e-5
+    )
     kept = model.mean_latents.clone()
     objective(model.eval(), given)
     assert torch.equal(model.mean_latents, kept)

@@ -25,9 +25,23 @@ from tests.models.test_ldm_gain import RATE, decibels, drums, noise, rms, voice
 
 CPU = torch.device("cpu")
 # Hop 4, and calls of multiples of 16 samples.
-TINY = dict(samplerate=1000, filters=2, latent=4, ratios=(2, 2), lstm_layers=1, widths=(8, 8, 16),
-            factors=(1, 2, 2), blocks=(1, 1, 1), attentions=(False, False, True),
-            injections=(False, True, True), heads=2, head_features=4, groups=2, features=16, segment=640)
+TINY = dict(
+    samplerate=1000,
+    filters=2,
+    latent=4,
+    ratios=(2, 2),
+    lstm_layers=1,
+    widths=(8, 8, 16),
+    factors=(1, 2, 2),
+    blocks=(1, 1, 1),
+    attentions=(False, False, True),
+    injections=(False, True, True),
+    heads=2,
+    head_features=4,
+    groups=2,
+    features=16,
+    segment=640,
+)
 
 
 def tiny(steps=3, **other):
@@ -82,9 +96,15 @@ def test_published_size():
     assert count["encoder"] + count["decoder"] == 14_856_294
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"segment": 650}, "multiple of 16"), ({"sources": ("vocals", "drums")}, "must be one"),
-    ({"factors": (1, 2)}, "one value a level"), ({"ratios": ()}, "ratios")])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"segment": 650}, "multiple of 16"),
+        ({"sources": ("vocals", "drums")}, "must be one"),
+        ({"factors": (1, 2)}, "one value a level"),
+        ({"ratios": ()}, "ratios"),
+    ],
+)
 def test_impossible_configurations(changes, words):
     with pytest.raises(ValueError, match=words):
         LatentDiffusion(LatentDiffusionConfig(**{**TINY, **changes}))
@@ -129,7 +149,8 @@ def test_latents_are_decoded_where_they_came_from():
     wave = torch.randn(2, 2, 640)
     latents = model.target(wave)
     torch.testing.assert_close(
-        model.decoded(model.normalised(latents)), model.decoder(latents), atol=1e-4, rtol=1e-4)
+        model.decoded(model.normalised(latents)), model.decoder(latents), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_silence_has_one_latent():
@@ -147,7 +168,8 @@ def drawn(monkeypatch, model, samples, **settings):
     """{where a window begins: the noise [D, N] that it starts from}, through the engine."""
     starts, found = [], {}
     monkeypatch.setattr(
-        latent, "v_ddim", lambda predict, z, steps: found.update(zip(starts, z, strict=True)) or z)
+        latent, "v_ddim", lambda predict, z, steps: found.update(zip(starts, z, strict=True)) or z
+    )
     sample = model.sample
     model.sample = lambda c, noise: starts.clear() or starts.extend(noise.starts) or sample(c, noise)
     engine = Engine(model, Settings(**settings), CPU, torch.float32)
@@ -172,7 +194,8 @@ def test_noise_is_the_same_where_chunks_overlap(monkeypatch):
 
 def test_noise_of_the_nearest_latent():
     assert Noise(3, [0, 319, 160, -160, -161], [0, 0, 1, 0, 0]).every(320) == Noise(
-        3, [0, 1, 1, 0, -1], [0, 0, 1, 0, 0])
+        3, [0, 1, 1, 0, -1], [0, 0, 1, 0, 0]
+    )
 
 
 def separated(model, mix, **settings):
@@ -317,8 +340,16 @@ def coloured(seed, rows, samples, sign):
 def test_a_trained_network_is_silent_without_the_stem_and_at_its_level_with_it():
     """It learns to draw high noise out of low noise, at any level, and silence where there is none."""
     torch.manual_seed(0)
-    model = Learner(widths=(32, 32), factors=(1, 2), blocks=(1, 1), attentions=(False, True), features=64,
-                    injections=(True, True), groups=4, segment=4096).train()
+    model = Learner(
+        widths=(32, 32),
+        factors=(1, 2),
+        blocks=(1, 1),
+        attentions=(False, True),
+        features=64,
+        injections=(True, True),
+        groups=4,
+        segment=4096,
+    ).train()
     learn = Latent(model, Criterion([Term("mse")], [1.0]), measured=64)
     optimiser = torch.optim.AdamW(model.generator.parameters(), lr=5e-3)
     for step in range(80):

@@ -115,9 +115,19 @@ def test_silence_stays_silence():
     assert run(tiny(), torch.zeros(1, 2, 960)).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("config", [
-    {"channels": 3}, {"ratios": ()}, {"ratios": (1, 2)}, {"filters": 0}, {"filters": 5}, {"window": 0},
-    {"codebooks": -1}, {"codebook_size": 1}])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"channels": 3},
+        {"ratios": ()},
+        {"ratios": (1, 2)},
+        {"filters": 0},
+        {"filters": 5},
+        {"window": 0},
+        {"codebooks": -1},
+        {"codebook_size": 1},
+    ],
+)
 def test_what_cannot_be_built_is_refused(config):
     with pytest.raises(ValueError, match=next(iter(config))):
         tiny(**config)

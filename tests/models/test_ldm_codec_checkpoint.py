@@ -23,8 +23,14 @@ from tests.parity.test_encodec import reference
 
 ROOT = Path(__file__).parents[2]
 KEYS = ROOT / "tests" / "keys" / "ldm" / "encodec_48khz.json"
-SMALL = {"upsampling_ratios": [4, 2], "num_filters": 4, "hidden_size": 6, "codebook_size": 8,
-         "sampling_rate": 4800, "target_bandwidths": [18.0]}  # 600 latents a second of 3 bits: 10 codebooks
+SMALL = {
+    "upsampling_ratios": [4, 2],
+    "num_filters": 4,
+    "hidden_size": 6,
+    "codebook_size": 8,
+    "sampling_rate": 4800,
+    "target_bandwidths": [18.0],
+}  # 600 latents a second of 3 bits: 10 codebooks
 OURS = TINY | {"codebooks": 10, "codebook_size": 8}
 
 CATALOG = """
@@ -43,9 +49,15 @@ def published_shapes() -> dict[str, tuple[int, ...]]:
     said = json.loads(KEYS.read_text(encoding="utf-8"))
 
     def flat(tree: dict, prefix: str) -> dict[str, tuple[int, ...]]:
-        return {name: shape for key, value in tree.items()
-                for name, shape in (flat(value, f"{prefix}{key}.") if isinstance(value, dict)
-                                    else {prefix + key: tuple(map(int, value.split(",")))}).items()}
+        return {
+            name: shape
+            for key, value in tree.items()
+            for name, shape in (
+                flat(value, f"{prefix}{key}.")
+                if isinstance(value, dict)
+                else {prefix + key: tuple(map(int, value.split(",")))}
+            ).items()
+        }
 
     shapes = flat(said["state"], "")
     assert len(shapes) == said["tensors"]
@@ -81,7 +93,10 @@ def test_the_catalogue():
     (member,) = entry.members
     config = make_config(FAMILY.archs[member.arch], member.config)
     assert ((config.source,), config.samplerate, config.channels) == (
-        entry.sources, entry.samplerate, entry.channels)
+        entry.sources,
+        entry.samplerate,
+        entry.channels,
+    )
     assert member.file.check == "full" and member.file.fallback.check == "prefix"
     assert member.file.bytes == json.loads(KEYS.read_text(encoding="utf-8"))["bytes"]
 
@@ -92,9 +107,11 @@ def write_catalog(folder: Path, pin: dict, config: dict) -> Path:
 
     path = folder / "catalog.toml"
     given = {name: value for name, value in config.items() if name != "samplerate"}
-    text = CATALOG.format(samplerate=config.get("samplerate", 48000),
-                          config=", ".join(f"{key} = {toml(value)}" for key, value in config.items()),
-                          pin=", ".join(f"{key} = {json.dumps(value)}" for key, value in pin.items()))
+    text = CATALOG.format(
+        samplerate=config.get("samplerate", 48000),
+        config=", ".join(f"{key} = {toml(value)}" for key, value in config.items()),
+        pin=", ".join(f"{key} = {json.dumps(value)}" for key, value in pin.items()),
+    )
     path.write_text(text if given else text.replace("config = {  }\n", ""), encoding="utf-8")
     return path
 
@@ -130,8 +147,10 @@ def test_a_file_of_the_authors(small, tmp_path):
     state = {original_name(name).replace("convtr", "conv"): value for name, value in model.state_dict().items()}
     torch.save(state, tmp_path / "encodec.th")
     wave = torch.randn(1, 2, 960)
-    results = [run(load_model(f"encodec-48k={file}", catalog=catalog).model, wave)
-               for file in (path, tmp_path / "encodec.th")]
+    results = [
+        run(load_model(f"encodec-48k={file}", catalog=catalog).model, wave)
+        for file in (path, tmp_path / "encodec.th")
+    ]
     assert torch.equal(*results)
 
 
@@ -143,8 +162,9 @@ def test_a_file_of_another_shape_is_refused(small, tmp_path):
 
 def test_our_own_format(tmp_path):
     model = tiny()
-    save_model(model.state_dict(), tmp_path / "codec.safetensors", family="ldm", arch="Codec",
-               config=model.config)
+    save_model(
+        model.state_dict(), tmp_path / "codec.safetensors", family="ldm", arch="Codec", config=model.config
+    )
     loaded = load_model(str(tmp_path / "codec.safetensors")).model
     assert loaded.config == model.config and loaded.codebooks == 0
     wave = torch.randn(1, 2, 960)
@@ -164,8 +184,19 @@ def test_from_the_hub_to_a_file(tmp_path):
         entry = read_catalog(catalog)["encodec-48k"]
         assert entry.members[0].config == bundled.members[0].config and entry.sources == bundled.sources
         command = [sys.executable, "-m", "sepcli.cli.app", "separate", "song.wav", "--model", "encodec-48k"]
-        command += ["--catalog", "catalog.toml", "--device", "cpu", "--json", "--bit-depth", "32f",
-                    "--clip", "none", "--overlap", "0"]
+        command += [
+            "--catalog",
+            "catalog.toml",
+            "--device",
+            "cpu",
+            "--json",
+            "--bit-depth",
+            "32f",
+            "--clip",
+            "none",
+            "--overlap",
+            "0",
+        ]
         env = hub.env(tmp_path / "home", PYTHONPATH=str(ROOT))
         done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

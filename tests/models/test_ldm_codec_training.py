@@ -115,8 +115,12 @@ def songs(tmp_path):
 
 
 def config(*folders, valid=()):
-    return TrainConfig(data=DataTable(train=tuple(DataSource(str(folder)) for folder in folders),
-                                      valid=tuple(DataSource(str(folder)) for folder in valid)))
+    return TrainConfig(
+        data=DataTable(
+            train=tuple(DataSource(str(folder)) for folder in folders),
+            valid=tuple(DataSource(str(folder)) for folder in valid),
+        )
+    )
 
 
 def test_alone_a_track_is_its_stem(songs):
@@ -132,9 +136,18 @@ def test_alone_a_track_is_its_stem(songs):
 def test_a_run(songs, tmp_path):
     """From a folder of songs to a model that `separate` takes: validated on vocals alone."""
     tables = read_preset("ldm-codec-small")
-    for text in ("model.config.filters=4", "model.config.latent=6", "model.config.ratios=[4,2]",
-                 "model.config.samplerate=8000", "model.config.window=4000", "data.segment=0.5",
-                 "run.batch_size=2", "run.steps_per_epoch=2", "run.max_steps=4", "run.workers=0"):
+    for text in (
+        "model.config.filters=4",
+        "model.config.latent=6",
+        "model.config.ratios=[4,2]",
+        "model.config.samplerate=8000",
+        "model.config.window=4000",
+        "data.segment=0.5",
+        "run.batch_size=2",
+        "run.steps_per_epoch=2",
+        "run.max_steps=4",
+        "run.workers=0",
+    ):
         tables = merge(tables, parse_override(text))
     tables = merge(tables, {"data": {"train": [{"path": str(songs / "songs")}]}})
     done = train(make_train_config(tables), tmp_path / "run", device="cpu")

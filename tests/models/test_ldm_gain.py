@@ -48,8 +48,9 @@ def scattered(wave, seed=3):
     window = torch.hann_window(1024)
     spec = torch.stft(wave[0], 1024, 256, window=window, return_complex=True)
     turns = torch.rand(spec.shape, generator=torch.Generator().manual_seed(seed))
-    return torch.istft(torch.polar(spec.abs(), 2 * math.pi * turns), 1024, 256, window=window,
-                       length=wave.shape[-1])[None]
+    return torch.istft(
+        torch.polar(spec.abs(), 2 * math.pi * turns), 1024, 256, window=window, length=wave.shape[-1]
+    )[None]
 
 
 OTHERS = {"noise": lambda: noise(1), "drums": drums, "voice": lambda: voice(hertz=311.0, seed=5)}
@@ -67,17 +68,28 @@ def test_the_level_of_what_is_in_the_mix(other, level):
     assert -2 < decibels(gain(lost, mix) / true) < 1
 
 
-@pytest.mark.parametrize("stem", [voice(), noise(2), torch.sin(torch.arange(LENGTH) * 0.3).expand(1, 2, -1)],
-                         ids=["voice", "noise", "tone"])
+@pytest.mark.parametrize(
+    "stem",
+    [voice(), noise(2), torch.sin(torch.arange(LENGTH) * 0.3).expand(1, 2, -1)],
+    ids=["voice", "noise", "tone"],
+)
 def test_a_stem_that_is_the_mix_comes_out_as_it_is(stem):
     for level in (0.001, 1.0, 30.0):
         assert peak_error(placed(7 * stem, level * stem), level * stem) < 1e-4
 
 
 @pytest.mark.parametrize("other", OTHERS)
-@pytest.mark.parametrize("stem", [
-    voice(), noise(2), torch.sin(torch.arange(LENGTH) * 0.3).expand(1, 2, -1), torch.ones(1, 2, LENGTH),
-    torch.zeros(1, 2, LENGTH)], ids=["voice", "noise", "tone", "offset", "silence"])
+@pytest.mark.parametrize(
+    "stem",
+    [
+        voice(),
+        noise(2),
+        torch.sin(torch.arange(LENGTH) * 0.3).expand(1, 2, -1),
+        torch.ones(1, 2, LENGTH),
+        torch.zeros(1, 2, LENGTH),
+    ],
+    ids=["voice", "noise", "tone", "offset", "silence"],
+)
 def test_what_is_not_in_the_mix_is_silent(stem, other):
     """Below -60 dBFS: silence that a decoder blew up, and another voice."""
     mix = drums() + OTHERS[other]()
@@ -98,8 +110,11 @@ def test_the_decoders_level_means_nothing(scale):
 def test_never_louder_than_the_bound():
     """Where stem and accompaniment cancel each other in the mix, over the call and around each moment."""
     stem = voice()
-    for mix in (0.1 * stem, stem - 0.95 * stem + 0.01 * noise(1), torch.cat([stem[..., : LENGTH // 2],
-                0.01 * stem[..., LENGTH // 2 :]], dim=-1)):
+    for mix in (
+        0.1 * stem,
+        stem - 0.95 * stem + 0.01 * noise(1),
+        torch.cat([stem[..., : LENGTH // 2], 0.01 * stem[..., LENGTH // 2 :]], dim=-1),
+    ):
         out = placed(100 * stem, mix)
         assert rms(out) <= 1.001 * LOUDER * rms(mix)
         around = torch.nn.functional.max_pool1d(moments(mix), 5, stride=1, padding=2)

@@ -9,8 +9,17 @@ import torch.nn.functional as F
 from sepcli.models.ldm.generator import Block, Generator, GeneratorShape, Injection, StepEmbedding
 from tests.contracts import peak_error
 
-TINY = dict(widths=(8, 8, 16), factors=(1, 2, 2), blocks=(1, 1, 2), attentions=(False, False, True),
-            injections=(False, True, True), heads=2, head_features=4, groups=2, features=16)
+TINY = dict(
+    widths=(8, 8, 16),
+    factors=(1, 2, 2),
+    blocks=(1, 1, 2),
+    attentions=(False, False, True),
+    injections=(False, True, True),
+    heads=2,
+    head_features=4,
+    groups=2,
+    features=16,
+)
 
 
 def tiny(latents=4, **other):
@@ -115,19 +124,28 @@ def test_steps_are_told_apart():
     assert m.shape == (3, 1024) and peak_error(m[:1], m[1:2]) > 0.01
     torch.testing.assert_close(heard[0].square().sum(-1), torch.full((3,), 512.0))
     assert "step.frequencies" in tiny().state_dict() and not any(
-        name.endswith("frequencies") for name, _ in tiny().named_parameters())
+        name.endswith("frequencies") for name, _ in tiny().named_parameters()
+    )
 
 
 def test_all_of_it_learns():
     network = tiny().train()
     network(*inputs()).square().mean().backward()
-    assert all(parameter.grad is not None and parameter.grad.isfinite().all()
-               for parameter in network.parameters())
+    assert all(
+        parameter.grad is not None and parameter.grad.isfinite().all() for parameter in network.parameters()
+    )
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"blocks": (1, 1)}, "one value a level"), ({"factors": (1, 2, 3)}, "even"),
-    ({"widths": (8, 9, 16)}, "multiples of groups"), ({"features": 15}, "even"), ({"heads": 0}, "1 or more")])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"blocks": (1, 1)}, "one value a level"),
+        ({"factors": (1, 2, 3)}, "even"),
+        ({"widths": (8, 9, 16)}, "multiples of groups"),
+        ({"features": 15}, "even"),
+        ({"heads": 0}, "1 or more"),
+    ],
+)
 def test_impossible_shapes(changes, words):
     with pytest.raises(ValueError, match=words):
         GeneratorShape(**{**TINY, **changes}).check_levels()

@@ -141,8 +141,11 @@ def test_a_batch_of_silence_teaches_and_is_not_measured():
 
 def test_a_run_that_goes_on_ends_with_the_same_weights():
     """Halfway through the measuring, too."""
-    config = TrainConfig(optim=OptimTable(lr=1e-3), ema=EmaTable(),
-                         run=RunTable(max_steps=4, steps_per_epoch=2, save_minutes=1000.0))
+    config = TrainConfig(
+        optim=OptimTable(lr=1e-3),
+        ema=EmaTable(),
+        run=RunTable(max_steps=4, steps_per_epoch=2, save_minutes=1000.0),
+    )
 
     def trainer(seed):
         model = fresh()
@@ -151,8 +154,9 @@ def test_a_run_that_goes_on_ends_with_the_same_weights():
             for parameter in model.generator.parameters():
                 parameter.add_(0.01 * torch.randn_like(parameter))
         torch.manual_seed(7)
-        return Trainer(model, learner(model, conditioner="trained", measured=10), config, torch.device("cpu"),
-                       Team())
+        return Trainer(
+            model, learner(model, conditioner="trained", measured=10), config, torch.device("cpu"), Team()
+        )
 
     def batches(start, stop):
         return (batch(step) for step in range(start, stop))
@@ -168,9 +172,13 @@ def test_a_run_that_goes_on_ends_with_the_same_weights():
     assert whole.model.windows == 12
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"conditioner": "x"}, "conditioner is 'x', but can be frozen or trained"),
-    ({"other": 1}, "no option other")])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"conditioner": "x"}, "conditioner is 'x', but can be frozen or trained"),
+        ({"other": 1}, "no option other"),
+    ],
+)
 def test_what_does_not_fit_is_refused(options, message):
     with pytest.raises(UsageError, match=message):
         choose_objective("latent", options, get_family("ldm"), tiny(), criterion())
@@ -190,8 +198,10 @@ def encodings(model):
     """How many windows each encoder is given."""
     counts = {"encoder": 0, "conditioner": 0}
     for name in counts:
+
         def count(_, given, name=name):
             counts[name] += len(given[0])
+
         getattr(model, name).register_forward_pre_hook(count)
     return counts
 

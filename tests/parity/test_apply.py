@@ -34,8 +34,10 @@ class TheirModel(torch.nn.Module):
 VARIANTS = {
     "fixed": (Segment(samples=400, exact=True), lambda n: 400),
     "short": (Segment(samples=400, tail="short"), None),
-    "valid": (Segment(samples=400, valid_length=lambda n: -(-n // 64) * 64 + 10),
-              lambda n: -(-n // 64) * 64 + 10),
+    "valid": (
+        Segment(samples=400, valid_length=lambda n: -(-n // 64) * 64 + 10),
+        lambda n: -(-n // 64) * 64 + 10,
+    ),
 }
 
 

@@ -15,10 +15,16 @@ from sepcli.models.dicose.unet import Shape, Taps, UNet
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "dicose"
 SHAPES = {
-    "width": "base_channels", "patch": "patch_size", "multipliers": "channel_multipliers",
-    "factors": "downsample_factors", "blocks": "resnet_blocks_per_level", "attentions": "attention_per_level",
-    "heads": "attention_heads", "head_features": "attention_head_features",
-    "ff_multiplier": "attention_ff_multiplier", "groups": "groupnorm_groups",
+    "width": "base_channels",
+    "patch": "patch_size",
+    "multipliers": "channel_multipliers",
+    "factors": "downsample_factors",
+    "blocks": "resnet_blocks_per_level",
+    "attentions": "attention_per_level",
+    "heads": "attention_heads",
+    "head_features": "attention_head_features",
+    "ff_multiplier": "attention_ff_multiplier",
+    "groups": "groupnorm_groups",
 }
 
 
@@ -98,5 +104,6 @@ def test_diffusion(deterministic, diffusion, source):
     m = network.condition(deterministic.tensors["label"], tensors["c_noise"])
     before = [tap.clone() for tap in taps.ordered()]
     diffusion.check(
-        mapping=m, F=network(tensors["x"], m, taps)[0], F_without_features=network(tensors["x"], m)[0])
+        mapping=m, F=network(tensors["x"], m, taps)[0], F_without_features=network(tensors["x"], m)[0]
+    )
     assert all(map(torch.equal, taps.ordered(), before))

@@ -41,8 +41,9 @@ class Training(Case):
         return lambda x, sigma: preconditioned(network, x, sigma, scalings(sigma))
 
     def check_gradients(self, unet: UNet, prefix: str) -> None:
-        wanted = {name.removeprefix(prefix): grad for name, grad in self.tensors.items()
-                  if name.startswith(prefix)}
+        wanted = {
+            name.removeprefix(prefix): grad for name, grad in self.tensors.items() if name.startswith(prefix)
+        }
         found = {name: parameter.grad for name, parameter in unet.named_parameters()}
         assert set(found) == set(wanted)
         largest = max(grad.abs().max().item() for grad in wanted.values())
@@ -102,8 +103,13 @@ def test_distillation_losses(name, hops):
     dsm = denoising_errors(denoise, case.clean, case[f"{draws}.dsm_sigma"], case[f"{draws}.dsm_noise"], S)
     found = {f"{name}__{key}": value.detach() for key, value in seen.items()}
     case.check(**found)
-    losses = {"loss_cd_per_example": cd, "loss_dsm_per_example": dsm, "loss_cd": cd.mean()[None],
-              "loss_dsm": dsm.mean()[None], "loss_total": (cd.mean() + dsm.mean())[None]}
+    losses = {
+        "loss_cd_per_example": cd,
+        "loss_dsm_per_example": dsm,
+        "loss_cd": cd.mean()[None],
+        "loss_dsm": dsm.mean()[None],
+        "loss_total": (cd.mean() + dsm.mean())[None],
+    }
     case.check(1e-4, **{f"{name}__{key}": value.detach() for key, value in losses.items()})
     (cd.mean() + dsm.mean()).backward()
     assert not any(p.grad is not None for unet in (target, teacher) for p in unet.parameters())

@@ -90,7 +90,8 @@ def test_denoiser():
     case.check(
         D=torch.stack([case.denoise(*pair) for pair in pairs]),
         D_before_clamp=torch.stack([case.edm(*pair) for pair in pairs]),
-        D_per_example=case.denoise(case["x_per_example"], case["sigma_per_example"]))
+        D_per_example=case.denoise(case["x_per_example"], case["sigma_per_example"]),
+    )
 
 
 @torch.no_grad()
@@ -101,8 +102,10 @@ def test_consistency_function():
     edm = edm_scalings(sigma, S)
     case.check(c_skip=skip, c_out=out, c_in=in_, c_skip_edm=edm.skip, c_out_edm=edm.out, det=case.det)
     pairs = list(zip(case["x"], sigma, strict=True))
-    case.check(g=torch.stack([case.g(*pair) for pair in pairs]),
-               g_edm_scaling=torch.stack([case.edm(*pair) for pair in pairs]))
+    case.check(
+        g=torch.stack([case.g(*pair) for pair in pairs]),
+        g_edm_scaling=torch.stack([case.edm(*pair) for pair in pairs]),
+    )
 
 
 # --- samplers ---
@@ -117,8 +120,13 @@ def test_schedules():
 
 
 # steps, corrections, churn, sigma_max, rho
-EULER = {"t5r2": (5, 2, 20, 0.01, 9), "t2r2": (2, 2, 20, 0.01, 9), "t1r1": (1, 1, 20, 0.01, 9),
-         "t5r1first": (5, 1, 20, 0.001, 9), "wide": (4, 2, 1, 0.5, 7)}
+EULER = {
+    "t5r2": (5, 2, 20, 0.01, 9),
+    "t2r2": (2, 2, 20, 0.01, 9),
+    "t1r1": (1, 1, 20, 0.01, 9),
+    "t5r1first": (5, 1, 20, 0.001, 9),
+    "wide": (4, 2, 1, 0.5, 7),
+}
 
 
 @pytest.mark.parametrize("variant", EULER)
@@ -135,15 +143,22 @@ def test_stochastic_euler(variant):
     start = case.det + sigmas[0] * case[f"{variant}.eps_start"]
     noise = case[f"{variant}.noise"]
     out = stochastic_euler(denoise, start, sigmas, lambda k: noise[k], churn=churn, corrections=corrections)
-    found = {"sigmas": sigmas, "sigma_hat": torch.stack([sigma for sigma, _ in seen]), "out": out.clamp(-1, 1),
-             "denoised": torch.stack([denoised for _, denoised in seen])}
-    case.check(**{f"{variant}__{name}": value for name, value in found.items()
-                  if f"{variant}.{name}" in case.tensors})
+    found = {
+        "sigmas": sigmas,
+        "sigma_hat": torch.stack([sigma for sigma, _ in seen]),
+        "out": out.clamp(-1, 1),
+        "denoised": torch.stack([denoised for _, denoised in seen]),
+    }
+    case.check(
+        **{f"{variant}__{name}": value for name, value in found.items() if f"{variant}.{name}" in case.tensors}
+    )
     assert len(noise) == steps * (2 * corrections - 1)
 
 
-@pytest.mark.parametrize(("variant", "steps", "sigma_max"),
-                         [("k1", 1, 0.01244), ("k2", 2, 0.2497), ("k4", 4, 0.2495), ("k4wide", 4, 10.0)])
+@pytest.mark.parametrize(
+    ("variant", "steps", "sigma_max"),
+    [("k1", 1, 0.01244), ("k2", 2, 0.2497), ("k4", 4, 0.2495), ("k4wide", 4, 10.0)],
+)
 @torch.no_grad()
 def test_consistency_sampling(variant, steps, sigma_max):
     """As published: the present repository adds noise once too seldom, which is told apart."""
@@ -169,12 +184,17 @@ def test_consistency_sampling(variant, steps, sigma_max):
 
 # steps, corrections, churn, sigma_min, sigma_max, constrained stem
 JOINT = {
-    ("msdm_dirac", "t6r2"): (6, 2, 20, LOW, 0), ("msdm_dirac", "t6r2tame"): (6, 2, 0.3, 0.1, 0),
-    ("msdm_dirac", "t4r1src2tame"): (4, 1, 0.3, 0.1, 2), ("msdm_dirac", "t40r1"): (40, 1, 20, LOW, 0),
-    ("msdm_gaussian", "t6r2"): (6, 2, 40, LOW, None), ("msdm_gaussian", "t6r2tame"): (6, 2, 0.3, 0.1, None),
-    ("isdm_dirac", "t6r2"): (6, 2, 40, LOW, 0), ("isdm_dirac", "t6r2s20"): (6, 2, 20, LOW, 0),
+    ("msdm_dirac", "t6r2"): (6, 2, 20, LOW, 0),
+    ("msdm_dirac", "t6r2tame"): (6, 2, 0.3, 0.1, 0),
+    ("msdm_dirac", "t4r1src2tame"): (4, 1, 0.3, 0.1, 2),
+    ("msdm_dirac", "t40r1"): (40, 1, 20, LOW, 0),
+    ("msdm_gaussian", "t6r2"): (6, 2, 40, LOW, None),
+    ("msdm_gaussian", "t6r2tame"): (6, 2, 0.3, 0.1, None),
+    ("isdm_dirac", "t6r2"): (6, 2, 40, LOW, 0),
+    ("isdm_dirac", "t6r2s20"): (6, 2, 20, LOW, 0),
     ("isdm_dirac", "t6r2tame"): (6, 2, 0.3, 0.1, 0),
-    ("isdm_gaussian", "t6r2"): (6, 2, 40, LOW, None), ("isdm_gaussian", "t6r2tame"): (6, 2, 0.3, 0.1, None),
+    ("isdm_gaussian", "t6r2"): (6, 2, 40, LOW, None),
+    ("isdm_gaussian", "t6r2tame"): (6, 2, 0.3, 0.1, None),
 }
 
 
@@ -206,8 +226,9 @@ def test_joint(name, variant):
 
     sigmas = karras_sigmas(steps, sigma_min, 1.0, 7)
     start = sigmas[0] * case[f"{variant}.eps_start"][:, free]
-    out = stochastic_euler(denoise, start, sigmas, lambda k: noise[k][:, free], churn=churn,
-                           corrections=corrections)
+    out = stochastic_euler(
+        denoise, start, sigmas, lambda k: noise[k][:, free], churn=churn, corrections=corrections
+    )
     case.check(**{f"{variant}__sigmas": sigmas, f"{variant}__sigma_hat": torch.stack(seen)})
     expected = case[f"{variant}.out"]
     tolerance = 2e-4 if variant == "t40r1" else None
@@ -233,12 +254,20 @@ class Given:
         return self.draws[draw][:, row : row + 1, :length]
 
 
-@pytest.mark.parametrize(("case", "variant", "options"), [
-    *[("euler_sampler", name, DiffusionOptions(steps, corrections, sigma_max, LOW, churn))
-      for name, (steps, corrections, churn, sigma_max, rho) in EULER.items() if rho == RHO],
-    ("consistency", "k1", ConsistencyOptions(1)), ("consistency", "k2", ConsistencyOptions(2)),
-    ("consistency", "k4", ConsistencyOptions(4)), ("consistency", "k4wide", ConsistencyOptions(4, 10.0)),
-])
+@pytest.mark.parametrize(
+    ("case", "variant", "options"),
+    [
+        *[
+            ("euler_sampler", name, DiffusionOptions(steps, corrections, sigma_max, LOW, churn))
+            for name, (steps, corrections, churn, sigma_max, rho) in EULER.items()
+            if rho == RHO
+        ],
+        ("consistency", "k1", ConsistencyOptions(1)),
+        ("consistency", "k2", ConsistencyOptions(2)),
+        ("consistency", "k4", ConsistencyOptions(4)),
+        ("consistency", "k4wide", ConsistencyOptions(4, 10.0)),
+    ],
+)
 @torch.no_grad()
 def test_refined_separators(case, variant, options):
     arch = FAMILY.archs["Diffusion" if case == "euler_sampler" else "Consistency"]

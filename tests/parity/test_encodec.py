@@ -10,8 +10,15 @@ from sepcli.models.ldm.codec import Codec, CodecConfig
 
 # config.json of the published model, where it differs from transformers' defaults.
 PUBLISHED = {
-    "sampling_rate": 48000, "audio_channels": 2, "normalize": True, "chunk_length_s": 1.0, "overlap": 0.01,
-    "norm_type": "time_group_norm", "use_causal_conv": False, "target_bandwidths": [3.0, 6.0, 12.0, 24.0]}
+    "sampling_rate": 48000,
+    "audio_channels": 2,
+    "normalize": True,
+    "chunk_length_s": 1.0,
+    "overlap": 0.01,
+    "norm_type": "time_group_norm",
+    "use_causal_conv": False,
+    "target_bandwidths": [3.0, 6.0, 12.0, 24.0],
+}
 
 
 def reference(**config) -> torch.nn.Module:
@@ -35,7 +42,8 @@ def ours(model: torch.nn.Module, **config) -> Codec:
 
 def close(result: torch.Tensor, expected: torch.Tensor) -> bool:
     return result.shape == expected.shape and bool(
-        (result - expected).abs().max() <= 2e-5 * expected.abs().max())
+        (result - expected).abs().max() <= 2e-5 * expected.abs().max()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +63,39 @@ def test_encoder_and_decoder(full, samples):
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize(("theirs", "config"), [
-    ({"upsampling_ratios": [3, 5], "num_filters": 6, "hidden_size": 5, "num_residual_layers": 3},
-     {"ratios": (3, 5), "filters": 6, "latent": 5, "residuals": 3}),
-    ({"upsampling_ratios": [4], "num_filters": 8, "compress": 4, "num_lstm_layers": 1, "kernel_size": 4,
-      "last_kernel_size": 5, "residual_kernel_size": 6, "dilation_growth_rate": 3, "audio_channels": 1},
-     {"ratios": (4,), "filters": 8, "compress": 4, "lstm_layers": 1, "kernel": 4, "last_kernel": 5,
-      "residual_kernel": 6, "dilation_growth": 3, "channels": 1}),
-])
+@pytest.mark.parametrize(
+    ("theirs", "config"),
+    [
+        (
+            {"upsampling_ratios": [3, 5], "num_filters": 6, "hidden_size": 5, "num_residual_layers": 3},
+            {"ratios": (3, 5), "filters": 6, "latent": 5, "residuals": 3},
+        ),
+        (
+            {
+                "upsampling_ratios": [4],
+                "num_filters": 8,
+                "compress": 4,
+                "num_lstm_layers": 1,
+                "kernel_size": 4,
+                "last_kernel_size": 5,
+                "residual_kernel_size": 6,
+                "dilation_growth_rate": 3,
+                "audio_channels": 1,
+            },
+            {
+                "ratios": (4,),
+                "filters": 8,
+                "compress": 4,
+                "lstm_layers": 1,
+                "kernel": 4,
+                "last_kernel": 5,
+                "residual_kernel": 6,
+                "dilation_growth": 3,
+                "channels": 1,
+            },
+        ),
+    ],
+)
 def test_every_setting(theirs, config):
     model = reference(**theirs)
     codec = ours(model, **config)

@@ -29,10 +29,17 @@ def arguments(case: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The case's network in our words: arch and config."""
     said = case["config"]
     config = {
-        "sources": tuple(said["targets_order"]), "n_fft": said["n_fft"], "hop_length": said["hop"],
-        "num_frame": said["frames_T"], "margin": 0, "n_blocks": said["n_blocks"],
-        "internal_channels": said["channels_c"], "n_internal_layers": said["n_layers_per_dense_block"],
-        "embedding_dim": said["embedding_dim_e"], "num_tdfs": said["latent_sources_L"], "dk": said["dk"],
+        "sources": tuple(said["targets_order"]),
+        "n_fft": said["n_fft"],
+        "hop_length": said["hop"],
+        "num_frame": said["frames_T"],
+        "margin": 0,
+        "n_blocks": said["n_blocks"],
+        "internal_channels": said["channels_c"],
+        "n_internal_layers": said["n_layers_per_dense_block"],
+        "embedding_dim": said["embedding_dim_e"],
+        "num_tdfs": said["latent_sources_L"],
+        "dk": said["dk"],
         "activation": said["activation"].split()[0],
     }
     kind = said["frequency_transformation"]
@@ -44,8 +51,12 @@ def arguments(case: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         return "LaSAFTv2", config
     net = said["query_network"]
     channels = (net["first_conv_channels"], *net["conv_channels"])
-    return "LaSAFTQuery", {**config, "query_n_fft": said["n_fft"], "query_channels": channels,
-                           "query_hidden": net["gru_hidden"]}
+    return "LaSAFTQuery", {
+        **config,
+        "query_n_fft": said["n_fft"],
+        "query_channels": channels,
+        "query_hidden": net["gru_hidden"],
+    }
 
 
 class Golden:
@@ -79,8 +90,18 @@ def golden(request) -> Golden:
 
 
 def test_every_case_is_here():
-    assert CASES == ["aq_as_written", "aq_qk", "v1_1_lightsaft", "v1_2_light", "v1_heavy", "v2_k", "v2_none",
-                     "v2_q", "v2_qk", "v2_qk_leaky"]
+    assert CASES == [
+        "aq_as_written",
+        "aq_qk",
+        "v1_1_lightsaft",
+        "v1_2_light",
+        "v1_heavy",
+        "v2_k",
+        "v2_none",
+        "v2_q",
+        "v2_qk",
+        "v2_qk_leaky",
+    ]
 
 
 def test_parameters(golden):
@@ -125,8 +146,10 @@ def test_attention(golden):
     found = {}
     for target in TARGETS:
         z = golden.z(target)
-        maps = [(f"decoder{i}", weights)
-                for i, weights in enumerate(model.attention(golden.tensors["spec.input"], z))]
+        maps = [
+            (f"decoder{i}", weights)
+            for i, weights in enumerate(model.attention(golden.tensors["spec.input"], z))
+        ]
         if isinstance(model, LaSAFTv1):
             blocks = [*(f"encoder{i}" for i in range(len(model.encoders))), "mid"]
             maps += zip(blocks, (w[:, None] for w in model.constants(z).attention), strict=False)
@@ -140,9 +163,13 @@ def test_attention(golden):
 def test_queries(name):
     golden = Golden(name)
     queries = {name: wave for name, wave in golden.tensors.items() if name.startswith("query.wave")}
-    golden.check("query.z", {
-        name.replace("wave", "z"): golden.model.query(golden.model.query_spectrogram(wave.transpose(1, 2)))
-        for name, wave in queries.items()})
+    golden.check(
+        "query.z",
+        {
+            name.replace("wave", "z"): golden.model.query(golden.model.query_spectrogram(wave.transpose(1, 2)))
+            for name, wave in queries.items()
+        },
+    )
 
 
 @pytest.mark.parametrize("overlap", [0, 0.5])

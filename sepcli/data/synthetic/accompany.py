@@ -25,8 +25,11 @@ def _rhythm(rng: np.random.Generator, beats_per_bar: int, density: float) -> lis
     """Onsets within a bar, in beats, on a grid of eighths or sixteenths; the first beat nearly always."""
     size = float(rng.choice([0.5, 0.25], p=[0.7, 0.3]))
     steps = round(beats_per_bar / size)
-    onsets = [step * size for step in range(steps)
-              if rng.random() < (0.9 if step == 0 else density * (1.2 if (step * size) % 1 == 0 else 0.8))]
+    onsets = [
+        step * size
+        for step in range(steps)
+        if rng.random() < (0.9 if step == 0 else density * (1.2 if (step * size) % 1 == 0 else 0.8))
+    ]
     return onsets or [0.0]
 
 
@@ -34,14 +37,16 @@ def _spans(chords: Sequence[Chord], onsets: Sequence[float], beats_per_bar: int)
     """(beat, beats until the next onset or chord) of a bar's rhythm repeated over the chords."""
     begin, end = chords[0].start, chords[-1].end
     bars = round((end - begin) / beats_per_bar)
-    times = sorted({begin + bar * beats_per_bar + onset for bar in range(bars) for onset in onsets}
-                   | {chord.start for chord in chords})
+    times = sorted(
+        {begin + bar * beats_per_bar + onset for bar in range(bars) for onset in onsets}
+        | {chord.start for chord in chords}
+    )
     return [(beat, after - beat) for beat, after in zip(times, [*times[1:], end], strict=True)]
 
 
 def strum(rng, low, high, beats_per_bar) -> Play:
     """All strings, down on the beats and up between, some strokes left out; the strings follow each other."""
-    size = float(rng.choice([0.5, 0.5, 0.25, 1.0], p=[.4, .2, .25, .15]))
+    size = float(rng.choice([0.5, 0.5, 0.25, 1.0], p=[0.4, 0.2, 0.25, 0.15]))
     steps = round(beats_per_bar / size)
     struck = [rng.random() < (0.95 if (step * size) % 1 == 0 else 0.6) for step in range(steps)]
     struck[0] = True
@@ -60,8 +65,14 @@ def strum(rng, low, high, beats_per_bar) -> Play:
             pitches = pitches if down else pitches[::-1][:4]
             for string, pitch in enumerate(pitches):
                 late = string * spread
-                notes.append(Note(beat + late, max(0.1, (after - beat) * mute - late), pitch,
-                                  int(np.clip((98 if down else 84) - 3 * string, 1, 127))))
+                notes.append(
+                    Note(
+                        beat + late,
+                        max(0.1, (after - beat) * mute - late),
+                        pitch,
+                        int(np.clip((98 if down else 84) - 3 * string, 1, 127)),
+                    )
+                )
         return notes
 
     return play
@@ -77,11 +88,18 @@ def chug(rng, low, high, beats_per_bar) -> Play:
     bottom = low + int(rng.integers(0, 5))
 
     def play(chords):
-        spans = ([(chord.start, chord.length) for chord in chords] if held else
-                 [(beat, 0.5) for beat in _steps(chords, 0.5)] if eighths else
-                 _spans(chords, onsets, beats_per_bar))
-        return [Note(beat, length * (0.97 if held else gate), pitch, 110 if beat % 1 == 0 else 96)
-                for beat, length in spans for pitch in power_voicing(at(chords, beat), bottom, octave)]
+        spans = (
+            [(chord.start, chord.length) for chord in chords]
+            if held
+            else [(beat, 0.5) for beat in _steps(chords, 0.5)]
+            if eighths
+            else _spans(chords, onsets, beats_per_bar)
+        )
+        return [
+            Note(beat, length * (0.97 if held else gate), pitch, 110 if beat % 1 == 0 else 96)
+            for beat, length in spans
+            for pitch in power_voicing(at(chords, beat), bottom, octave)
+        ]
 
     return play
 
@@ -209,8 +227,10 @@ def stabs(rng, low, high, beats_per_bar) -> Play:
             for onset in onsets:
                 beat = float(first + onset)
                 if beat < end - 0.05:
-                    notes += [Note(beat, min(length, end - beat), pitch, 104)
-                              for pitch in close_voicing(at(chords, beat), centre, low, high, 4)]
+                    notes += [
+                        Note(beat, min(length, end - beat), pitch, 104)
+                        for pitch in close_voicing(at(chords, beat), centre, low, high, 4)
+                    ]
         return notes
 
     return play
@@ -234,9 +254,12 @@ def arpeggiator(rng, low, high, beats_per_bar) -> Play:
             pitches = close_voicing(at(chords, beat), centre, low, high, count)
             size_ = len(pitches)
             turn = number % max(1, 2 * size_ - 2)
-            step = {"up": number % size_, "down": size_ - 1 - number % size_,
-                    "both": turn if turn < size_ else 2 * size_ - 2 - turn,
-                    "shuffle": int(shuffle[number % count]) % size_}[shape]
+            step = {
+                "up": number % size_,
+                "down": size_ - 1 - number % size_,
+                "both": turn if turn < size_ else 2 * size_ - 2 - turn,
+                "shuffle": int(shuffle[number % count]) % size_,
+            }[shape]
             notes.append(Note(beat, size * gate, pitches[step], 96 if number % 4 == 0 else 84))
         return notes
 
@@ -244,6 +267,13 @@ def arpeggiator(rng, low, high, beats_per_bar) -> Play:
 
 
 ROLES: dict[str, Role] = {
-    "strum": strum, "chug": chug, "offbeats": offbeats, "scratch": scratch, "block": block, "broken": broken,
-    "sustain": sustain, "stabs": stabs, "arpeggiator": arpeggiator,
+    "strum": strum,
+    "chug": chug,
+    "offbeats": offbeats,
+    "scratch": scratch,
+    "block": block,
+    "broken": broken,
+    "sustain": sustain,
+    "stabs": stabs,
+    "arpeggiator": arpeggiator,
 }

@@ -44,7 +44,9 @@ class _Range:
 def roots(rng, low, high, beats_per_bar) -> Play:
     """Repeated roots: whole notes to sixteenths; the backbone of rock and pop."""
     range_ = _Range(rng, low, high)
-    size = float(rng.choice([0.5, 0.5, 0.5, 1.0, 2.0, beats_per_bar, 0.25], p=[.2, .2, .15, .15, .1, .15, .05]))
+    size = float(
+        rng.choice([0.5, 0.5, 0.5, 1.0, 2.0, beats_per_bar, 0.25], p=[0.2, 0.2, 0.15, 0.15, 0.1, 0.15, 0.05])
+    )
     gate = float(rng.uniform(0.5, 1.0))
     passing = rng.random() < 0.5
 
@@ -75,9 +77,16 @@ def octaves(rng, low, high, beats_per_bar) -> Play:
     up_first = rng.random() < 0.8
 
     def play(chords, kicks):
-        return [Note(beat, size * gate, range_.root(chord) + (12 if (number % 2 == 1) == up_first else 0),
-                     104 if number % 2 == 0 else 92)
-                for number, beat in enumerate(_steps(chords, size)) for chord in [at(chords, beat)]]
+        return [
+            Note(
+                beat,
+                size * gate,
+                range_.root(chord) + (12 if (number % 2 == 1) == up_first else 0),
+                104 if number % 2 == 0 else 92,
+            )
+            for number, beat in enumerate(_steps(chords, size))
+            for chord in [at(chords, beat)]
+        ]
 
     return play
 
@@ -121,10 +130,15 @@ def arpeggio(rng, low, high, beats_per_bar) -> Play:
         notes = []
         for number, beat in enumerate(_steps(chords, size)):
             chord = at(chords, beat)
-            tones = (range_.root(chord), range_.above(chord, chord.intervals[1]), range_.fifth(chord),
-                     range_.above(chord, 12))
-            notes.append(Note(beat, size * gate, tones[order[number % len(order)]],
-                              98 if number % 2 == 0 else 86))
+            tones = (
+                range_.root(chord),
+                range_.above(chord, chord.intervals[1]),
+                range_.fifth(chord),
+                range_.above(chord, 12),
+            )
+            notes.append(
+                Note(beat, size * gate, tones[order[number % len(order)]], 98 if number % 2 == 0 else 86)
+            )
         return notes
 
     return play
@@ -134,11 +148,19 @@ def syncopated(rng, low, high, beats_per_bar) -> Play:
     """Sixteenths drawn once for two bars, with octaves, sevenths, ghost notes and approaches: funk, soul."""
     range_ = _Range(rng, low, min(high, low + 24))
     steps = 2 * beats_per_bar * 4
-    weights = np.array([0.95 if step % 16 == 0 else 0.5 if step % 4 == 0 else 0.42 if step % 2 == 0 else 0.3
-                        for step in range(steps)]) * rng.uniform(0.6, 1.1)
+    weights = np.array(
+        [
+            0.95 if step % 16 == 0 else 0.5 if step % 4 == 0 else 0.42 if step % 2 == 0 else 0.3
+            for step in range(steps)
+        ]
+    ) * rng.uniform(0.6, 1.1)
     struck = [step for step in range(steps) if rng.random() < weights[step]] or [0]
-    tones = {step: rng.choice(["root", "root", "octave", "fifth", "seventh", "approach", "ghost"])
-             if step % 16 else "root" for step in struck}
+    tones = {
+        step: rng.choice(["root", "root", "octave", "fifth", "seventh", "approach", "ghost"])
+        if step % 16
+        else "root"
+        for step in struck
+    }
     gate = float(rng.uniform(0.5, 1.0))
 
     def play(chords, kicks):
@@ -153,9 +175,13 @@ def syncopated(rng, low, high, beats_per_bar) -> Play:
             if tone == "approach":
                 pitch = min(max(range_.root(at(chords, beat + 0.25 * after)) - 1, low), high)
             else:
-                pitch = {"root": range_.root, "ghost": range_.root, "fifth": range_.fifth,
-                         "octave": lambda chord: range_.above(chord, 12),
-                         "seventh": lambda chord: range_.above(chord, 10)}[str(tone)](chord)
+                pitch = {
+                    "root": range_.root,
+                    "ghost": range_.root,
+                    "fifth": range_.fifth,
+                    "octave": lambda chord: range_.above(chord, 12),
+                    "seventh": lambda chord: range_.above(chord, 10),
+                }[str(tone)](chord)
             length = 0.1 if tone == "ghost" else min(0.25 * after, 1.0) * gate
             notes.append(Note(beat, length, pitch, 52 if tone == "ghost" else 102 if step % 4 == 0 else 92))
         return notes
@@ -173,8 +199,10 @@ def locked(rng, low, high, beats_per_bar) -> Play:
     def play(chords, kicks):
         own = np.random.default_rng(len(chords) * 1000 + len(kicks))
         begin, end = chords[0].start, chords[-1].end
-        times = sorted({round(kick * 4) / 4 for kick in kicks if begin <= kick < end - 0.1}
-                       | {chord.start for chord in chords})
+        times = sorted(
+            {round(kick * 4) / 4 for kick in kicks if begin <= kick < end - 0.1}
+            | {chord.start for chord in chords}
+        )
         if len(kicks) < len(chords) / 2:
             return fallback(chords, kicks)
         notes = []
@@ -200,8 +228,10 @@ def sustained(rng, low, high, beats_per_bar) -> Play:
         for chord in chords:
             pitch = range_.root(chord)
             if again and chord.length > late + 0.25:
-                notes += [Note(chord.start, late * gate, pitch, 108),
-                          Note(chord.start + late, (chord.length - late) * gate, pitch, 100)]
+                notes += [
+                    Note(chord.start, late * gate, pitch, 108),
+                    Note(chord.start + late, (chord.length - late) * gate, pitch, 100),
+                ]
             else:
                 notes.append(Note(chord.start, chord.length * gate, pitch, 106))
         return notes
@@ -217,9 +247,16 @@ def offbeat(rng, low, high, beats_per_bar) -> Play:
     jump = rng.random() < 0.3
 
     def play(chords, kicks):
-        return [Note(beat + place, length,
-                     range_.root(at(chords, beat)) + (12 if jump and place == places[-1] else 0), 100)
-                for beat in _steps(chords, 1.0) for place in places]
+        return [
+            Note(
+                beat + place,
+                length,
+                range_.root(at(chords, beat)) + (12 if jump and place == places[-1] else 0),
+                100,
+            )
+            for beat in _steps(chords, 1.0)
+            for place in places
+        ]
 
     return play
 
@@ -268,6 +305,14 @@ def riff(rng, low, high, beats_per_bar) -> Play:
 
 
 STYLES: dict[str, Style] = {
-    "roots": roots, "octaves": octaves, "walking": walking, "arpeggio": arpeggio, "syncopated": syncopated,
-    "locked": locked, "sustained": sustained, "offbeat": offbeat, "two_feel": two_feel, "riff": riff,
+    "roots": roots,
+    "octaves": octaves,
+    "walking": walking,
+    "arpeggio": arpeggio,
+    "syncopated": syncopated,
+    "locked": locked,
+    "sustained": sustained,
+    "offbeat": offbeat,
+    "two_feel": two_feel,
+    "riff": riff,
 }

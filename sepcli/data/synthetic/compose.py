@@ -24,8 +24,14 @@ from sepcli.data.synthetic.styles import STYLES, Style
 
 SECONDS = (60.0, 150.0)  # a song's length lies between
 _FORM = ("intro", "verse", "chorus", "verse", "chorus", "break", "bridge", "chorus", "outro")
-_BARS = {"intro": (2, 4, 4, 8), "verse": (8, 8, 16), "chorus": (8, 8), "bridge": (4, 8), "break": (2, 4),
-         "outro": (2, 4)}
+_BARS = {
+    "intro": (2, 4, 4, 8),
+    "verse": (8, 8, 16),
+    "chorus": (8, 8),
+    "bridge": (4, 8),
+    "break": (2, 4),
+    "outro": (2, 4),
+}
 # How likely a layer plays in each kind of section; what is silent there gives the stems their silences.
 _PRESENT = {"intro": 0.45, "verse": 0.75, "chorus": 0.92, "bridge": 0.65, "break": 0.45, "outro": 0.55}
 _DRUMS_PRESENT = {"intro": 0.55, "verse": 0.95, "chorus": 1.0, "bridge": 0.75, "break": 0.4, "outro": 0.6}
@@ -64,8 +70,19 @@ def compose(seed: int, index: int, grooves: Grooves | None = None, *, needs: Seq
     parts.append(_bass(np.random.default_rng([seed, index, 4]), frame, kicks))
     parts += _layers(np.random.default_rng([seed, index, 5]), frame, needs)
     parts.append(_vocals(np.random.default_rng([seed, index, 6]), name, frame))
-    return Song(seed, index, name, frame.tempo, frame.beats_per_bar, frame.key, frame.mode, drummer, kit,
-                frame.sections, tuple(parts))
+    return Song(
+        seed,
+        index,
+        name,
+        frame.tempo,
+        frame.beats_per_bar,
+        frame.key,
+        frame.mode,
+        drummer,
+        kit,
+        frame.sections,
+        tuple(parts),
+    )
 
 
 def _weights() -> np.ndarray:
@@ -84,8 +101,9 @@ def _frame(rng: np.random.Generator, style: Style) -> _Frame:
         progressions["chorus"] = progressions["verse"]
     progressions["intro"] = progressions["outro"] = progressions[str(rng.choice(["verse", "chorus"]))]
     rate = float(rng.choice([1.0, 1.0, 1.0, 2.0, 0.5], p=[0.5, 0.2, 0.1, 0.1, 0.1]))  # bars a chord
-    chords = tuple(_chords(progressions[section.kind], section, key, beats_per_bar, rate)
-                   for section in sections)
+    chords = tuple(
+        _chords(progressions[section.kind], section, key, beats_per_bar, rate) for section in sections
+    )
     return _Frame(style, tempo, beats_per_bar, key, mode, float(rng.choice(style.swing)), sections, chords)
 
 
@@ -127,8 +145,11 @@ def _progression(rng: np.random.Generator, style: Style, mode: str) -> list[tupl
 def _chords(progression, section: Section, key: int, beats_per_bar: int, rate: float) -> tuple[Chord, ...]:
     start, end = section.bar * beats_per_bar, (section.bar + section.bars) * beats_per_bar
     # A change within the bar falls on a whole beat: the third of four, the second of three.
-    lengths = ((beats_per_bar - beats_per_bar // 2, beats_per_bar // 2) if rate == 0.5
-               else (beats_per_bar * int(rate),))
+    lengths = (
+        (beats_per_bar - beats_per_bar // 2, beats_per_bar // 2)
+        if rate == 0.5
+        else (beats_per_bar * int(rate),)
+    )
     chords: list[Chord] = []
     beat, number = start, 0
     while beat < end:
@@ -145,8 +166,11 @@ def _drums(rng: np.random.Generator, frame: _Frame, grooves: Grooves | None) -> 
     """(who drums, which kits suit, the notes)."""
     style = frame.style
     human = grooves is not None and rng.random() < style.human
-    beats = grooves.suiting(frame.tempo, style.grooves.split(), fill=False, beats_per_bar=frame.beats_per_bar) \
-        if human else []
+    beats = (
+        grooves.suiting(frame.tempo, style.grooves.split(), fill=False, beats_per_bar=frame.beats_per_bar)
+        if human
+        else []
+    )
     notes: list[Note] = []
     playing = [rng.random() < _DRUMS_PRESENT[section.kind] for section in frame.sections]
     if not any(playing):
@@ -159,8 +183,14 @@ def _drums(rng: np.random.Generator, frame: _Frame, grooves: Grooves | None) -> 
         phrase = int(rng.choice([2, 4, 4, 8]))
         for section, plays in zip(frame.sections, playing, strict=True):
             if plays:
-                notes += loop(rng, loud if section.kind == "chorus" else home, fills,
-                              start=section.bar * frame.beats_per_bar, bars=section.bars, phrase=phrase)
+                notes += loop(
+                    rng,
+                    loud if section.kind == "chorus" else home,
+                    fills,
+                    start=section.bar * frame.beats_per_bar,
+                    bars=section.bars,
+                    phrase=phrase,
+                )
         if notes:
             kit = "electronic" if rng.random() < 0.08 else "acoustic"
             return "human", kit, notes
@@ -168,8 +198,9 @@ def _drums(rng: np.random.Generator, frame: _Frame, grooves: Grooves | None) -> 
     machines = machine.Machine(rng, str(rng.choice(families)))
     for section, plays in zip(frame.sections, playing, strict=True):
         if plays:
-            notes += machines.bars(rng, section.kind, section.bar * frame.beats_per_bar, section.bars,
-                                   frame.beats_per_bar)
+            notes += machines.bars(
+                rng, section.kind, section.bar * frame.beats_per_bar, section.bars, frame.beats_per_bar
+            )
     return "machine", "electronic" if rng.random() < style.electronic else "acoustic", notes
 
 
@@ -177,10 +208,17 @@ def _percussion(rng: np.random.Generator, frame: _Frame) -> list[Part]:
     if rng.random() >= frame.style.percussion:
         return []
     play = machine.percussion(rng, frame.beats_per_bar)
-    notes = [note for section in frame.sections if rng.random() < _PRESENT[section.kind]
-             for note in play(section.bar * frame.beats_per_bar, section.bars)]
-    return [Part("percussion", "percussion", "percussion", "kit",
-                 tuple(_timed(rng, frame, notes)))] if notes else []
+    notes = [
+        note
+        for section in frame.sections
+        if rng.random() < _PRESENT[section.kind]
+        for note in play(section.bar * frame.beats_per_bar, section.bars)
+    ]
+    return (
+        [Part("percussion", "percussion", "percussion", "kit", tuple(_timed(rng, frame, notes)))]
+        if notes
+        else []
+    )
 
 
 def _bass(rng: np.random.Generator, frame: _Frame, kicks: Sequence[float]) -> Part:
@@ -223,8 +261,14 @@ def _layers(rng: np.random.Generator, frame: _Frame, needs: Sequence[str]) -> li
     return parts
 
 
-def _layer(rng: np.random.Generator, frame: _Frame, name: str, group_name: str, role: str, required: bool,
-           ) -> Part | None:
+def _layer(
+    rng: np.random.Generator,
+    frame: _Frame,
+    name: str,
+    group_name: str,
+    role: str,
+    required: bool,
+) -> Part | None:
     group = GROUPS[group_name]
     plays: dict[str, accompany.Play] = {}
     notes: list[Note] = []
@@ -249,12 +293,24 @@ def _layer(rng: np.random.Generator, frame: _Frame, name: str, group_name: str, 
 def _player(rng: np.random.Generator, frame: _Frame, group, role: str) -> accompany.Play:
     if role not in ("lead", "riff"):
         return accompany.ROLES[role](rng, group.low, group.high, frame.beats_per_bar)
-    scales = (["major", "major pentatonic", "mixolydian"] if frame.mode == "major"
-              else ["minor", "minor pentatonic", "dorian", "blues"])
+    scales = (
+        ["major", "major pentatonic", "mixolydian"]
+        if frame.mode == "major"
+        else ["minor", "minor pentatonic", "dorian", "blues"]
+    )
     density = float(rng.uniform(0.25, 0.6) if role == "lead" else rng.uniform(0.35, 0.9))
-    return melody(rng, group.low, group.high, frame.beats_per_bar, tonic=frame.key,
-                  scale=str(rng.choice(scales)), density=density, span=int(rng.integers(9, 20)),
-                  bars=int(rng.choice([1, 2, 2, 4])), rest_share=0.3 if role == "lead" else 0.1)
+    return melody(
+        rng,
+        group.low,
+        group.high,
+        frame.beats_per_bar,
+        tonic=frame.key,
+        scale=str(rng.choice(scales)),
+        density=density,
+        span=int(rng.integers(9, 20)),
+        bars=int(rng.choice([1, 2, 2, 4])),
+        rest_share=0.3 if role == "lead" else 0.1,
+    )
 
 
 def _vocals(rng: np.random.Generator, style: str, frame: _Frame) -> Part:
@@ -264,8 +320,11 @@ def _vocals(rng: np.random.Generator, style: str, frame: _Frame) -> Part:
     rapped = rng.random() < {"hiphop": 0.6, "trap": 0.5, "pop": 0.05, "funk": 0.1}.get(style, 0.02)
     sung_chorus = rng.random() < 0.6
     lift = int(rng.integers(0, 7))
-    scale = str(rng.choice(["major", "major pentatonic"] if frame.mode == "major"
-                           else ["minor", "minor pentatonic", "dorian"]))
+    scale = str(
+        rng.choice(
+            ["major", "major pentatonic"] if frame.mode == "major" else ["minor", "minor pentatonic", "dorian"]
+        )
+    )
     plays: dict[str, accompany.Play] = {}
     notes: list[Note] = []
     for section, chords in zip(frame.sections, frame.chords, strict=True):
@@ -276,10 +335,17 @@ def _vocals(rng: np.random.Generator, style: str, frame: _Frame) -> Part:
             else:
                 bottom = low + (lift if chorus else 0)
                 plays[section.kind] = melody(
-                    rng, bottom, high if chorus else high - 5, frame.beats_per_bar, tonic=frame.key,
+                    rng,
+                    bottom,
+                    high if chorus else high - 5,
+                    frame.beats_per_bar,
+                    tonic=frame.key,
                     scale=scale,
                     density=float(rng.uniform(0.3, 0.55) if chorus else rng.uniform(0.35, 0.75)),
-                    span=int(rng.integers(7, 14)), bars=int(rng.choice([1, 2, 2, 4])), rest_share=0.2)
+                    span=int(rng.integers(7, 14)),
+                    bars=int(rng.choice([1, 2, 2, 4])),
+                    rest_share=0.2,
+                )
         if rng.random() < _SUNG[section.kind]:
             notes += plays[section.kind](chords)
     if not notes:
@@ -287,8 +353,12 @@ def _vocals(rng: np.random.Generator, style: str, frame: _Frame) -> Part:
     return Part("vocals", "vocals", "rap" if rapped else "sing", group_name, tuple(_timed(rng, frame, notes)))
 
 
-def _timed(rng: np.random.Generator, frame: _Frame, notes: Sequence[Note], player: str = "loose",
-           ) -> list[Note]:
+def _timed(
+    rng: np.random.Generator,
+    frame: _Frame,
+    notes: Sequence[Note],
+    player: str = "loose",
+) -> list[Note]:
     """Swing, and small deviations of time and velocity. Never before beat 0.
 
     player: "human" notes stay as they were played, a "machine" keeps its grid, others are as the style.

@@ -23,19 +23,41 @@ from sepcli.errors import InputError
 
 # Words in a one-shot's file name -> the keys it may play; the first that fits counts.
 _NAMED: Sequence[tuple[tuple[str, ...], str]] = (
-    (("loop",), ""), (("bd_", "kick", "bass_drum", "drum_bass"), "kick"),
+    (("loop",), ""),
+    (("bd_", "kick", "bass_drum", "drum_bass"), "kick"),
     (("bass", "ambi", "guit", "vinyl", "misc", "robot", "phone", "voc"), ""),
-    (("snare", "sn_"), "snare"), (("clap", "snap"), "clap"), (("hat_open", "cymbal_open", "open"), "open"),
+    (("snare", "sn_"), "snare"),
+    (("clap", "snap"), "clap"),
+    (("hat_open", "cymbal_open", "open"), "open"),
     (("hat", "cymbal_closed", "cymbal_pedal", "closed", "tick"), "hat"),
-    (("splash", "crash", "cymbal"), "crash"), (("tom",), "tom"), (("cowbell",), "cowbell"),
+    (("splash", "crash", "cymbal"), "crash"),
+    (("tom",), "tom"),
+    (("cowbell",), "cowbell"),
     (("tabla", "perc", "wood", "pop", "ping", "blip", "plip", "bong", "conga", "shake", "tamb"), "percussion"),
 )
 _KEYS: Mapping[str, tuple[int, ...]] = {
-    "kick": (35, 36), "snare": (37, 38, 40), "clap": (39,), "hat": (42, 44), "open": (46,),
-    "tom": (41, 43, 45, 47, 48, 50), "crash": (49, 52, 55, 57), "ride": (51, 53, 59), "cowbell": (56,),
+    "kick": (35, 36),
+    "snare": (37, 38, 40),
+    "clap": (39,),
+    "hat": (42, 44),
+    "open": (46,),
+    "tom": (41, 43, 45, 47, 48, 50),
+    "crash": (49, 52, 55, 57),
+    "ride": (51, 53, 59),
+    "cowbell": (56,),
 }
-_PEAKS: Mapping[str, float] = {"kick": 1.0, "snare": 0.8, "clap": 0.6, "hat": 0.3, "open": 0.3, "crash": 0.45,
-                              "ride": 0.3, "tom": 0.7, "cowbell": 0.3, "percussion": 0.4}
+_PEAKS: Mapping[str, float] = {
+    "kick": 1.0,
+    "snare": 0.8,
+    "clap": 0.6,
+    "hat": 0.3,
+    "open": 0.3,
+    "crash": 0.45,
+    "ride": 0.3,
+    "tom": 0.7,
+    "cowbell": 0.3,
+    "percussion": 0.4,
+}
 
 
 def sound_of(key: int) -> str:
@@ -46,18 +68,35 @@ def sound_of(key: int) -> str:
 class Kit:
     """One song's electronic kit. shots: {kind: files} to draw one-shots from, where there are any."""
 
-    def __init__(self, rng: np.random.Generator, samplerate: int,
-                 shots: Mapping[str, Sequence[Path]] | None = None):
+    def __init__(
+        self, rng: np.random.Generator, samplerate: int, shots: Mapping[str, Sequence[Path]] | None = None
+    ):
         self.samplerate = samplerate
         self.seed = int(rng.integers(2**32))
         self.name = "synthesised kit"
         self._made: dict[tuple[int, int], np.ndarray] = {}
-        self._tone = {name: float(rng.uniform(0, 1)) for name in
-                      ("kick", "snare", "clap", "hat", "open", "tom", "crash", "ride", "cowbell", "percussion")}
+        self._tone = {
+            name: float(rng.uniform(0, 1))
+            for name in (
+                "kick",
+                "snare",
+                "clap",
+                "hat",
+                "open",
+                "tom",
+                "crash",
+                "ride",
+                "cowbell",
+                "percussion",
+            )
+        }
         self._files: dict[str, Path] = {}
         if shots:
-            self._files = {kind: files[int(rng.integers(len(files)))] for kind, files in sorted(shots.items())
-                           if kind and rng.random() < 0.9}
+            self._files = {
+                kind: files[int(rng.integers(len(files)))]
+                for kind, files in sorted(shots.items())
+                if kind and rng.random() < 0.9
+            }
             self.name = "one-shots: " + ", ".join(path.stem for path in self._files.values())
         self._pitch = float(2 ** (rng.normal(0, 2) / 12))
 
@@ -73,14 +112,14 @@ class Kit:
             if key not in self._made:
                 self._made[key] = self._stroke(*key)
             begin = round(note.start * beat * self.samplerate)
-            audio = self._made[key][:, :max(0, frames - begin)]
+            audio = self._made[key][:, : max(0, frames - begin)]
             if sound_of(note.pitch) == "open":  # a closed hat ends the open one
                 ends = min((start for start in closing if start > note.start + 0.01), default=None)
                 if ends is not None:
                     length = max(1, round((ends - note.start) * beat * self.samplerate))
                     audio = audio[:, :length]
                     audio = audio * np.clip((length - np.arange(audio.shape[1])) / 200, 0, 1)
-            out[:, begin:begin + audio.shape[1]] += audio * np.float32((note.velocity / 127) ** 1.4)
+            out[:, begin : begin + audio.shape[1]] += audio * np.float32((note.velocity / 127) ** 1.4)
         return out
 
     def _stroke(self, key: int, loudness: int) -> np.ndarray:
@@ -117,8 +156,10 @@ class Kit:
         ring = rng.uniform(0.06, 0.25)
         times = self._times(5 * ring)
         pitch = rng.uniform(150, 260)
-        body = sum(np.sin(2 * np.pi * pitch * ratio * times + np.exp(-times / 0.01)) * gain
-                   for ratio, gain in ((1, 1), (1.6, 0.5))) * np.exp(-times / rng.uniform(0.03, 0.12))
+        body = sum(
+            np.sin(2 * np.pi * pitch * ratio * times + np.exp(-times / 0.01)) * gain
+            for ratio, gain in ((1, 1), (1.6, 0.5))
+        ) * np.exp(-times / rng.uniform(0.03, 0.12))
         wires = self._noise(rng, 5 * ring, rng.uniform(700, 2500)) * np.exp(-times / ring)
         if key == gm.RIM:
             return np.stack([np.sin(2 * np.pi * 1700 * times) * np.exp(-times / 0.012)] * 2) + 0.1 * wires
@@ -126,8 +167,10 @@ class Kit:
 
     def _clap(self, rng, tone, key):
         times = self._times(0.6)
-        bursts = sum(np.exp(-np.maximum(0, times - start) / 0.006) * (times >= start)
-                     for start in (0, rng.uniform(0.008, 0.013), rng.uniform(0.018, 0.026)))
+        bursts = sum(
+            np.exp(-np.maximum(0, times - start) / 0.006) * (times >= start)
+            for start in (0, rng.uniform(0.008, 0.013), rng.uniform(0.018, 0.026))
+        )
         tail = np.exp(-np.maximum(0, times - 0.025) / rng.uniform(0.04, 0.15)) * (times >= 0.025)
         return self._noise(rng, 0.6, rng.uniform(600, 1200), rng.uniform(4000, 12000)) * (bursts + tail)
 
@@ -135,10 +178,13 @@ class Kit:
         """Six squares at odd ratios, as in the analogue machines."""
         times = self._times(seconds)
         base = rng.uniform(280, 620)
-        cluster = sum(np.sign(np.sin(2 * np.pi * base * ratio * times))
-                      for ratio in (1.0, 1.342, 1.2312, 1.6532, 1.9523, 2.1523))
-        high = colour(np.stack([cluster] * 2).astype(np.float32), self.samplerate,
-                      eq(low_cut=rng.uniform(5000, 8000)))
+        cluster = sum(
+            np.sign(np.sin(2 * np.pi * base * ratio * times))
+            for ratio in (1.0, 1.342, 1.2312, 1.6532, 1.9523, 2.1523)
+        )
+        high = colour(
+            np.stack([cluster] * 2).astype(np.float32), self.samplerate, eq(low_cut=rng.uniform(5000, 8000))
+        )
         return colour(high, self.samplerate, eq(low_cut=5000.0)).astype(np.float64)
 
     def _cymbal(self, rng, tone, seconds: float, ring: float) -> np.ndarray:
@@ -174,8 +220,11 @@ class Kit:
     def _percussion(self, rng, tone, key):
         if key in (gm.SHAKER, gm.CABASA, gm.MARACAS, gm.TAMBOURINE):
             times = self._times(0.2)
-            return self._noise(rng, 0.2, rng.uniform(3000, 7000)) * np.exp(-times / 0.03) * np.clip(
-                times / 0.01, 0, 1)
+            return (
+                self._noise(rng, 0.2, rng.uniform(3000, 7000))
+                * np.exp(-times / 0.03)
+                * np.clip(times / 0.01, 0, 1)
+            )
         times = self._times(0.6)
         base = rng.uniform(180, 900)
         wave = np.sin(2 * np.pi * base * times + 2 * np.exp(-times / 0.02))
@@ -187,7 +236,7 @@ class Kit:
 def _one_shot(path: Path, samplerate: int, pitch: float) -> np.ndarray:
     """float32 [2, T], at most 3 s, played at `pitch` times its speed."""
     audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    audio = soxr.resample(audio, rate * pitch, samplerate)[:3 * samplerate]
+    audio = soxr.resample(audio, rate * pitch, samplerate)[: 3 * samplerate]
     audio = np.repeat(audio[:, :1], 2, axis=1) if audio.shape[1] == 1 else audio[:, :2]
     return np.ascontiguousarray(audio.T)
 
@@ -208,6 +257,9 @@ def find_shots(folder: Path) -> Mapping[str, tuple[Path, ...]]:
     if "kick" not in found or "snare" not in found:
         raise InputError(
             f"{folder} has no drum one-shots: no file is named like a kick (bd_*, *kick*) and a snare (sn_*, "
-            "*snare*).", remedy="Name a folder of them; Debian has one: `apt install sonic-pi-samples` "
-            "(/usr/share/sonic-pi/samples).", code="no_samples")
+            "*snare*).",
+            remedy="Name a folder of them; Debian has one: `apt install sonic-pi-samples` "
+            "(/usr/share/sonic-pi/samples).",
+            code="no_samples",
+        )
     return {kind: tuple(paths) for kind, paths in found.items()}

@@ -25,8 +25,11 @@ def active_rms(audio: Audio, samplerate: int) -> float:
     count = audio.shape[-1] // block
     if count == 0:
         return float(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))) if audio.size else 0.0
-    power = np.mean(np.square(audio[:, :count * block]).reshape(audio.shape[0], count, block), axis=(0, 2),
-                    dtype=np.float64)
+    power = np.mean(
+        np.square(audio[:, : count * block]).reshape(audio.shape[0], count, block),
+        axis=(0, 2),
+        dtype=np.float64,
+    )
     loud = power[power > power.max() * 1e-4]
     return float(np.sqrt(loud.mean())) if loud.size else 0.0
 
@@ -53,8 +56,9 @@ def fast_length(samples: int) -> int:
     return best
 
 
-def colour(audio: Audio, samplerate: int, gain: Callable[[np.ndarray], np.ndarray] | None,
-           impulse: Audio | None = None) -> Audio:
+def colour(
+    audio: Audio, samplerate: int, gain: Callable[[np.ndarray], np.ndarray] | None, impulse: Audio | None = None
+) -> Audio:
     """A zero-phase EQ and a convolution in one FFT of the whole.
 
     gain: frequencies in Hz [F] -> dB [F]. impulse [C, L]: added to the dry sound.
@@ -76,13 +80,19 @@ def colour(audio: Audio, samplerate: int, gain: Callable[[np.ndarray], np.ndarra
     return out
 
 
-def eq(*, tilt: float = 0.0, low_cut: float = 0.0, high_cut: float = 0.0,
-       bells: Sequence[tuple[float, float, float]] = ()) -> Callable[[np.ndarray], np.ndarray]:
+def eq(
+    *,
+    tilt: float = 0.0,
+    low_cut: float = 0.0,
+    high_cut: float = 0.0,
+    bells: Sequence[tuple[float, float, float]] = (),
+) -> Callable[[np.ndarray], np.ndarray]:
     """The dB curve of an equaliser.
 
     tilt: dB an octave around 1 kHz. low_cut, high_cut: Hz, 12 dB an octave, 0 for none.
     bells: (Hz, dB, width in octaves).
     """
+
     def gain(hertz: np.ndarray) -> np.ndarray:
         frequency = np.maximum(hertz, 10.0).astype(np.float32)
         octaves = np.log2(frequency / 1000)
@@ -108,7 +118,7 @@ def octave_levels(audio: Audio, samplerate: int) -> np.ndarray:
     count = mono.shape[-1] // frame
     if count == 0:
         return np.full(len(OCTAVES), -120.0)
-    frames = mono[:count * frame].reshape(count, frame)[::max(1, count // 200)]  # 200 spread over the song
+    frames = mono[: count * frame].reshape(count, frame)[:: max(1, count // 200)]  # 200 spread over the song
     power = np.square(np.abs(np.fft.rfft(frames * np.hanning(frame).astype(np.float32), axis=-1))).sum(axis=0)
     hertz = np.fft.rfftfreq(frame, 1 / samplerate)
     edge = 2**0.5
@@ -123,12 +133,23 @@ def slope_bells(levels: np.ndarray, slope: float, share: float) -> list[tuple[fl
     of the way there, 0 to 1; at most 14 dB up and 10 down.
     """
     reference = float(levels[2:5].max())
-    return [(float(centre), float(np.clip(share * (reference + slope * (number + 1) - level), -10, 14)), 0.5)
-            for number, (centre, level) in enumerate(zip(OCTAVES[5:], levels[5:], strict=True)) if level > -70]
+    return [
+        (float(centre), float(np.clip(share * (reference + slope * (number + 1) - level), -10, 14)), 0.5)
+        for number, (centre, level) in enumerate(zip(OCTAVES[5:], levels[5:], strict=True))
+        if level > -70
+    ]
 
 
-def room(rng: np.random.Generator, samplerate: int, channels: int, *, seconds: float, wet: float,
-         predelay: float = 0.01, dark: float = 3000.0) -> Audio:
+def room(
+    rng: np.random.Generator,
+    samplerate: int,
+    channels: int,
+    *,
+    seconds: float,
+    wet: float,
+    predelay: float = 0.01,
+    dark: float = 3000.0,
+) -> Audio:
     """An impulse response [C, L] of decaying noise.
 
     seconds: until -60 dB. wet: its energy relative to the dry sound, dB. dark: Hz, where the highs are cut.
@@ -164,8 +185,15 @@ def _apply_gain(audio: Audio, gains: np.ndarray, block: int) -> Audio:
     return audio * curve
 
 
-def compress(audio: Audio, samplerate: int, *, threshold: float, ratio: float, attack: float, release: float,
-             ) -> Audio:
+def compress(
+    audio: Audio,
+    samplerate: int,
+    *,
+    threshold: float,
+    ratio: float,
+    attack: float,
+    release: float,
+) -> Audio:
     """A feed-forward compressor. threshold: dB above the active RMS. attack, release: seconds."""
     rms = active_rms(audio, samplerate)
     if rms < 1e-7:
@@ -212,7 +240,7 @@ def echo(audio: Audio, samplerate: int, *, seconds: float, feedback: float, wet:
         if number * shift >= audio.shape[-1] or wet * feedback ** (number - 1) < 0.01:
             break
         repeat = repeat[::-1]  # ping-pong
-        out[:, number * shift:] += repeat[:, :-number * shift] * np.float32(wet * feedback ** (number - 1))
+        out[:, number * shift :] += repeat[:, : -number * shift] * np.float32(wet * feedback ** (number - 1))
     return out
 
 
@@ -255,6 +283,6 @@ def duck(audio: Audio, samplerate: int, times: Sequence[float], *, depth: float,
     for time in times:
         first = int(time / BLOCK_SECONDS)
         if 0 <= first < len(gains):
-            part = gains[first:first + len(shape)]
-            np.minimum(part, shape[:len(part)], out=part)
+            part = gains[first : first + len(shape)]
+            np.minimum(part, shape[: len(part)], out=part)
     return _apply_gain(audio, gains, block)

@@ -14,22 +14,35 @@ import soundfile
 
 from sepcli.errors import DeviceError, OutputError
 
-_INSTALL = ("Install it: `apt install fluidsynth` (Debian, Ubuntu), `brew install fluid-synth` (macOS), or see "
-            "https://www.fluidsynth.org.")
+_INSTALL = (
+    "Install it: `apt install fluidsynth` (Debian, Ubuntu), `brew install fluid-synth` (macOS), or see "
+    "https://www.fluidsynth.org."
+)
 
 
 def find_fluidsynth() -> str:
     """The program's path. Raises DeviceError where it is not installed."""
     found = shutil.which("fluidsynth")
     if found is None:
-        raise DeviceError("FluidSynth is not installed, and it renders the instruments.", remedy=_INSTALL,
-                          code="no_fluidsynth")
+        raise DeviceError(
+            "FluidSynth is not installed, and it renders the instruments.",
+            remedy=_INSTALL,
+            code="no_fluidsynth",
+        )
     return found
 
 
 def synthesise(
-    midi: Path, soundfont: Path, *, samplerate: int, frames: int, room_size: float = 0.2, damping: float = 0.3,
-    width: float = 0.5, reverb: float = 0.7, chorus: float = 1.0,
+    midi: Path,
+    soundfont: Path,
+    *,
+    samplerate: int,
+    frames: int,
+    room_size: float = 0.2,
+    damping: float = 0.3,
+    width: float = 0.5,
+    reverb: float = 0.7,
+    chorus: float = 1.0,
 ) -> np.ndarray:
     """float32 [2, frames], cut or padded with silence at the end.
 
@@ -39,9 +52,12 @@ def synthesise(
     wave = midi.with_suffix(".wav")
     settings = {
         "synth.dynamic-sample-loading": 1,  # only what the part uses: a SoundFont of 150 MB takes 0.2 s
-        "synth.reverb.room-size": round(room_size, 3), "synth.reverb.damp": round(damping, 3),
-        "synth.reverb.width": round(width, 3), "synth.reverb.level": round(reverb, 3),
-        "synth.chorus.level": round(chorus, 3), "synth.polyphony": 256,
+        "synth.reverb.room-size": round(room_size, 3),
+        "synth.reverb.damp": round(damping, 3),
+        "synth.reverb.width": round(width, 3),
+        "synth.reverb.level": round(reverb, 3),
+        "synth.chorus.level": round(chorus, 3),
+        "synth.polyphony": 256,
     }
     command = [find_fluidsynth(), "-niq", "-g", "0.5", "-r", str(samplerate), "-T", "wav", "-O", "float"]
     for name, value in settings.items():
@@ -50,10 +66,12 @@ def synthesise(
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
     if done.returncode != 0 or not wave.exists():
         said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-        raise OutputError(f"FluidSynth could not render {midi.name} with {soundfont.name}: it ended with "
-                          f"{done.returncode} and said: {said}.",
-                          remedy="Check the free space, and the SoundFont with `fluidsynth SOUNDFONT`.",
-                          code="fluidsynth")
+        raise OutputError(
+            f"FluidSynth could not render {midi.name} with {soundfont.name}: it ended with "
+            f"{done.returncode} and said: {said}.",
+            remedy="Check the free space, and the SoundFont with `fluidsynth SOUNDFONT`.",
+            code="fluidsynth",
+        )
     audio, _ = soundfile.read(wave, dtype="float32", always_2d=True)
     wave.unlink()
     audio = audio[:frames].T

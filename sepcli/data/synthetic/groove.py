@@ -21,8 +21,32 @@ from sepcli.errors import InputError
 
 # The kit's pads and their rims or edges -> General MIDI keys.
 TD11_TO_GM = {
-    35: 36, 36: 36, 37: 37, 38: 38, 40: 38, 48: 50, 50: 50, 45: 47, 47: 47, 43: 43, 58: 43, 46: 46, 26: 46,
-    42: 42, 22: 42, 44: 44, 49: 49, 55: 49, 57: 57, 52: 57, 51: 51, 59: 51, 53: 53, 39: 39, 54: 54, 56: 56,
+    35: 36,
+    36: 36,
+    37: 37,
+    38: 38,
+    40: 38,
+    48: 50,
+    50: 50,
+    45: 47,
+    47: 47,
+    43: 43,
+    58: 43,
+    46: 46,
+    26: 46,
+    42: 42,
+    22: 42,
+    44: 44,
+    49: 49,
+    55: 49,
+    57: 57,
+    52: 57,
+    51: 51,
+    59: 51,
+    53: 53,
+    39: 39,
+    54: 54,
+    56: 56,
 }
 TEMPO_SPREAD = 0.16  # a performance suits a song whose tempo differs by at most this share
 _NEEDED = ("style", "bpm", "beat_type", "time_signature", "midi_filename")
@@ -43,17 +67,27 @@ class Grooves:
 
     performances: tuple[Performance, ...]
 
-    def suiting(self, tempo: float, styles: Sequence[str], *, fill: bool, beats_per_bar: int,
-                ) -> list[Performance]:
+    def suiting(
+        self,
+        tempo: float,
+        styles: Sequence[str],
+        *,
+        fill: bool,
+        beats_per_bar: int,
+    ) -> list[Performance]:
         """Beats or fills near that tempo, of these styles where there are any ("" suits none: take all).
 
         Half and double time count as near: a beat at 70 fits a song at 140.
         """
+
         def near(performance: Performance) -> bool:
             return abs(tempo / performance.tempo - 1) <= TEMPO_SPREAD
 
-        suited = [one for one in self.performances
-                  if one.fill == fill and one.beats_per_bar == beats_per_bar and near(one)]
+        suited = [
+            one
+            for one in self.performances
+            if one.fill == fill and one.beats_per_bar == beats_per_bar and near(one)
+        ]
         of_style = [one for one in suited if one.style in styles]
         return of_style or suited
 
@@ -67,8 +101,9 @@ def find_grooves(folder: Path) -> Grooves:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"The drums folder {folder} has no readable info.csv: {reason}.", remedy=remedy,
-                         code="no_drums") from None
+        raise InputError(
+            f"The drums folder {folder} has no readable info.csv: {reason}.", remedy=remedy, code="no_drums"
+        ) from None
     if missing := [name for name in _NEEDED if not rows or name not in rows[0]]:
         raise InputError(f"{table} lacks the columns {', '.join(missing)}.", remedy=remedy, code="no_drums")
     found = []
@@ -76,19 +111,34 @@ def find_grooves(folder: Path) -> Grooves:
         path = folder / row["midi_filename"]
         beats, _, unit = row["time_signature"].partition("-")
         if unit == "4" and beats.isdigit() and path.is_file():
-            found.append(Performance(path, row["style"].partition("/")[0], float(row["bpm"]),
-                                     row["beat_type"] == "fill", int(beats)))
+            found.append(
+                Performance(
+                    path,
+                    row["style"].partition("/")[0],
+                    float(row["bpm"]),
+                    row["beat_type"] == "fill",
+                    int(beats),
+                )
+            )
     if not any(one.beats_per_bar == 4 and not one.fill for one in found):
-        raise InputError(f"None of the {len(rows)} rows of {table} is a 4/4 beat whose MIDI file exists.",
-                         remedy=remedy, code="no_drums")
+        raise InputError(
+            f"None of the {len(rows)} rows of {table} is a 4/4 beat whose MIDI file exists.",
+            remedy=remedy,
+            code="no_drums",
+        )
     return Grooves(tuple(sorted(found, key=lambda one: str(one.path))))
 
 
 @lru_cache(maxsize=64)
 def drum_notes(path: Path) -> tuple[Note, ...]:
     """The performance in General MIDI keys; pads that have none are left out."""
-    return tuple(sorted(Note(note.start, note.length, TD11_TO_GM[note.pitch], note.velocity)
-                        for note in read_notes(path) if note.pitch in TD11_TO_GM))
+    return tuple(
+        sorted(
+            Note(note.start, note.length, TD11_TO_GM[note.pitch], note.velocity)
+            for note in read_notes(path)
+            if note.pitch in TD11_TO_GM
+        )
+    )
 
 
 def bars_of(performance: Performance) -> int:
@@ -103,13 +153,22 @@ def cut(performance: Performance, bar: int, bars: int, at: float) -> list[Note]:
     early = 0.12  # beats that a drummer may be ahead
     begin = bar * performance.beats_per_bar
     end = begin + bars * performance.beats_per_bar
-    return [Note(max(0.0, note.start - begin + at), note.length, note.pitch, note.velocity)
-            for note in drum_notes(performance.path) if begin - early <= note.start < end - early]
+    return [
+        Note(max(0.0, note.start - begin + at), note.length, note.pitch, note.velocity)
+        for note in drum_notes(performance.path)
+        if begin - early <= note.start < end - early
+    ]
 
 
 def loop(
-    rng: np.random.Generator, beat: Performance, fills: Sequence[Performance], *, start: float, bars: int,
-    phrase: int, fill_share: float = 0.7,
+    rng: np.random.Generator,
+    beat: Performance,
+    fills: Sequence[Performance],
+    *,
+    start: float,
+    bars: int,
+    phrase: int,
+    fill_share: float = 0.7,
 ) -> list[Note]:
     """`bars` bars of one performance from beat `start` on: a phrase of it repeated, each time perhaps with
     another part of the performance, often with a fill in the last bar."""

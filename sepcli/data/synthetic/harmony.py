@@ -88,8 +88,8 @@ def close_voicing(chord: Chord, centre: float, low: int, high: int, count: int =
     """Up to `count` chord tones around `centre`, ascending, each pitch once: close position, any inversion."""
     pitches = [pitch for pitch in range(low, high + 1) if pitch % 12 in chord.classes]
     starts = range(max(1, len(pitches) - count + 1))
-    best = min(starts, key=lambda start: abs(sum(pitches[start:start + count]) / count - centre))
-    return pitches[best:best + count]
+    best = min(starts, key=lambda start: abs(sum(pitches[start : start + count]) / count - centre))
+    return pitches[best : best + count]
 
 
 def guitar_voicing(chord: Chord, low: int, high: int, strings: int = 6) -> list[int]:

@@ -10,8 +10,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 DRUM_BANK = 128  # where a SoundFont keeps its drum kits
-LABELS = ("drums", "percussion", "bass", "guitar", "piano", "organ", "strings", "brass", "wind", "synth", "pad",
-          "mallets", "plucked", "lead", "vocals")
+LABELS = (
+    "drums",
+    "percussion",
+    "bass",
+    "guitar",
+    "piano",
+    "organ",
+    "strings",
+    "brass",
+    "wind",
+    "synth",
+    "pad",
+    "mallets",
+    "plucked",
+    "lead",
+    "vocals",
+)
 
 
 @dataclass(frozen=True)
@@ -53,8 +68,9 @@ GROUPS: Mapping[str, Group] = {
     "reed": Group("wind", _bank0(64, 65, 66, 67, 68, 69, 70, 71), 49, 86),
     "flute": Group("wind", _bank0(72, 73, 74, 75, 77, 78, 79), 60, 96),
     "synth.lead": Group("lead", (*_bank0(80, 81, 81, 82, 83, 84, 86, 87, 62, 63), (8, 80), (20, 81)), 48, 91),
-    "synth.pluck": Group("synth", (*_bank0(80, 81, 84, 86, 87, 90, 96, 98, 99, 100, 103), (20, 81), (8, 62)),
-                         45, 93),
+    "synth.pluck": Group(
+        "synth", (*_bank0(80, 81, 84, 86, 87, 90, 96, 98, 99, 100, 103), (20, 81), (8, 62)), 45, 93
+    ),
     "synth.chords": Group("synth", (*_bank0(81, 90, 90, 50, 51, 62, 63, 86), (20, 81), (8, 63)), 45, 88),
     "pad": Group("pad", _bank0(88, 89, 90, 92, 93, 94, 95, 97, 99, 50, 51), 40, 90),
     "voice.low": Group("vocals", (), 43, 66),  # sung by sing.py, not by a SoundFont

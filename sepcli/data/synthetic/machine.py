@@ -52,8 +52,13 @@ FAMILIES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "open": ("................", "..x.......x....."),
     },
     "pop": {
-        "kick": ("x.......x.......", "x.....x.x.......", "x..x..x.x.......", "x.......x.x.....",
-                 "x...x...x...x..."),
+        "kick": (
+            "x.......x.......",
+            "x.....x.x.......",
+            "x..x..x.x.......",
+            "x.......x.x.....",
+            "x...x...x...x...",
+        ),
         "snare": ("....x.......x...",),
         "hat": ("x.x.x.x.x.x.x.x.", "xoxoxoxoxoxoxoxo", "x...x...x...x..."),
         "open": ("................", "..............x.", "..x...x...x...x."),
@@ -77,8 +82,19 @@ FAMILIES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "open": ("............",),
     },
 }
-PERCUSSION = (gm.TAMBOURINE, gm.SHAKER, gm.CABASA, gm.MARACAS, gm.COWBELL, gm.CLAVES, gm.MUTE_CONGA,
-              gm.OPEN_CONGA, gm.LOW_CONGA, gm.HIGH_BONGO, gm.LOW_BONGO)
+PERCUSSION = (
+    gm.TAMBOURINE,
+    gm.SHAKER,
+    gm.CABASA,
+    gm.MARACAS,
+    gm.COWBELL,
+    gm.CLAVES,
+    gm.MUTE_CONGA,
+    gm.OPEN_CONGA,
+    gm.LOW_CONGA,
+    gm.HIGH_BONGO,
+    gm.LOW_BONGO,
+)
 
 
 class Machine:
@@ -87,15 +103,25 @@ class Machine:
     def __init__(self, rng: np.random.Generator, family: str):
         patterns = FAMILIES[family]
         self.patterns = {name: str(rng.choice(choices)) for name, choices in patterns.items()}
-        self.keys = {"kick": int(rng.choice([36, 36, 35])), "hat": gm.HAT, "open": gm.OPEN_HAT,
-                     "snare": int(rng.choice([gm.SNARE, gm.SNARE2, gm.CLAP, gm.SNARE, gm.RIM]))}
+        self.keys = {
+            "kick": int(rng.choice([36, 36, 35])),
+            "hat": gm.HAT,
+            "open": gm.OPEN_HAT,
+            "snare": int(rng.choice([gm.SNARE, gm.SNARE2, gm.CLAP, gm.SNARE, gm.RIM])),
+        }
         self.layer = int(rng.choice([0, 0, gm.CLAP, gm.RIM]))  # a second sound with the snare
         self.rolls = family == "trap" or rng.random() < 0.1
         self.cymbal = rng.random() < 0.6
         self.ride = rng.random() < 0.2  # in choruses
 
-    def bars(self, rng: np.random.Generator, kind: str, start: float, bars: int, beats_per_bar: int,
-             ) -> list[Note]:
+    def bars(
+        self,
+        rng: np.random.Generator,
+        kind: str,
+        start: float,
+        bars: int,
+        beats_per_bar: int,
+    ) -> list[Note]:
         """The section's notes from beat `start` on."""
         silent = set()
         if kind in ("intro", "break", "outro", "bridge"):
@@ -142,12 +168,19 @@ def percussion(rng: np.random.Generator, beats_per_bar: int):
             step_size = int(rng.choice([1, 2, 2, 4]))
             struck = {step: 88 if step % 4 == 0 else 66 for step in range(0, steps, step_size)}
         else:
-            struck = {step: int(rng.integers(60, 110)) for step in range(steps)
-                      if rng.random() < (0.4 if step % 2 == 0 else 0.2)}
+            struck = {
+                step: int(rng.integers(60, 110))
+                for step in range(steps)
+                if rng.random() < (0.4 if step % 2 == 0 else 0.2)
+            }
         lines.append((int(key), struck))
 
     def play(start: float, bars: int) -> list[Note]:
-        return [Note(start + bar * beats_per_bar + step / 4, 0.2, key, velocity)
-                for bar in range(bars) for key, struck in lines for step, velocity in struck.items()]
+        return [
+            Note(start + bar * beats_per_bar + step / 4, 0.2, key, velocity)
+            for bar in range(bars)
+            for key, struck in lines
+            for step, velocity in struck.items()
+        ]
 
     return play

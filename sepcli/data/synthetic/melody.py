@@ -17,8 +17,17 @@ Play = Callable[[Sequence[Chord]], list[Note]]
 
 
 def melody(
-    rng: np.random.Generator, low: int, high: int, beats_per_bar: int, *, tonic: int, scale: str,
-    density: float, span: int = 12, bars: int = 2, rest_share: float = 0.25,
+    rng: np.random.Generator,
+    low: int,
+    high: int,
+    beats_per_bar: int,
+    *,
+    tonic: int,
+    scale: str,
+    density: float,
+    span: int = 12,
+    bars: int = 2,
+    rest_share: float = 0.25,
 ) -> Play:
     """density: the share of eighths at which a note begins. span: semitones between its lowest and highest.
     bars: of the motif. rest_share: the share of the motif's end that is silent, on average."""
@@ -28,8 +37,12 @@ def melody(
     size = float(rng.choice([0.5, 0.5, 0.25], p=[0.5, 0.25, 0.25]))
     steps = round(bars * beats_per_bar / size)
     silent_from = steps * (1 - float(rng.uniform(0, 2 * rest_share)))
-    onsets = [step for step in range(steps) if step < silent_from and rng.random() < density * (
-        1.5 if (step * size) % 1 == 0 else 1.0 if size == 0.5 else 0.6)] or [0]
+    onsets = [
+        step
+        for step in range(steps)
+        if step < silent_from
+        and rng.random() < density * (1.5 if (step * size) % 1 == 0 else 1.0 if size == 0.5 else 0.6)
+    ] or [0]
     contour = np.cumsum(rng.choice([-3, -2, -1, -1, 0, 1, 1, 2, 3], size=len(onsets)))
     ending = np.cumsum(rng.choice([-2, -1, -1, 0, 1, 1, 2], size=len(onsets)))
     middle = len(pitches) // 2
@@ -53,8 +66,9 @@ def melody(
                     pitch = min(tones, key=lambda tone: abs(tone - pitch)) if tones else pitch
                 after = onsets[number + 1] * size if number + 1 < len(onsets) else phrase
                 length = min(after - step * size, longest, end - beat)
-                notes.append(Note(beat, max(0.1, length * gate), int(pitch),
-                                  100 if step * size % 1 == 0 else 90))
+                notes.append(
+                    Note(beat, max(0.1, length * gate), int(pitch), 100 if step * size % 1 == 0 else 90)
+                )
         return notes
 
     return play
@@ -65,8 +79,10 @@ def rap(rng: np.random.Generator, low: int, high: int, beats_per_bar: int, *, to
     home = low + int(rng.integers(2, max(3, (high - low) // 2)))
     steps = beats_per_bar * 4
     density = float(rng.uniform(0.45, 0.8))
-    bars = [[step for step in range(steps) if rng.random() < density and not (bar == 1 and step > steps - 4)]
-            for bar in range(2)]
+    bars = [
+        [step for step in range(steps) if rng.random() < density and not (bar == 1 and step > steps - 4)]
+        for bar in range(2)
+    ]
     stress = rng.integers(-2, 5, size=(2, steps))
 
     def play(chords):
@@ -84,8 +100,13 @@ def rap(rng: np.random.Generator, low: int, high: int, beats_per_bar: int, *, to
     return play
 
 
-def expression(rng: np.random.Generator, notes: Sequence[Note], *, bends: float, vibrato: float,
-               ) -> list[Control]:
+def expression(
+    rng: np.random.Generator,
+    notes: Sequence[Note],
+    *,
+    bends: float,
+    vibrato: float,
+) -> list[Control]:
     """Slides into notes and late vibrato. bends, vibrato: the share of the longer notes that get one."""
     controls = []
     for note in notes:
@@ -94,6 +115,8 @@ def expression(rng: np.random.Generator, notes: Sequence[Note], *, bends: float,
             for step in range(9):
                 controls.append(Control(note.start + 0.02 * step, "bend", depth * (1 - step / 8)))
         if note.length >= 0.9 and rng.random() < vibrato:
-            controls += [Control(note.start + 0.4 * note.length, "modulation", float(rng.uniform(0.3, 0.9))),
-                         Control(note.start + note.length, "modulation", 0.0)]
+            controls += [
+                Control(note.start + 0.4 * note.length, "modulation", float(rng.uniform(0.3, 0.9))),
+                Control(note.start + note.length, "modulation", 0.0),
+            ]
     return controls

@@ -19,8 +19,18 @@ _CONTROLLERS = {"modulation": 1, "expression": 11}
 
 
 def write_part(
-    path: Path, notes: Sequence[Note], controls: Sequence[Control], *, tempo: float, beats: float, bank: int,
-    program: int, drums: bool, pan: float = 0.0, reverb: float = 0.0, chorus: float = 0.0,
+    path: Path,
+    notes: Sequence[Note],
+    controls: Sequence[Control],
+    *,
+    tempo: float,
+    beats: float,
+    bank: int,
+    program: int,
+    drums: bool,
+    pan: float = 0.0,
+    reverb: float = 0.0,
+    chorus: float = 0.0,
 ) -> None:
     """One part as a file that ends at `beats`.
 
@@ -34,14 +44,28 @@ def write_part(
     events: list[tuple[int, int, mido.Message]] = []  # (tick, order within the tick, message)
 
     def control(tick: int, order: int, number: int, value: float) -> None:
-        events.append((tick, order, mido.Message("control_change", channel=channel, control=number,
-                                                 value=max(0, min(127, round(value))))))
+        events.append(
+            (
+                tick,
+                order,
+                mido.Message(
+                    "control_change", channel=channel, control=number, value=max(0, min(127, round(value)))
+                ),
+            )
+        )
 
     if not drums:
         control(0, 0, 0, bank)
     events.append((0, 1, mido.Message("program_change", channel=channel, program=program)))
-    for number, value in [(7, 110), (10, 64 + 63 * pan), (91, 127 * reverb), (93, 127 * chorus),
-                          (101, 0), (100, 0), *setup]:
+    for number, value in [
+        (7, 110),
+        (10, 64 + 63 * pan),
+        (91, 127 * reverb),
+        (93, 127 * chorus),
+        (101, 0),
+        (100, 0),
+        *setup,
+    ]:
         control(0, 2, number, value)
     for item in controls:
         tick = max(0, round(item.at * TICKS))
@@ -53,8 +77,9 @@ def write_part(
     for note in _without_overlaps(notes):
         begin = max(0, round(note.start * TICKS))
         end = max(begin + 1, round((note.start + note.length) * TICKS))
-        events.append((begin, 5, mido.Message("note_on", channel=channel, note=note.pitch,
-                                              velocity=note.velocity)))
+        events.append(
+            (begin, 5, mido.Message("note_on", channel=channel, note=note.pitch, velocity=note.velocity))
+        )
         events.append((end, 4, mido.Message("note_off", channel=channel, note=note.pitch)))  # before a new one
     events.sort(key=lambda event: event[:2])
 
@@ -90,8 +115,11 @@ def read_notes(path: Path) -> list[Note]:
     try:
         file = mido.MidiFile(path)
     except (OSError, EOFError, ValueError, KeyError, IndexError) as error:
-        raise InputError(f"{path} can't be read as MIDI: {error}.",
-                         remedy="Get the file again, or take it out of info.csv.", code="not_midi") from None
+        raise InputError(
+            f"{path} can't be read as MIDI: {error}.",
+            remedy="Get the file again, or take it out of info.csv.",
+            code="not_midi",
+        ) from None
     notes = []
     for track in file.tracks:
         tick = 0
@@ -103,8 +131,14 @@ def read_notes(path: Path) -> list[Note]:
             key = message.channel, message.note
             if key in sounding:
                 begin, velocity = sounding.pop(key)
-                notes.append(Note(begin / file.ticks_per_beat, max(1, tick - begin) / file.ticks_per_beat,
-                                  message.note, velocity))
+                notes.append(
+                    Note(
+                        begin / file.ticks_per_beat,
+                        max(1, tick - begin) / file.ticks_per_beat,
+                        message.note,
+                        velocity,
+                    )
+                )
             if message.type == "note_on" and message.velocity > 0:
                 sounding[key] = tick, message.velocity
     return sorted(notes)

@@ -38,8 +38,11 @@ from sepcli.system.processes import in_processes
 GENERATOR = 3  # grows when the same seed gives other songs; in every song.json
 # Which stem each label goes to; a label that is not named is left out.
 GROUPINGS: Mapping[str, Mapping[str, str]] = {
-    "four": {label: {"drums": "drums", "percussion": "drums", "bass": "bass"}.get(label, "other")
-             for label in LABELS if label != "vocals"},
+    "four": {
+        label: {"drums": "drums", "percussion": "drums", "bass": "bass"}.get(label, "other")
+        for label in LABELS
+        if label != "vocals"
+    },
     "slakh": {"drums": "drums", "percussion": "drums", "bass": "bass", "guitar": "guitar", "piano": "piano"},
     "none": {},  # with vocals: nothing else
 }
@@ -73,12 +76,18 @@ class Rendered:
 def check_settings(settings: Settings) -> None:
     """Raise before any work where FluidSynth, a SoundFont or the drums folder is missing."""
     if settings.stems not in GROUPINGS:
-        raise UsageError(f"There is no grouping of stems named {settings.stems!r}; there are: "
-                         f"{', '.join(GROUPINGS)}.", remedy="Choose one of them for --stems.")
+        raise UsageError(
+            f"There is no grouping of stems named {settings.stems!r}; there are: {', '.join(GROUPINGS)}.",
+            remedy="Choose one of them for --stems.",
+        )
     if not settings.soundfonts:
-        raise UsageError("No SoundFont is named.", remedy=(
-            "Give --soundfont FILE; Debian has some: `apt install fluid-soundfont-gm` puts one at "
-            "/usr/share/sounds/sf2/FluidR3_GM.sf2."))
+        raise UsageError(
+            "No SoundFont is named.",
+            remedy=(
+                "Give --soundfont FILE; Debian has some: `apt install fluid-soundfont-gm` puts one at "
+                "/usr/share/sounds/sf2/FluidR3_GM.sf2."
+            ),
+        )
     find_fluidsynth()
     for path in settings.soundfonts:
         read_presets(path)
@@ -91,7 +100,12 @@ def check_settings(settings: Settings) -> None:
 
 
 def render_dataset(
-    out: Path, *, hours: float, seed: int, settings: Settings, jobs: int = 1,
+    out: Path,
+    *,
+    hours: float,
+    seed: int,
+    settings: Settings,
+    jobs: int = 1,
     done: Callable[[Rendered, float], None] = lambda song, seconds: None,
 ) -> float:
     """Render songs 0, 1, ... of `seed` until they last `hours`. Returns the seconds of music there are then.
@@ -102,8 +116,9 @@ def render_dataset(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"The folder {out} can't be made: {error.strerror}.",
-                          remedy="Choose another folder.") from None
+        raise OutputError(
+            f"The folder {out} can't be made: {error.strerror}.", remedy="Choose another folder."
+        ) from None
     total = 0.0
     for song in _rendered(out, _wanted(hours, seed, settings), seed, settings, jobs):
         total += song.seconds
@@ -120,8 +135,13 @@ def _wanted(hours: float, seed: int, settings: Settings) -> Iterator[int]:
         index += 1
 
 
-def _rendered(out: Path, indices: Iterator[int], seed: int, settings: Settings, jobs: int,
-              ) -> Iterator[Rendered]:
+def _rendered(
+    out: Path,
+    indices: Iterator[int],
+    seed: int,
+    settings: Settings,
+    jobs: int,
+) -> Iterator[Rendered]:
     if jobs <= 1:
         for index in indices:
             yield render_song(out, seed, settings, index)
@@ -159,9 +179,11 @@ def render_song(out: Path, seed: int, settings: Settings, index: int) -> Rendere
         (hidden / "song.json").write_text(json.dumps(facts, indent=1) + "\n")
         os.replace(hidden, final)
     except OSError as error:
-        raise OutputError(f"The song {final} can't be written: {error.strerror or error}.",
-                          remedy="Check the free space and the folder's permissions; then run the same "
-                                 "again: it goes on where it stopped.") from None
+        raise OutputError(
+            f"The song {final} can't be written: {error.strerror or error}.",
+            remedy="Check the free space and the folder's permissions; then run the same "
+            "again: it goes on where it stopped.",
+        ) from None
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
     return Rendered(final.name, facts["seconds"], True)
@@ -173,8 +195,10 @@ def render_stems(song: Song, settings: Settings, scratch: Path) -> tuple[dict[st
     soundfont = settings.soundfonts[int(rng.integers(len(settings.soundfonts)))]
     tail = float(rng.uniform(1.0, 3.0))  # seconds in which the last notes ring
     frames = round((song.seconds + tail) * settings.samplerate)
-    stems = {stem: np.zeros((settings.channels, frames), dtype=np.float32)
-             for stem in dict.fromkeys(settings.grouping.values())}
+    stems = {
+        stem: np.zeros((settings.channels, frames), dtype=np.float32)
+        for stem in dict.fromkeys(settings.grouping.values())
+    }
     machine = song.drummer == "machine"
     studio = Studio(soundfont, settings.samples, song.kit, song.tempo, frames, settings.samplerate, scratch)
     parts, audios, facts = [], [], []
@@ -186,12 +210,28 @@ def render_stems(song: Song, settings: Settings, scratch: Path) -> tuple[dict[st
             audio, presets = sing_part(own, song, part, settings.samplerate, settings.channels, frames)
         else:
             audio, presets = _play_part(own, part, studio, settings.channels)
-            audio = mixdown.process_part(own, audio, settings.samplerate, label=part.label, group=part.group,
-                                         role=part.role, beat_seconds=60 / song.tempo, machine=machine)
+            audio = mixdown.process_part(
+                own,
+                audio,
+                settings.samplerate,
+                label=part.label,
+                group=part.group,
+                role=part.role,
+                beat_seconds=60 / song.tempo,
+                machine=machine,
+            )
         audios.append(at_level(audio, -20 + mixdown.part_level(own, part.label), settings.samplerate))
         parts.append(part)
-        facts.append({"name": part.name, "label": part.label, "role": part.role, "group": part.group,
-                      "sounds": presets, "notes": len(part.notes)})
+        facts.append(
+            {
+                "name": part.name,
+                "label": part.label,
+                "role": part.role,
+                "group": part.group,
+                "sounds": presets,
+                "notes": len(part.notes),
+            }
+        )
     if machine and rng.random() < 0.4:
         kicks = [note.start * 60 / song.tempo for note in song.parts[0].notes if note.pitch in (35, 36)]
         audios = mixdown.duck_parts(rng, audios, [part.label for part in parts], kicks, settings.samplerate)
@@ -199,10 +239,19 @@ def render_stems(song: Song, settings: Settings, scratch: Path) -> tuple[dict[st
         stems[settings.grouping[part.label]] += audio
     stems = mixdown.finish(rng, stems, settings.samplerate)
     return stems, {
-        "generator": GENERATOR, "seed": song.seed, "index": song.index, "style": song.style,
-        "tempo": song.tempo, "beats_per_bar": song.beats_per_bar, "key": song.key, "mode": song.mode,
-        "drummer": song.drummer, "seconds": frames / settings.samplerate, "soundfont": soundfont.name,
-        "sections": [[section.kind, section.bar, section.bars] for section in song.sections], "parts": facts,
+        "generator": GENERATOR,
+        "seed": song.seed,
+        "index": song.index,
+        "style": song.style,
+        "tempo": song.tempo,
+        "beats_per_bar": song.beats_per_bar,
+        "key": song.key,
+        "mode": song.mode,
+        "drummer": song.drummer,
+        "seconds": frames / settings.samplerate,
+        "soundfont": soundfont.name,
+        "sections": [[section.kind, section.bar, section.bars] for section in song.sections],
+        "parts": facts,
     }
 
 
@@ -211,9 +260,15 @@ def _play_part(rng: np.random.Generator, part: Part, studio: Studio, channels: i
     steady = part.group == "kit" or part.label == "bass"
     place = float(np.clip(rng.normal(0, 0.1 if steady else 0.4), -0.9, 0.9))
     loudness, steepness = float(rng.uniform(0.8, 1.15)), float(rng.uniform(0.7, 1.3))
-    notes = [Note(note.start, note.length, note.pitch,
-                  int(np.clip(round(127 * loudness * (note.velocity / 127) ** steepness), 1, 127)))
-             for note in part.notes]
+    notes = [
+        Note(
+            note.start,
+            note.length,
+            note.pitch,
+            int(np.clip(round(127 * loudness * (note.velocity / 127) ** steepness), 1, 127)),
+        )
+        for note in part.notes
+    ]
     sound = draw_sound(rng, part, studio)
     names = [sound.name]
     if not steady and part.role in _DOUBLED and rng.random() < 0.3:
@@ -224,8 +279,11 @@ def _play_part(rng: np.random.Generator, part: Part, studio: Studio, channels: i
         if part.group != "kit" and rng.random() < 0.2:
             higher = int(rng.choice([0, 12] if part.label == "bass" else [0, 12, -12]))
             low, high = GROUPS[part.group].low, GROUPS[part.group].high + 12
-            moved = [Note(note.start, note.length, note.pitch + higher, note.velocity) for note in notes
-                     if low <= note.pitch + higher <= high]
+            moved = [
+                Note(note.start, note.length, note.pitch + higher, note.velocity)
+                for note in notes
+                if low <= note.pitch + higher <= high
+            ]
             layer = draw_sound(rng, part, studio)
             level = active_rms(total, studio.samplerate) * db(float(rng.uniform(-14, -3)))
             added = pan(layer.play(moved), place)
@@ -236,5 +294,12 @@ def _play_part(rng: np.random.Generator, part: Part, studio: Studio, channels: i
 
 def _again(rng: np.random.Generator, notes: Sequence[Note], tempo: float) -> tuple[Note, ...]:
     jitter = 0.012 * tempo / 60  # beats: 12 ms
-    return tuple(Note(max(0.0, note.start + float(rng.normal(0, jitter))), note.length, note.pitch,
-                      int(np.clip(note.velocity + rng.normal(0, 6), 1, 127))) for note in notes)
+    return tuple(
+        Note(
+            max(0.0, note.start + float(rng.normal(0, jitter))),
+            note.length,
+            note.pitch,
+            int(np.clip(note.velocity + rng.normal(0, 6), 1, 127)),
+        )
+        for note in notes
+    )

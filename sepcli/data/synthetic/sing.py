@@ -1,8 +1,8 @@
 r"""Sing notes: syllables of voice.py on a melody, with the pitch of a singer. Knows frames and notes; no songs.
 
-    note   |------------|--------------------|       the vowel begins on the beat, its consonants before it
-    frames ss|aaaaaaaa nn|t|iiiiiiiiiiiiii mm|       vowels are stretched, consonants keep their length
-    pitch  _/~~~~~~~~~\__/~~~~~vvvvvvvvvv\___        glides, overshoot, late vibrato, drift
+note   |------------|--------------------|       the vowel begins on the beat, its consonants before it
+frames ss|aaaaaaaa nn|t|iiiiiiiiiiiiii mm|       vowels are stretched, consonants keep their length
+pitch  _/~~~~~~~~~\__/~~~~~vvvvvvvvvv\___        glides, overshoot, late vibrato, drift
 """
 
 from __future__ import annotations
@@ -60,17 +60,32 @@ def draw_singer(rng: np.random.Generator, *, high: bool, words: int = 40) -> Sin
     shift = float(np.exp(rng.normal(0.03 if high else 0, 0.1 if program == "flite" else 0.06)))
     tuned = rng.random() < 0.12  # pitch correction as an effect
     return Singer(
-        program, voice, shift, inventory(rng, program, voice, shift, words),
+        program,
+        voice,
+        shift,
+        inventory(rng, program, voice, shift, words),
         vibrato_hertz=float(rng.uniform(4.6, 6.6)),
         vibrato_cents=0.0 if tuned else float(rng.choice([8, 25, 45, 70, 100])),
-        vibrato_delay=float(rng.uniform(0.1, 0.6)), glide=0.01 if tuned else float(rng.uniform(0.03, 0.13)),
-        scoop=0.0 if tuned else float(rng.uniform(0, 0.7)), drift=1.0 if tuned else float(rng.uniform(5, 22)),
+        vibrato_delay=float(rng.uniform(0.1, 0.6)),
+        glide=0.01 if tuned else float(rng.uniform(0.03, 0.13)),
+        scoop=0.0 if tuned else float(rng.uniform(0, 0.7)),
+        drift=1.0 if tuned else float(rng.uniform(5, 22)),
         breath=float(rng.uniform(-40, -12)),
-        tilt=float(rng.normal(0.5, 1.2)), ring=float(rng.uniform(0, 8)), inhales=bool(rng.random() < 0.7))
+        tilt=float(rng.normal(0.5, 1.2)),
+        ring=float(rng.uniform(0, 8)),
+        inhales=bool(rng.random() < 0.7),
+    )
 
 
-def sing(rng: np.random.Generator, singer: Singer, notes: Sequence[Note], *, tempo: float, frames: int,
-         spoken: bool = False) -> np.ndarray:
+def sing(
+    rng: np.random.Generator,
+    singer: Singer,
+    notes: Sequence[Note],
+    *,
+    tempo: float,
+    frames: int,
+    spoken: bool = False,
+) -> np.ndarray:
     """float32 [T] of `frames` samples at SAMPLERATE. tempo: beats a minute. spoken: rap, pitch falls freely."""
     out = np.zeros(frames, dtype=np.float32)
     beat = 60 / tempo
@@ -78,10 +93,10 @@ def sing(rng: np.random.Generator, singer: Singer, notes: Sequence[Note], *, tem
         start = phrase[0].start * beat
         audio, lead = _sing_phrase(rng, singer, phrase, beat, spoken)
         begin = round((start - lead) * SAMPLERATE)
-        audio = audio[max(0, -begin):]
+        audio = audio[max(0, -begin) :]
         begin = max(0, begin)
-        audio = audio[:max(0, frames - begin)]
-        out[begin:begin + len(audio)] += audio
+        audio = audio[: max(0, frames - begin)]
+        out[begin : begin + len(audio)] += audio
     return out
 
 
@@ -97,8 +112,13 @@ def phrases(notes: Sequence[Note], gap: float) -> list[list[Note]]:
     return found
 
 
-def _sing_phrase(rng, singer: Singer, phrase: Sequence[Note], beat: float, spoken: bool,
-                 ) -> tuple[np.ndarray, float]:
+def _sing_phrase(
+    rng,
+    singer: Singer,
+    phrase: Sequence[Note],
+    beat: float,
+    spoken: bool,
+) -> tuple[np.ndarray, float]:
     """(audio, seconds by which it begins before the first note)."""
     world = _pyworld()
     chosen = [singer.syllables[int(rng.integers(len(singer.syllables)))] for _ in phrase]
@@ -120,8 +140,11 @@ def _sing_phrase(rng, singer: Singer, phrase: Sequence[Note], beat: float, spoke
         lower = np.clip(place[here].astype(int), 0, len(syllable.voiced) - 2)
         part = (place[here] - lower)[:, None].astype(np.float32)
         loudness = (phrase[number].velocity - 100) / 6 + rng.normal(0, 1.5)  # dB
-        envelope[here] = (syllable.envelope[lower] * (1 - part) + syllable.envelope[lower + 1] * part
-                          + np.float32(loudness * _NATURAL))
+        envelope[here] = (
+            syllable.envelope[lower] * (1 - part)
+            + syllable.envelope[lower + 1] * part
+            + np.float32(loudness * _NATURAL)
+        )
         noise[here] = syllable.noise[lower] * (1 - part) + syllable.noise[lower + 1] * part
         voiced[here] = syllable.voiced[lower] | ((lower >= syllable.vowel) & (lower < syllable.coda))
     envelope = _smoothed(envelope, 5)
@@ -129,14 +152,20 @@ def _sing_phrase(rng, singer: Singer, phrase: Sequence[Note], beat: float, spoke
     hertz = np.arange(BINS) * SAMPLERATE / FFT_SIZE
     octaves = np.log2(np.maximum(hertz, 60) / 500)
     shape = singer.tilt * np.clip(octaves, 0, 5) + singer.ring * np.exp(
-        -0.5 * ((octaves - np.log2(3000 * singer.formant_shift / 500)) / 0.25) ** 2)
+        -0.5 * ((octaves - np.log2(3000 * singer.formant_shift / 500)) / 0.25) ** 2
+    )
     envelope += (shape * _NATURAL).astype(np.float32) * voiced[:, None]
     # A constant power at any pitch: WORLD gives each pulse the envelope, so higher notes would be louder.
     envelope += np.where(voiced, np.log(150 / np.maximum(pitch, 50)), 0)[:, None].astype(np.float32) * 0.5
     breathy = 10 ** (singer.breath / 20) * np.clip(0.3 + 0.3 * octaves, 0.1, 1.2)
     noise = np.clip(np.maximum(noise, breathy * voiced[:, None]), 0.0005, 1)
-    audio = world.synthesize(np.where(voiced, pitch, 0.0), np.exp(envelope.astype(np.float64)),
-                             noise.astype(np.float64), SAMPLERATE, 1000 * FRAME_SECONDS)
+    audio = world.synthesize(
+        np.where(voiced, pitch, 0.0),
+        np.exp(envelope.astype(np.float64)),
+        noise.astype(np.float64),
+        SAMPLERATE,
+        1000 * FRAME_SECONDS,
+    )
     if singer.inhales and rng.random() < 0.8:
         audio, more = _inhale(rng, singer, audio)
         lead += more
@@ -159,8 +188,11 @@ def _place(index, place, number, syllable: Syllable, chosen, starts, ends) -> No
     frames = np.arange(max(0, round(marks[0])), min(len(index), round(marks[3])))
     # A diphthong stays in its first half for most of the note and moves late.
     vowel, length = syllable.vowel, syllable.coda - syllable.vowel
-    where = np.interp(frames, [marks[0], begin, begin + 0.75 * (vowel_end - begin), vowel_end, marks[3] + 1e-6],
-                      [0, vowel, vowel + 0.5 * length, syllable.coda, len(syllable.voiced) - 1])
+    where = np.interp(
+        frames,
+        [marks[0], begin, begin + 0.75 * (vowel_end - begin), vowel_end, marks[3] + 1e-6],
+        [0, vowel, vowel + 0.5 * length, syllable.coda, len(syllable.voiced) - 1],
+    )
     index[frames] = number
     place[frames] = where
 
@@ -191,12 +223,17 @@ def _pitch(rng, singer: Singer, phrase, starts, ends, total: int, spoken: bool) 
             local = times - starts[number] - singer.vibrato_delay * 0.7
             swell = np.clip(local / 0.4, 0, 1) * (times < ends[number])
             rate = singer.vibrato_hertz * (1 + 0.05 * float(rng.normal()))
-            cents += singer.vibrato_cents * swell * np.sin(2 * np.pi * rate * np.maximum(0, local)) * float(
-                rng.uniform(0.5, 1.2))
+            cents += (
+                singer.vibrato_cents
+                * swell
+                * np.sin(2 * np.pi * rate * np.maximum(0, local))
+                * float(rng.uniform(0.5, 1.2))
+            )
         if length > 0.3 and rng.random() < 0.12 and not spoken:  # the end falls
             cents -= 250 * np.clip((times - ends[number] + 0.12) / 0.12, 0, 1) * (times < ends[number] + 0.05)
-    slow = np.convolve(rng.standard_normal(total + 60), np.hanning(61) / np.sqrt((np.hanning(61) ** 2).sum()),
-                       "valid")
+    slow = np.convolve(
+        rng.standard_normal(total + 60), np.hanning(61) / np.sqrt((np.hanning(61) ** 2).sum()), "valid"
+    )
     fast = rng.standard_normal(total)
     cents += singer.drift * slow + 3 * fast
     if spoken:  # speech falls through each phrase and within each syllable
@@ -216,9 +253,14 @@ def _inhale(rng, singer: Singer, audio: np.ndarray) -> tuple[np.ndarray, float]:
     middle = syllable.envelope[(syllable.vowel + syllable.coda) // 2].astype(np.float64)
     hertz = np.arange(BINS) * SAMPLERATE / FFT_SIZE
     bright = 0.5 * middle + np.where(hertz < 400, -4.0, 0.0)
-    bright += (float(rng.uniform(-40, -24)) * _NATURAL - np.log(np.exp(bright).mean()))
+    bright += float(rng.uniform(-40, -24)) * _NATURAL - np.log(np.exp(bright).mean())
     swell = np.log(np.hanning(count + 2)[1:-1] ** 0.7 + 1e-4)
-    breath = world.synthesize(np.zeros(count), np.exp(bright[None] + swell[:, None]), np.ones((count, BINS)),
-                              SAMPLERATE, 1000 * FRAME_SECONDS)
+    breath = world.synthesize(
+        np.zeros(count),
+        np.exp(bright[None] + swell[:, None]),
+        np.ones((count, BINS)),
+        SAMPLERATE,
+        1000 * FRAME_SECONDS,
+    )
     gap = int(0.03 * SAMPLERATE)
     return np.concatenate([breath, np.zeros(gap), audio]), (len(breath) + gap) / SAMPLERATE

@@ -12,8 +12,10 @@ from pathlib import Path
 from sepcli.errors import InputError
 
 _RECORD = 38  # bytes
-_REMEDY = ("Name a General MIDI SoundFont; Debian has some: `apt install fluid-soundfont-gm` "
-           "(/usr/share/sounds/sf2/FluidR3_GM.sf2) or musescore-general-soundfont.")
+_REMEDY = (
+    "Name a General MIDI SoundFont; Debian has some: `apt install fluid-soundfont-gm` "
+    "(/usr/share/sounds/sf2/FluidR3_GM.sf2) or musescore-general-soundfont."
+)
 
 
 def read_presets(path: Path) -> dict[tuple[int, int], str]:
@@ -25,11 +27,15 @@ def read_presets(path: Path) -> dict[tuple[int, int], str]:
         with open(path, "rb") as file:
             records = _preset_records(file)
     except OSError as error:
-        raise InputError(f"The SoundFont {path} can't be read: {error.strerror or error}.", remedy=_REMEDY,
-                         code="no_soundfont") from None
+        raise InputError(
+            f"The SoundFont {path} can't be read: {error.strerror or error}.",
+            remedy=_REMEDY,
+            code="no_soundfont",
+        ) from None
     except (struct.error, ValueError):
-        raise InputError(f"{path} is no SoundFont (.sf2 or .sf3).", remedy=_REMEDY,
-                         code="no_soundfont") from None
+        raise InputError(
+            f"{path} is no SoundFont (.sf2 or .sf3).", remedy=_REMEDY, code="no_soundfont"
+        ) from None
     presets = {}
     for start in range(0, len(records) - _RECORD, _RECORD):  # the last record only ends the list
         name, program, bank = struct.unpack_from("<20sHH", records, start)

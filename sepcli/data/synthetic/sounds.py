@@ -23,8 +23,14 @@ from sepcli.data.synthetic.score import Note, Part
 from sepcli.data.synthetic.soundfont import read_presets
 
 # The share of parts of a group that the synthesiser plays; of electronic kits, that are no SoundFont's.
-SYNTHESISED: Mapping[str, float] = {"bass.sub": 0.7, "bass.synth": 0.6, "synth.lead": 0.5, "synth.pluck": 0.5,
-                                    "synth.chords": 0.6, "pad": 0.35}
+SYNTHESISED: Mapping[str, float] = {
+    "bass.sub": 0.7,
+    "bass.synth": 0.6,
+    "synth.lead": 0.5,
+    "synth.pluck": 0.5,
+    "synth.chords": 0.6,
+    "pad": 0.35,
+}
 OWN_KITS, SHOTS = 0.55, 0.5  # shares of electronic kits; of those, made of one-shots where a folder is given
 
 
@@ -50,8 +56,12 @@ class Studio:
 def draw_sound(rng: np.random.Generator, part: Part, studio: Studio) -> Sound:
     if rng.random() < SYNTHESISED.get(part.group, 0.0):
         patch = synth.draw_patch(rng, part.group)
-        return Sound(patch.name, lambda notes: synth.play(
-            rng, patch, notes, tempo=studio.tempo, frames=studio.frames, samplerate=studio.samplerate))
+        return Sound(
+            patch.name,
+            lambda notes: synth.play(
+                rng, patch, notes, tempo=studio.tempo, frames=studio.frames, samplerate=studio.samplerate
+            ),
+        )
     if part.group == "kit" and studio.kit == "electronic" and rng.random() < OWN_KITS:
         shots = find_shots(studio.samples) if studio.samples is not None and rng.random() < SHOTS else None
         kit = Kit(rng, studio.samplerate, shots)
@@ -63,15 +73,30 @@ def _soundfont_sound(rng: np.random.Generator, part: Part, studio: Studio) -> So
     drums = part.group == "kit"
     available = presets(studio.soundfont)
     bank, program = _draw_preset(rng, part, studio.kit, available)
-    sends = {"reverb": float(rng.uniform(0, 0.6)) * (0.2 if part.label == "bass" else 1.0),
-             "chorus": float(rng.choice([0.0, 0.0, rng.uniform(0.1, 0.9)]))}
-    room = {"room_size": float(rng.uniform(0.05, 0.9)), "damping": float(rng.uniform(0, 0.7)),
-            "reverb": float(rng.uniform(0.3, 0.9)), "chorus": float(rng.uniform(0.5, 2.5))}
+    sends = {
+        "reverb": float(rng.uniform(0, 0.6)) * (0.2 if part.label == "bass" else 1.0),
+        "chorus": float(rng.choice([0.0, 0.0, rng.uniform(0.1, 0.9)])),
+    }
+    room = {
+        "room_size": float(rng.uniform(0.05, 0.9)),
+        "damping": float(rng.uniform(0, 0.7)),
+        "reverb": float(rng.uniform(0.3, 0.9)),
+        "chorus": float(rng.uniform(0.5, 2.5)),
+    }
 
     def play(notes: Sequence[Note]) -> Audio:
         midi = studio.scratch / "part.mid"
-        write_part(midi, notes, part.controls, tempo=studio.tempo, bank=0 if drums else bank, program=program,
-                   beats=studio.frames / studio.samplerate * studio.tempo / 60, drums=drums, **sends)
+        write_part(
+            midi,
+            notes,
+            part.controls,
+            tempo=studio.tempo,
+            bank=0 if drums else bank,
+            program=program,
+            beats=studio.frames / studio.samplerate * studio.tempo / 60,
+            drums=drums,
+            **sends,
+        )
         audio = synthesise(midi, studio.soundfont, samplerate=studio.samplerate, frames=studio.frames, **room)
         midi.unlink()
         return audio
@@ -84,11 +109,16 @@ def presets(path: Path) -> Mapping[tuple[int, int], str]:
     return read_presets(path)
 
 
-def _draw_preset(rng: np.random.Generator, part: Part, kit: str, available: Mapping[tuple[int, int], str],
-                 ) -> tuple[int, int]:
+def _draw_preset(
+    rng: np.random.Generator,
+    part: Part,
+    kit: str,
+    available: Mapping[tuple[int, int], str],
+) -> tuple[int, int]:
     """(bank, program) among those of the part's group that the SoundFont has; else its first one."""
-    wanted: Sequence[tuple[int, int]] = GROUPS[part.group].presets if part.group != "kit" else [
-        (DRUM_BANK, program) for program in KITS[kit]]
+    wanted: Sequence[tuple[int, int]] = (
+        GROUPS[part.group].presets if part.group != "kit" else [(DRUM_BANK, program) for program in KITS[kit]]
+    )
     there = [preset for preset in wanted if preset in available]
     drawn = float(rng.random())
     if there:

@@ -48,8 +48,9 @@ class Patch:
     vibrato: float = 0.0  # cents, after the first 0.3 s
 
 
-def play(rng: np.random.Generator, patch: Patch, notes: Sequence[Note], *, tempo: float, frames: int,
-         samplerate: int) -> np.ndarray:
+def play(
+    rng: np.random.Generator, patch: Patch, notes: Sequence[Note], *, tempo: float, frames: int, samplerate: int
+) -> np.ndarray:
     """float32 [2, frames] of the notes at `tempo` quarter notes a minute."""
     out = np.zeros((2, frames), dtype=np.float32)
     beat = 60 / tempo
@@ -64,14 +65,20 @@ def play(rng: np.random.Generator, patch: Patch, notes: Sequence[Note], *, tempo
         if key not in made:
             made[key] = _note(rng, patch, note.pitch, origin, seconds, samplerate)
         begin = round(note.start * beat * samplerate)
-        audio = made[key][:, :max(0, frames - begin)]
-        out[:, begin:begin + audio.shape[1]] += audio * np.float32((note.velocity / 127) ** 1.3)
+        audio = made[key][:, : max(0, frames - begin)]
+        out[:, begin : begin + audio.shape[1]] += audio * np.float32((note.velocity / 127) ** 1.3)
         before = note
     return out
 
 
-def _note(rng: np.random.Generator, patch: Patch, pitch: int, origin: int, seconds: float, samplerate: int,
-          ) -> np.ndarray:
+def _note(
+    rng: np.random.Generator,
+    patch: Patch,
+    pitch: int,
+    origin: int,
+    seconds: float,
+    samplerate: int,
+) -> np.ndarray:
     """float32 [2, T], the release included."""
     samples = max(64, int((seconds + 5 * patch.release) * samplerate))
     times = np.arange(samples) / samplerate
@@ -80,7 +87,8 @@ def _note(rng: np.random.Generator, patch: Patch, pitch: int, origin: int, secon
         semitones = semitones + (origin - pitch) * np.exp(-times / (patch.glide / 3))
     if patch.vibrato:
         semitones = semitones + patch.vibrato / 100 * np.clip((times - 0.3) / 0.3, 0, 1) * np.sin(
-            2 * np.pi * 5.3 * times)
+            2 * np.pi * 5.3 * times
+        )
     wave = np.zeros((2, samples))
     for voice in range(patch.voices):
         place = 0.0 if patch.voices == 1 else 2 * voice / (patch.voices - 1) - 1  # -1 to 1
@@ -125,8 +133,13 @@ def _saw(phase: np.ndarray, step: np.ndarray) -> np.ndarray:
     return saw
 
 
-def _low_pass(wave: np.ndarray, hertz: float, opening: np.ndarray, resonance: float, samplerate: int,
-              ) -> np.ndarray:
+def _low_pass(
+    wave: np.ndarray,
+    hertz: float,
+    opening: np.ndarray,
+    resonance: float,
+    samplerate: int,
+) -> np.ndarray:
     """A low-pass, 24 dB an octave, whose cutoff moves: a cross-fade between fixed ones.
 
     opening: octaves of the cutoff above `hertz`, at each sample.
@@ -135,8 +148,11 @@ def _low_pass(wave: np.ndarray, hertz: float, opening: np.ndarray, resonance: fl
     top = np.log2(0.45 * samplerate / hertz)
     if low >= top and not resonance:
         return wave
-    banks = (np.array([min(low, top)]) if high - low < 0.3
-             else np.linspace(low, min(high, max(top, low + 0.3)), _BANKS))
+    banks = (
+        np.array([min(low, top)])
+        if high - low < 0.3
+        else np.linspace(low, min(high, max(top, low + 0.3)), _BANKS)
+    )
     length = 1 << (wave.shape[1] - 1).bit_length()
     spectrum = np.fft.rfft(wave, length)
     octaves = np.log2(np.maximum(np.fft.rfftfreq(length, 1 / samplerate), 1.0) / hertz)
@@ -144,7 +160,7 @@ def _low_pass(wave: np.ndarray, hertz: float, opening: np.ndarray, resonance: fl
     for number, bank in enumerate(banks):
         gain = (1 + 2 ** (4 * np.clip(octaves - bank, -10, 10))) ** -1.0
         gain = gain * 10 ** (resonance / 20 * np.exp(-0.5 * ((octaves - bank) / 0.2) ** 2))
-        filtered = np.fft.irfft(spectrum * gain, length)[:, :wave.shape[1]]
+        filtered = np.fft.irfft(spectrum * gain, length)[:, : wave.shape[1]]
         if len(banks) == 1:
             return filtered
         position = np.clip((opening - banks[0]) / (banks[1] - banks[0]), 0, len(banks) - 1)
@@ -163,47 +179,105 @@ def draw_patch(rng: np.random.Generator, group: str) -> Patch:
     """A sound for one of the instrument groups "bass.sub", "bass.synth", "synth.*", "pad"."""
     uniform, chance = rng.uniform, rng.random()
     if group == "bass.sub":
-        return Patch("sub bass", sine=1.0, fm_ratio=float(rng.choice([1, 2])), fm_index=float(uniform(0, 1.2)),
-                     fm_decay=float(uniform(0.05, 0.5)), drop=float(rng.choice([0, 12, 24])),
-                     drop_decay=float(uniform(0.01, 0.05)), decay=float(uniform(0.4, 2.5)),
-                     sustain=float(uniform(0, 0.9)), release=float(uniform(0.03, 0.2)),
-                     glide=float(rng.choice([0, 0.08, 0.2])), pulse=float(rng.choice([0, 0, 0.1])),
-                     cutoff=float(uniform(2, 5)))
+        return Patch(
+            "sub bass",
+            sine=1.0,
+            fm_ratio=float(rng.choice([1, 2])),
+            fm_index=float(uniform(0, 1.2)),
+            fm_decay=float(uniform(0.05, 0.5)),
+            drop=float(rng.choice([0, 12, 24])),
+            drop_decay=float(uniform(0.01, 0.05)),
+            decay=float(uniform(0.4, 2.5)),
+            sustain=float(uniform(0, 0.9)),
+            release=float(uniform(0.03, 0.2)),
+            glide=float(rng.choice([0, 0.08, 0.2])),
+            pulse=float(rng.choice([0, 0, 0.1])),
+            cutoff=float(uniform(2, 5)),
+        )
     if group == "bass.synth":
         common = dict(
-            cutoff=float(uniform(0.5, 4)), sweep=float(uniform(0, 5)), sweep_decay=float(uniform(0.05, 0.5)),
-            resonance=float(uniform(0, 12)), sustain=float(uniform(0.2, 1)), decay=float(uniform(0.1, 0.8)),
-            release=float(uniform(0.02, 0.1)), sub=float(rng.choice([0, 0.5, 1.0])),
-            glide=float(rng.choice([0, 0, 0.05, 0.12])))
+            cutoff=float(uniform(0.5, 4)),
+            sweep=float(uniform(0, 5)),
+            sweep_decay=float(uniform(0.05, 0.5)),
+            resonance=float(uniform(0, 12)),
+            sustain=float(uniform(0.2, 1)),
+            decay=float(uniform(0.1, 0.8)),
+            release=float(uniform(0.02, 0.1)),
+            sub=float(rng.choice([0, 0.5, 1.0])),
+            glide=float(rng.choice([0, 0, 0.05, 0.12])),
+        )
         if chance < 0.35:
-            return Patch("saw bass", saw=1.0, voices=int(rng.choice([1, 1, 2])), detune=float(uniform(4, 20)),
-                         **common)
+            return Patch(
+                "saw bass", saw=1.0, voices=int(rng.choice([1, 1, 2])), detune=float(uniform(4, 20)), **common
+            )
         if chance < 0.55:
             return Patch("square bass", pulse=1.0, width=float(uniform(0.2, 0.5)), **common)
         if chance < 0.75:
-            return Patch("detuned bass", saw=1.0, voices=3, detune=float(uniform(20, 60)),
-                         spread=float(rng.choice([0, 0.4])), **{**common, "sweep": 0.5})
-        return Patch("fm bass", sine=1.0, fm_ratio=float(rng.choice([1, 2, 3, 0.5])),
-                     fm_index=float(uniform(1, 6)), fm_decay=float(uniform(0.05, 0.6)),
-                     **{**common, "cutoff": 8.0, "resonance": 0.0})
+            return Patch(
+                "detuned bass",
+                saw=1.0,
+                voices=3,
+                detune=float(uniform(20, 60)),
+                spread=float(rng.choice([0, 0.4])),
+                **{**common, "sweep": 0.5},
+            )
+        return Patch(
+            "fm bass",
+            sine=1.0,
+            fm_ratio=float(rng.choice([1, 2, 3, 0.5])),
+            fm_index=float(uniform(1, 6)),
+            fm_decay=float(uniform(0.05, 0.6)),
+            **{**common, "cutoff": 8.0, "resonance": 0.0},
+        )
     slow = group == "pad"
-    times = dict(attack=float(uniform(0.08, 0.8)) if slow else float(uniform(0.002, 0.02)),
-                 release=float(uniform(0.2, 0.8)) if slow else float(uniform(0.03, 0.25)),
-                 decay=float(uniform(0.5, 2)) if slow else float(uniform(0.1, 1.0)),
-                 sustain=float(uniform(0.6, 1)) if group in ("pad", "synth.lead", "synth.chords")
-                 else float(uniform(0, 0.4)))
-    filters = dict(cutoff=float(uniform(1, 4) if group in ("pad", "synth.pluck") else uniform(2, 6)),
-                   sweep=float(uniform(-1, 2) if slow else uniform(0, 4)),
-                   sweep_decay=float(uniform(0.5, 2) if slow else uniform(0.05, 0.6)),
-                   resonance=float(uniform(0, 10)))
+    times = dict(
+        attack=float(uniform(0.08, 0.8)) if slow else float(uniform(0.002, 0.02)),
+        release=float(uniform(0.2, 0.8)) if slow else float(uniform(0.03, 0.25)),
+        decay=float(uniform(0.5, 2)) if slow else float(uniform(0.1, 1.0)),
+        sustain=float(uniform(0.6, 1))
+        if group in ("pad", "synth.lead", "synth.chords")
+        else float(uniform(0, 0.4)),
+    )
+    filters = dict(
+        cutoff=float(uniform(1, 4) if group in ("pad", "synth.pluck") else uniform(2, 6)),
+        sweep=float(uniform(-1, 2) if slow else uniform(0, 4)),
+        sweep_decay=float(uniform(0.5, 2) if slow else uniform(0.05, 0.6)),
+        resonance=float(uniform(0, 10)),
+    )
     vibrato = float(rng.choice([0, 15, 35])) if group == "synth.lead" else 0.0
     if chance < 0.5:
-        return Patch("supersaw", saw=1.0, voices=int(rng.choice([3, 5, 7])), detune=float(uniform(8, 50)),
-                     spread=float(uniform(0.3, 1)), vibrato=vibrato, **times, **filters)
+        return Patch(
+            "supersaw",
+            saw=1.0,
+            voices=int(rng.choice([3, 5, 7])),
+            detune=float(uniform(8, 50)),
+            spread=float(uniform(0.3, 1)),
+            vibrato=vibrato,
+            **times,
+            **filters,
+        )
     if chance < 0.75:
-        return Patch("pulse synth", pulse=1.0, width=float(uniform(0.08, 0.5)), voices=int(rng.choice([1, 2])),
-                     detune=float(uniform(3, 15)), spread=0.5, vibrato=vibrato,
-                     glide=float(rng.choice([0, 0.06])) if group == "synth.lead" else 0.0, **times, **filters)
-    return Patch("fm synth", sine=1.0, fm_ratio=float(rng.choice([1, 2, 3, 3.5, 5, 7, 11])),
-                 fm_index=float(uniform(0.3, 4)), fm_decay=float(uniform(0.1, 1.5)), vibrato=vibrato,
-                 voices=int(rng.choice([1, 2])), detune=float(uniform(2, 10)), spread=0.7, **times)
+        return Patch(
+            "pulse synth",
+            pulse=1.0,
+            width=float(uniform(0.08, 0.5)),
+            voices=int(rng.choice([1, 2])),
+            detune=float(uniform(3, 15)),
+            spread=0.5,
+            vibrato=vibrato,
+            glide=float(rng.choice([0, 0.06])) if group == "synth.lead" else 0.0,
+            **times,
+            **filters,
+        )
+    return Patch(
+        "fm synth",
+        sine=1.0,
+        fm_ratio=float(rng.choice([1, 2, 3, 3.5, 5, 7, 11])),
+        fm_index=float(uniform(0.3, 4)),
+        fm_decay=float(uniform(0.1, 1.5)),
+        vibrato=vibrato,
+        voices=int(rng.choice([1, 2])),
+        detune=float(uniform(2, 10)),
+        spread=0.7,
+        **times,
+    )

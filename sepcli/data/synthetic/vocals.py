@@ -18,14 +18,23 @@ from sepcli.data.synthetic.sing import draw_singer, sing
 from sepcli.data.synthetic.voice import SAMPLERATE
 
 
-def sing_part(rng: np.random.Generator, song: Song, part: Part, samplerate: int, channels: int, frames: int,
-              ) -> tuple[Audio, list[str]]:
+def sing_part(
+    rng: np.random.Generator,
+    song: Song,
+    part: Part,
+    samplerate: int,
+    channels: int,
+    frames: int,
+) -> tuple[Audio, list[str]]:
     """([C, frames], the singer's name)."""
     singer = draw_singer(rng, high=part.group == "voice.high")
     wanted = round(frames * SAMPLERATE / samplerate)
     takes: list[tuple[Sequence[Note], float, float]] = [(part.notes, float(rng.normal(0, 0.05)), 0.0)]
-    choruses = [(section.bar * song.beats_per_bar, (section.bar + section.bars) * song.beats_per_bar)
-                for section in song.sections if section.kind == "chorus"]
+    choruses = [
+        (section.bar * song.beats_per_bar, (section.bar + section.bars) * song.beats_per_bar)
+        for section in song.sections
+        if section.kind == "chorus"
+    ]
     if rng.random() < 0.35:  # doubled on both sides, throughout or in the choruses
         notes = part.notes if rng.random() < 0.3 else _within(part.notes, choruses)
         side, level = float(rng.uniform(0.2, 0.9)), float(rng.uniform(-12, -2))
@@ -36,8 +45,14 @@ def sing_part(rng: np.random.Generator, song: Song, part: Part, samplerate: int,
     audios = []
     for notes, position, level in takes:
         if notes:
-            audio = sing(rng, singer, _late(rng, notes, song.tempo), tempo=song.tempo, frames=wanted,
-                         spoken=part.role == "rap")
+            audio = sing(
+                rng,
+                singer,
+                _late(rng, notes, song.tempo),
+                tempo=song.tempo,
+                frames=wanted,
+                spoken=part.role == "rap",
+            )
             if samplerate != SAMPLERATE:
                 audio = soxr.resample(audio, SAMPLERATE, samplerate)
             audio = np.pad(audio, (0, max(0, frames - len(audio))))[:frames]
@@ -63,5 +78,7 @@ def _harmony(song: Song, notes: Sequence[Note], steps: int) -> list[Note]:
 def _late(rng: np.random.Generator, notes: Sequence[Note], tempo: float) -> list[Note]:
     """No two takes are alike: 15 ms here and there."""
     spread = 0.015 * tempo / 60  # beats
-    return [Note(max(0.0, note.start + float(rng.normal(0, spread))), note.length, note.pitch, note.velocity)
-            for note in notes]
+    return [
+        Note(max(0.0, note.start + float(rng.normal(0, spread))), note.length, note.pitch, note.velocity)
+        for note in notes
+    ]

@@ -27,12 +27,31 @@ BINS = FFT_SIZE // 2 + 1
 
 # (program, voice, higher): real speakers from flite, formant synthesis from espeak-ng.
 SPEAKERS: Sequence[tuple[str, str, bool]] = (
-    *(("flite", voice, higher) for voice, higher in
-      (("slt", True), ("rms", False), ("awb", False), ("rms", False), ("awb", False), ("kal16", False))),
-    *(("espeak-ng", f"{language}+{variant}", higher)
-      for language in ("en-us", "en-gb", "fr-fr", "es", "de", "it", "pt-br", "pl", "sv")
-      for variant, higher in (("f2", True), ("f3", True), ("Annie", True), ("m3", False), ("m7", False),
-                              ("steph", True), ("max", False), ("klatt3", False))),
+    *(
+        ("flite", voice, higher)
+        for voice, higher in (
+            ("slt", True),
+            ("rms", False),
+            ("awb", False),
+            ("rms", False),
+            ("awb", False),
+            ("kal16", False),
+        )
+    ),
+    *(
+        ("espeak-ng", f"{language}+{variant}", higher)
+        for language in ("en-us", "en-gb", "fr-fr", "es", "de", "it", "pt-br", "pl", "sv")
+        for variant, higher in (
+            ("f2", True),
+            ("f3", True),
+            ("Annie", True),
+            ("m3", False),
+            ("m7", False),
+            ("steph", True),
+            ("max", False),
+            ("klatt3", False),
+        )
+    ),
 )
 # One syllable each, so that a word is a note.
 WORDS = """
@@ -51,8 +70,9 @@ WORDS = """
 """.split()
 SOUNDS = "oh ooh ah hey yeah la na da do whoa hoo ha mm no so".split()
 
-_REMEDY = ("Install both: `apt install flite espeak-ng` (Debian, Ubuntu) or `brew install flite espeak-ng` "
-           "(macOS).")
+_REMEDY = (
+    "Install both: `apt install flite espeak-ng` (Debian, Ubuntu) or `brew install flite espeak-ng` (macOS)."
+)
 
 
 @dataclass(frozen=True)
@@ -70,8 +90,11 @@ def check_speech() -> None:
     """Raise DeviceError where a program or pyworld is missing."""
     missing = [name for name in ("flite", "espeak-ng") if shutil.which(name) is None]
     if missing:
-        raise DeviceError(f"{' and '.join(missing)} not found: sung vocals are made from their speech.",
-                          remedy=_REMEDY, code="no_speech")
+        raise DeviceError(
+            f"{' and '.join(missing)} not found: sung vocals are made from their speech.",
+            remedy=_REMEDY,
+            code="no_speech",
+        )
     _pyworld()
 
 
@@ -79,8 +102,11 @@ def _pyworld():
     try:
         import pyworld
     except ImportError as error:
-        raise DeviceError(f"pyworld can't be imported ({error}): sung vocals need it.",
-                          remedy="Install it: pip install pyworld", code="no_pyworld") from None
+        raise DeviceError(
+            f"pyworld can't be imported ({error}): sung vocals need it.",
+            remedy="Install it: pip install pyworld",
+            code="no_pyworld",
+        ) from None
     return pyworld
 
 
@@ -88,14 +114,21 @@ def speak(program: str, voice: str, word: str) -> tuple[np.ndarray, int]:
     """(float64 [T], samplerate) of one spoken word."""
     with tempfile.TemporaryDirectory() as folder:
         wave = Path(folder) / "word.wav"
-        command = ([program, "-voice", voice, "-t", word, "-o", str(wave)] if program == "flite" else
-                   [program, "-v", voice, "-s", "110", "-w", str(wave), word])
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              errors="replace")
+        command = (
+            [program, "-voice", voice, "-t", word, "-o", str(wave)]
+            if program == "flite"
+            else [program, "-v", voice, "-s", "110", "-w", str(wave), word]
+        )
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+        )
         if done.returncode != 0 or not wave.exists():
             said = done.stderr.strip()[:200] or "nothing"
-            raise OutputError(f"{program} could not speak {word!r} with the voice {voice}; it said: {said}.",
-                              remedy=_REMEDY, code="speech")
+            raise OutputError(
+                f"{program} could not speak {word!r} with the voice {voice}; it said: {said}.",
+                remedy=_REMEDY,
+                code="speech",
+            )
         audio, samplerate = soundfile.read(wave, dtype="float64")
     return audio, samplerate
 
@@ -109,21 +142,20 @@ def analyse(audio: np.ndarray, samplerate: int, formant_shift: float = 1.0) -> S
     loud = np.flatnonzero(np.abs(audio) > 0.01 * np.abs(audio).max(initial=1e-9))
     if loud.size < samplerate // 20:
         return None
-    audio = audio[loud[0]:loud[-1] + 1]
+    audio = audio[loud[0] : loud[-1] + 1]
     audio = audio + 1e-6 * np.random.default_rng(0).standard_normal(len(audio))  # exact zeros have no envelope
-    pitch, times = world.dio(audio, samplerate, f0_floor=60.0, f0_ceil=500.0,
-                             frame_period=1000 * FRAME_SECONDS)
+    pitch, times = world.dio(audio, samplerate, f0_floor=60.0, f0_ceil=500.0, frame_period=1000 * FRAME_SECONDS)
     pitch = world.stonemask(audio, pitch, times, samplerate)
     envelope = world.cheaptrick(audio, pitch, times, samplerate)
     noise = world.d4c(audio, pitch, times, samplerate)
     # A pitch is found in many a hiss; D4C then calls the lowest harmonics noise.
-    voiced = (pitch > 0) & (noise[:, :round(800 / samplerate * (noise.shape[1] - 1) * 2)].mean(axis=1) < 0.7)
+    voiced = (pitch > 0) & (noise[:, : round(800 / samplerate * (noise.shape[1] - 1) * 2)].mean(axis=1) < 0.7)
     power = envelope.sum(axis=1)
     span = _vowel(voiced, power)
     if span is None:
         return None
     log_envelope, wide_noise = _widened(np.log(envelope + 1e-16), noise, voiced, samplerate, formant_shift)
-    level = np.log(power[span[0]:span[1]].mean() / envelope.shape[1])
+    level = np.log(power[span[0] : span[1]].mean() / envelope.shape[1])
     return Syllable((log_envelope - level).astype(np.float32), wide_noise.astype(np.float32), voiced, *span)
 
 
@@ -137,8 +169,13 @@ def _vowel(voiced: np.ndarray, power: np.ndarray) -> tuple[int, int] | None:
     return (int(begin) + 2, int(end) - 2) if end - begin >= 12 else None
 
 
-def _widened(log_envelope: np.ndarray, noise: np.ndarray, voiced: np.ndarray, samplerate: int, shift: float,
-             ) -> tuple[np.ndarray, np.ndarray]:
+def _widened(
+    log_envelope: np.ndarray,
+    noise: np.ndarray,
+    voiced: np.ndarray,
+    samplerate: int,
+    shift: float,
+) -> tuple[np.ndarray, np.ndarray]:
     """Onto the bins of SAMPLERATE, resonances moved by `shift`; above what the speech has, a plausible slope:
     falling for voices, flat for hisses, all of it noise."""
     hertz = np.arange(BINS) * SAMPLERATE / FFT_SIZE
@@ -164,10 +201,17 @@ def _widened(log_envelope: np.ndarray, noise: np.ndarray, voiced: np.ndarray, sa
     return np.where(voiced[:, None], filled, wide), wide_noise
 
 
-def inventory(rng: np.random.Generator, program: str, voice: str, formant_shift: float, words: int,
-              ) -> list[Syllable]:
+def inventory(
+    rng: np.random.Generator,
+    program: str,
+    voice: str,
+    formant_shift: float,
+    words: int,
+) -> list[Syllable]:
     """`words` syllables of one speaker; some are mere vowel sounds ("oh", "yeah")."""
-    chosen = [*rng.choice(WORDS, size=words, replace=False), *rng.choice(SOUNDS, size=max(2, words // 8),
-                                                                        replace=False)]
+    chosen = [
+        *rng.choice(WORDS, size=words, replace=False),
+        *rng.choice(SOUNDS, size=max(2, words // 8), replace=False),
+    ]
     found = (analyse(*speak(program, voice, str(word)), formant_shift) for word in chosen)
     return [syllable for syllable in found if syllable is not None]

@@ -100,7 +100,8 @@ class BandSplit(Separator):
         dim, hidden, values = config.dim, config.mask_dim, 3 * config.channels
         self.split = nn.ParameterList(
             nn.Parameter(torch.randn(bands, bins * values, dim) / (bins * values) ** 0.5)
-            for bands, bins, _ in zones)
+            for bands, bins, _ in zones
+        )
         self.bands = sum(bands for bands, _, _ in zones)
         self.band_bias = nn.Parameter(0.02 * torch.randn(self.bands, dim))
         self.blocks = nn.ModuleList(Block(config, self.bands) for _ in range(config.blocks))
@@ -108,9 +109,13 @@ class BandSplit(Separator):
         self.mask_in = nn.Linear(dim, 2 * hidden)
         # [bands, hidden, S, values of a mask]: one matrix a band and source
         self.mask_out = nn.ParameterList(
-            nn.Parameter(torch.randn(bands, hidden, len(self.sources), bins // shared * 2 * config.channels)
-                         * 0.5 / hidden**0.5)
-            for bands, bins, shared in zones)
+            nn.Parameter(
+                torch.randn(bands, hidden, len(self.sources), bins // shared * 2 * config.channels)
+                * 0.5
+                / hidden**0.5
+            )
+            for bands, bins, shared in zones
+        )
         self.register_buffer("window", torch.hann_window(config.nfft), persistent=False)
         self.to(memory_format=torch.channels_last)
 
@@ -128,7 +133,8 @@ class BandSplit(Separator):
         narrowed = sharing_copy(self)
         narrowed.sources = tuple(sources)
         narrowed.mask_out = nn.ParameterList(
-            nn.Parameter(weight[:, :, index], weight.requires_grad) for weight in self.mask_out)
+            nn.Parameter(weight[:, :, index], weight.requires_grad) for weight in self.mask_out
+        )
         return narrowed
 
     def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
@@ -148,8 +154,9 @@ class BandSplit(Separator):
         nfft = self.config.nfft
         if samples <= nfft // 2:  # mirroring at the ends needs more than that
             mix = F.pad(mix, (0, nfft // 2 + 1 - samples))
-        spec = torch.stft(mix.flatten(0, 1), nfft, self.config.hop, window=self.window, normalized=True,
-                          return_complex=True)
+        spec = torch.stft(
+            mix.flatten(0, 1), nfft, self.config.hop, window=self.window, normalized=True, return_complex=True
+        )
         return spec[:, :-1].unflatten(0, (batch, channels)).permute(2, 0, 3, 1).contiguous()
 
     def _split(self, spec: Tensor) -> Tensor:
@@ -194,6 +201,12 @@ class BandSplit(Separator):
         batch, sources, channels = specs.shape[:3]
         nfft = self.config.nfft
         padded = F.pad(torch.view_as_real(specs.flatten(0, 2)), (0, 0, 0, 0, 0, 1))
-        wave = torch.istft(torch.view_as_complex(padded), nfft, self.config.hop, window=self.window,
-                           normalized=True, length=max(samples, nfft // 2 + 1))
+        wave = torch.istft(
+            torch.view_as_complex(padded),
+            nfft,
+            self.config.hop,
+            window=self.window,
+            normalized=True,
+            length=max(samples, nfft // 2 + 1),
+        )
         return wave.view(batch, sources, channels, -1)[..., :samples]

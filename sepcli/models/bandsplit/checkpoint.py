@@ -16,5 +16,7 @@ def describe(checkpoint: Checkpoint) -> Package | None:
 
 def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
     """The tensors under their names, float16 widened."""
-    return {name: tensor.float() if tensor.is_floating_point() else tensor
-            for name, tensor in checkpoint.payload.items()}
+    return {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in checkpoint.payload.items()
+    }

@@ -49,13 +49,20 @@ class GibbsOptions:
     eta: float = 0.75  # share of the steps after which alpha_min is reached
 
     def __post_init__(self) -> None:
-        bounds = {"steps": (0, math.inf), "alpha_max": (0, 1), "alpha_min": (0, self.alpha_max),
-                  "eta": (1e-6, 1)}
+        bounds = {
+            "steps": (0, math.inf),
+            "alpha_max": (0, 1),
+            "alpha_min": (0, self.alpha_max),
+            "eta": (1e-6, 1),
+        }
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
             if not low <= value <= high:
-                raise UsageError(f"-O {name}={value:g} is out of range: it is {low:g} to {high:g}.",
-                                 remedy=f"Give {name} within it, or leave it out.", code="bad_option")
+                raise UsageError(
+                    f"-O {name}={value:g} is out of range: it is {low:g} to {high:g}.",
+                    remedy=f"Give {name} within it, or leave it out.",
+                    code="bad_option",
+                )
 
     def alpha(self, step: int) -> float:
         """alpha_n of the file's head."""
@@ -110,8 +117,9 @@ class GibbsDemucs(Demucs):
         stems = mix.new_zeros(batch, len(self.known), channels, samples)
         blocks = [[True] * len(self.known)]  # the ordinary separation
         seed = noise.seed if noise else 0
-        blocks += [drawn_block(self.options.alpha(step), step, self.known, seed)
-                   for step in range(self.options.steps)]
+        blocks += [
+            drawn_block(self.options.alpha(step), step, self.known, seed) for step in range(self.options.steps)
+        ]
         for block in blocks:
             stems = self.conditional(mix, stems, torch.tensor([block] * batch, device=mix.device))
         return stems[:, source_indices(self.known, self.sources)]
@@ -136,8 +144,10 @@ class Orderless:
 
     def __init__(self, model: GibbsDemucs, criterion: Criterion):
         if not isinstance(model, GibbsDemucs):
-            raise UsageError(f"The objective 'orderless' does not train a {type(model).__name__}.",
-                             remedy="It trains GibbsDemucs.")
+            raise UsageError(
+                f"The objective 'orderless' does not train a {type(model).__name__}.",
+                remedy="It trains GibbsDemucs.",
+            )
         self.criterion = criterion
 
     def __call__(self, model: GibbsDemucs, batch: Any) -> Loss:

@@ -28,7 +28,8 @@ FAMILY = Family(
         "DoubleDeterministic": Arch("DoubleDeterministic", DicoseConfig, DoubleDeterministic, base=_BASE),
         "Diffusion": Arch("Diffusion", SampledConfig, Diffusion, DiffusionOptions, base=_BASE),
         "Consistency": Arch(
-            "Consistency", ConsistencyConfig, Consistency, ConsistencyOptions, teacher=_TEACHER),
+            "Consistency", ConsistencyConfig, Consistency, ConsistencyOptions, teacher=_TEACHER
+        ),
         "MSDM": Arch("MSDM", SampledConfig, MSDM, JointOptions),
         "ISDM": Arch("ISDM", SampledConfig, ISDM, JointOptions),
     },
@@ -36,8 +37,21 @@ FAMILY = Family(
     convert=convert,
     objectives={"label": Labelled, "denoising": Denoising, "consistency": Distillation},
     # Named by Lightning's files next to the weights: data sets, distributions of noise, settings and paths.
-    packages=frozenset({
-        "pytorch_lightning", "lightning_fabric", "omegaconf", "ml_collections", "main",
-        "audio_diffusion_pytorch", "audio_diffusion_pytorch_", "argparse", "collections", "functools", "numpy",
-        "pathlib", "typing"}),
+    packages=frozenset(
+        {
+            "pytorch_lightning",
+            "lightning_fabric",
+            "omegaconf",
+            "ml_collections",
+            "main",
+            "audio_diffusion_pytorch",
+            "audio_diffusion_pytorch_",
+            "argparse",
+            "collections",
+            "functools",
+            "numpy",
+            "pathlib",
+            "typing",
+        }
+    ),
 )

@@ -136,8 +136,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(x)
-        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, heads, N, C / heads]
-                   for y in (self.to_q(x), *self.to_kv(x).chunk(2, dim=-1)))
+        q, k, v = (
+            y.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, heads, N, C / heads]
+            for y in (self.to_q(x), *self.to_kv(x).chunk(2, dim=-1))
+        )
         attended = F.scaled_dot_product_attention(q, k, v)
         return self.attention["to_out"](attended.transpose(1, 2).flatten(2))
 
@@ -161,8 +163,12 @@ class Transformer(nn.Module):
         inner = multiplier * channels
         self.attention = OverTime(Attention(channels, heads, head_features))
         self.feed_forward = nn.Sequential(
-            ChannelNorm(channels), nn.Conv1d(channels, inner, 1, bias=False), nn.GELU(),
-            ChannelNorm(inner), nn.Conv1d(inner, channels, 1, bias=False))
+            ChannelNorm(channels),
+            nn.Conv1d(channels, inner, 1, bias=False),
+            nn.GELU(),
+            ChannelNorm(inner),
+            nn.Conv1d(inner, channels, 1, bias=False),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(x)

@@ -50,7 +50,8 @@ def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
     return {
         ours + name: value
         for ours, theirs in PUBLISHED[arch].items()
-        for name, value in _network(checkpoint, state, theirs, arch).items()}
+        for name, value in _network(checkpoint, state, theirs, arch).items()
+    }
 
 
 def join(checkpoints: Sequence[Checkpoint]) -> dict[str, Tensor]:
@@ -58,7 +59,8 @@ def join(checkpoints: Sequence[Checkpoint]) -> dict[str, Tensor]:
     return {
         f"unets.{number}.{name}": value
         for number, checkpoint in enumerate(checkpoints)
-        for name, value in _network(checkpoint, _state(checkpoint), _UNET, "ISDM").items()}
+        for name, value in _network(checkpoint, _state(checkpoint), _UNET, "ISDM").items()
+    }
 
 
 def _network(
@@ -66,8 +68,9 @@ def _network(
 ) -> dict[str, Tensor]:
     """What stands below the first prefix that is there, in float32, without it."""
     for prefix in prefixes:
-        found = {name.removeprefix(prefix): value.float()
-                 for name, value in state.items() if name.startswith(prefix)}
+        found = {
+            name.removeprefix(prefix): value.float() for name, value in state.items() if name.startswith(prefix)
+        }
         if found:
             return found
     raise _mismatch(checkpoint, arch, f"nothing in it is called {' or '.join(f'{p}*' for p in prefixes)}")

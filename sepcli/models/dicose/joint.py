@@ -97,8 +97,11 @@ class JointOptions:
     def __post_init__(self) -> None:
         check_options(self, steps=1, corrections=1, churn=0, sigma_min=1e-6, sigma_max=self.sigma_min, rho=1)
         if self.posterior not in POSTERIORS:
-            raise UsageError(f"-O posterior={self.posterior} is not known.", code="bad_option",
-                             remedy=f"Choose {' or '.join(POSTERIORS)}.")
+            raise UsageError(
+                f"-O posterior={self.posterior} is not known.",
+                code="bad_option",
+                remedy=f"Choose {' or '.join(POSTERIORS)}.",
+            )
 
     @property
     def draws(self) -> int:
@@ -176,8 +179,10 @@ class Joint(Sampled):
             return ()
         least = stable_steps(options, len(self.known))
         advice = "" if least is None else f" With these options it is stable from -O steps={least} on."
-        return (f"{type(self).__name__} with {options.steps} steps grows without bounds instead of converging: "
-                f"its steps are too long for the mix's sum.{advice}",)
+        return (
+            f"{type(self).__name__} with {options.steps} steps grows without bounds instead of converging: "
+            f"its steps are too long for the mix's sum.{advice}",
+        )
 
     def sample(self, mix: Tensor, noise: Noise) -> Tensor:
         options = self.filled()
@@ -197,8 +202,14 @@ class Joint(Sampled):
         sigmas = options.sigmas()
         assert options.churn is not None
         with draws(noise, sampled, mix, options.draws) as draw:
-            return stochastic_euler(posterior, sigmas[0] * draw(0), sigmas, lambda k: draw(k + 1),
-                                    churn=options.churn, corrections=options.corrections)
+            return stochastic_euler(
+                posterior,
+                sigmas[0] * draw(0),
+                sigmas,
+                lambda k: draw(k + 1),
+                churn=options.churn,
+                corrections=options.corrections,
+            )
 
 
 class MSDM(Joint):

@@ -43,9 +43,7 @@ LEVEL_MEAN, LEVEL_DEVIATION = -3.0, 1.0  # of ln sigma in training
 # --- the losses, of given noise --------------------------------------------------------------------------
 
 
-def denoising_errors(
-    denoise: Denoise, clean: Tensor, sigma: Tensor, eps: Tensor, sigma_data: float
-) -> Tensor:
+def denoising_errors(denoise: Denoise, clean: Tensor, sigma: Tensor, eps: Tensor, sigma_data: float) -> Tensor:
     """[B]: lambda(sigma) times the mean squared error (Karras et al. 2022, eqs. 2 and 8).
 
     clean, eps: [B, ...]; sigma: [B].
@@ -55,7 +53,13 @@ def denoising_errors(
 
 
 def distillation_errors(
-    student: Denoise, target: Denoise, teacher: Denoise, clean: Tensor, grid: Tensor, start: Tensor, hops: int,
+    student: Denoise,
+    target: Denoise,
+    teacher: Denoise,
+    clean: Tensor,
+    grid: Tensor,
+    start: Tensor,
+    hops: int,
     eps: Tensor,
 ) -> Tensor:
     """[B]: mean squared error of g_student against g_target, `hops` steps of the teacher later.
@@ -103,8 +107,14 @@ class Labelled:
 class Denoising:
     """See the file's head. Of Diffusion, a source's weight is how often it is the target."""
 
-    def __init__(self, model: Diffusion | Joint, criterion: Criterion, *, level_mean: float = LEVEL_MEAN,
-                 level_deviation: float = LEVEL_DEVIATION):
+    def __init__(
+        self,
+        model: Diffusion | Joint,
+        criterion: Criterion,
+        *,
+        level_mean: float = LEVEL_MEAN,
+        level_deviation: float = LEVEL_DEVIATION,
+    ):
         check_trains("denoising", model, Diffusion, Joint)
         check_squared(criterion)
         self.weights = criterion.weights
@@ -138,19 +148,34 @@ class Distillation:
     Memory beside a training of the network: two more U-Nets, without gradients.
     """
 
-    def __init__(self, model: Consistency, criterion: Criterion, *, levels: int = 18, sigma_max: float = 10.0,
-                 rho: float = 9.0, longest: int = 17, hops: str = "weighted", decay: float = 0.999,
-                 dsm: float = 1.0, dsm_share: float = 0.7, dsm_scaling: str = "edm",
-                 frozen_precision: str = "auto", level_mean: float = LEVEL_MEAN,
-                 level_deviation: float = LEVEL_DEVIATION):
+    def __init__(
+        self,
+        model: Consistency,
+        criterion: Criterion,
+        *,
+        levels: int = 18,
+        sigma_max: float = 10.0,
+        rho: float = 9.0,
+        longest: int = 17,
+        hops: str = "weighted",
+        decay: float = 0.999,
+        dsm: float = 1.0,
+        dsm_share: float = 0.7,
+        dsm_scaling: str = "edm",
+        frozen_precision: str = "auto",
+        level_mean: float = LEVEL_MEAN,
+        level_deviation: float = LEVEL_DEVIATION,
+    ):
         check_trains("consistency", model, Consistency)
         check_squared(criterion)
         check_word("hops", hops, "weighted", "uniform")
         check_word("dsm_scaling", dsm_scaling, "edm", "consistency")
         check_word("frozen_precision", frozen_precision, "auto", "run", "bfloat16")
         if not 1 <= longest < levels:
-            raise UsageError(f"objective_options.longest is {longest}, but must be 1 to levels - 1 "
-                             f"({levels - 1}).", remedy="Correct objective_options.")
+            raise UsageError(
+                f"objective_options.longest is {longest}, but must be 1 to levels - 1 ({levels - 1}).",
+                remedy="Correct objective_options.",
+            )
         self.weights = criterion.weights
         low = model.config.sigma_min
         self.curve = low, sigma_max, rho
@@ -173,13 +198,25 @@ class Distillation:
         grid, hops = self.grid.to(clean), int(torch.multinomial(self.hops, 1, generator=self.chance)) + 1
         start = torch.randint(len(grid) - hops, (len(clean),)).to(clean.device)
         cd = distillation_errors(
-            model.function(student), model.function(target), model.edm(teacher), clean, grid, start, hops,
-            torch.randn_like(clean)).mean()
+            model.function(student),
+            model.function(target),
+            model.edm(teacher),
+            clean,
+            grid,
+            start,
+            hops,
+            torch.randn_like(clean),
+        ).mean()
         if not self.dsm:
             return Loss(cd, {"cd": cd.detach()})
         denoise = model.edm(student) if self.dsm_scaling == "edm" else model.function(student)
-        dsm = denoising_errors(denoise, clean, self.dsm_levels(len(clean)).to(clean), torch.randn_like(clean),
-                               model.config.sigma_data).mean()
+        dsm = denoising_errors(
+            denoise,
+            clean,
+            self.dsm_levels(len(clean)).to(clean),
+            torch.randn_like(clean),
+            model.config.sigma_data,
+        ).mean()
         return Loss(cd + self.dsm * dsm, {"cd": cd.detach(), "dsm": dsm.detach()})
 
     def dsm_levels(self, count: int) -> Tensor:
@@ -195,8 +232,11 @@ class Distillation:
             mine.lerp_(theirs.detach().to(mine), 1 - self.decay)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"teacher": self.teacher.state_dict(), "target": self.target.state_dict(),
-                "chance": self.chance.get_state()}
+        return {
+            "teacher": self.teacher.state_dict(),
+            "target": self.target.state_dict(),
+            "chance": self.chance.get_state(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.teacher.load_state_dict(state["teacher"])

@@ -61,7 +61,8 @@ class Refined(Sampled):
         estimate, taps = self.hear(rows, label)
         with draws(noise, self.sources, mix, self.options.draws) as draw:
             refined = self.refine(
-                told(self.unet, label, taps), estimate, lambda k: draw(k).flatten(0, 1)[:, None])
+                told(self.unet, label, taps), estimate, lambda k: draw(k).flatten(0, 1)[:, None]
+            )
         return self.stems(refined.clamp(-1, 1))
 
     def edm(self, network: Network) -> Denoise:
@@ -113,8 +114,13 @@ class Diffusion(Refined):
         options = self.options
         sigmas = karras_sigmas(options.steps, options.sigma_min, options.sigma_max, RHO)
         return stochastic_euler(
-            self.denoiser(network), estimate + sigmas[0] * draw(0), sigmas, lambda k: draw(k + 1),
-            churn=options.churn, corrections=options.corrections)
+            self.denoiser(network),
+            estimate + sigmas[0] * draw(0),
+            sigmas,
+            lambda k: draw(k + 1),
+            churn=options.churn,
+            corrections=options.corrections,
+        )
 
 
 # --- consistency -----------------------------------------------------------------------------------------
@@ -163,16 +169,18 @@ class Consistency(Refined):
         config = self.config
 
         def g(x: Tensor, sigma: Tensor) -> Tensor:
-            return preconditioned(network, x, sigma,
-                                  consistency_scalings(sigma, config.sigma_data, config.sigma_min))
+            return preconditioned(
+                network, x, sigma, consistency_scalings(sigma, config.sigma_data, config.sigma_min)
+            )
 
         return g
 
     def refine(self, network: Network, estimate: Tensor, draw: Draw) -> Tensor:
         low = self.config.sigma_min
         sigmas = consistency_sigmas(self.options.steps, low, self._level(), RHO)
-        return consistency_sample(self.function(network), estimate + sigmas[0] * draw(0), sigmas,
-                                  lambda k: draw(k + 1), sigma_min=low)
+        return consistency_sample(
+            self.function(network), estimate + sigmas[0] * draw(0), sigmas, lambda k: draw(k + 1), sigma_min=low
+        )
 
     def used(self) -> Mapping[str, Any]:
         return asdict(self.options) | {"sigma_max": self._level()}

@@ -70,7 +70,8 @@ class Shape:
         if not levels == len(self.blocks) == len(self.attentions) == len(self.multipliers) - 1:
             raise ValueError(
                 f"factors, blocks and attentions must be one for each level and multipliers one more, but are "
-                f"{levels}, {len(self.blocks)}, {len(self.attentions)} and {len(self.multipliers)}")
+                f"{levels}, {len(self.blocks)}, {len(self.attentions)} and {len(self.multipliers)}"
+            )
         if any(factor < 2 or factor % 2 for factor in self.factors):
             raise ValueError(f"factors are {self.factors}, but must be even")
         if self.width % self.patch or self.width % 2:
@@ -145,7 +146,8 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(_block(2 * channels, channels, shape) for _ in range(blocks + attends))
         self.transformer = _transformer(channels, shape) if attends else None
         self.upsample = nn.ConvTranspose1d(
-            channels, channels_out, 2 * factor, stride=factor, padding=factor // 2)
+            channels, channels_out, 2 * factor, stride=factor, padding=factor // 2
+        )
 
     def forward(self, x: Tensor, skips: tuple[Tensor, ...], m: Tensor) -> Tensor:
         """skips: as the encoder of this level gave them."""
@@ -168,7 +170,8 @@ class UNet(nn.Module):
         assert labels or timed, "m is made of something"
         features = 4 * shape.width
         self.to_mapping = nn.Sequential(
-            nn.Linear(features, features), nn.GELU(), nn.Linear(features, features), nn.GELU())
+            nn.Linear(features, features), nn.GELU(), nn.Linear(features, features), nn.GELU()
+        )
         if timed:
             position = nn.Sequential(TimeFeatures(shape.width // 2), nn.Linear(shape.width + 1, features))
             self.to_time = nn.Sequential(position, nn.GELU())
@@ -182,7 +185,8 @@ class UNet(nn.Module):
         self.downsamples = nn.ModuleList(Encoder(*level, shape) for level in levels)
         self.bottleneck = Bottleneck(widths[-1], shape)
         self.upsamples = nn.ModuleList(
-            Decoder(channels, channels_out, *rest, shape) for channels_out, channels, *rest in reversed(levels))
+            Decoder(channels, channels_out, *rest, shape) for channels_out, channels, *rest in reversed(levels)
+        )
         self.to_out = Only(Unpatch(channels, shape.width, shape.patch, features))
 
     def condition(self, label: Tensor | None = None, time: Tensor | None = None) -> Tensor:

@@ -98,7 +98,8 @@ class DenseBlock(Foldable):
         self.channels = channels
         self.H = nn.ModuleList(
             Unit(nn.Conv2d(channels_in + k * channels, channels, 3, padding=1), activation(act))
-            for k in range(layers))
+            for k in range(layers)
+        )
 
     def fold(self, dtype: torch.dtype) -> None:
         """folded: bias [L*C], weights for the input [L*C, C_in, 3, 3], then for map j [(L-1-j)*C, C, 3, 3]."""
@@ -106,9 +107,15 @@ class DenseBlock(Foldable):
         # Layer k reads [map k-1, ..., map 0, input], the newest first.
         weights = [torch.cat([weight[:, k * width :] for k, (weight, _) in enumerate(layers)])]
         for j in range(len(layers) - 1):
-            weights.append(torch.cat([
-                weight[:, (k - 1 - j) * width : (k - j) * width]
-                for k, (weight, _) in enumerate(layers) if k > j]))
+            weights.append(
+                torch.cat(
+                    [
+                        weight[:, (k - 1 - j) * width : (k - j) * width]
+                        for k, (weight, _) in enumerate(layers)
+                        if k > j
+                    ]
+                )
+            )
         bias = torch.cat([bias for _, bias in layers])
         self.folded = tuple(tensor.to(dtype).contiguous() for tensor in (bias, *weights))
 
@@ -150,8 +157,13 @@ class FrequencyTransform(nn.Module):
     def __init__(self, channels: int, bins: int, units: int, bins_out: int, act: str):
         super().__init__()
         self.tdf = nn.Sequential(
-            nn.Linear(bins, units, bias=False), nn.BatchNorm2d(channels), activation(act),
-            nn.Linear(units, bins_out, bias=False), nn.BatchNorm2d(channels), activation(act))
+            nn.Linear(bins, units, bias=False),
+            nn.BatchNorm2d(channels),
+            activation(act),
+            nn.Linear(units, bins_out, bias=False),
+            nn.BatchNorm2d(channels),
+            activation(act),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.tdf(x)

@@ -52,9 +52,11 @@ class LightSAFT(Foldable):
         units = max(bins // config.bn_factor, config.min_bn_units)
         self.tfc = DenseBlock(channels_in, channels, config.n_internal_layers, act)
         self.LaSAFT_bn_layer = nn.Sequential(
-            nn.Linear(bins, units * latent, bias=False), nn.BatchNorm2d(channels), activation(act))
+            nn.Linear(bins, units * latent, bias=False), nn.BatchNorm2d(channels), activation(act)
+        )
         self.LaSIFT = nn.Sequential(
-            nn.BatchNorm2d(channels), nn.Linear(units, bins, bias=False), activation(act))
+            nn.BatchNorm2d(channels), nn.Linear(units, bins, bias=False), activation(act)
+        )
         if self.query_listens:
             self.query_pocm_generator = generator(config.embedding_dim, channels + 1)
             self.linear_query = nn.Sequential(nn.LayerNorm(bins), nn.ReLU(), nn.Linear(bins, dk))
@@ -62,7 +64,8 @@ class LightSAFT(Foldable):
             self.linear_query = nn.Linear(config.embedding_dim, dk)
         if self.key_listens:
             self.keys = nn.Sequential(
-                nn.Conv2d(channels, latent, 1), nn.BatchNorm2d(latent), nn.ReLU(), nn.Linear(bins, dk))
+                nn.Conv2d(channels, latent, 1), nn.BatchNorm2d(latent), nn.ReLU(), nn.Linear(bins, dk)
+            )
         else:
             self.keys = nn.Parameter(torch.empty(1, 1, dk, latent))
             nn.init.kaiming_normal_(self.keys)

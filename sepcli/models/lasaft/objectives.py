@@ -32,11 +32,13 @@ class Labelled:
 
     def __init__(self, model: Conditioned, criterion: Criterion, *, domain: str = "spectrogram"):
         check_word("domain", domain, *DOMAINS)
-        if domain == "spectrogram" and any(term.kind not in ("l1", "mse") or term.on != "wave"
-                                           for term in criterion.terms):
+        if domain == "spectrogram" and any(
+            term.kind not in ("l1", "mse") or term.on != "wave" for term in criterion.terms
+        ):
             raise UsageError(
                 "The loss is on the network's own spectrogram, but a term is made for waveforms.",
-                remedy='Use terms of kind "mse" or "l1" as they are, or set objective_options.domain = "wave".')
+                remedy='Use terms of kind "mse" or "l1" as they are, or set objective_options.domain = "wave".',
+            )
         self.domain = domain
         self.on_wave = OneTarget(criterion)
         self.on_spectrogram = Criterion(criterion.terms, [1.0])
@@ -68,8 +70,9 @@ class Queried(Labelled):
     norm follows its statistics.
     """
 
-    def __init__(self, model: LaSAFTQuery, criterion: Criterion, *, domain: str = "spectrogram",
-                 query: str = "target"):
+    def __init__(
+        self, model: LaSAFTQuery, criterion: Criterion, *, domain: str = "spectrogram", query: str = "target"
+    ):
         super().__init__(model, criterion, domain=domain)
         check_word("query", query, *QUERIES)
         self.query = query

@@ -43,7 +43,9 @@ class StridedConv(nn.Module):
         super().__init__()
         self.strided_conv = nn.Sequential(
             nn.Conv2d(channels_in, channels, 3, stride=(time_stride, 2), padding=1),
-            nn.InstanceNorm2d(channels), nn.ReLU())
+            nn.InstanceNorm2d(channels),
+            nn.ReLU(),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.strided_conv(x)
@@ -60,10 +62,12 @@ class QueryNet(nn.Module):
         if config.query_n_fft % 2 ** (len(rest) + 1):
             raise ValueError(f"query_n_fft must be a multiple of {2 ** (len(rest) + 1)}")
         self.first_conv = nn.Sequential(
-            nn.Conv2d(2 * config.channels, first, (1, 2)), nn.InstanceNorm2d(first), nn.ReLU())
+            nn.Conv2d(2 * config.channels, first, (1, 2)), nn.InstanceNorm2d(first), nn.ReLU()
+        )
         self.conv_nets = nn.ModuleList(
             StridedConv(a, b, stride)
-            for a, b, stride in zip(config.query_channels, rest, TIME_STRIDES, strict=False))
+            for a, b, stride in zip(config.query_channels, rest, TIME_STRIDES, strict=False)
+        )
         bins = config.query_n_fft // 2 >> len(rest)
         self.gru = nn.GRU(rest[-1] * bins, config.query_hidden, batch_first=True)
         self.fc = nn.Linear(config.query_hidden, config.embedding_dim)
@@ -130,10 +134,15 @@ class LaSAFTQuery(Unet):
         return torch.cat([self.query(self.query_spectrogram(w[None]).to(dtype)) for w in heard]).mean(0)
 
     def _constants(self) -> list:
-        missing = [name for name, z in zip(self.known, self.mean_latents, strict=False)
-                   if name in self.sources and not z.any()]
+        missing = [
+            name
+            for name, z in zip(self.known, self.mean_latents, strict=False)
+            if name in self.sources and not z.any()
+        ]
         if missing:
             raise ModelError(
                 f"The model has no latent for {', '.join(missing)} yet.",
-                remedy="Give it an audio query, or set its latents from training data.", code="no_latents")
+                remedy="Give it an audio query, or set its latents from training data.",
+                code="no_latents",
+            )
         return super()._constants()

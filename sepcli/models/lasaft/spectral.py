@@ -73,7 +73,8 @@ class Conditioned(Separator):
         self.samplerate, self.channels = config.samplerate, config.channels
         self.attention_hop, self.attention_levels = config.hop_length, self.levels
         self.segment = Segment(
-            samples=config.hop_length * (config.num_frame - 1), exact=True, margin=config.margin)
+            samples=config.hop_length * (config.num_frame - 1), exact=True, margin=config.margin
+        )
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
         # Of each target in `sources`, kept by `prepare`.
         self.prepared: list[Any] | None = None
@@ -125,7 +126,8 @@ class Conditioned(Separator):
         samples = mix.shape[-1]
         shared = self.share(self._heard(mix))
         return torch.stack(
-            [self.waveform(self.finish(shared, constants), samples) for constants in self._targets()], dim=1)
+            [self.waveform(self.finish(shared, constants), samples) for constants in self._targets()], dim=1
+        )
 
     # --- training and looking inside ---
 

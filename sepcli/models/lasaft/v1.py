@@ -69,9 +69,11 @@ class Block(nn.Module):
         if self.light:
             units = max(bins // config.bn_factor, config.min_bn_units)
             self.LaSAFT_bn_layer = nn.Sequential(
-                nn.Linear(bins, units * latent, bias=False), nn.BatchNorm2d(channels), activation(act))
+                nn.Linear(bins, units * latent, bias=False), nn.BatchNorm2d(channels), activation(act)
+            )
             self.LaSIFT = nn.Sequential(
-                nn.Linear(units, bins, bias=False), nn.BatchNorm2d(channels), activation(act))
+                nn.Linear(units, bins, bias=False), nn.BatchNorm2d(channels), activation(act)
+            )
         else:
             self.tdfs = Heavy(config, bins)
         self.keys = nn.Parameter(torch.empty(config.dk, latent))
@@ -99,9 +101,17 @@ class DenseControl(nn.Module):
     def __init__(self, e: int):
         super().__init__()
         self.linear = nn.Sequential(
-            nn.Linear(e, 2 * e), nn.ReLU(),
-            nn.Linear(2 * e, 4 * e), nn.ReLU(), nn.Dropout(0.5), nn.BatchNorm1d(4 * e),
-            nn.Linear(4 * e, 8 * e), nn.ReLU(), nn.Dropout(0.5), nn.BatchNorm1d(8 * e))
+            nn.Linear(e, 2 * e),
+            nn.ReLU(),
+            nn.Linear(2 * e, 4 * e),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.BatchNorm1d(4 * e),
+            nn.Linear(4 * e, 8 * e),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.BatchNorm1d(8 * e),
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         return self.linear(z)
@@ -117,13 +127,16 @@ class ConditionGenerator(nn.Module):
         self.dense_control_block = DenseControl(e)
         self.linear_gamma, self.linear_beta = (
             nn.Sequential(nn.Linear(8 * e, size), nn.Identity(), nn.BatchNorm1d(size, affine=False))
-            for size in (decoders * c * c, decoders * c))
+            for size in (decoders * c * c, decoders * c)
+        )
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         hidden = self.dense_control_block(z)
         decoders, c = self.shape
-        return (self.linear_gamma(hidden).unflatten(1, (decoders, c, c)),
-                self.linear_beta(hidden).unflatten(1, (decoders, c)))
+        return (
+            self.linear_gamma(hidden).unflatten(1, (decoders, c, c)),
+            self.linear_beta(hidden).unflatten(1, (decoders, c)),
+        )
 
 
 class LaSAFTv1(Conditioned):
@@ -136,10 +149,12 @@ class LaSAFTv1(Conditioned):
         self.first_conv = Unit(nn.Conv2d(2 * config.channels, c, (1, 2)), activation(act))
         self.encoders = nn.ModuleList(Block(config, c, f) for f in bins[:-1])
         self.downsamplings = nn.ModuleList(
-            Unit(nn.Conv2d(c, c, 2, stride=2), nn.Identity()) for _ in range(levels))
+            Unit(nn.Conv2d(c, c, 2, stride=2), nn.Identity()) for _ in range(levels)
+        )
         self.mid_block = Block(config, c, bins[-1])
         self.upsamplings = nn.ModuleList(
-            Unit(nn.ConvTranspose2d(c, c, 2, stride=2), nn.Identity()) for _ in range(levels))
+            Unit(nn.ConvTranspose2d(c, c, 2, stride=2), nn.Identity()) for _ in range(levels)
+        )
         self.decoders = nn.ModuleList(Block(config, 2 * c, f) for f in reversed(bins[:-1]))
         self.last_conv = last_conv(config)
         self.embedding = nn.Embedding(len(config.sources), config.embedding_dim)

@@ -64,10 +64,12 @@ class Unet(Conditioned):
         self.first_conv = Unit(nn.Conv2d(2 * config.channels, c, (1, 2)), activation(act))
         self.encoders = nn.ModuleList(TfcTdf(config, f) for f in bins[:-1])
         self.downsamplings = nn.ModuleList(
-            Unit(nn.Conv2d(c, c, 2, stride=2), activation(act)) for _ in range(levels))
+            Unit(nn.Conv2d(c, c, 2, stride=2), activation(act)) for _ in range(levels)
+        )
         self.mid_block = TfcTdf(config, bins[-1])
         self.upsamplings = nn.ModuleList(
-            Unit(nn.ConvTranspose2d(c, c, 2, stride=2), activation(act)) for _ in range(levels))
+            Unit(nn.ConvTranspose2d(c, c, 2, stride=2), activation(act)) for _ in range(levels)
+        )
         self.decoders = nn.ModuleList(Decoder(config, f) for f in reversed(bins[:-1]))
         self.last_conv = last_conv(config)
 

@@ -17,7 +17,8 @@ FAMILY = Family(
     archs={
         "Codec": Arch("Codec", CodecConfig, Codec, CodecOptions),
         "LatentDiffusion": Arch(
-            "LatentDiffusion", LatentDiffusionConfig, LatentDiffusion, LatentDiffusionOptions, base=_BASE),
+            "LatentDiffusion", LatentDiffusionConfig, LatentDiffusion, LatentDiffusionOptions, base=_BASE
+        ),
     },
     describe=describe,
     convert=convert,

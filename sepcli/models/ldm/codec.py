@@ -83,8 +83,10 @@ class Codec(Separator):
     def quantize(self, z: Tensor, bandwidth: float | None = None) -> Tensor:
         """Latents [B, D, N] -> codes [Q, B, N] of that bandwidth; of all codebooks for None."""
         if not self.codebooks:
-            raise UsageError("This codec has no codebooks, so its latents can't be quantised.",
-                             remedy="Leave the bandwidth out, or use a codec that has a quantiser.")
+            raise UsageError(
+                "This codec has no codebooks, so its latents can't be quantised.",
+                remedy="Leave the bandwidth out, or use a codec that has a quantiser.",
+            )
         return self.quantizer.encode(z, bandwidth)
 
     def dequantize(self, codes: Tensor) -> Tensor:

@@ -108,8 +108,9 @@ def powers(wave: Tensor) -> Tensor:
 def _spectra(wave: Tensor) -> Tensor:
     """[B, C, T] -> complex64 [B C, F, N], silence around it."""
     window = torch.hann_window(NFFT, device=wave.device)
-    return torch.stft(wave.float().flatten(0, 1), NFFT, NFFT // 4, window=window, pad_mode="constant",
-                      return_complex=True)
+    return torch.stft(
+        wave.float().flatten(0, 1), NFFT, NFFT // 4, window=window, pad_mode="constant", return_complex=True
+    )
 
 
 def _power(spec: Tensor) -> Tensor:

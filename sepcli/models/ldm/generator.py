@@ -86,9 +86,17 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, groups: int, features: int):
         super().__init__()
-        self.convs = nn.Sequential(*(
-            layer for _ in range(2) for layer in
-            (nn.GroupNorm(groups, channels), nn.SiLU(), nn.Conv1d(channels, channels, 3, padding=1))))
+        self.convs = nn.Sequential(
+            *(
+                layer
+                for _ in range(2)
+                for layer in (
+                    nn.GroupNorm(groups, channels),
+                    nn.SiLU(),
+                    nn.Conv1d(channels, channels, 3, padding=1),
+                )
+            )
+        )
         self.film = nn.Linear(features, 2 * channels)
 
     def forward(self, x: Tensor, m: Tensor) -> Tensor:
@@ -137,7 +145,8 @@ class Level(nn.Module):
         width = shape.widths[level]
         self.inject = Injection(width, latents) if shape.injections[level] else None
         self.blocks = nn.ModuleList(
-            Block(width, shape.groups, shape.features) for _ in range(shape.blocks[level]))
+            Block(width, shape.groups, shape.features) for _ in range(shape.blocks[level])
+        )
         attends = shape.attentions[level]
         self.attention = Attention(width, shape.heads, shape.head_features) if attends else nn.Identity()
 
@@ -173,7 +182,8 @@ class Generator(nn.Module):
         outer = (widths[0], *widths[:-1])  # of the level around each
         self.step = StepEmbedding(shape.features)
         self.downs = nn.ModuleList(
-            shorten(outer[k] if k else latents, widths[k], shape.factors[k]) for k in levels)
+            shorten(outer[k] if k else latents, widths[k], shape.factors[k]) for k in levels
+        )
         self.encoder = nn.ModuleList(Level(shape, k, latents) for k in levels)
         self.before = Block(widths[-1], shape.groups, shape.features)
         self.attention = Attention(widths[-1], shape.heads, shape.head_features)
@@ -183,7 +193,8 @@ class Generator(nn.Module):
         self.decoder = nn.ModuleList(Level(shape, k, latents) for k in levels)
         self.ups = nn.ModuleList(lengthen(widths[k], outer[k], shape.factors[k]) for k in levels)
         self.head = nn.Sequential(
-            nn.GroupNorm(shape.groups, widths[0]), nn.SiLU(), nn.Conv1d(widths[0], latents, 3, padding=1))
+            nn.GroupNorm(shape.groups, widths[0]), nn.SiLU(), nn.Conv1d(widths[0], latents, 3, padding=1)
+        )
 
     def forward(self, z: Tensor, c: Tensor, t: Tensor) -> Tensor:
         """z, c [B, D, N], t [B] or [] in [0, 1] -> v [B, D, N] float32; N a multiple of `shape.multiple`."""

@@ -58,5 +58,7 @@ class Kept:
                 save_file({"latents": latents.detach().cpu().contiguous()}, beside)
         except (OSError, SafetensorError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise OutputError(f"Latents can't be kept in '{self.folder}': {reason}.",
-                              remedy="Make room, or choose another objective_options.cache.") from error
+            raise OutputError(
+                f"Latents can't be kept in '{self.folder}': {reason}.",
+                remedy="Make room, or choose another objective_options.cache.",
+            ) from error

@@ -82,7 +82,8 @@ class LatentDiffusion(Separator):
             raise ValueError(f"sources are {config.sources}, but must be one")
         if config.segment < 1 or config.segment % config.samples_multiple:
             raise ValueError(
-                f"segment is {config.segment}, but must be a multiple of {config.samples_multiple}")
+                f"segment is {config.segment}, but must be a multiple of {config.samples_multiple}"
+            )
         self.config = config
         self.sources = tuple(config.sources)
         self.samplerate, self.channels = config.samplerate, config.channels

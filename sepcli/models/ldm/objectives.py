@@ -43,15 +43,25 @@ class Latent:
 
     rest = "accompaniment"
 
-    def __init__(self, model: LatentDiffusion, criterion: Criterion, *, conditioner: str = "frozen",
-                 measured: int = 1000, cache: str = "", skew: float = 1.0):
+    def __init__(
+        self,
+        model: LatentDiffusion,
+        criterion: Criterion,
+        *,
+        conditioner: str = "frozen",
+        measured: int = 1000,
+        cache: str = "",
+        skew: float = 1.0,
+    ):
         check_trains("latent", model, LatentDiffusion)
         check_squared(criterion)
         check_word("conditioner", conditioner, "frozen", "trained")
         self.trained = conditioner == "trained"
         if not 0 < skew < math.inf:
-            raise UsageError(f"objective_options.skew is {skew:g}, but must be above 0.",
-                             remedy="Try 2; with 1 all levels of noise are as likely.")
+            raise UsageError(
+                f"objective_options.skew is {skew:g}, but must be above 0.",
+                remedy="Try 2; with 1 all levels of noise are as likely.",
+            )
         self.measured, self.skew = measured, skew
         model.conditioner.requires_grad_(self.trained)
         self.kept: dict[str, Kept] = {}

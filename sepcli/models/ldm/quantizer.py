@@ -37,7 +37,8 @@ class Quantizer(nn.Module):
         if not self.bitrate <= bandwidth <= most:
             raise UsageError(
                 f"The bandwidth is {bandwidth:g} kbit/s, but this codec has {self.bitrate:g} to {most:g}.",
-                remedy=f"Choose one of them: {self.bitrate:g} for each of its {len(self.codebooks)} codebooks.")
+                remedy=f"Choose one of them: {self.bitrate:g} for each of its {len(self.codebooks)} codebooks.",
+            )
         return int(bandwidth / self.bitrate + 1e-9)
 
     def encode(self, z: Tensor, bandwidth: float | None = None) -> Tensor:

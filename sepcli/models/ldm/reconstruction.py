@@ -41,11 +41,14 @@ class Reconstruction:
     def __init__(self, model: Codec, criterion: Criterion, *, noise: float = 0.0):
         check_trains("reconstruction", model, Codec)
         if model.codebooks:
-            raise UsageError("Codebooks are not trained here, and would not fit the latents any more.",
-                             remedy="Set model.config.codebooks to 0.")
+            raise UsageError(
+                "Codebooks are not trained here, and would not fit the latents any more.",
+                remedy="Set model.config.codebooks to 0.",
+            )
         if not 0 <= noise < math.inf:
-            raise UsageError(f"objective_options.noise is {noise:g}, but must be 0 or more.",
-                             remedy="Try 0.5; 0 is none.")
+            raise UsageError(
+                f"objective_options.noise is {noise:g}, but must be 0 or more.", remedy="Try 0.5; 0 is none."
+            )
         self.criterion, self.noise = criterion, noise
 
     def __call__(self, model: Codec, batch: Any) -> Loss:

@@ -48,8 +48,18 @@ class SeanetConfig:
 
     def check(self) -> None:
         """ValueError where no network can be built of this."""
-        positive = ("samplerate", "filters", "latent", "residuals", "lstm_layers", "kernel", "last_kernel",
-                    "residual_kernel", "dilation_growth", "compress")
+        positive = (
+            "samplerate",
+            "filters",
+            "latent",
+            "residuals",
+            "lstm_layers",
+            "kernel",
+            "last_kernel",
+            "residual_kernel",
+            "dilation_growth",
+            "compress",
+        )
         for name in positive:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1")
@@ -95,8 +105,9 @@ class Residual(nn.Module):
     def __init__(self, channels: int, kernel: int, dilation: int, compress: int):
         super().__init__()
         hidden = channels // compress
-        self.block = nn.ModuleList([
-            nn.ELU(), Conv(channels, hidden, kernel, dilation=dilation), nn.ELU(), Conv(hidden, channels, 1)])
+        self.block = nn.ModuleList(
+            [nn.ELU(), Conv(channels, hidden, kernel, dilation=dilation), nn.ELU(), Conv(hidden, channels, 1)]
+        )
         self.shortcut = Conv(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -159,8 +170,10 @@ class Decoder(nn.Module):
 
 
 def _residuals(width: int, config: SeanetConfig) -> list[nn.Module]:
-    return [Residual(width, config.residual_kernel, config.dilation_growth**block, config.compress)
-            for block in range(config.residuals)]
+    return [
+        Residual(width, config.residual_kernel, config.dilation_growth**block, config.compress)
+        for block in range(config.residuals)
+    ]
 
 
 def _mirrored(x: Tensor, left: int, right: int) -> Tensor:
