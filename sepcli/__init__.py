@@ -18,7 +18,7 @@ _HOMES = {
     "separate_file": "sepcli.api",
     "list_models": "sepcli.weights.catalog",
 }
-__all__ = ["SepcliError", "Separator", "list_models", "load", "separate", "separate_file"]
+__all__ = ["Separator", "SepcliError", "list_models", "load", "separate", "separate_file"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,10 @@ remedy is the next step. Commands turn the class into the process's exit code (d
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 
 class SepcliError(Exception):
@@ -66,6 +69,96 @@ class OutputError(SepcliError):
     exit_code = 5
     code = "output"
 
+
+# --- what the operating system says ---
+
+DISK_FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
+NOT_WRITABLE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+)
+
+
+def from_os(
+    error: OSError, path: str | os.PathLike[str] | int, *, reading: type[SepcliError] | None = None
+) -> SepcliError:
+    """What the operating system refused, as an error with its reason and the next step.
+
+    path: the file or folder, or the descriptor of standard output. reading: the class of the error where the
+    path was to be read; None: it was to be written, and the error is an OutputError.
+    """
+    named = isinstance(path, int)
+    # Names may hold bytes that are not UTF-8, which no terminal and no JSON can show.
+    name = "Standard output" if named else f"'{os.fsencode(path).decode('utf-8', 'replace')}'"
+    reason = error.strerror or str(error) or type(error).__name__
+    if reading is not None:
+        if isinstance(error, FileNotFoundError):
+            return reading(f"{name} does not exist.", remedy="Check the path.", code="missing")
+        return reading(
+            f"{name} can't be read: {reason}.", remedy="Check the path and its permissions.", code="unreadable"
+        )
+    if error.errno in DISK_FULL:
+        return OutputError(
+            f"{name} can't be written: the disk is full ({reason}).",
+            remedy=f"Free some space or choose another folder with {parameter('out')}, then run again.",
+            code="disk_full",
+        )
+    if error.errno == errno.EFBIG:
+        return OutputError(
+            f"{name} can't be written: the file system takes no file of that size.",
+            remedy=f"Choose {parameter('format', 'flac')} or another file system.",
+            code="too_large",
+        )
+    if error.errno in NOT_WRITABLE:
+        return OutputError(
+            f"{name} can't be written: {reason}.",
+            remedy=f"Choose a folder that you may write to with {parameter('out')}.",
+            code="not_writable",
+        )
+    return OutputError(f"{name} can't be written: {reason}.", remedy="Check the disk, then run again.")
+
+
+# --- how a parameter is written ---
+
+
+def _as_keyword(name: str, value: object = None) -> str:
+    return f"{name}=" if value is None else f"{name}={value}"
+
+
+Spelling = Callable[[str, object], str]
+_spelling: Spelling = _as_keyword
+
+
+def parameter(name: str, value: object = None) -> str:
+    """A parameter as the user writes it: `shifts=2` in Python, `--shifts 2` on the command line.
+
+    name: as in the Python interface. Every message and notice of the library names parameters this way.
+    """
+    return _spelling(name, value)
+
+
+def spell(rule: Spelling) -> Spelling:
+    """From now on write parameters as `rule(name, value)` does; value None: the name alone. The rule before."""
+    global _spelling
+    before, _spelling = _spelling, rule
+    return before
+
+
+def spelling() -> Spelling:
+    """The rule in use, to be handed to another process."""
+    return _spelling
+
+
+@contextmanager
+def spelled(rule: Spelling) -> Iterator[None]:
+    """`spell` for as long as the context lasts."""
+    before = spell(rule)
+    try:
+        yield
+    finally:
+        spell(before)
+
+
+# --- exit codes ---
 
 INTERRUPTED = 130  # Ctrl-C (SIGINT)
 TERMINATED = 143  # SIGTERM

@@ -187,11 +187,10 @@ def test_abort_drops_what_is_pending():
 
 def test_leaving_by_an_exception_aborts():
     got = []
-    with pytest.raises(KeyError):
-        with Behind(lambda item: (time.sleep(0.05), got.append(item)), 10) as writer:
-            for i in range(10):
-                writer.put(i)
-            raise KeyError
+    with pytest.raises(KeyError), Behind(lambda item: (time.sleep(0.05), got.append(item)), 10) as writer:
+        for i in range(10):
+            writer.put(i)
+        raise KeyError
     assert len(got) < 10
 
 

@@ -271,8 +271,10 @@ def tensor_pickle(elements: int, offset: int, size: tuple[int, ...], stride: tup
         (4, 0, (2, 3), (3, 1)),
         (4, 0, (2,), (1 << 40,)),
         (-1, 0, (1,), (1,)),
-    ]
-    + [(4, -1, (1,), (1,)), (1 << 60, 0, (1,), (1,)), (4, 3, (2,), (-1,))],
+        (4, -1, (1,), (1,)),
+        (1 << 60, 0, (1,), (1,)),
+        (4, 3, (2,), (-1,)),
+    ],
 )
 def test_refuses_tensors_outside_their_storage(tmp_path, elements, offset, size, stride):
     data = tensor_pickle(elements, offset, size, stride)

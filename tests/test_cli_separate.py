@@ -245,7 +245,7 @@ def test_a_format_that_cannot_be_written_here_is_found_before_the_model_is_loade
 def test_refused_files_end_the_run_before_any_work(capfd):
     song("a.wav"), song("b.wav", seed=1)
     separate(capfd, "a.wav")
-    code, out, err = separate(capfd, "b.wav", "a.wav", "--overlap", "0.5")
+    code, _out, err = separate(capfd, "b.wav", "a.wav", "--overlap", "0.5")
     assert code == 2 and "overlap" in err and "--force" in err and "{model}" in err
     assert not Path("separated/b").exists()
 
@@ -301,18 +301,18 @@ def test_empty_standard_input_is_a_bad_input():
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(capfd):
     song("a.wav"), song("b.wav", seed=1)
-    code, out, err = separate(capfd, "a.wav", "missing.wav", "--dry-run")
+    code, out, _err = separate(capfd, "a.wav", "missing.wav", "--dry-run")
     assert code == 1 and not Path("separated").exists() and not fake_model.loads
     assert "separate  a.wav" in out and "-> separated/a/vocals.wav" in out
     assert "1.0 MB to download" in out and "MIT" in out and "fail      missing.wav" in out
     separate(capfd, "a.wav")
     before = os.stat("separated").st_mtime_ns, Path("separated/.sepcli.jsonl").read_bytes()
     fake_model.loads.clear()
-    code, out, err = separate(capfd, "a.wav", "b.wav", "--dry-run")
+    code, out, _err = separate(capfd, "a.wav", "b.wav", "--dry-run")
     assert code == 0 and "skip      a.wav" in out and "separate  b.wav" in out
-    code, out, err = separate(capfd, "a.wav", "b.wav", "--dry-run", "--shifts", "1")
+    code, out, _err = separate(capfd, "a.wav", "b.wav", "--dry-run", "--shifts", "1")
     assert code == 2 and "refuse    a.wav" in out and "shifts" in out and "--force" in out
-    code, out, err = separate(capfd, "a.wav", "b.wav", "--dry-run", "--shifts", "1", "--force")
+    code, out, _err = separate(capfd, "a.wav", "b.wav", "--dry-run", "--shifts", "1", "--force")
     assert code == 0 and "replace   a.wav" in out
     assert before == (os.stat("separated").st_mtime_ns, Path("separated/.sepcli.jsonl").read_bytes())
     assert not fake_model.loads
@@ -321,7 +321,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(capfd):
 def test_a_dry_run_as_json(capfd):
     song("a.wav"), song("b.wav", seed=1)
     separate(capfd, "a.wav")
-    code, out, _ = separate(capfd, "a.wav", "b.wav", "missing.wav", "--dry-run", "--json", "-q")
+    _code, out, _ = separate(capfd, "a.wav", "b.wav", "missing.wav", "--dry-run", "--json", "-q")
     found = {result["input"]: result for result in map(json.loads, out.splitlines())}
     assert {name: result["status"] for name, result in found.items()} == {
         "a.wav": "skipped",

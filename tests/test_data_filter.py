@@ -264,7 +264,7 @@ def run_filter(data, out, model=None, rule=None, **more):
 
 def test_a_folder_gives_a_report_a_list_and_a_picture(data, tmp_path):
     out = tmp_path / "deep" / "report"
-    verdicts, seen = run_filter(data, out)
+    verdicts, _seen = run_filter(data, out)
     assert [(v.name, v.status) for v in verdicts] == [
         ("clean", "kept"),
         ("leaking", "rejected"),

@@ -47,7 +47,7 @@ def singer(syllables, **changes):
 
 def pitch_track(audio):
     """Hz every 5 ms, 0 where unvoiced."""
-    track, times = pyworld.harvest(audio.astype(np.float64), RATE, f0_floor=60, f0_ceil=600, frame_period=5)
+    track, _times = pyworld.harvest(audio.astype(np.float64), RATE, f0_floor=60, f0_ceil=600, frame_period=5)
     return track
 
 

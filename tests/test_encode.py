@@ -1,6 +1,5 @@
 """Writing: integers to the last digit, exact lengths, RF64, and every failure of a disk told."""
 
-import errno
 import os
 import struct
 import subprocess
@@ -17,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from sepcli.errors import OutputError, UsageError
 from sepcli.sound import encode, ffmpeg, formats, wav
 from sepcli.sound.decode import AudioReader, probe
-from sepcli.sound.encode import AudioWriter, check_format, formats_report, output_error, output_rate, quantize
+from sepcli.sound.encode import AudioWriter, check_format, formats_report, output_rate, quantize
 from sepcli.sound.wav import WavFile
 from tests.sounds import lag, music
 
@@ -502,19 +501,6 @@ def test_where_nothing_can_be_written(tmp_path, format):
         with pytest.raises(OutputError) as caught:
             AudioWriter(path, samplerate=48000, channels=2, format=format)
         assert caught.value.code == "not_writable" and caught.value.remedy
-
-
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [
-        (errno.ENOSPC, "disk_full"), (errno.EDQUOT, "disk_full"), (errno.EROFS, "not_writable"),
-        (errno.EACCES, "not_writable"), (errno.EFBIG, "too_large"), (errno.EIO, "output"),
-    ],
-)  # fmt: skip
-def test_codes_of_the_system(number, code):
-    error = output_error(OSError(number, os.strerror(number)), Path("a.wav"))
-    assert error.code == code and error.remedy
-    assert os.strerror(number) in error.message or code == "too_large"
 
 
 def test_ffmpeg_that_dies(tmp_path):

@@ -61,7 +61,7 @@ def test_levels_are_dashed_and_wide_ranges_logarithmic(tmp_path, drawn):
     plots.line_plot(tmp_path / "a.png", "t", "dB", "sigma_max", lines, {"det": 19.5, "undefined": math.nan})
     plots.line_plot(tmp_path / "b.png", "t", "dB", "steps", {"m": {"1": 1.0, "10": 2.0}})
     plots.line_plot(tmp_path / "c.png", "t", "dB", "overlap", {"m": {"0": 1.0, "0.5": 2.0}})
-    wide, narrow, zero = drawn
+    wide, _narrow, _zero = drawn
     assert [axes.get_xscale() for axes in drawn] == ["log", "linear", "linear"]
     assert wide.get_legend_handles_labels()[1] == ["student steps=1", "det"]
     (level,) = [line for line in wide.lines if set(line.get_ydata()) == {19.5}]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from pathlib import Path, PurePath
@@ -246,18 +245,3 @@ def test_check_space(tmp_path):
         check_space(tmp_path, 10**18)
     assert caught.value.code == "disk_full" and caught.value.exit_code == 5
     assert "1000000000.0 GB" in caught.value.message and "free" in caught.value.message
-
-
-@pytest.mark.parametrize(
-    "number, code",
-    [
-        (errno.ENOSPC, "disk_full"),
-        (errno.EROFS, "not_writable"),
-        (errno.EACCES, "not_writable"),
-        (errno.EIO, "output"),
-    ],
-)
-def test_what_the_system_says_becomes_an_error_with_a_remedy(number, code):
-    error = outputs.output_error(OSError(number, os.strerror(number)), Path("x\udce9.wav"))
-    assert error.code == code and error.remedy.endswith(".")
-    error.message.encode()

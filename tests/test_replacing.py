@@ -26,11 +26,10 @@ def test_what_is_written_takes_the_name(tmp_path, shared):
 def test_an_exception_leaves_the_old_one_alone(tmp_path, shared, begun):
     path = tmp_path / "state.pt"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt):
-        with replacing(path, shared=shared) as beside:
-            if begun:
-                beside.write_text("half")
-            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), replacing(path, shared=shared) as beside:
+        if begun:
+            beside.write_text("half")
+        raise KeyboardInterrupt
     assert path.read_text() == "old" and names(tmp_path) == ["state.pt"]
 
 
@@ -52,6 +51,5 @@ def test_two_that_write_at_once_do_not_meet(tmp_path):
 
 
 def test_where_nothing_was_written_the_caller_is_told(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        with replacing(tmp_path / "never"):
-            pass
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "never"):
+        pass

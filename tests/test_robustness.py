@@ -249,7 +249,7 @@ def test_numbers_and_a_picture(tmp_path):
 
 
 def test_lines_and_levels():
-    values = {place: (10.0, 5.0, 1.0) for place in PLACES}
+    values = dict.fromkeys(PLACES, (10.0, 5.0, 1.0))
     lines, levels = _lines(Study("toy", "vocals", (0.0, 0.1, 1.0), {"a": values}))
     assert lines == {name: {"0.1": 5.0, "1": 1.0} for name in PLACES.values()}
     assert levels == {"no quantiser, no noise": 10.0, "quantiser, no noise": 10.0}

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sepcli.batch.manifest import Manifest, Output, Record
-from sepcli.batch.outputs import check_space, check_writable, output_error
+from sepcli.batch.outputs import check_space, check_writable
 from sepcli.batch.plan import Plan, Track
-from sepcli.errors import DeviceError, InputError, OutputError, SepcliError, UsageError
+from sepcli.errors import DeviceError, InputError, OutputError, SepcliError, UsageError, from_os
 
 if TYPE_CHECKING:
     from sepcli.batch.workspace import Workspace
@@ -200,7 +200,7 @@ class _Run:
             self.listener.started(track, number, len(pending))
             try:
                 result = self._separate(track, engine)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001
                 result = self._failed(track, error)
             yield result
             if isinstance(result.error, OutputError):
@@ -274,7 +274,7 @@ class _Run:
                 ):
                     shutil.copyfileobj(source, copy, 1 << 20)
             except OSError as error:
-                raise output_error(error, file) from error
+                raise from_os(error, file) from error
             track.file = file
 
     def _survey(self, pending: Sequence[Track]) -> list[tuple[Track, SepcliError]]:
@@ -374,7 +374,7 @@ class _Run:
                     remedy="Use a smaller --batch-size or --segment, or --device cpu.",
                 )
             elif isinstance(error, OSError) and error.errno is not None:
-                error = output_error(error, self.request.out)
+                error = from_os(error, self.request.out)
             else:
                 error = SepcliError(
                     f"An error inside sepcli: {type(error).__name__}: {error}.",

@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 
-from sepcli.errors import OutputError, UsageError
+from sepcli.errors import OutputError, UsageError, from_os
 from sepcli.system.replacing import replacing
 
 DEFAULT_TEMPLATE = "{track}/{stem}.{ext}"
@@ -226,7 +226,7 @@ def check_writable(folder: Path) -> None:
         os.close(descriptor)
         os.remove(name)
     except OSError as error:
-        raise output_error(error, folder) from error
+        raise from_os(error, folder) from error
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -248,14 +248,7 @@ def written(path: Path, *, shared: bool = False) -> Iterator[Path]:
         with replacing(path, shared=shared) as beside:
             yield beside
     except OSError as error:
-        raise output_error(error, path) from error
-
-
-def output_error(error: OSError, path: Path) -> OutputError:
-    """What the operating system says of a path it could not write, as an error with a remedy."""
-    from sepcli.sound.encode import output_error  # not at the top: it loads libsndfile
-
-    return output_error(error, path)
+        raise from_os(error, path) from error
 
 
 def _nearest(folder: Path) -> Path:

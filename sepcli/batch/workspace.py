@@ -34,7 +34,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from sepcli.sound.encode import output_error
+from sepcli.errors import from_os
 
 try:
     import fcntl
@@ -60,7 +60,7 @@ class Workspace:
             remove_leftovers(folder)
             self.path, self._lock = _make_locked(folder)
         except OSError as error:
-            raise output_error(error, folder) from error
+            raise from_os(error, folder) from error
 
     @contextlib.contextmanager
     def track(self) -> Iterator[Path]:
@@ -69,7 +69,7 @@ class Workspace:
         try:
             path.mkdir()
         except OSError as error:
-            raise output_error(error, path) from error
+            raise from_os(error, path) from error
         try:
             yield path
         finally:
@@ -172,7 +172,7 @@ def publish(
         for path in placed:
             path.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise output_error(error, final) from error
+            raise from_os(error, final) from error
         raise
     return sizes
 
@@ -226,7 +226,7 @@ class Spool:
         try:
             self._file = open(path, "w+b")  # noqa: SIM115  (closed by `close`)
         except OSError as error:
-            raise output_error(error, path) from error
+            raise from_os(error, path) from error
 
     def write(self, block: NDArray[np.float32]) -> None:
         """block [width, T]."""
@@ -234,7 +234,7 @@ class Spool:
         try:
             self._file.write(np.ascontiguousarray(block.T).data)
         except OSError as error:
-            raise output_error(error, self.path) from error
+            raise from_os(error, self.path) from error
         self.frames += block.shape[1]
 
     def blocks(self, frames: int = 65536) -> Iterator[NDArray[np.float32]]:
@@ -242,7 +242,7 @@ class Spool:
         try:
             self._file.seek(0)  # writes what is still buffered, so this too can find the disk full
         except OSError as error:
-            raise output_error(error, self.path) from error
+            raise from_os(error, self.path) from error
         frame_bytes = self.width * 4
         while raw := self._file.read(frames * frame_bytes):
             yield np.frombuffer(raw, dtype=np.float32).reshape(-1, self.width).T

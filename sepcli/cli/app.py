@@ -17,9 +17,10 @@ import typer
 from sepcli import __version__
 from sepcli.cli import console, distill, evaluate, inspect, models, robustness, separate, train
 from sepcli.cli.dataset import dataset_app
+from sepcli.cli.options import option_text
 from sepcli.cli.panels import PanelCommand
 from sepcli.cli.signals import Terminated, catch_signals
-from sepcli.errors import INTERRUPTED, TERMINATED, DeviceError, OutputError, SepcliError, UsageError
+from sepcli.errors import INTERRUPTED, TERMINATED, DeviceError, OutputError, SepcliError, UsageError, spelled
 
 app = typer.Typer(
     name="sepcli",
@@ -78,6 +79,11 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code (docs/cli.md) is returned, never raised."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    with spelled(option_text):
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     catch_signals()
     console.report_as("text")
     if not sys.warnoptions and not _wants_traceback(arguments):
@@ -110,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             arguments,
             problem,
         )
-    except Exception as problem:
+    except Exception as problem:  # noqa: BLE001
         return _fail(
             SepcliError(
                 f"An error inside sepcli: {type(problem).__name__}: {problem}.",

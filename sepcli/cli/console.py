@@ -144,7 +144,7 @@ def bytes_text(count: int | None) -> str:
 
 def clock(seconds: float) -> str:
     """3725.4 -> "1:02:05", 65 -> "1:05"."""
-    whole = int(round(seconds))
+    whole = round(seconds)
     hours, minutes = whole // 3600, whole % 3600 // 60
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 

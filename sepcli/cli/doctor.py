@@ -67,7 +67,7 @@ def _safely(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     """A check that fails is itself a finding: the report always comes to its end."""
     try:
         yield from check()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         remedy = error.remedy if isinstance(error, SepcliError) else ""
         message = error.message if isinstance(error, SepcliError) else _first_line(error)
         yield Finding(check.__name__.removeprefix("_"), "problem", message, remedy)
@@ -81,7 +81,7 @@ def _libraries() -> Iterator[Finding]:
     for name in NEEDED:
         try:
             module = importlib.import_module(name)
-        except Exception as error:  # a broken binary raises OSError, or worse
+        except Exception as error:  # noqa: BLE001  (a broken binary raises OSError, or worse)
             yield Finding(
                 name,
                 "problem",
@@ -96,7 +96,7 @@ def _libraries() -> Iterator[Finding]:
 def _torchaudio() -> Iterator[Finding]:
     try:
         module = importlib.import_module("torchaudio")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         yield Finding(
             "torchaudio",
             "note",

@@ -26,7 +26,7 @@ def complete_model(incomplete: str) -> list[tuple[str, str]]:
 
     try:
         entries = load_catalog().values()
-    except Exception:  # a traceback would land in the user's command line
+    except Exception:  # noqa: BLE001  (a traceback would land in the user's command line)
         return []
     return [(entry.name, entry.stems_text) for entry in entries if entry.name.startswith(incomplete)]
 
@@ -83,6 +83,17 @@ BatchSize = Annotated[
     str,
     typer.Option("--batch-size", metavar="auto|N", rich_help_panel=COMPUTE, help="Segments computed together."),
 ]
+
+
+# --- how messages name options ---
+
+_SHORT = {"model": "-m", "out": "-o", "targets": "-t", "options": "-O", "queries": "--query"}
+
+
+def option_text(name: str, value: object = None) -> str:
+    """A parameter of the library as an option (errors.spelled): `--batch-size`, `--shifts 2`, `-t vocals`."""
+    option = _SHORT.get(name) or "--" + name.replace("_", "-")
+    return option if value is None else f"{option} {value}"
 
 
 # --- values that need more than a type ---

@@ -180,7 +180,7 @@ def tune_process() -> None:
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)
-    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8  # noqa: N806  (malloc.h)
+    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8
     # An older glibc refuses a threshold above 32 MiB (returns 0); no mapped blocks at all does the same.
     if not libc.mallopt(M_MMAP_THRESHOLD, 1 << 30):
         libc.mallopt(M_MMAP_MAX, 0)

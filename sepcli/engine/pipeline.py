@@ -140,7 +140,7 @@ class Batch:
             part = windows[done : done + self.size]
             try:
                 outs.append(self._call(model, part, noise.part(done, done + self.size)))
-            except Exception as error:  # noqa: BLE001  (out of memory comes as several classes)
+            except Exception as error:
                 if not is_out_of_memory(error):
                     raise
                 self._shrink(len(part), error)

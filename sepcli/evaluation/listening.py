@@ -264,6 +264,8 @@ def _write(path: Path, wave: Wave, samplerate: int, most: float = np.inf) -> Non
     """16 bits, at least two channels: webMUSHRA plays one channel on the left only. OutputError."""
     if len(wave) == 1:
         wave = np.repeat(wave, 2, axis=0)
-    with written(path) as beside:
-        with AudioWriter(beside, samplerate=samplerate, channels=len(wave), depth="16") as writer:
-            writer.write(equally_loud(wave, samplerate, most))
+    with (
+        written(path) as beside,
+        AudioWriter(beside, samplerate=samplerate, channels=len(wave), depth="16") as writer,
+    ):
+        writer.write(equally_loud(wave, samplerate, most))

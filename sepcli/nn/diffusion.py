@@ -16,6 +16,7 @@ Axes: x is [B, ...]; a sigma is one number (a tensor without axes) or one an exa
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -114,7 +115,7 @@ def stochastic_euler(
     """
     steps = len(sigmas) - 1
     gamma, k = min(churn / steps, MAX_CHURN), 0
-    for sigma, below in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, below in itertools.pairwise(sigmas):
         for correction in range(corrections):
             hat = sigma * (1 + gamma)
             if gamma:
@@ -132,7 +133,7 @@ def heun(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
     sigmas: [steps + 1], or [steps + 1, B] for a way of its own for each example. A step to 0 is Euler's, since
     there is no direction at 0. Two calls a step.
     """
-    for sigma, below in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, below in itertools.pairwise(sigmas):
         here, step = slope(denoise, x, sigma), along(below - sigma, x)
         euler = x + step * here
         x = euler if not below.any() else x + step * (here + slope(denoise, euler, below)) / 2
@@ -176,7 +177,7 @@ def v_ddim(predict_v: Denoise, z: Tensor, steps: int) -> Tensor:
     predict_v: (z, t []) -> v, where t = phi / (pi / 2) in [0, 1].
     """
     times = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
-    for t, below in zip(times[:-1], times[1:], strict=True):
+    for t, below in itertools.pairwise(times):
         phi, lower = t * math.pi / 2, below * math.pi / 2
         v = predict_v(z, t.float())
         clean, noise = phi.cos() * z - phi.sin() * v, phi.sin() * z + phi.cos() * v

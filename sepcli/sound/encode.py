@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import soundfile
 
-from sepcli.errors import OutputError
+from sepcli.errors import DISK_FULL, NOT_WRITABLE, from_os
 from sepcli.sound import ffmpeg
 from sepcli.sound.formats import (
     FORMATS,
@@ -32,7 +32,7 @@ from sepcli.sound.tags import Tags, add_tags, read_cover
 from sepcli.sound.wav import WavFile
 
 __all__ = [
-    "FORMATS", "AudioWriter", "check_format", "formats_report", "output_error", "output_rate", "quantize",
+    "FORMATS", "AudioWriter", "check_format", "formats_report", "output_rate", "quantize",
 ]  # fmt: skip
 
 _BITS = {"16": 16, "24": 24, "32": 32}
@@ -104,9 +104,9 @@ class AudioWriter:
             else:
                 self._encoder = _FfmpegEncoder(Path(path), spec, samplerate, channels, bitrate)
         except OSError as error:
-            if error.errno not in _NOT_WRITABLE:  # it was opened, and then refused its header
+            if error.errno not in NOT_WRITABLE:  # it was opened, and then refused its header
                 self._remove()
-            raise output_error(error, path) from error
+            raise from_os(error, path) from error
 
     def write(self, block: np.ndarray) -> None:
         """[C, T] float32, full scale at 1.0. Integer depths are rounded to nearest and clamped; float never."""
@@ -125,7 +125,7 @@ class AudioWriter:
         try:
             self._encoder.write(np.ascontiguousarray(block.T))
         except OSError as error:
-            raise output_error(error, self.path) from error
+            raise from_os(error, self.path) from error
         self.frames_written += block.shape[1]
 
     def close(self) -> None:
@@ -133,7 +133,7 @@ class AudioWriter:
         try:
             self._encoder.close()
         except OSError as error:
-            raise output_error(error, self.path) from error
+            raise from_os(error, self.path) from error
         if self._tags is None or isinstance(self.path, int) or ffmpeg.find() is None:
             return
         if not self._encoder.tagged:
@@ -181,7 +181,7 @@ class _Sink:
         try:
             while rest and self.error is None:
                 rest = rest[self._file.write(rest) :]
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001
             self.error = error
         return len(data) - len(rest)
 
@@ -326,36 +326,7 @@ class _FfmpegEncoder:
         status = self._process.finish()
         said = "; ".join(self._process.messages()) or f"status {status}"
         self._process.kill()
-        for code in _DISK_FULL:
+        for code in DISK_FULL:
             if os.strerror(code) in said:
                 raise OSError(code, os.strerror(code))
         raise OSError(errno.EIO, f"ffmpeg: {said}")
-
-
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
-_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
-
-
-def output_error(error: OSError, path: Path | int) -> OutputError:
-    """The OutputError for what the file system said of writing `path`."""
-    name = "Standard output" if isinstance(path, int) else os.fsencode(path).decode("utf-8", "replace")
-    reason = error.strerror or str(error)
-    if error.errno in _DISK_FULL:
-        return OutputError(
-            f"{name} can't be written: the disk is full ({reason}).",
-            remedy="Free some space or choose another folder with -o, then run again.",
-            code="disk_full",
-        )
-    if error.errno == errno.EFBIG:
-        return OutputError(
-            f"{name} can't be written: the file system takes no file of that size.",
-            remedy="Choose --format flac or another file system.",
-            code="too_large",
-        )
-    if error.errno in _NOT_WRITABLE:
-        return OutputError(
-            f"{name} can't be written: {reason}.",
-            remedy="Choose a folder that you may write to with -o.",
-            code="not_writable",
-        )
-    return OutputError(f"{name} can't be written: {reason}.", remedy="Check the disk, then run again.")

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,7 +45,7 @@ class Process:
         """feed: we write into its standard input; otherwise we read from its standard output."""
         program = find("ffmpeg")
         assert program is not None
-        self._messages = tempfile.TemporaryFile()
+        self._messages = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `kill`)
         self._process = subprocess.Popen(
             [program, *QUIET, *arguments],
             stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
@@ -59,10 +60,8 @@ class Process:
 
     def finish(self) -> int:
         """Close the pipe, wait, and give the exit status."""
-        try:
+        with suppress(BrokenPipeError):  # it has ended; the status says how
             self.pipe.close()
-        except BrokenPipeError:
-            pass  # it has ended; the status says how
         return self._process.wait()
 
     def kill(self) -> None:

@@ -91,14 +91,14 @@ def ahead(source: Iterable[T], depth: int = 4) -> Generator[T, None, None]:
                 queue.put(item)
         except _Stopped:
             pass
-        except BaseException as raised:  # whatever it is, it belongs to the consumer
+        except BaseException as raised:  # noqa: BLE001  (whatever it is, it belongs to the consumer)
             error = raised
         finally:
             try:
                 close = getattr(iterator, "close", None)
                 if close is not None:
                     close()
-            except BaseException as raised:
+            except BaseException as raised:  # noqa: BLE001
                 error = error or raised
             queue.finish(error)
 
@@ -139,7 +139,7 @@ class Behind(Generic[T]):
                 return
             try:
                 self._consume(item)
-            except BaseException as raised:
+            except BaseException as raised:  # noqa: BLE001
                 self._error = raised
                 self._queue.stop()
                 return

@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import TypeVar
 
-from sepcli.errors import DeviceError
+from sepcli.errors import DeviceError, Spelling, parameter, spell, spelling
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -38,7 +38,7 @@ def in_processes(
     DeviceError where a process dies, as it does when the system ends it for its memory.
     """
     before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (begin,))
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (begin, spelling()))
     left = iter(items)
     try:
         waiting = {pool.submit(work, item) for item in islice(left, 2 * jobs)}
@@ -50,8 +50,8 @@ def in_processes(
         pool.shutdown()
     except BrokenProcessPool as error:
         raise DeviceError(
-            "A process of --jobs ended unexpectedly; memory may have run out.",
-            remedy="Use fewer --jobs.",
+            f"A process of {parameter('jobs')} ended unexpectedly; memory may have run out.",
+            remedy=f"Use fewer {parameter('jobs')}.",
             code="out_of_memory",
         ) from error
     finally:  # finished, failed, interrupted or given up half-way
@@ -65,8 +65,9 @@ def in_processes(
             time.sleep(0.01)
 
 
-def _begin(begin: Callable[[], object] | None) -> None:
+def _begin(begin: Callable[[], object] | None, rule: Spelling) -> None:
     """In a new process: Ctrl-C is the parent's to handle, and without a parent there is nothing to do."""
+    spell(rule)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     if begin is not None:

@@ -52,7 +52,7 @@ def load_state(path: Path) -> dict[str, Any]:
     """What save_state wrote; nothing in the file is executed."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001  (torch raises many kinds for a damaged file)
+    except Exception as error:
         raise ModelError(
             f"The state of the run '{path}' can't be read: {str(error).splitlines()[0]}.",
             remedy="Remove it to begin anew, or train from its model with --init.",

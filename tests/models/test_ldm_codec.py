@@ -78,7 +78,7 @@ def test_more_codebooks_are_nearer(quantized):
     errors = []
     for bandwidth, count in ((1.8, 1), (3.6, 2), (5.39, 2), (9.0, 5), (None, 5)):
         codes = quantized.quantize(z, bandwidth)
-        assert codes.shape == (count, 2, 120) and 0 <= codes.min() and codes.max() < 8
+        assert codes.shape == (count, 2, 120) and codes.min() >= 0 and codes.max() < 8
         errors.append((quantized.dequantize(codes) - z).square().mean())
     assert errors[0] > errors[1] == errors[2] > errors[3] == errors[4]
 

@@ -68,7 +68,7 @@ def test_levels_and_the_mix_are_what_the_generator_is_told():
     model.generator.register_forward_pre_hook(lambda _, given: told.append(given))
     some = batch(rows=64)
     learner(model)(model, some)
-    z, c, t = told[0]
+    _z, c, t = told[0]
     assert t.min() >= 0 and t.max() <= 1 and t.std().item() == pytest.approx(12**-0.5, abs=0.05)
     torch.testing.assert_close(c, model.normalised(model.heard(some.stems.sum(1))))
 

@@ -284,7 +284,7 @@ def riff(rng, low, high, beats_per_bar) -> Play:
     """A figure of one or two bars in the minor pentatonic of each root: blues rock, reggae, acid."""
     range_ = _Range(rng, low, min(high, low + 24))
     size = float(rng.choice([0.5, 0.25]))
-    steps = int(round(beats_per_bar * int(rng.choice([1, 2])) / size))
+    steps = round(beats_per_bar * int(rng.choice([1, 2])) / size)
     rest = float(rng.uniform(0.2, 0.6))
     figure: list[int | None] = [0]
     for _ in range(steps - 1):

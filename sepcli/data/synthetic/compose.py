@@ -119,7 +119,7 @@ def _form(rng: np.random.Generator, bar_seconds: float) -> tuple[Section, ...]:
     while bar < wanted:
         kind = kinds[place % len(kinds)]
         place += 1
-        if kind in ("intro", "outro") and 0 < bar and wanted - bar > lengths["outro"] + 4:
+        if kind in ("intro", "outro") and bar > 0 and wanted - bar > lengths["outro"] + 4:
             continue  # an outro only at the end, an intro only at the beginning
         bars = min(lengths[kind], wanted - bar)
         sections.append(Section(kind, bar, bars))

@@ -80,7 +80,7 @@ GROUPS: Mapping[str, Group] = {
 
 # Drum kits of bank 128. A SoundFont without the one asked for falls back to its first.
 KITS: Mapping[str, tuple[int, ...]] = {
-    "acoustic": (*range(0, 20), 0, 1, 2, 8, 16, 16, 17, 18, 19, *range(32, 37), 40, 41, 42),
+    "acoustic": (*range(20), 0, 1, 2, 8, 16, 16, 17, 18, 19, *range(32, 37), 40, 41, 42),
     "electronic": (24, 25, 24, 25, 16, 8, 26, 28, 30),
 }
 

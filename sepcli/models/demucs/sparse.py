@@ -293,7 +293,7 @@ def choose_backend(device_type: str, head_channels: int = 64) -> Backend:
             result = compiled_flex()(*x, *flex_arguments(pairs))
             error = (result - masked_attention(*x, pairs)).abs().max().item()
             result.sum().backward()
-    except Exception as failure:  # the compiler's own, Triton's, the driver's: any of them means no
+    except Exception as failure:  # noqa: BLE001  (the compiler's own, Triton's, the driver's: any of them means no)
         first = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
         return Backend("masked", f"flex_attention does not compile here ({first})")
     if not error < 1e-2:
