@@ -35,9 +35,9 @@ from sepcli.batch.track import TrackResult
 from sepcli.batch.track import separate_file as separate_track
 from sepcli.batch.workspace import Workspace
 from sepcli.engine.device import choose_device, choose_precision
-from sepcli.engine.feed import separated
 from sepcli.engine.pipeline import Engine, Progress, Settings
 from sepcli.engine.separator import Separator
+from sepcli.engine.streams import separated
 from sepcli.errors import InputError, UsageError
 from sepcli.loading import load_model, narrow
 from sepcli.sound.decode import probe

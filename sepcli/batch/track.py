@@ -28,8 +28,8 @@ import numpy as np
 
 from sepcli.batch.outputspec import OutputSpec, Resolved
 from sepcli.batch.workspace import Spool, Workspace, publish
-from sepcli.engine.feed import Block, Feed, MixAgain, StemsBack
 from sepcli.engine.pipeline import Engine, Progress
+from sepcli.engine.streams import Block, InputStream, MixStream, OutputStream
 from sepcli.errors import UsageError
 from sepcli.sound.decode import AudioInfo, AudioReader, probe
 from sepcli.sound.encode import AudioWriter
@@ -99,18 +99,18 @@ def separate_file(
         return readers[-1]
 
     with work.track() as folder, ExitStack() as stack:
-        feed = stack.enter_context(closing(Feed(read, engine, info.samplerate, info.channels)))
+        feed = stack.enter_context(closing(InputStream(read, engine, info.samplerate, info.channels)))
         feed.measure()
         mix = None
         if plan.needs_mix:
-            mix = MixAgain(read, info.samplerate, info.channels, plan.samplerate)
+            mix = MixStream(read, info.samplerate, info.channels, plan.samplerate)
             stack.callback(mix.close)
         levels = Levels(engine.sources, rest=plan.rest, exact=plan.exact, scale=Scale.of(plan.depth))
         files = _Files(folder, names, plan, info, levels, _frames_ahead(feed, info, start, duration, plan))
         stack.callback(files.abort)
         sink: _Sink = _Spooled(folder, files, mix) if plan.spools else _Direct(files, mix)
         stack.callback(sink.abort)
-        back = StemsBack(feed, plan.samplerate)
+        back = OutputStream(feed, plan.samplerate)
         behind = stack.enter_context(Behind(lambda stems: sink.write(back.process(stems)), WRITTEN_BEHIND))
         for stems in feed.separate(_with_total(progress, _seconds(feed, read()))):
             behind.put(stems)
@@ -159,7 +159,7 @@ def _in_order(sources: Sequence[str], outputs: Mapping[str, Path], rest: bool) -
 
 
 def _frames_ahead(
-    feed: Feed, info: AudioInfo, start: float, duration: float | None, plan: Resolved
+    feed: InputStream, info: AudioInfo, start: float, duration: float | None, plan: Resolved
 ) -> int | None:
     """How many frames the files will have, where that is certain before the main pass."""
     frames = feed.frames_measured
@@ -168,7 +168,7 @@ def _frames_ahead(
     return None if frames is None else frames_at(frames, info.samplerate, plan.samplerate)
 
 
-def _seconds(feed: Feed, reader: AudioReader) -> float | None:
+def _seconds(feed: InputStream, reader: AudioReader) -> float | None:
     """How long the track is, as far as can be told before the main pass."""
     frames = feed.frames_measured or reader.expected
     return frames / reader.samplerate if frames else None
@@ -278,7 +278,7 @@ class _Sink(Protocol):
 class _Direct:
     """Straight into the files, at the levels they have."""
 
-    def __init__(self, files: _Files, mix: MixAgain | None):
+    def __init__(self, files: _Files, mix: MixStream | None):
         self._files, self._mix = files, mix
 
     def write(self, stems: Block) -> None:
@@ -303,7 +303,7 @@ class _Spooled:
     samples at the final gain.
     """
 
-    def __init__(self, folder: Path, files: _Files, mix: MixAgain | None):
+    def __init__(self, folder: Path, files: _Files, mix: MixStream | None):
         self._files, self._mix = files, mix
         self._channels = files.info.channels
         self._spool = Spool(folder / "spool", self._channels * (files.levels.stems + (mix is not None)))

@@ -25,8 +25,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sepcli.engine.feed import separated
 from sepcli.engine.pipeline import Engine
+from sepcli.engine.streams import separated
 from sepcli.errors import InputError, ModelError, SepcliError, UsageError
 from sepcli.sound.decode import AudioReader, probe
 

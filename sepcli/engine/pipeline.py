@@ -2,8 +2,8 @@
 
     blocks -> standardise -> buffer -> chunks -> batches -> model -> overlap-add -> mean over shifts and members
 
-Sees only Separators and tensors: no file, no model's name, no progress bar. A `lane` is one pass of one member
-over the track; with shifts there are several a member, each cut at other places. All lanes advance together,
+Sees only Separators and tensors: no file, no model's name, no progress bar. Each member goes over the
+track in one pass; with shifts in several, each cut at other places. All passes advance together,
 so what is held is a few segments, however long the track is.
 """
 
@@ -174,7 +174,7 @@ class Batch:
 
 
 @dataclass
-class _Lane:
+class _Pass:
     """One pass of one member over the track, beginning at `start` <= 0."""
 
     member: int
@@ -216,7 +216,7 @@ class _Track:
         self.engine = engine
         self.standard = stats if engine.normalize else None
         self.buffer = StreamBuffer(self._standardised(blocks))
-        self.lanes = self._make_lanes()
+        self.passes = self._make_passes()
         self.progress = progress
         self.seconds = stats.frames / engine.samplerate if stats else None
 
@@ -226,21 +226,21 @@ class _Track:
                 block = (block - self.standard.mean[:, None, None]) / self.standard.scale[:, None, None]
             yield block
 
-    def _make_lanes(self) -> list[_Lane]:
-        """One lane a member, or one a member and shift, at offsets drawn from the seed.
+    def _make_passes(self) -> list[_Pass]:
+        """One pass a member, or one a member and shift, at offsets drawn from the seed.
 
-        A shifted lane begins up to half a second before the track: silence goes in front, and what comes out
+        A shifted pass begins up to half a second before the track: silence goes in front, and what comes out
         for it is dropped.
         """
         settings = self.engine.settings
         draw = random.Random(settings.seed)
         longest = int(MAX_SHIFT_SECONDS * self.engine.samplerate)
-        lanes = []
+        passes = []
         for index, plan in enumerate(self.engine.plans):
             for _ in range(max(settings.shifts, 1)):
                 lead = longest - draw.randint(0, longest) if settings.shifts else 0
-                lanes.append(_Lane(index, plan, -lead, OverlapAdd(plan.size, plan.stride), lead=lead))
-        return lanes
+                passes.append(_Pass(index, plan, -lead, OverlapAdd(plan.size, plan.stride), lead=lead))
+        return passes
 
     @torch.inference_mode()  # as a decorator it leaves the caller's mode alone between two blocks
     def run(self) -> Iterator[Tensor]:
@@ -248,10 +248,10 @@ class _Track:
         if self.buffer.end == 0:
             return
         while True:
-            waiting = [lane for lane in self.lanes if not lane.finished]
+            waiting = [one for one in self.passes if not one.finished]
             if waiting:
-                # The lane that is farthest behind, and others of its member, so that a batch fills up.
-                self._advance(min(waiting, key=lambda lane: lane.next).member)
+                # The pass that is farthest behind, and others of its member, so that a batch fills up.
+                self._advance(min(waiting, key=lambda one: one.next).member)
             yield from self._emit()
             if not waiting:
                 return
@@ -259,21 +259,21 @@ class _Track:
             self._report()
 
     def _advance(self, member: int) -> None:
-        """Run one batch of chunks through a member and add the results to their lanes."""
+        """Run one batch of chunks through a member and add the results to their passes."""
         batch = self.engine.batches[member]
-        planned: list[tuple[_Lane, Chunk, bool]] = []
-        upcoming = {id(lane): lane.next for lane in self.lanes if lane.member == member and not lane.finished}
+        planned: list[tuple[_Pass, Chunk, bool]] = []
+        upcoming = {id(one): one.next for one in self.passes if one.member == member and not one.finished}
         groups = None
         while upcoming:
-            lane = min((ln for ln in self.lanes if id(ln) in upcoming), key=lambda ln: upcoming[id(ln)])
-            chunk, last = self._plan(lane.plan, upcoming[id(lane)])
+            one = min((p for p in self.passes if id(p) in upcoming), key=lambda p: upcoming[id(p)])
+            chunk, last = self._plan(one.plan, upcoming[id(one)])
             if planned and chunk.feed_length != planned[0][1].feed_length:
                 break
-            planned.append((lane, chunk, last))
+            planned.append((one, chunk, last))
             if last:
-                del upcoming[id(lane)]
+                del upcoming[id(one)]
             else:
-                upcoming[id(lane)] += lane.plan.stride
+                upcoming[id(one)] += one.plan.stride
             groups = groups or self.buffer.read(chunk.start, 1).shape[0]
             if len(planned) * groups >= batch.size:
                 break
@@ -284,13 +284,13 @@ class _Track:
             groups=[*range(groups)] * len(planned),
         )
         outs = batch.run(self.engine.ensemble.members[member], windows, noise)  # [N*G, S', C, T]
-        for i, (lane, chunk, last) in enumerate(planned):
+        for i, (one, chunk, last) in enumerate(planned):
             out = outs[i * groups : (i + 1) * groups].transpose(0, 1)  # [S', G, C, T]
-            lane.accept(chunk.trim(out), last)
-            lane.next += lane.plan.stride
+            one.accept(chunk.trim(out), last)
+            one.next += one.plan.stride
 
     def _plan(self, plan: ChunkPlan, start: int) -> tuple[Chunk, bool]:
-        """The chunk at `start`, its window read in, and whether it is the lane's last."""
+        """The chunk at `start`, its window read in, and whether it is the pass's last."""
         full = plan.chunk(start, None)
         # One sample past the chunk and past the next one's start tells whether the track goes on.
         self.buffer.reach(max(full.feed_end, start + plan.size, start + plan.stride + 1))
@@ -300,16 +300,16 @@ class _Track:
         return plan.chunk(start, end), start + plan.stride >= end
 
     def _emit(self) -> Iterator[Tensor]:
-        """What every lane has final: the mean over shifts, then over members, at the track's own level."""
-        count = min(lane.ready for lane in self.lanes)
+        """What every pass has final: the mean over shifts, then over members, at the track's own level."""
+        count = min(one.ready for one in self.passes)
         if not count:
             return
         ensemble = self.engine.ensemble
         shifts = max(self.engine.settings.shifts, 1)
         sums: list[Tensor | None] = [None] * len(ensemble.members)
-        for lane in self.lanes:
-            block = lane.take(count)
-            sums[lane.member] = block if sums[lane.member] is None else sums[lane.member] + block
+        for one in self.passes:
+            block = one.take(count)
+            sums[one.member] = block if sums[one.member] is None else sums[one.member] + block
         scattered = []
         for index, total in enumerate(sums):
             mean = (total / shifts).transpose(0, 1)  # [G, S', C, T]
@@ -322,16 +322,14 @@ class _Track:
     def _forget(self) -> None:
         """Let go of audio that no window to come reaches back to."""
         reach = [
-            lane.next - lane.plan.size - 2 * lane.plan.segment.margin
-            for lane in self.lanes
-            if not lane.finished
+            one.next - one.plan.size - 2 * one.plan.segment.margin for one in self.passes if not one.finished
         ]
         if reach:
             self.buffer.forget(min(reach))
 
     def _report(self) -> None:
         if self.progress:
-            ahead = [max(0, lane.next) for lane in self.lanes]
+            ahead = [max(0, one.next) for one in self.passes]
             done = sum(ahead) / len(ahead) / self.engine.samplerate
             end = self.buffer.end / self.engine.samplerate if self.buffer.end is not None else self.seconds
             self.progress(min(done, end) if end else done, end)

@@ -28,8 +28,8 @@ from torch import Tensor
 from sepcli.batch.outputs import written
 from sepcli.engine.chunking import StreamBuffer
 from sepcli.engine.device import told_of_memory
-from sepcli.engine.feed import DECODED_AHEAD
 from sepcli.engine.separator import Inspectable, Separator
+from sepcli.engine.streams import DECODED_AHEAD
 from sepcli.errors import UsageError
 from sepcli.models.family import get_family
 from sepcli.nn.stft import centred_stft

@@ -32,10 +32,10 @@ import torch
 from torch import Tensor
 
 from sepcli.data.layouts import Track, find_tracks
-from sepcli.engine.feed import Feed
 from sepcli.engine.noise import Noise
 from sepcli.engine.pipeline import Engine, Settings
 from sepcli.engine.separator import Coder, Separator
+from sepcli.engine.streams import InputStream
 from sepcli.errors import InputError, OutputError, UsageError
 from sepcli.evaluation.scoring import Block, InStep, Material
 from sepcli.metrics import plots
@@ -265,7 +265,7 @@ def study(
 def _track(engine: Engine, material: Material, stem: str, progress: Progress) -> list[float] | None:
     """The SDR of every stem of the engine in dB; None where the track is silent."""
     name, sums = material.track.name, None
-    with closing(Feed(material.mix, engine, material.samplerate, material.channels)) as feed:
+    with closing(InputStream(material.mix, engine, material.samplerate, material.channels)) as feed:
         feed.measure()
         width = feed.channel_map.groups * engine.ensemble.channels
         with closing(InStep(_heard(material, feed, engine), width)) as reference:
@@ -277,7 +277,7 @@ def _track(engine: Engine, material: Material, stem: str, progress: Progress) ->
     return None if sums is None or not sums.present().all() else sums.usdr().tolist()
 
 
-def _heard(material: Material, feed: Feed, engine: Engine) -> Generator[Block]:
+def _heard(material: Material, feed: InputStream, engine: Engine) -> Generator[Block]:
     """[G Cm, n] blocks: the sound as the codec gets it, once more."""
     for block in resampled(material.mix(), material.samplerate, engine.samplerate, material.channels):
         yield feed.channel_map.split(block).reshape(-1, block.shape[1])

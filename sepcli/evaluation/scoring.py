@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sepcli.data.layouts import Track
-from sepcli.engine.feed import separated
 from sepcli.engine.pipeline import Engine, Progress
+from sepcli.engine.streams import separated
 from sepcli.errors import InputError
 from sepcli.evaluation.judges import Judge, Ratios, Voices, Windowed
 from sepcli.metrics.masks import ORACLES, Wiener, learn, make_mask, masked

@@ -1,18 +1,18 @@
 """A mix on its way into the engine, and its stems on their way out: rates, channels and lengths.
 
-Knows blocks of samples and the engine; no files. Both directions stream, and what comes out at the end has
-exactly as many frames as the mix has at that rate, so that at the mix's own rate nothing is gained or lost.
+Knows blocks of samples and the engine; no files. All three streams work block by block. At the end, exactly as
+many frames have come out as the mix has at the output's rate; at the mix's own rate nothing is gained or lost.
 
-    mix [C, T] at its rate      -> Feed      -> [G, Cm, T'] at the model's rate   -> engine
-    engine -> [S, G, Cm, T']    -> StemsBack -> [S, C, T"] at the output's rate
-    mix [C, T] at its rate      -> MixAgain  -> [C, T"] at the output's rate, in step with the stems
+    mix [C, T] at its rate    -> InputStream  -> [G, Cm, T'] at the model's rate   -> engine
+    engine -> [S, G, Cm, T']  -> OutputStream -> [S, C, T"] at the output's rate
+    mix [C, T] at its rate    -> MixStream    -> [C, T"] at the output's rate, in step with the stems
 
 G groups of Cm channels stand for the C channels of the mix (resample.ChannelMap). S stems.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 
 import numpy as np
@@ -20,18 +20,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sepcli.engine.pipeline import Engine, Progress, measure
+from sepcli.engine.pipeline import Engine, Progress, Stats, measure
 from sepcli.errors import InputError
 from sepcli.sound.resample import ChannelMap, Resampler, frames_at
 from sepcli.system.background import ahead
 
 DECODED_AHEAD = 8  # blocks, of a second or two each
 
-Block = NDArray[np.float32]
+Block = NDArray[np.float32]  # samples, [..., frames]
 Read = Callable[[], Iterable[Block]]  # gives the mix from its beginning, every time it is called
 
 
-class Feed:
+class InputStream:
     """A mix on its way into the engine: at the model's rate, in the model's channels."""
 
     def __init__(self, read: Read, engine: Engine, samplerate: int, channels: int):
@@ -42,20 +42,21 @@ class Feed:
         self.frames = 0  # read so far in the current pass; all of them when the engine has ended
         self.frames_measured: int | None = None
         self._read = read
-        self._stats = None
-        self._open: list[Iterator[Tensor]] = []
+        self._stats: Stats | None = None
+        self._open: list[Generator[Tensor, None, None]] = []
 
     def measure(self) -> None:
-        """The first pass, if the model asks for one."""
+        """Go once through the mix for its statistics, if the model asks for them."""
         if self.engine.normalize:
             self._stats = measure(self._blocks())
             self.frames_measured = self.frames
 
     def separate(self, progress: Progress | None = None) -> Iterator[Tensor]:
-        """[S, G, Cm, T] blocks at the model's rate."""
+        """[S, G, Cm, T] blocks of stems at the model's rate."""
         return self.engine.separate(self._blocks(), self._stats, progress)
 
     def _blocks(self) -> Iterator[Tensor]:
+        """[G, Cm, T] blocks at the model's rate, decoded by a thread that runs ahead."""
         blocks = ahead(self._converted(), DECODED_AHEAD)
         self._open.append(blocks)
         return blocks
@@ -69,38 +70,40 @@ class Feed:
         yield from self._split(resampler.flush())
 
     def _split(self, block: Block) -> Iterator[Tensor]:
+        """[C, T] -> [G, Cm, T]; nothing for an empty block."""
         if block.shape[1]:
             yield torch.from_numpy(np.ascontiguousarray(self.channel_map.split(block)))
 
     def close(self) -> None:
-        """Stop the decoding thread, wherever it is."""
+        """Stop the decoding thread, however far it is."""
         for blocks in self._open:
             blocks.close()
 
 
-class StemsBack:
+class OutputStream:
     """Stems on their way out of the engine: in the mix's channels, at the output's rate, to the frame."""
 
-    def __init__(self, feed: Feed, samplerate: int):
+    def __init__(self, mix: InputStream, samplerate: int):
+        """mix: the stream that the stems are separated from. samplerate: of the output, Hz."""
         self.frames = 0  # given so far
         self.samplerate = samplerate
-        self._feed = feed
-        self._stems = len(feed.engine.sources)
-        self._channels = feed.channel_map.file_channels
-        self._resampler = Resampler(feed.engine.samplerate, samplerate, self._stems * self._channels)
+        self._mix = mix
+        self._stems = len(mix.engine.sources)
+        self._channels = mix.channel_map.file_channels
+        self._resampler = Resampler(mix.engine.samplerate, samplerate, self._stems * self._channels)
 
     def process(self, stems: Tensor) -> Block:
         """[S, G, Cm, T] at the model's rate -> [S, C, T'] at the output's."""
-        joined = self._feed.channel_map.join(stems.numpy())
+        joined = self._mix.channel_map.join(stems.numpy())
         flat = np.ascontiguousarray(joined.reshape(-1, joined.shape[-1]))
         return self._shaped(self._resampler.process(flat))
 
     def flush(self) -> Block:
-        """What is left; with it exactly as many frames have come as the mix has at this rate."""
+        """The last frames [S, C, T']; with them exactly as many have come as the mix has at this rate."""
         return self._shaped(self._resampler.flush(self._wanted()))
 
     def _wanted(self) -> int:
-        return frames_at(self._feed.frames, self._feed.samplerate, self.samplerate)
+        return frames_at(self._mix.frames, self._mix.samplerate, self.samplerate)
 
     def _shaped(self, flat: Block) -> Block:
         self.frames += flat.shape[1]
@@ -110,28 +113,29 @@ class StemsBack:
 def separated(
     read: Read, engine: Engine, samplerate: int, channels: int, progress: Progress | None = None
 ) -> Iterator[Block]:
-    """The whole way of a mix: [S, C, n] blocks of stems at its own rate, as many frames in all as it has.
+    """Separate a mix: [S, C, n] blocks of stems at the mix's own rate, as many frames in all as it has.
 
-    read, samplerate, channels: as for Feed. Where more is wanted of the way (its length, the mix once more,
-    another rate), Feed, StemsBack and MixAgain are put together by hand: track.py.
+    read, samplerate, channels: as for InputStream. A caller that needs more on the way (the length, the mix
+    once more, another rate) puts InputStream, OutputStream and MixStream together by hand: track.py.
     """
-    with closing(Feed(read, engine, samplerate, channels)) as feed:
-        feed.measure()
-        back = StemsBack(feed, samplerate)
-        for chunk in feed.separate(progress):
-            yield back.process(chunk)
-        yield back.flush()
+    with closing(InputStream(read, engine, samplerate, channels)) as mix:
+        mix.measure()
+        out = OutputStream(mix, samplerate)
+        for chunk in mix.separate(progress):
+            yield out.process(chunk)
+        yield out.flush()
 
 
-class MixAgain:
-    """The mix at the output's rate, decoded in step with the stems that are taken out of it."""
+class MixStream:
+    """The mix once more, at the output's rate, decoded in step with the stems that are taken out of it."""
 
     def __init__(self, read: Read, samplerate: int, channels: int, out_rate: int):
+        """read, samplerate, channels: as for InputStream. out_rate: of the output, Hz."""
         self._blocks = self._converted(read, Resampler(samplerate, out_rate, channels))
-        self._left = np.empty((channels, 0), np.float32)
+        self._left: Block = np.empty((channels, 0), np.float32)
 
     def take(self, frames: int) -> Block:
-        """The next `frames` frames, [C, frames]."""
+        """The next `frames` frames, [C, frames]. InputError where the mix has become shorter."""
         parts, missing = [self._left], frames - self._left.shape[1]
         while missing > 0:
             block = next(self._blocks, None)
@@ -148,10 +152,11 @@ class MixAgain:
         return joined[:, :frames]
 
     @staticmethod
-    def _converted(read: Read, resampler: Resampler) -> Iterator[Block]:
+    def _converted(read: Read, resampler: Resampler) -> Generator[Block, None, None]:
         for block in read():
             yield resampler.process(block)
         yield resampler.flush()
 
     def close(self) -> None:
+        """Stop reading."""
         self._blocks.close()
