@@ -10,7 +10,7 @@ import traceback
 
 import pytest
 
-from sepcli.system.background import Behind, ahead
+from sepcli.system.background import WriteBehind, prefetch
 
 
 def threads():
@@ -25,11 +25,11 @@ def no_thread_is_left():
 
 @pytest.mark.parametrize("depth", [1, 2, 7])
 @pytest.mark.parametrize("count", [0, 1, 50])
-def test_ahead_gives_everything_in_order(count, depth):
-    assert list(ahead(range(count), depth)) == list(range(count))
+def test_prefetch_gives_everything_in_order(count, depth):
+    assert list(prefetch(range(count), depth)) == list(range(count))
 
 
-def test_ahead_runs_ahead_but_no_further_than_depth():
+def test_prefetch_runs_ahead_but_no_further_than_depth():
     made = []
 
     def source():
@@ -37,7 +37,7 @@ def test_ahead_runs_ahead_but_no_further_than_depth():
             made.append(i)
             yield i
 
-    stream = ahead(source(), 3)
+    stream = prefetch(source(), 3)
     assert next(stream) == 0
     deadline = time.monotonic() + 5
     while len(made) < 5 and time.monotonic() < deadline:
@@ -58,7 +58,7 @@ def test_an_error_of_the_source_arrives_after_the_items_before_it_with_its_trace
 
     got = []
     with pytest.raises(ValueError, match="deep") as caught:
-        for item in ahead(source(), 4):
+        for item in prefetch(source(), 4):
             got.append(item)
     assert got == [1]
     assert "raise_deep" in "".join(traceback.format_tb(caught.value.__traceback__))
@@ -74,17 +74,17 @@ def test_closing_early_stops_the_thread_and_closes_the_source_in_it():
         finally:
             closed_in.append(threading.current_thread().name)
 
-    stream = ahead(source(), 2)
+    stream = prefetch(source(), 2)
     next(stream)
     assert len(threads()) == 1
     start = time.monotonic()
     stream.close()
     assert time.monotonic() - start < 2
-    assert threads() == [] and closed_in == ["sepcli-ahead"]
+    assert threads() == [] and closed_in == ["sepcli-prefetch"]
 
 
 def test_a_lost_stream_stops_too():
-    stream = ahead(iter(int, 1), 2)
+    stream = prefetch(iter(int, 1), 2)
     next(stream)
     del stream
     assert threads() == []
@@ -92,12 +92,12 @@ def test_a_lost_stream_stops_too():
 
 def test_a_consumer_that_raises_stops_the_thread():
     with pytest.raises(KeyError):
-        for _ in ahead(iter(int, 1), 2):
+        for _ in prefetch(iter(int, 1), 2):
             raise KeyError
 
 
 def test_a_stream_that_is_never_begun_starts_nothing():
-    ahead(iter(int, 1), 2)
+    prefetch(iter(int, 1), 2)
     assert threads() == []
 
 
@@ -108,7 +108,7 @@ def test_what_the_consumer_lets_go_is_free():
     class Block:
         pass
 
-    stream = ahead((Block() for _ in range(10)), 2)
+    stream = prefetch((Block() for _ in range(10)), 2)
     refs = []
     for _ in range(5):
         block = next(stream)
@@ -119,17 +119,17 @@ def test_what_the_consumer_lets_go_is_free():
 
 
 @pytest.mark.parametrize("depth", [1, 3])
-def test_behind_consumes_everything_in_order(depth):
+def test_write_behind_consumes_everything_in_order(depth):
     got = []
-    with Behind(got.append, depth) as writer:
+    with WriteBehind(got.append, depth) as writer:
         for i in range(200):
             writer.put(i)
     assert got == list(range(200))
 
 
-def test_behind_waits_when_it_is_full():
+def test_write_behind_waits_when_it_is_full():
     gate = threading.Event()
-    writer = Behind(lambda item: gate.wait(5), 2)
+    writer = WriteBehind(lambda item: gate.wait(5), 2)
     put = []
 
     def producer():
@@ -152,7 +152,7 @@ def failing(item):
 
 
 def test_an_error_of_the_consumer_is_raised_by_put_and_by_close():
-    writer = Behind(failing, 1)
+    writer = WriteBehind(failing, 1)
     with pytest.raises(OSError, match="No space") as caught:
         for i in range(100):
             writer.put(i)
@@ -163,7 +163,7 @@ def test_an_error_of_the_consumer_is_raised_by_put_and_by_close():
 
 
 def test_an_error_on_the_last_item_is_raised_by_close():
-    writer = Behind(failing, 4)
+    writer = WriteBehind(failing, 4)
     writer.put(0)
     with pytest.raises(OSError, match="No space"):
         writer.close()
@@ -176,7 +176,7 @@ def test_abort_drops_what_is_pending():
         time.sleep(0.02)
         got.append(item)
 
-    writer = Behind(slow, 50)
+    writer = WriteBehind(slow, 50)
     for i in range(50):
         writer.put(i)
     writer.abort()
@@ -187,7 +187,7 @@ def test_abort_drops_what_is_pending():
 
 def test_leaving_by_an_exception_aborts():
     got = []
-    with pytest.raises(KeyError), Behind(lambda item: (time.sleep(0.05), got.append(item)), 10) as writer:
+    with pytest.raises(KeyError), WriteBehind(lambda item: (time.sleep(0.05), got.append(item)), 10) as writer:
         for i in range(10):
             writer.put(i)
         raise KeyError
@@ -199,11 +199,11 @@ def test_leaving_by_an_exception_aborts():
 def test_ctrl_c_in_the_main_thread_ends_the_process(side):
     """Waiting for the other side must not outlast Ctrl-C, even if that side is stuck."""
     wait = {
-        "ahead": "def source():\n    yield 0\n    time.sleep(60)\nfor _ in ahead(source(), 1): go()",
-        "behind": "w = Behind(lambda item: time.sleep(60), 1)\ngo()\nwhile True: w.put(0)",
+        "ahead": "def source():\n    yield 0\n    time.sleep(60)\nfor _ in prefetch(source(), 1): go()",
+        "behind": "w = WriteBehind(lambda item: time.sleep(60), 1)\ngo()\nwhile True: w.put(0)",
     }[side]
     code = "import signal, time, sepcli.system.background as b\n"
-    code += "from sepcli.system.background import ahead, Behind\n"
+    code += "from sepcli.system.background import prefetch, WriteBehind\n"
     # A job in the background of a shell script, as a CI may be, inherits an ignored SIGINT.
     code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += "b.JOIN_SECONDS = 0.2\ndef go(): print('go', flush=True)\n" + textwrap.dedent(wait)

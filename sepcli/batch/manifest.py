@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from sepcli.errors import OutputError
+from sepcli.system.files import content_sha256
 
 MANIFEST_NAME = ".sepcli.jsonl"
-HASH_BLOCK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,6 @@ def settings_hash(settings: Mapping[str, Any]) -> str:
     """16 hex digits for everything that changes samples or files; the order of the keys doesn't matter."""
     text = json.dumps(settings, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def content_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class Manifest:

@@ -17,12 +17,10 @@ import shutil
 import sys
 import tempfile
 import unicodedata
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePath
 
 from sepcli.errors import OutputError, UsageError, from_os
-from sepcli.system.replacing import replacing
 
 DEFAULT_TEMPLATE = "{track}/{stem}.{ext}"
 TEMPLATE_FIELDS = ("track", "stem", "ext", "model", "parent", "trackext")
@@ -239,16 +237,6 @@ def check_space(folder: Path, needed: int) -> None:
             remedy="Free some space, choose another folder with -o, or write smaller files: --format flac.",
             code="disk_full",
         )
-
-
-@contextmanager
-def written(path: Path, *, shared: bool = False) -> Iterator[Path]:
-    """`replacing`, for a file of the user's: OutputError where it can't be written."""
-    try:
-        with replacing(path, shared=shared) as beside:
-            yield beside
-    except OSError as error:
-        raise from_os(error, path) from error
 
 
 def _nearest(folder: Path) -> Path:

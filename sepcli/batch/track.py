@@ -37,7 +37,7 @@ from sepcli.sound.formats import check_format
 from sepcli.sound.levels import Levels, PeakMeter, Scale
 from sepcli.sound.resample import frames_at
 from sepcli.sound.tags import read_tags
-from sepcli.system.background import Behind
+from sepcli.system.background import WriteBehind
 
 # The engine hands on the samples of a whole batch at once, up to some hundred megabytes on a large GPU, so
 # only one such block may wait for the writer.
@@ -111,7 +111,7 @@ def separate_file(
         sink: _Sink = _Spooled(folder, files, mix) if plan.spools else _Direct(files, mix)
         stack.callback(sink.abort)
         back = OutputStream(feed, plan.samplerate)
-        behind = stack.enter_context(Behind(lambda stems: sink.write(back.process(stems)), WRITTEN_BEHIND))
+        behind = stack.enter_context(WriteBehind(lambda stems: sink.write(back.process(stems)), WRITTEN_BEHIND))
         for stems in feed.separate(_with_total(progress, _seconds(feed, read()))):
             behind.put(stems)
         behind.close()

@@ -18,7 +18,7 @@ from typing import Any
 
 from sepcli.data.quality import Matrix, Row, Rule, Verdict, violation
 from sepcli.errors import OutputError, SepcliError, UsageError
-from sepcli.system.replacing import replacing
+from sepcli.system.files import atomic_write
 
 REPORT, KEPT, PICTURE = "report.json", "kept.txt", "matrix.png"
 VERSION = 1  # of report.json
@@ -121,7 +121,7 @@ class Report:
         )
 
     def _replace(self, name: str, text: str) -> None:
-        with self._written(), replacing(self.folder / name, shared=True) as beside:
+        with self._written(), atomic_write(self.folder / name, shared=True) as beside:
             beside.write_text(text, encoding="utf-8", errors="surrogateescape")
 
     @contextlib.contextmanager

@@ -23,7 +23,7 @@ from torch import Tensor
 from sepcli.engine.pipeline import Engine, Progress, Stats, measure
 from sepcli.errors import InputError
 from sepcli.sound.resample import ChannelMap, Resampler, frames_at
-from sepcli.system.background import ahead
+from sepcli.system.background import prefetch
 
 DECODED_AHEAD = 8  # blocks, of a second or two each
 
@@ -57,7 +57,7 @@ class InputStream:
 
     def _blocks(self) -> Iterator[Tensor]:
         """[G, Cm, T] blocks at the model's rate, decoded by a thread that runs ahead."""
-        blocks = ahead(self._converted(), DECODED_AHEAD)
+        blocks = prefetch(self._converted(), DECODED_AHEAD)
         self._open.append(blocks)
         return blocks
 

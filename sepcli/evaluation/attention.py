@@ -25,7 +25,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sepcli.batch.outputs import written
 from sepcli.engine.chunking import StreamBuffer
 from sepcli.engine.device import told_of_memory
 from sepcli.engine.separator import Inspectable, Separator
@@ -35,7 +34,8 @@ from sepcli.models.family import get_family
 from sepcli.nn.stft import centred_stft
 from sepcli.sound.decode import AudioInfo, AudioReader
 from sepcli.sound.resample import ChannelMap, resampled
-from sepcli.system.background import ahead
+from sepcli.system.background import prefetch
+from sepcli.system.files import atomic_output
 from sepcli.weights.entries import Entry
 
 PICTURES = (".png", ".svg", ".pdf")
@@ -181,7 +181,7 @@ def listen(
     latents, done = 0, 0
     with told_of_memory("Use --device cpu, or close other programs."):
         model.prepare(_call(model), device, dtype)
-        with torch.inference_mode(), closing(ahead(_blocks(reader, model), DECODED_AHEAD)) as blocks:
+        with torch.inference_mode(), closing(prefetch(_blocks(reader, model), DECODED_AHEAD)) as blocks:
             for window, frames in _windows(blocks, model):
                 window = window.to(device)
                 maps = model.attention_maps(window[None], level)[0, :, frames]  # [S, n, L]
@@ -349,5 +349,5 @@ def draw(found: Attention, path: Path, title: str) -> None:
     figure.colorbar(image, ax=[axes], label="dB", pad=0.01, fraction=0.03)
     for axes in figure.axes:
         axes.tick_params(labelsize=8)
-    with written(path, shared=True) as beside:
+    with atomic_output(path, shared=True) as beside:
         figure.savefig(beside, dpi=DPI)

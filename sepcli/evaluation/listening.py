@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sepcli.batch.manifest import settings_hash
-from sepcli.batch.outputs import check_writable, written
+from sepcli.batch.outputs import check_writable
 from sepcli.data.layouts import Track
 from sepcli.engine.device import tune_process
 from sepcli.errors import InputError, UsageError
@@ -37,6 +37,7 @@ from sepcli.evaluation.workshop import Listener, Workshop
 from sepcli.metrics.loudness import loudness
 from sepcli.metrics.voice import VoiceSums, require_pitch
 from sepcli.sound.encode import AudioWriter
+from sepcli.system.files import atomic_output
 
 REFERENCE = "reference"  # among the models: the real stem, hidden
 ITEMS, SECONDS = 6, 30.0  # the paper's
@@ -265,7 +266,7 @@ def _write(path: Path, wave: Wave, samplerate: int, most: float = np.inf) -> Non
     if len(wave) == 1:
         wave = np.repeat(wave, 2, axis=0)
     with (
-        written(path) as beside,
+        atomic_output(path) as beside,
         AudioWriter(beside, samplerate=samplerate, channels=len(wave), depth="16") as writer,
     ):
         writer.write(equally_loud(wave, samplerate, most))

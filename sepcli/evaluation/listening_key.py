@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sepcli.batch.outputs import written
 from sepcli.errors import InputError
+from sepcli.system.files import atomic_output
 
 KEY_NAME = "key.json"
 
@@ -62,5 +62,5 @@ def read_key(folder: Path) -> Key | None:
 
 def write_text(path: Path, text: str) -> None:
     """Whole or not at all. OutputError."""
-    with written(path) as beside:
+    with atomic_output(path) as beside:
         beside.write_text(text, encoding="utf-8")

@@ -1,11 +1,11 @@
-"""Run one end of a stream in a thread of its own: decode `ahead`, write `Behind`.
+"""Run one end of a stream in a thread of its own: `prefetch` the input, `WriteBehind` the output.
 
 Knows nothing of audio: items in, items out, in order. Both ends wait at a bounded queue, so no side can run
 away with the memory; an exception crosses to the other side with its traceback; and stopping early stops the
 thread.
 
-    source --thread--> [ . . . ] --> consumer            ahead(source, depth)
-    producer --> [ . . . ] --thread--> consume(item)      Behind(consume, depth)
+    source --thread--> [ . . . ] --> consumer           prefetch(source, depth)
+    producer --> [ . . . ] --thread--> consume(item)      WriteBehind(consume, depth)
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class _Queue(Generic[T]):
             self._changed.notify_all()
 
 
-def ahead(source: Iterable[T], depth: int = 4) -> Generator[T, None, None]:
+def prefetch(source: Iterable[T], depth: int = 4) -> Generator[T, None, None]:
     """`source`, computed in a thread that runs at most `depth` items ahead of the consumer.
 
     The thread starts with the first `next`. Closing the generator (or losing it) stops the thread and closes
@@ -102,7 +102,7 @@ def ahead(source: Iterable[T], depth: int = 4) -> Generator[T, None, None]:
                 error = error or raised
             queue.finish(error)
 
-    thread = threading.Thread(target=produce, name="sepcli-ahead", daemon=True)
+    thread = threading.Thread(target=produce, name="sepcli-prefetch", daemon=True)
     thread.start()
     try:
         while True:
@@ -117,7 +117,7 @@ def ahead(source: Iterable[T], depth: int = 4) -> Generator[T, None, None]:
         thread.join(JOIN_SECONDS)
 
 
-class Behind(Generic[T]):
+class WriteBehind(Generic[T]):
     """Calls `consume(item)` for each `put` item, in order, in a thread that is at most `depth` items behind.
 
     After `consume` has failed, `put` and `close` raise what it raised. As a context manager: `close` after
@@ -128,7 +128,7 @@ class Behind(Generic[T]):
         self._consume = consume
         self._queue: _Queue[T] = _Queue(depth)
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="sepcli-behind", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="sepcli-write-behind", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
@@ -168,7 +168,7 @@ class Behind(Generic[T]):
         self._queue.stop()
         self._thread.join(JOIN_SECONDS)
 
-    def __enter__(self) -> Behind[T]:
+    def __enter__(self) -> WriteBehind[T]:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

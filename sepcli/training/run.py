@@ -22,7 +22,7 @@ from torch import nn
 
 from sepcli.errors import OutputError, UsageError
 from sepcli.loading import save_model
-from sepcli.system.replacing import replacing
+from sepcli.system.files import atomic_write
 from sepcli.training.config import VALID_METRICS, TrainConfig, as_tables
 from sepcli.training.loop import Best, Step
 from sepcli.training.setup import Network
@@ -174,7 +174,7 @@ class RunFolder:
         }
         table = self.config.model
         try:
-            with replacing(self.path / RUN_FILE) as beside:
+            with atomic_write(self.path / RUN_FILE) as beside:
                 save_model(weights, beside, family=table.family, arch=table.arch, config=self.network.config)
         except Exception as error:
             raise _cant_write(self.path / RUN_FILE, error) from error
@@ -203,7 +203,7 @@ class RunFolder:
             raise _cant_write(self.path / "metrics.jsonl", error) from error
 
     def _write_text(self, name: str, text: str) -> None:
-        with replacing(self.path / name) as beside:
+        with atomic_write(self.path / name) as beside:
             beside.write_text(text, encoding="utf-8")
 
     def draw(self) -> None:
@@ -242,7 +242,7 @@ class RunFolder:
             axes.grid(alpha=0.3)
             if axes.lines:
                 axes.legend(loc="best", fontsize="small")
-        with replacing(self.path / "curves.png") as beside:
+        with atomic_write(self.path / "curves.png") as beside:
             figure.savefig(beside, dpi=100)
 
 

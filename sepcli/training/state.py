@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from sepcli.errors import ModelError, OutputError
-from sepcli.system.replacing import replacing
+from sepcli.system.files import atomic_write
 
 
 def random_state() -> dict[str, Any]:
@@ -36,7 +36,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """At every moment the old file or the new one stands, and has reached the disk."""
     try:
-        with replacing(path) as beside, open(beside, "wb") as file:
+        with atomic_write(path) as beside, open(beside, "wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())

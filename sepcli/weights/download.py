@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sepcli.errors import ModelError
-from sepcli.system.replacing import replacing
+from sepcli.system.files import atomic_write
 from sepcli.weights.entries import WeightFile
 from sepcli.weights.transfer import Progress, hub_home, is_commit, own_folder, place_of, transfer
 
@@ -164,7 +164,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    with replacing(path, shared=True) as beside:
+    with atomic_write(path, shared=True) as beside:
         beside.write_text(json.dumps(value), encoding="utf-8", errors="surrogateescape")
 
 

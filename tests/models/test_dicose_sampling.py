@@ -323,7 +323,7 @@ def test_what_a_thread_draws_ahead_is_what_the_noise_is(arch, given, monkeypatch
         assert len(set(asked)) <= 1 + 2 + 1 < model.options.draws
     else:
         assert sorted(set(asked)) == [*range(model.options.draws)]
-    assert not [thread for thread in threading.enumerate() if thread.name == "sepcli-ahead"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "sepcli-prefetch"]
 
     @contextmanager
     def at_once(noise, sources, like, count):
@@ -339,7 +339,7 @@ def test_a_network_that_fails_leaves_no_thread():
     model.unet.forward = lambda *_: 1 / 0
     with pytest.raises(ZeroDivisionError):
         model(torch.randn(1, 1, 256))
-    assert not [thread for thread in threading.enumerate() if thread.name == "sepcli-ahead"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "sepcli-prefetch"]
 
 
 # --- from the shell ---

@@ -14,7 +14,7 @@ from sepcli.engine.noise import Noise
 from sepcli.models.dicose.frame import DicoseConfig, Framed
 from sepcli.models.dicose.unet import Taps, UNet
 from sepcli.nn.diffusion import Draw
-from sepcli.system.background import ahead
+from sepcli.system.background import prefetch
 
 Network = Callable[[Tensor, Tensor], Tensor]  # (x [B, A, T], c_noise [B]) -> F [B, A, T], float32
 
@@ -66,5 +66,5 @@ def draws(noise: Noise, sources: Sequence[str], like: Tensor, count: int) -> Ite
         for k in range(count):
             yield k, torch.cat([noise.normal(k, source, 1, like.shape[-1]) for source in sources], dim=1)
 
-    with closing(ahead(drawn(), depth=2)) as numbers:
+    with closing(prefetch(drawn(), depth=2)) as numbers:
         yield lambda k: next(value for number, value in numbers if number == k).to(like.device)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sepcli.errors import OutputError
-from sepcli.system.replacing import replacing
+from sepcli.system.files import atomic_write
 
 
 class Kept:
@@ -54,7 +54,7 @@ class Kept:
 
     def _write(self, path: Path, latents: Tensor) -> None:
         try:
-            with replacing(path, shared=True) as beside:
+            with atomic_write(path, shared=True) as beside:
                 save_file({"latents": latents.detach().cpu().contiguous()}, beside)
         except (OSError, SafetensorError) as error:
             reason = getattr(error, "strerror", None) or str(error)
