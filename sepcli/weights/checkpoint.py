@@ -136,7 +136,8 @@ def _read_safetensors(path: Path, device: str) -> Checkpoint:
     from safetensors import safe_open
 
     with safe_open(str(path), framework="pt", device=device) as file:
-        return Checkpoint(path, {key: file.get_tensor(key) for key in file}, file.metadata() or {})
+        names = file.keys()  # safe_open is no mapping: it can't be iterated over
+        return Checkpoint(path, {key: file.get_tensor(key) for key in names}, file.metadata() or {})
 
 
 def _moved(value: Any, device: str) -> Any:
