@@ -7,7 +7,7 @@ many frames have come out as the mix has at the output's rate; at the mix's own 
     engine -> [S, G, Cm, T']  -> OutputStream -> [S, C, T"] at the output's rate
     mix [C, T] at its rate    -> MixStream    -> [C, T"] at the output's rate, in step with the stems
 
-G groups of Cm channels stand for the C channels of the mix (resample.ChannelMap). S stems.
+G groups of Cm channels stand for the C channels of the mix (channels.ChannelMap). S stems.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from torch import Tensor
 
 from sepcli.engine.pipeline import Engine, Progress, Stats, measure
 from sepcli.errors import InputError
-from sepcli.sound.resample import ChannelMap, Resampler, frames_at
+from sepcli.sound.channels import ChannelMap
+from sepcli.sound.resample import Resampler, frames_at
 from sepcli.system.background import prefetch
 
 DECODED_AHEAD = 8  # blocks, of a second or two each

@@ -32,8 +32,9 @@ from sepcli.engine.streams import DECODED_AHEAD
 from sepcli.errors import UsageError
 from sepcli.models.family import get_family
 from sepcli.nn.stft import centred_stft
+from sepcli.sound.channels import ChannelMap
 from sepcli.sound.decode import AudioInfo, AudioReader
-from sepcli.sound.resample import ChannelMap, resampled
+from sepcli.sound.resample import resampled
 from sepcli.system.background import prefetch
 from sepcli.system.files import atomic_output
 from sepcli.weights.entries import Entry
