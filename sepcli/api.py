@@ -30,18 +30,26 @@ from sepcli.batch.outputs import (
     rest_name,
 )
 from sepcli.batch.outputspec import OutputSpec
-from sepcli.batch.queries import Audio, Query, make_queries, needs_one, refuse_overwriting
+from sepcli.batch.queries import (
+    Audio,
+    Query,
+    load_asked,
+    make_queries,
+    narrow,
+    needs_one,
+    refuse_overwriting,
+)
 from sepcli.batch.track import TrackResult
 from sepcli.batch.track import separate_file as separate_track
 from sepcli.batch.workspace import Workspace
 from sepcli.engine.device import choose_device, choose_precision
-from sepcli.engine.pipeline import Engine, Progress, Settings
+from sepcli.engine.pipeline import Engine, Progress
 from sepcli.engine.separator import Separator
+from sepcli.engine.settings import Settings
 from sepcli.engine.streams import separated
 from sepcli.errors import InputError, UsageError
-from sepcli.loading import load_model, narrow
 from sepcli.sound.decode import probe
-from sepcli.weights.catalog import DEFAULT_MODEL
+from sepcli.weights.catalog import DEFAULT_MODEL, load_catalog
 
 _BLOCK_FRAMES = 65536
 
@@ -67,7 +75,7 @@ def load(
     that it lacks, or a query that can't be.
     """
     examples = make_queries(queries or {}, targets or ())
-    return load_model(name, targets=targets, queries=examples, options=options, notice=notice).model
+    return load_asked(name, targets, examples, catalog=load_catalog(), options=options, notice=notice).model
 
 
 def separate(
@@ -209,7 +217,7 @@ def _engine(
     settings: Settings,
 ) -> Engine:
     if isinstance(model, str):
-        name, model = model, load_model(model, targets=targets, queries=queries).model
+        name, model = model, load_asked(model, targets, queries, catalog=load_catalog()).model
     else:
         name = type(model).__name__
         if targets or queries:

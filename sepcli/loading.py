@@ -16,7 +16,6 @@ from typing import Any, get_args, get_type_hints
 
 import torch
 
-from sepcli.batch.queries import Query, check_length, takes_none
 from sepcli.engine.ensemble import Ensemble
 from sepcli.engine.separator import Queryable, Separator, source_indices
 from sepcli.errors import ModelError, UsageError
@@ -53,29 +52,28 @@ def load_model(
     *,
     catalog: Catalog | None = None,
     targets: Sequence[str] | None = None,
-    queries: Sequence[Query] = (),
     options: Mapping[str, str] | None = None,
     progress: Callable[[int, int | None], None] | None = None,
     notice: Notice = lambda text: None,
 ) -> Loaded:
     """The separator that `spec` names, on the CPU, in float32, in eval mode.
 
-    targets: the wanted stems, None for all, or for none but the queries' where there are any. queries: their
-    stems come last. options: `-O key=value` pairs, still as text. progress: bytes done and in all, during a
-    download. notice: called with each sentence the user should see.
+    targets: the wanted stems, None for all; what only other stems need is not downloaded. options: the model's
+    own, {name: value as text}. progress: bytes done and in all, during a download. notice: called with each
+    sentence the user should see.
     ModelError where the model can't be had, UsageError for a stem or option it does not have.
     """
     catalog = load_catalog() if catalog is None else catalog
     options = options or {}
     wanted = read_model(spec, catalog)
     if wanted.entry is not None:
-        return _load_entry(wanted.entry, wanted.file, targets, queries, options, progress, notice)
+        return _load_entry(wanted.entry, wanted.file, targets, options, progress, notice)
     if wanted.hub is not None:
         hub = wanted.hub
         fetched = download.fetch_hf(hub.repo, hub.revision, hub.path, progress=progress, notice=notice)
-        return _load_path(wanted.name, fetched.path, fetched.source, targets, queries, options)
+        return _load_path(wanted.name, fetched.path, fetched.source, targets, options)
     assert wanted.file is not None
-    return _load_path(wanted.name, wanted.file, str(wanted.file), targets, queries, options)
+    return _load_path(wanted.name, wanted.file, str(wanted.file), targets, options)
 
 
 # --- a catalogue entry -------------------------------------------------------------------------------------
@@ -85,14 +83,11 @@ def _load_entry(
     entry: Entry,
     local: Path | None,
     targets: Sequence[str] | None,
-    queries: Sequence[Query],
     options: Mapping[str, str],
     progress: Callable[[int, int | None], None] | None,
     notice: Notice,
 ) -> Loaded:
-    if queries and entry.min_query is None:
-        raise takes_none(entry.name, entry.sources)
-    wanted = _wanted(entry.sources, targets, queries)
+    wanted = _wanted(entry.sources, targets)
     members = entry.members_for(wanted)
     if local is not None and len({member.file.name for member in entry.members}) > 1:
         raise UsageError(
@@ -105,7 +100,7 @@ def _load_entry(
         path, digest, origin = _member_file(member, local, progress, notice)
         model = _build_member(entry, member, read_checkpoint(path, foreign=packages), options)
         row = dict(zip(entry.sources, member.weights or [1.0] * len(entry.sources), strict=True))
-        models.append(narrow(model, [name for name in wanted if row[name] > 0], queries, name=entry.name))
+        models.append(_narrowed(model, [name for name in wanted if row[name] > 0]))
         weights.append([row[name] for name in wanted])
         hashes.append(digest)
         origins.append(origin)
@@ -174,7 +169,6 @@ def _load_path(
     path: Path,
     origin: str,
     targets: Sequence[str] | None,
-    queries: Sequence[Query],
     options: Mapping[str, str],
 ) -> Loaded:
     families = [get_family(family_name) for family_name in family_names()]
@@ -190,7 +184,7 @@ def _load_path(
         )
     arch = _arch(family, package.arch)
     model = _fill(family, arch, make_config(arch, package.config), checkpoint, options)
-    narrowed = narrow(model, _wanted(model.sources, targets, queries), queries, name=name)
+    narrowed = _narrowed(model, _wanted(model.sources, targets))
     return Loaded(name, narrowed, model.sources, (download.file_sha256(path),), origin)
 
 
@@ -206,31 +200,15 @@ def describe(checkpoint: Checkpoint, family: Family) -> Package | None:
 # --- building ----------------------------------------------------------------------------------------------
 
 
-def narrow(model: Separator, targets: Sequence[str], queries: Sequence[Query], *, name: str) -> Separator:
-    """`model` for these of its stems and then the queries'; as it is where both are empty.
-
-    name: what the model is called in errors. UsageError for a stem it lacks, a query it can't take.
-    """
-    if queries:
-        if not isinstance(model, Queryable):
-            raise takes_none(name, model.sources)
-        for query in queries:
-            check_length(query, model.min_query, name)
-        device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), None)
-        examples = {
-            query.name: torch.from_numpy(query.converted(model.samplerate, model.channels)).to(device)
-            for query in queries
-        }
-        with torch.no_grad():
-            model = model.bind(examples)
-    wanted = [*targets, *(query.name for query in queries)]
-    return model.select(wanted) if wanted else model  # a model of queries alone has nothing yet
+def _narrowed(model: Separator, wanted: Sequence[str]) -> Separator:
+    """The model for these stems; a model of queries alone has none before it is bound, and stays as it is."""
+    return model.select(wanted) if wanted else model
 
 
-def _wanted(sources: Sequence[str], targets: Sequence[str] | None, queries: Sequence[Query]) -> tuple[str, ...]:
-    """The stems by name: the targets, or else all, if there is no query."""
-    wanted = tuple(dict.fromkeys(targets or (() if queries else sources)))
-    source_indices(sources, wanted)  # refuses a stem that is not there
+def _wanted(sources: Sequence[str], targets: Sequence[str] | None) -> tuple[str, ...]:
+    """The targets, each once, or all sources. UsageError for a stem that the model lacks."""
+    wanted = tuple(dict.fromkeys(targets or sources))
+    source_indices(sources, wanted)
     return wanted
 
 

@@ -88,11 +88,11 @@ class Slow(Split):
 loads: list[str] = []  # specs that were loaded in this process
 
 
-def load_model(spec, *, catalog, targets=None, queries=(), options=None, progress=None, notice=None):
+def load_model(spec, *, catalog, targets=None, options=None, progress=None, notice=None):
     loads.append(spec)
     entry, sources = catalog[spec], catalog[spec].sources
     if entry.min_query is not None:
-        model = loading.narrow(Asked(sources), targets or (() if queries else sources), queries, name=spec)
+        model = Asked(sources).select(targets) if targets else Asked(sources)
         return loading.Loaded(spec, model, sources, (entry.files[0].sha256,), "fake", entry)
     model = Slow(tuple(Split.SHARES), Segment(samples=22050))
     model.seconds = float(os.environ.get("FAKE_SECONDS", "0"))

@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 import sepcli
-from sepcli import api
+from sepcli import loading
 from sepcli.errors import InputError, SepcliError, UsageError
 from tests.toys import Split
 
@@ -91,10 +91,10 @@ def test_models_by_name(monkeypatch):
         asked.append((name, targets))
         return type("Loaded", (), {"model": Split(targets or SHARES)})
 
-    monkeypatch.setattr(api, "load_model", load_model)
-    assert sepcli.load("toy").sources == tuple(SHARES)
-    assert list(sepcli.separate("toy", noise(2, 10), 44100, targets=["bass"])) == ["bass"]
-    assert asked == [("toy", None), ("toy", ["bass"])]
+    monkeypatch.setattr(loading, "load_model", load_model)
+    assert sepcli.load("mini").sources == tuple(SHARES)
+    assert list(sepcli.separate("mini", noise(2, 10), 44100, targets=["bass"])) == ["bass"]
+    assert asked == [("mini", None), ("mini", ["bass"])]
 
 
 @pytest.fixture

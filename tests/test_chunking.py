@@ -64,12 +64,6 @@ def test_margins_are_fed_and_discarded():
     assert (chunk.feed_start, chunk.feed_length, chunk.length) == (-10, 100, 80)
 
 
-@pytest.mark.parametrize("overlap", [-0.1, 1.0, 1.5])
-def test_an_impossible_overlap_is_refused(overlap):
-    with pytest.raises(UsageError, match="overlap"):
-        plan_chunks(Segment(samples=100), overlap, 100)
-
-
 def test_a_segment_longer_than_an_exact_model_takes_is_refused():
     with pytest.raises(UsageError, match="at most 7.8 s"):
         plan_chunks(Segment(samples=343980, exact=True), 0.25, 44100, seconds=10)

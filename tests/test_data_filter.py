@@ -15,8 +15,9 @@ from sepcli.cli.app import main
 from sepcli.data import filter as filtering
 from sepcli.data import quality, quality_report
 from sepcli.data.quality import Row, Rule, SegmentPower, Verdict, judge, measure_song, measure_stem, shares_of
-from sepcli.engine.pipeline import Engine, Settings
+from sepcli.engine.pipeline import Engine
 from sepcli.engine.separator import Segment, Separator
+from sepcli.engine.settings import Settings
 from sepcli.errors import InputError, OutputError, UsageError
 from tests.toys import Split
 

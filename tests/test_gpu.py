@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from sepcli.cli.app import main
-from sepcli.engine.pipeline import Engine, Settings, measure
+from sepcli.engine.pipeline import Engine, measure
+from sepcli.engine.settings import Settings
 from sepcli.models.demucs import sparse
 from sepcli.models.family import get_family
 from sepcli.training.run import read_metrics

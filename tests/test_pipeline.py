@@ -7,8 +7,9 @@ import torch
 
 from sepcli.engine.ensemble import Ensemble
 from sepcli.engine.noise import Noise
-from sepcli.engine.pipeline import Engine, Settings, Stats, measure
+from sepcli.engine.pipeline import Engine, Stats, measure
 from sepcli.engine.separator import Segment
+from sepcli.engine.settings import Settings
 from sepcli.errors import DeviceError, UsageError
 from tests.toys import Context, Split
 
@@ -205,7 +206,18 @@ def test_the_callers_grad_mode_is_left_alone():
         assert not torch.is_inference_mode_enabled()
 
 
-@pytest.mark.parametrize("bad", [{"shifts": -1}, {"batch_size": 0}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"shifts": -1},
+        {"batch_size": 0},
+        {"overlap": -0.1},
+        {"overlap": 1.0},
+        {"overlap": 1.5},
+        {"segment": 0.0},
+        {"overlap": float("nan")},
+    ],
+)
 def test_bad_settings_are_refused(bad):
     with pytest.raises(UsageError, match="must be"):
         Settings(**bad)

@@ -10,10 +10,10 @@ import torch
 
 import sepcli
 from sepcli import loading
-from sepcli.batch.queries import check_names, make_queries, parse_query, read_queries
+from sepcli.batch.queries import check_names, load_asked, make_queries, narrow, parse_query, read_queries
 from sepcli.engine.separator import Queryable
 from sepcli.errors import ModelError, UsageError
-from sepcli.loading import load_model, narrow, save_model
+from sepcli.loading import load_model, save_model
 from sepcli.models.family import Arch, Family
 from sepcli.weights.catalog import read_catalog
 from tests.contracts import check_bind, check_separator
@@ -252,20 +252,20 @@ def test_a_model_is_loaded_with_its_queries(toys, tmp_path):
     path, catalog = save(), entries(tmp_path)
     queries = read(hum(level=0.25))
     for spec in (path, f"mine={path}"):
-        loaded = load_model(spec, catalog=catalog, queries=queries)
+        loaded = load_asked(spec, None, queries, catalog=catalog)
         assert loaded.sources == ("drums", "vocals") and loaded.model.sources == ("hum",)
-        loaded = load_model(spec, catalog=catalog, targets=["vocals"], queries=queries)
+        loaded = load_asked(spec, ["vocals"], queries, catalog=catalog)
         assert shares(loaded.model) == {"vocals": 0.125, "hum": pytest.approx(0.25, rel=1e-3)}
         assert load_model(spec, catalog=catalog).model.sources == ("drums", "vocals")
         with pytest.raises(UsageError, match="no stem 'hum'"):
-            load_model(spec, catalog=catalog, targets=["hum"], queries=queries)
+            load_asked(spec, ["hum"], queries, catalog=catalog)
 
 
 def test_a_model_of_queries_alone(toys, tmp_path):
     path, catalog = save(sources=()), entries(tmp_path, sources="[]")
     for spec in (path, f"mine={path}"):
         assert load_model(spec, catalog=catalog).sources == ()
-        assert load_model(spec, catalog=catalog, queries=read(hum())).model.sources == ("hum",)
+        assert load_asked(spec, None, read(hum()), catalog=catalog).model.sources == ("hum",)
         with pytest.raises(UsageError, match="none of its own"):
             load_model(spec, catalog=catalog, targets=["bass"])
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from sepcli.engine.noise import Noise
-from sepcli.engine.pipeline import Settings
 from sepcli.engine.separator import Coder, Segment, Separator
+from sepcli.engine.settings import Settings
 from sepcli.errors import InputError, OutputError, UsageError
 from sepcli.evaluation.robustness import (
     NUMBERS_NAME,

@@ -8,8 +8,9 @@ import soundfile
 import torch
 
 from sepcli.data.layouts import find_tracks
-from sepcli.engine.pipeline import Engine, Settings
+from sepcli.engine.pipeline import Engine
 from sepcli.engine.separator import Segment
+from sepcli.engine.settings import Settings
 from sepcli.errors import InputError
 from sepcli.evaluation.scoring import PSEUDO_MODELS, InStep, Material, Model, score
 from sepcli.metrics.sdr import Sums

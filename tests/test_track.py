@@ -21,8 +21,9 @@ from sepcli.batch.outputs import rest_name
 from sepcli.batch.outputspec import OutputSpec
 from sepcli.batch.track import TrackResult, separate_file
 from sepcli.batch.workspace import Workspace
-from sepcli.engine.pipeline import Engine, Settings
+from sepcli.engine.pipeline import Engine
 from sepcli.engine.separator import Segment, Separator, source_indices
+from sepcli.engine.settings import Settings
 from sepcli.errors import InputError, ModelError, OutputError, UsageError
 
 SHARES = {"drums": 0.5, "bass": 0.25, "other": 0.125, "vocals": 0.125}

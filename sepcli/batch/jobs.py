@@ -228,15 +228,15 @@ class _Run:
         return plan.weights_used(loaded.hashes), precision
 
     def _load(self) -> Loaded:
-        from sepcli.loading import load_model
+        from sepcli.batch.queries import load_asked
 
         if self._loaded is None:
             with self.listener.downloading() as progress:
-                self._loaded = load_model(
+                self._loaded = load_asked(
                     self.request.model,
+                    self.plan.named or None,
+                    self.plan.queries,
                     catalog=self.plan.catalog,
-                    targets=self.plan.named or None,
-                    queries=self.plan.queries,
                     options=self.request.options,
                     progress=progress,
                     notice=self.listener.notice,
@@ -244,7 +244,8 @@ class _Run:
         return self._loaded
 
     def _engine(self) -> Engine:
-        from sepcli.engine.pipeline import Engine, Settings
+        from sepcli.engine.pipeline import Engine
+        from sepcli.engine.settings import Settings
 
         loaded = self._load()
         self.listener.loaded(loaded)

@@ -1,7 +1,7 @@
 """Examples of the sound wanted, for models that take them: read, named and checked before any work.
 
-Knows files, arrays and names; no torch and no model, but for the two facts that a model declares (whether it
-takes queries, and how short one may be). What a model makes of an example is the model's.
+Knows files, arrays and names, and two facts that a model declares: whether it takes queries, and how short one
+may be. What a model makes of an example is its own affair. No torch is loaded before a model is.
 
     "[NAME=]hum.wav" or {name: file or (array, Hz)}  ->  Query  ->  [C, T] at the model's rate and channels
 
@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +25,12 @@ from sepcli.batch.outputs import legal_name, rest_name
 from sepcli.errors import InputError, UsageError
 from sepcli.sound.decode import AudioReader
 from sepcli.sound.resample import resampled
+from sepcli.weights.entries import Catalog
+from sepcli.weights.modelspec import read_model
+
+if TYPE_CHECKING:
+    from sepcli.engine.separator import Separator
+    from sepcli.loading import Loaded
 
 SILENCE = 1e-4  # of full scale, -80 dB: the dither of an empty recording stays below
 MAX_CHANNELS = 2  # that a query keeps apart; more become their mean
@@ -229,6 +236,68 @@ def takes_none(model: str, sources: Sequence[str], others: Sequence[str] = ()) -
         remedy=f"Leave the query out and choose a stem with -t{instead}.",
         code="no_queries",
     )
+
+
+def load_asked(
+    spec: str,
+    targets: Sequence[str] | None,
+    queries: Sequence[Query],
+    *,
+    catalog: Catalog,
+    options: Mapping[str, str] | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+    notice: Callable[[str], None] = lambda text: None,
+) -> Loaded:
+    """The model of that name, bound to the queries and narrowed to the targets and the queries' stems.
+
+    targets: None for all stems, or for none but the queries' where there are any. The rest is as for
+    loading.load_model, and so are the errors; UsageError besides for a model that takes no queries.
+    """
+    from sepcli import loading
+
+    entry = read_model(spec, catalog).entry
+    if queries and entry is not None and entry.min_query is None:  # known before a download
+        raise takes_none(entry.name, entry.sources)
+    # A query may take the place of a stem of the model, so the whole model is bound before it is narrowed.
+    loaded = loading.load_model(
+        spec,
+        catalog=catalog,
+        targets=None if queries else targets,
+        options=options,
+        progress=progress,
+        notice=notice,
+    )
+    if not queries:
+        return loaded
+    from sepcli.engine.separator import source_indices
+
+    source_indices(loaded.sources, targets or ())  # its own stems, whatever a query is called
+    return replace(loaded, model=narrow(loaded.model, targets or (), queries, name=loaded.name))
+
+
+def narrow(model: Separator, targets: Sequence[str], queries: Sequence[Query], *, name: str) -> Separator:
+    """The model for these of its stems, then for those of the queries; the whole model where both are empty.
+
+    name: what the model is called in errors. UsageError for a stem it lacks, or a query it can't take.
+    """
+    if queries:
+        import torch
+
+        from sepcli.engine.separator import Queryable
+
+        if not isinstance(model, Queryable):
+            raise takes_none(name, model.sources)
+        for query in queries:
+            check_length(query, model.min_query, name)
+        device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), None)
+        examples = {
+            query.name: torch.from_numpy(query.converted(model.samplerate, model.channels)).to(device)
+            for query in queries
+        }
+        with torch.no_grad():
+            model = model.bind(examples)
+    wanted = [*targets, *(query.name for query in queries)]
+    return model.select(wanted) if wanted else model  # a model of queries alone makes nothing before
 
 
 def needs_one(model: str) -> UsageError:

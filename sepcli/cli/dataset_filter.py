@@ -137,7 +137,7 @@ def filter_(
     from sepcli.data.filter import filter_dataset
     from sepcli.data.quality import Rule
     from sepcli.engine.device import tune_process
-    from sepcli.engine.pipeline import Settings
+    from sepcli.engine.settings import Settings
     from sepcli.loading import load_model
     from sepcli.weights.catalog import load_catalog
 

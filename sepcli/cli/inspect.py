@@ -116,7 +116,7 @@ def inspect(
     song = song.expanduser()
     picture = Path(DEFAULT_NAME.format(track=song.stem)) if out is None else out.expanduser()
 
-    from sepcli.batch.queries import needs_one, read_queries
+    from sepcli.batch.queries import load_asked, needs_one, read_queries
     from sepcli.sound.decode import probe
     from sepcli.weights.catalog import load_catalog
     from sepcli.weights.modelspec import read_model
@@ -131,7 +131,6 @@ def inspect(
     from sepcli.engine.device import choose_device, choose_precision, tune_process
     from sepcli.engine.separator import Inspectable
     from sepcli.evaluation.attention import check_picture, draw, inspectable, listen, shows_none
-    from sepcli.loading import load_model
 
     inputs = {"the input": song, **{f"the query '{each.name}'": each.path for each in queries}}
     check_picture(picture, inputs, force=force)
@@ -141,11 +140,11 @@ def inspect(
     check_writable(picture.parent)
     tune_process()
     with console.download_progress(f"Downloading {model}") as progress:
-        loaded = load_model(
+        loaded = load_asked(
             model,
+            targets or None,
+            queries,
             catalog=models,
-            targets=targets or None,
-            queries=queries,
             progress=progress,
             notice=console.notice,
         )

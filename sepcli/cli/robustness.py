@@ -124,8 +124,8 @@ def robustness(
 
     from sepcli.batch.outputs import check_writable
     from sepcli.engine.device import choose_device, tune_process
-    from sepcli.engine.pipeline import Settings
     from sepcli.engine.separator import Coder
+    from sepcli.engine.settings import Settings
     from sepcli.evaluation.robustness import check_strengths, codes, find_sounds, no_codec, study, table, write
     from sepcli.loading import load_model
 

@@ -16,7 +16,8 @@ from sepcli.data.layouts import Problem, find_tracks
 from sepcli.data.quality import Rule, Song, SongProgress, Verdict, decided, fingerprint, measure_song
 from sepcli.data.quality_report import Report
 from sepcli.engine.device import choose_device, choose_precision
-from sepcli.engine.pipeline import Engine, Settings
+from sepcli.engine.pipeline import Engine
+from sepcli.engine.settings import Settings
 from sepcli.errors import InputError
 from sepcli.loading import Loaded
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from sepcli.engine.separator import Segment
-from sepcli.errors import UsageError
+from sepcli.errors import UsageError, parameter
 
 ANY_LENGTH_SECONDS = 30.0  # the segment of a model that takes any length: memory must stay bounded
 
@@ -77,13 +77,10 @@ class ChunkPlan:
 def plan_chunks(segment: Segment, overlap: float, samplerate: int, seconds: float | None = None) -> ChunkPlan:
     """The plan for a model of `segment`, with chunks of `seconds` where the user asked for that.
 
-    overlap: share of a chunk that the next one covers, 0 <= overlap < 1. UsageError where a value can't be.
+    overlap: share of a chunk that the next one covers, 0 <= overlap < 1 (engine.settings has checked it).
+    UsageError where the model can't be cut like that.
     """
-    if not 0 <= overlap < 1:
-        raise UsageError(
-            f"The overlap is {overlap}, but must be at least 0 and less than 1.",
-            remedy="Choose --overlap 0.25 (the default) or another share of a segment.",
-        )
+    assert 0 <= overlap < 1, overlap
     if seconds is not None:
         segment = _shorten(segment, round(seconds * samplerate), samplerate)
     samples = segment.samples or int(ANY_LENGTH_SECONDS * samplerate)
@@ -92,7 +89,7 @@ def plan_chunks(segment: Segment, overlap: float, samplerate: int, seconds: floa
     if stride < 1:
         raise UsageError(
             f"With an overlap of {overlap} a segment of {size} samples never advances.",
-            remedy="Choose a smaller --overlap.",
+            remedy=f"Choose a smaller {parameter('overlap')}.",
         )
     return ChunkPlan(segment, size, stride)
 
@@ -106,7 +103,7 @@ def _shorten(segment: Segment, samples: int, samplerate: int) -> Segment:
         raise UsageError(
             f"A segment of {samples / samplerate:g} s does not fit this model: it takes at least "
             f"{max(least / samplerate, 0.001):.3g} s{most}.",
-            remedy="Choose --segment in that range, or leave it out.",
+            remedy=f"Choose {parameter('segment')} in that range, or leave it out.",
         )
     return replace(segment, samples=samples // segment.multiple * segment.multiple)
 

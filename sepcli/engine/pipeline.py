@@ -21,7 +21,8 @@ from sepcli.engine.device import free_bytes, is_out_of_memory, told_of_memory
 from sepcli.engine.ensemble import Ensemble
 from sepcli.engine.noise import Noise
 from sepcli.engine.separator import Separator
-from sepcli.errors import DeviceError, UsageError
+from sepcli.engine.settings import Settings
+from sepcli.errors import DeviceError
 
 MAX_SHIFT_SECONDS = 0.5
 MEMORY_SHARE = 0.7  # of the device's free memory that batches may fill
@@ -30,26 +31,6 @@ MORE_MEMORY = "Close other programs that use it, choose a shorter --segment, or 
 
 # (audio seconds done, audio seconds in all or None while unknown)
 Progress = Callable[[float, float | None], None]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a track is cut and put together; the defaults are the published ones but for shifts."""
-
-    overlap: float = 0.25  # share of a chunk that the next one covers
-    segment: float | None = None  # seconds of a chunk; None = the model's own
-    shifts: int = 0  # passes at random offsets up to half a second, averaged; 0 = one pass, not shifted
-    seed: int = 0  # of the shifts, and of models that draw noise
-    batch_size: int | None = None  # chunks a call; None = what the device takes
-
-    def __post_init__(self) -> None:
-        if self.shifts < 0:
-            raise UsageError(f"--shifts is {self.shifts}, but must be 0 or more.", remedy="Choose 0, 1, 2, ...")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise UsageError(
-                f"The batch size is {self.batch_size}, but must be 1 or more.",
-                remedy="Choose --batch-size auto, 1, 2, ...",
-            )
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,9 @@ from torch import Tensor
 
 from sepcli.data.layouts import Track, find_tracks
 from sepcli.engine.noise import Noise
-from sepcli.engine.pipeline import Engine, Settings
+from sepcli.engine.pipeline import Engine
 from sepcli.engine.separator import Coder, Separator
+from sepcli.engine.settings import Settings
 from sepcli.engine.streams import InputStream
 from sepcli.errors import InputError, OutputError, UsageError
 from sepcli.evaluation.scoring import Block, InStep, Material

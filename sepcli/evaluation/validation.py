@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from sepcli.data.layouts import Track
-from sepcli.engine.pipeline import Engine, Settings
+from sepcli.engine.pipeline import Engine
 from sepcli.engine.separator import Separator
+from sepcli.engine.settings import Settings
 from sepcli.evaluation.judges import AbsoluteError, Judge, Ratios, SpectralDistance
 from sepcli.evaluation.scoring import Material, Model, judge
 

@@ -15,7 +15,8 @@ from typing import Any
 from sepcli import loading
 from sepcli.data.layouts import Track
 from sepcli.engine.device import choose_device, choose_precision, told_of_memory
-from sepcli.engine.pipeline import Engine, Progress, Settings
+from sepcli.engine.pipeline import Engine, Progress
+from sepcli.engine.settings import Settings
 from sepcli.errors import InputError, UsageError
 from sepcli.evaluation.rows import DIGITS, Row
 from sepcli.evaluation.runs import PUBLISHED_OVERLAP, Request, Run

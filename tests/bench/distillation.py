@@ -16,8 +16,9 @@ import torch
 
 from sepcli.data.layouts import find_tracks
 from sepcli.engine.device import tune_process
-from sepcli.engine.pipeline import Engine, Settings, Stats
+from sepcli.engine.pipeline import Engine, Stats
 from sepcli.engine.separator import Separator
+from sepcli.engine.settings import Settings
 from sepcli.evaluation.validation import mean_scores
 from sepcli.loading import load_model
 from tests.bench import results

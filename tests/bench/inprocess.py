@@ -75,7 +75,8 @@ def sepcli(weights: Weights, device: str, precision: str, batch: int | None) -> 
     import torch
 
     from sepcli.engine.device import choose_device, choose_precision, tune_process
-    from sepcli.engine.pipeline import Engine, Settings, measure
+    from sepcli.engine.pipeline import Engine, measure
+    from sepcli.engine.settings import Settings
     from sepcli.loading import load_model
 
     tune_process()

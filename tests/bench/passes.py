@@ -34,7 +34,8 @@ def main() -> None:
     import torch
 
     from sepcli.engine.device import tune_process
-    from sepcli.engine.pipeline import Engine, Settings
+    from sepcli.engine.pipeline import Engine
+    from sepcli.engine.settings import Settings
     from sepcli.loading import load_model
 
     file, track, runs, *stems = sys.argv[1:]

@@ -37,7 +37,8 @@ def main() -> None:
     import torch
 
     from sepcli.engine.device import tune_process
-    from sepcli.engine.pipeline import Engine, Settings
+    from sepcli.engine.pipeline import Engine
+    from sepcli.engine.settings import Settings
     from sepcli.models.dicose import FAMILY
 
     asked = json.loads(sys.argv[1])

@@ -10,7 +10,8 @@ import torch
 from sepcli.cli.app import main
 from sepcli.data.mixing import Batch
 from sepcli.engine.noise import Noise
-from sepcli.engine.pipeline import Engine, Settings
+from sepcli.engine.pipeline import Engine
+from sepcli.engine.settings import Settings
 from sepcli.errors import UsageError
 from sepcli.models.demucs import FAMILY
 from sepcli.models.demucs.gibbs import GibbsDemucs, GibbsOptions, Orderless, drawn_block, drawn_masks

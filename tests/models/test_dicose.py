@@ -7,7 +7,8 @@ import copy
 import pytest
 import torch
 
-from sepcli.engine.pipeline import Engine, Settings
+from sepcli.engine.pipeline import Engine
+from sepcli.engine.settings import Settings
 from sepcli.models.dicose import FAMILY
 from sepcli.models.dicose.unet import UNet
 from sepcli.models.family import get_family

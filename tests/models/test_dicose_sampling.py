@@ -13,7 +13,8 @@ import torch
 
 from sepcli.cli.app import main
 from sepcli.engine.noise import Noise
-from sepcli.engine.pipeline import Engine, Settings
+from sepcli.engine.pipeline import Engine
+from sepcli.engine.settings import Settings
 from sepcli.errors import UsageError
 from sepcli.loading import parse_options, save_model
 from sepcli.models.dicose import FAMILY, joint, refined

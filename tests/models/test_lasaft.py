@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sepcli.engine.pipeline import Engine, Settings
+from sepcli.engine.pipeline import Engine
+from sepcli.engine.settings import Settings
 from sepcli.models.family import get_family
 from sepcli.models.lasaft import FAMILY
 from sepcli.models.lasaft.blocks import DenseBlock, fold_all

@@ -14,7 +14,8 @@ import pytest
 import soundfile
 import torch
 
-from sepcli.engine.pipeline import Engine, Settings
+from sepcli.engine.pipeline import Engine
+from sepcli.engine.settings import Settings
 from sepcli.errors import ModelError
 from sepcli.loading import load_model, make_config, save_model
 from sepcli.models.lasaft import FAMILY

@@ -10,7 +10,8 @@ from torch import nn
 
 from sepcli.data.mixing import Batch
 from sepcli.engine.noise import Noise
-from sepcli.engine.pipeline import Engine, Settings
+from sepcli.engine.pipeline import Engine
+from sepcli.engine.settings import Settings
 from sepcli.errors import UsageError
 from sepcli.models.ldm import latent
 from sepcli.models.ldm.latent import (

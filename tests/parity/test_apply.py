@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from sepcli.engine.ensemble import Ensemble
-from sepcli.engine.pipeline import Engine, Settings
+from sepcli.engine.pipeline import Engine
 from sepcli.engine.separator import Segment
+from sepcli.engine.settings import Settings
 from tests.toys import Context
 
 LENGTHS = [1, 399, 400, 301, 600, 900, 3217]  # 1, segment-1, segment, stride+1 (tail), k*stride, long

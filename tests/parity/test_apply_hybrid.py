@@ -6,7 +6,8 @@ import demucs.apply
 import pytest
 import torch
 
-from sepcli.engine.pipeline import Engine, Settings
+from sepcli.engine.pipeline import Engine
+from sepcli.engine.settings import Settings
 from tests.parity.test_hybrid import H_VARIANTS, HT, HT_VARIANTS, H, pair, peak_error
 
 CASES = {f"HTDemucs, {name}": ("ht", HT | changes) for name, changes in HT_VARIANTS.items()}

@@ -20,7 +20,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sepcli.engine.pipeline import Engine, Settings
+from sepcli.engine.pipeline import Engine
+from sepcli.engine.settings import Settings
 from sepcli.loading import make_config
 from sepcli.models.demucs import FAMILY
 from sepcli.models.demucs.demucs import Demucs, DemucsConfig

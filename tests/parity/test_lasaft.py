@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sepcli.engine import chunking
-from sepcli.engine.pipeline import Engine, Settings
+from sepcli.engine.pipeline import Engine
+from sepcli.engine.settings import Settings
 from sepcli.models.lasaft import FAMILY
 from sepcli.models.lasaft.query import LaSAFTQuery
 from sepcli.models.lasaft.spectral import Conditioned
