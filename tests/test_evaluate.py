@@ -15,10 +15,10 @@ from sepcli.data.layouts import find_tracks
 from sepcli.engine.separator import Segment
 from sepcli.errors import DeviceError, InputError, ModelError, UsageError
 from sepcli.evaluation.evaluate import evaluate
+from sepcli.evaluation.evaluator import EvaluationListener, Evaluator
 from sepcli.evaluation.rows import ROWS_NAME
-from sepcli.evaluation.runs import Request, expand
+from sepcli.evaluation.runs import EvaluationRequest, expand
 from sepcli.evaluation.validation import mean_scores
-from sepcli.evaluation.workshop import Listener, Workshop
 from tests import fake_model
 from tests.toys import Split
 from tests.tracks import RATE, make_track, read
@@ -41,7 +41,7 @@ def data(tmp_path):
 
 
 def rows(*models, listener=None, **options):
-    return list(evaluate(Request(models, **options), listener))
+    return list(evaluate(EvaluationRequest(models, **options), listener))
 
 
 # --- rows ---
@@ -89,7 +89,7 @@ def test_a_mistake_in_the_last_model_shows_before_the_first_track(data, monkeypa
 
     monkeypatch.setattr(loading, "load_model", load)
     with pytest.raises(ModelError):
-        next(evaluate(Request(("fake", "bad"), data)))
+        next(evaluate(EvaluationRequest(("fake", "bad"), data)))
     with pytest.raises(UsageError, match="no oracle 'oracle:irm3'; there are oracle:irm1"):
         rows("oracle:irm3", data=data)
     with pytest.raises(UsageError, match="No model"):
@@ -121,7 +121,7 @@ def test_data_without_anything_to_separate(tmp_path):
         rows("mixture", data=tmp_path / "pool")
     make_track(tmp_path / "pool", "z", FOUR)
     notices = []
-    listener = Listener()
+    listener = EvaluationListener()
     listener.notice = notices.append
     assert [row.track for row in rows("mixture", data=tmp_path / "pool", listener=listener)] == ["z"]
     assert notices == ["2 tracks of a single stem without a mixture are left out."]
@@ -133,7 +133,7 @@ def test_memory_that_ran_out_is_the_runs_failure(data, monkeypatch):
     def explode(self, run):
         raise MemoryError
 
-    monkeypatch.setattr(Workshop, "estimator", explode)
+    monkeypatch.setattr(Evaluator, "estimator", explode)
     with pytest.raises(DeviceError, match="Memory ran out"):
         rows("mixture", data=data)
 
@@ -143,7 +143,7 @@ def test_memory_that_ran_out_is_the_runs_failure(data, monkeypatch):
 
 def test_runs_are_models_times_seeds_times_sweeps(data):
     sweeps = {"overlap": ("0", "0.5"), "steps": ("4",)}
-    runs = expand(Request(("m,n", "mixture"), data, seeds=(0, 1), sweeps=sweeps))
+    runs = expand(EvaluationRequest(("m,n", "mixture"), data, seeds=(0, 1), sweeps=sweeps))
     assert len(runs) == 2 * 2 * 2 + 1
     assert {run.group for run in runs} == {
         ("m,n", (("overlap", "0"), ("steps", "4"))),
@@ -156,7 +156,7 @@ def test_runs_are_models_times_seeds_times_sweeps(data):
 def test_a_file_with_a_comma_in_its_name_is_one_model(tmp_path, data):
     path = tmp_path / "a,b.th"
     path.write_text("")
-    assert [run.spec for run in expand(Request((str(path),), data))] == [str(path)]
+    assert [run.spec for run in expand(EvaluationRequest((str(path),), data))] == [str(path)]
 
 
 def test_what_is_swept_reaches_the_engine_and_the_model(data, monkeypatch):
@@ -313,8 +313,8 @@ def test_finished_tracks_are_kept_by_settings_model_and_files(data, tmp_path, mo
 
 def test_all_that_changes_scores_changes_a_rows_key(data):
     def identity(**changes):
-        request = Request(("fake",), data, **changes)
-        return Workshop(request, frozenset(FOUR)).prepare(expand(request)[0], Listener()).identity
+        request = EvaluationRequest(("fake",), data, **changes)
+        return Evaluator(request, frozenset(FOUR)).prepare(expand(request)[0], EvaluationListener()).identity
 
     same = identity()
     assert identity(jobs=2) == identity(batch_size=3) == same
@@ -334,7 +334,7 @@ def test_all_that_changes_scores_changes_a_rows_key(data):
 
 
 def test_a_run_that_was_stopped_goes_on(data, tmp_path):
-    stopped = evaluate(Request(("mixture",), data, out=tmp_path / "out"))
+    stopped = evaluate(EvaluationRequest(("mixture",), data, out=tmp_path / "out"))
     next(stopped)
     stopped.close()
     found = rows("mixture", data=data, out=tmp_path / "out")
@@ -360,7 +360,7 @@ def test_a_single_model_is_loaded_once(data):
 
 
 def test_progress_is_reported_in_seconds_of_audio(data):
-    class Hears(Listener):
+    class Hears(EvaluationListener):
         def __init__(self):
             self.seen, self.plan = [], None
 

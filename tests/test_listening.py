@@ -16,13 +16,13 @@ import yaml
 from sepcli import loading
 from sepcli.cli.app import main
 from sepcli.data.layouts import find_tracks
-from sepcli.evaluation import listening
-from sepcli.evaluation.listening import LOUDNESS, draw, equally_loud, find_excerpt
-from sepcli.evaluation.listening_key import read_key
-from sepcli.evaluation.opinions import read_opinions
-from sepcli.evaluation.runs import Request
-from sepcli.evaluation.webmushra import QUESTIONS
-from sepcli.evaluation.workshop import Listener
+from sepcli.evaluation.evaluator import EvaluationListener
+from sepcli.evaluation.listening import experiment
+from sepcli.evaluation.listening.experiment import LOUDNESS, draw, equally_loud, find_excerpt
+from sepcli.evaluation.listening.key import read_key
+from sepcli.evaluation.listening.opinions import read_opinions
+from sepcli.evaluation.listening.webmushra import QUESTIONS
+from sepcli.evaluation.runs import EvaluationRequest
 from sepcli.metrics import voice
 from sepcli.metrics.loudness import loudness
 from tests import fake_model
@@ -90,7 +90,7 @@ def make(capfd, data, *more, models=MODELS):
     return evaluate(capfd, *named, "--data", data, "--listening-test", "test", *more)
 
 
-class Notices(Listener):
+class Notices(EvaluationListener):
     def __init__(self):
         self.said = []
 
@@ -102,7 +102,7 @@ class Notices(Listener):
 def whole(data, tmp_path_factory):
     """(key, folder, what was said) of a test of all models; nobody writes there."""
     notices, folder = Notices(), tmp_path_factory.mktemp("whole")
-    made = listening.make(Request(models=tuple(MODELS), data=data), folder, listener=notices)
+    made = experiment.make(EvaluationRequest(models=tuple(MODELS), data=data), folder, listener=notices)
     assert made.key == read_key(folder)
     return made.key, folder, notices.said
 
@@ -209,16 +209,18 @@ def test_number_and_json(capfd, data):
 
 
 def test_seeds_draw_tracks_places_and_orders(data, monkeypatch):
-    monkeypatch.setattr(listening, "voiced_seconds", lambda material, stem: material.seconds)
+    monkeypatch.setattr(experiment, "voiced_seconds", lambda material, stem: material.seconds)
     tracks = {track.name: track for track in find_tracks(data) if "vocals" in track.stems}
     drawn = [
-        draw(tracks, "vocals", MODELS, count=1, seconds=30, seed=seed, listener=Listener())
+        draw(tracks, "vocals", MODELS, count=1, seconds=30, seed=seed, listener=EvaluationListener())
         for seed in range(24)
     ]
     assert {each["item1"].track for each in drawn} == {"a", "b", "c", "quiet"}
     assert {each["item1"].start for each in drawn} == {0, 10}
     assert len({tuple(each["item1"].stimuli.values()) for each in drawn}) > 12
-    assert drawn[3] == draw(tracks, "vocals", MODELS, count=1, seconds=30, seed=3, listener=Listener())
+    assert drawn[3] == draw(
+        tracks, "vocals", MODELS, count=1, seconds=30, seed=3, listener=EvaluationListener()
+    )
 
 
 def test_half_is_not_more_than_half(data, tmp_path):
@@ -232,9 +234,9 @@ def test_half_is_not_more_than_half(data, tmp_path):
 
 def test_a_stretch_is_looked_at_once(data, monkeypatch):
     looked = Counter()
-    real = listening.voiced_seconds
+    real = experiment.voiced_seconds
     monkeypatch.setattr(
-        listening,
+        experiment,
         "voiced_seconds",
         lambda material, stem: looked.update([material._start]) or real(material, stem),
     )

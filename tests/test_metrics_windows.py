@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from sepcli.data.layouts import find_tracks
 from sepcli.evaluation.scoring import Material, score
 from sepcli.metrics.summary import POOLED, summarize
-from sepcli.metrics.windows import DICOSE, MSDM, RULES, SILENCE, WindowSums
+from sepcli.metrics.windows import ACTIVITY, DICOSE, MSDM, RULES, WindowSums
 
 GOLDEN = Path(__file__).parent / "golden" / "dicose" / "metrics"
 RATE = 250  # Hz: a chunk has 2972 samples, a window 1000
@@ -85,7 +85,7 @@ def test_two_equal_channels_score_as_one():
 def test_the_silence_threshold_grows_with_the_root_of_the_length():
     """Constant stems just above and below: which windows count is what they say."""
     for samples, stretch in ((CHUNK, "the chunk"), (WINDOW, "a window")):
-        level = SILENCE * samples**0.5
+        level = ACTIVITY * samples**0.5
         for factor, heard in ((1.001, True), (0.999, False)):
             s = np.stack([noise(1, CHUNK), np.full((1, CHUNK), factor * level)])
             spans = summed(s, s).windows(MSDM if samples == WINDOW else DICOSE).spans
@@ -165,7 +165,7 @@ def test_msdms_windows_and_scores(golden):
 
 def test_the_silence_rule_is_theirs(golden):
     for samples, level, _, _ in golden[1]["silence_test"]:
-        assert SILENCE * samples**0.5 == pytest.approx(level, rel=1e-5)
+        assert ACTIVITY * samples**0.5 == pytest.approx(level, rel=1e-5)
 
 
 class Recorded:

@@ -14,7 +14,7 @@ import pytest
 
 from sepcli.errors import DeviceError
 from sepcli.evaluation.evaluate import evaluate
-from sepcli.evaluation.runs import Request
+from sepcli.evaluation.runs import EvaluationRequest
 from tests.tracks import make_track
 
 ROOT = Path(__file__).parents[1]
@@ -28,15 +28,15 @@ def data(tmp_path):
 
 
 def test_processes_give_the_same_rows_and_end_with_them(data, tmp_path):
-    request = Request(("mixture", "oracle:mwf"), data)
+    request = EvaluationRequest(("mixture", "oracle:mwf"), data)
     alone = {(row.model, row.track): row.stems for row in evaluate(request)}
-    together = list(evaluate(Request(request.models, data, jobs=2, out=tmp_path / "out")))
+    together = list(evaluate(EvaluationRequest(request.models, data, jobs=2, out=tmp_path / "out")))
     assert {(row.model, row.track): row.stems for row in together} == alone
     assert not multiprocessing.active_children()
 
 
 def test_giving_up_half_way_ends_the_processes(data):
-    running = evaluate(Request(("mixture",), data, jobs=2))
+    running = evaluate(EvaluationRequest(("mixture",), data, jobs=2))
     next(running)
     running.close()
     assert not multiprocessing.active_children()
@@ -45,7 +45,7 @@ def test_giving_up_half_way_ends_the_processes(data):
 def test_a_process_that_dies_is_an_error_of_the_run(data):
     for k in range(6):  # more tracks than are handed out ahead: whatever is done by now, some are still to do
         make_track(data, f"more{k}", {"drums": 0.2, "vocals": 0.1}, seed=k)
-    running = evaluate(Request(("mixture",), data, jobs=2))
+    running = evaluate(EvaluationRequest(("mixture",), data, jobs=2))
     next(running)
     for process in multiprocessing.active_children():
         process.kill()

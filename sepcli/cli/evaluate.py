@@ -27,7 +27,7 @@ from sepcli.cli.options import (
 from sepcli.errors import UsageError, worst_exit_code
 
 if TYPE_CHECKING:
-    from sepcli.evaluation.runs import Request
+    from sepcli.evaluation.runs import EvaluationRequest
 
 
 class Protocol(StrEnum):
@@ -276,9 +276,9 @@ def evaluate(
             remedy="The others belong to a --protocol and are always computed.",
         )
 
-    from sepcli.evaluation.runs import Request
+    from sepcli.evaluation.runs import EvaluationRequest
 
-    request = Request(
+    request = EvaluationRequest(
         models=tuple(model),
         data=data,
         layout=layout,
@@ -322,7 +322,7 @@ def evaluate(
     make_test(replace(request, protocols=()), listening_test, listening_tracks, json=json)
 
 
-def _run(request: Request, protocols: Sequence[str], csv: Path | None, json: bool) -> int:
+def _run(request: EvaluationRequest, protocols: Sequence[str], csv: Path | None, json: bool) -> int:
     """Evaluate, report every row, sum up; the exit code."""
     from sepcli.cli.scores import Reporter, print_tables, say_silent, say_voiced, say_windows
     from sepcli.evaluation import comparison, rows

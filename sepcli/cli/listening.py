@@ -7,13 +7,13 @@ from pathlib import Path
 
 from sepcli.cli import console
 from sepcli.cli.scores import Teller
-from sepcli.data.layouts import Track
+from sepcli.data.layouts import StemTrack
 from sepcli.errors import InputError
-from sepcli.evaluation.listening import ITEMS, WEB, make
-from sepcli.evaluation.listening_key import KEY_NAME, Key, read_key
-from sepcli.evaluation.opinions import Mean, Opinions, read_opinions
-from sepcli.evaluation.runs import Request, Run
-from sepcli.evaluation.webmushra import QUESTIONS, SCALE
+from sepcli.evaluation.listening.experiment import ITEMS, WEB, make
+from sepcli.evaluation.listening.key import KEY_NAME, Key, read_key
+from sepcli.evaluation.listening.opinions import Mean, Opinions, read_opinions
+from sepcli.evaluation.listening.webmushra import QUESTIONS, SCALE
+from sepcli.evaluation.runs import EvaluationRequest, Run
 
 
 class _Maker(Teller):
@@ -22,11 +22,11 @@ class _Maker(Teller):
     def __init__(self, bar: console.AudioBar):
         self._bar = bar
 
-    def progress(self, run: Run, track: Track, done: float, total: float | None) -> None:
+    def progress(self, run: Run, track: StemTrack, done: float, total: float | None) -> None:
         self._bar.show(f"{run}: {track.name}", done, total)
 
 
-def make_test(request: Request, folder: Path, count: int | None, *, json: bool) -> None:
+def make_test(request: EvaluationRequest, folder: Path, count: int | None, *, json: bool) -> None:
     """Make it in the folder, and say how it is used; which stimulus is whose is not said."""
     with console.AudioBar() as bar:
         made = make(request, folder, count=ITEMS if count is None else count, listener=_Maker(bar))

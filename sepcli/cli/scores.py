@@ -1,6 +1,6 @@
 """What `sepcli evaluate` shows: lines or a bar while it works, then a table for each metric.
 
-Knows the Listener of evaluate.py and the groups of comparison.py; decides nothing. Tables have models below
+Knows the listener of evaluator.py and the groups of comparison.py; decides nothing. Tables have models below
 each other and stems side by side; rich draws them on a terminal, aligned columns go into a pipe.
 """
 
@@ -12,18 +12,18 @@ from contextlib import contextmanager
 from typing import Any
 
 from sepcli.cli import console
-from sepcli.data.layouts import Track
+from sepcli.data.layouts import StemTrack
 from sepcli.evaluation.comparison import Group
+from sepcli.evaluation.evaluator import EvaluationListener, Prepared
 from sepcli.evaluation.rows import Row
-from sepcli.evaluation.runs import Request, Run
-from sepcli.evaluation.workshop import Listener, Prepared
+from sepcli.evaluation.runs import EvaluationRequest, Run
 from sepcli.metrics.summary import METRICS, PROTOCOLS, Line, Value, metric
 
 UNDEFINED = "-"
 MEAN_OF_STEMS, SCORED = "MEAN OF STEMS", "tracks scored"
 
 
-class Teller(Listener):
+class Teller(EvaluationListener):
     """Says what the user should know, and shows downloads."""
 
     def notice(self, text: str) -> None:
@@ -38,7 +38,7 @@ class Teller(Listener):
 class Reporter(Teller):
     """A context manager: the bar is gone when it ends. json: each row on standard output, as it gets done."""
 
-    def __init__(self, request: Request, *, json: bool):
+    def __init__(self, request: EvaluationRequest, *, json: bool):
         self.request, self.json = request, json
         self.rows: list[Row] = []
         self._planned: list[tuple[Any, str]] = []  # (run, track), in order
@@ -57,9 +57,9 @@ class Reporter(Teller):
         place = {name: k for k, name in enumerate(self._planned)}
         return sorted(self.rows, key=lambda row: place[_run(row), row.track])
 
-    # --- the Listener ---
+    # --- the listener ---
 
-    def planned(self, runs: Sequence[Prepared], tracks: Sequence[Track]) -> None:
+    def planned(self, runs: Sequence[Prepared], tracks: Sequence[StemTrack]) -> None:
         for each in runs:
             run = each.run
             scored = [track for track in tracks if each.scored(track)]
@@ -72,7 +72,7 @@ class Reporter(Teller):
         if self._bar is not None:
             self._task = self._bar.add_task("Evaluating", total=len(self._planned))
 
-    def progress(self, run: Run, track: Track, done: float, total: float | None) -> None:
+    def progress(self, run: Run, track: StemTrack, done: float, total: float | None) -> None:
         if self._bar is not None:
             share = min(done / total, 1.0) if total else 0.0
             self._bar.update(self._task, completed=len(self.rows) + share, description=f"{run}: {track.name}")

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from sepcli.data.layouts import Problem, Track, find_tracks
+from sepcli.data.layouts import Problem, StemTrack, find_tracks
 from sepcli.data.windows import to_channels
 from sepcli.errors import InputError
 from sepcli.sound.decode import AudioReader
@@ -119,7 +119,7 @@ def check_dataset(
             yield TrackReport(name, 0.0, {}, None, None, tuple(findings))
 
 
-def check_track(track: Track, limits: Limits, known: Sequence[Finding] = ()) -> TrackReport:
+def check_track(track: StemTrack, limits: Limits, known: Sequence[Finding] = ()) -> TrackReport:
     """Read all of the track's files. known: what was found on opening it."""
     paths = dict(track.stems)
     if track.mixture is not None:
@@ -150,7 +150,7 @@ def check_track(track: Track, limits: Limits, known: Sequence[Finding] = ()) -> 
     return TrackReport(track.name, length, reports, mixture, total, tuple(findings))
 
 
-def _judged(total: SumReport, track: Track, limits: Limits) -> Iterator[Finding]:
+def _judged(total: SumReport, track: StemTrack, limits: Limits) -> Iterator[Finding]:
     """What is to be said of a sum that is not the mixture."""
     if total.snr_db >= limits.snr:
         return

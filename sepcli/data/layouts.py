@@ -47,7 +47,7 @@ _LOOKED_FOR = {
 
 
 @dataclass(frozen=True)
-class Track:
+class StemTrack:
     """One piece of music on disk: its stems, which all start at the same time."""
 
     name: str  # the folder's, below its split: "train/NAME"; in pools "STEM/FILE"
@@ -76,7 +76,7 @@ class Problem(str):
 
 def find_tracks(
     root: Path | str, layout: str = "auto", *, problems: list[Problem] | None = None
-) -> list[Track]:
+) -> list[StemTrack]:
     """The tracks below `root`, sorted by name.
 
     problems: takes a message (a Problem) for each file that can't be opened; its stem is then missing from
@@ -133,7 +133,7 @@ def _parts(root: Path) -> Iterator[tuple[Path, str]]:
         yield folder, f"{folder.name}/"
 
 
-def _tracks_of(root: Path, prefix: str, layout: str, problems: list[Problem]) -> Iterator[Track]:
+def _tracks_of(root: Path, prefix: str, layout: str, problems: list[Problem]) -> Iterator[StemTrack]:
     if layout == "auto":
         layout = detect(root)
     if layout == "pools":
@@ -164,7 +164,7 @@ def _tracks_of(root: Path, prefix: str, layout: str, problems: list[Problem]) ->
 
 def _track(
     name: str, stems: Mapping[str, Path], mixture: Path | None, problems: list[Problem]
-) -> Iterator[Track]:
+) -> Iterator[StemTrack]:
     """One track, or none if nothing of it can be opened."""
     headers = {}  # path: (Hz, channels, frames)
     for path in [*stems.values(), *([mixture] if mixture else [])]:
@@ -179,7 +179,7 @@ def _track(
     samplerate, channels, frames = headers[mixture or next(iter(kept.values()))]
     if mixture is None:
         frames = min(headers[path][2] * samplerate // headers[path][0] for path in kept.values())
-    yield Track(name, kept, mixture, samplerate, channels, frames)
+    yield StemTrack(name, kept, mixture, samplerate, channels, frames)
 
 
 def _header(path: Path) -> tuple[int, int, int]:

@@ -36,7 +36,7 @@ SongProgress = Callable[[str, str, float, float | None], None]
 
 
 class Song(Protocol):
-    """What is filtered: data.layouts.Track, or anything else with a name and files."""
+    """What is filtered: data.layouts.StemTrack, or anything else with a name and files."""
 
     @property
     def name(self) -> str: ...

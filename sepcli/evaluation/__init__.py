@@ -2,15 +2,16 @@
 
     evaluate     models x seeds x sweep x tracks -> rows
     scoring      one track under a model, an oracle, the mix or silence
-    judges       what listens to it, and says how good each stem is
-    validation   the mean score of a Separator in memory, for the training loop
-    rows         what a track scored, kept in rows.jsonl so that a run goes on; CSV
+    scorers      references and estimates -> the scores of each stem
+    runs         the request, and the runs of models that it stands for
+    evaluator    a run -> a model that is loaded once; a run and a track -> a row
+    workers      the evaluator's tasks, one after another or in several processes
+    rows         the scores of a track, kept in rows.jsonl so that a run can go on; CSV
     comparison   rows -> groups -> tables and pictures
-    listening    stimuli of models for listeners, and the key to them (listening_key)
-    webmushra    what listeners are asked, as a configuration of webMUSHRA
-    opinions     what they answered -> means with intervals
+    validation   the mean score of a Separator in memory, for the training loop
+    listening    a test for human listeners, and their opinions
     attention    what a network attends to in a song, and its picture: `sepcli inspect`
-    workers      several tracks at once, in processes of their own
+    robustness   how much noise a codec's latents bear: `sepcli robustness`
 
 The mathematics is in metrics/.
 """

@@ -14,7 +14,7 @@ Axes: T samples, N frames, K rows of the spectrogram, L latent sources.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from sepcli.engine.chunking import StreamBuffer
 from sepcli.engine.device import told_of_memory
+from sepcli.engine.pipeline import Progress
 from sepcli.engine.separator import Inspectable, Separator
 from sepcli.engine.streams import DECODED_AHEAD
 from sepcli.errors import UsageError
@@ -44,11 +45,9 @@ COLUMNS = 1200  # of a picture at most, about a pixel each
 ROWS = 240  # of the spectrogram
 LOWEST = 30.0  # Hz
 RANGE = 80.0  # dB below the loudest that are drawn
-SILENCE = -100.0  # dB; what is never louder is drawn as nothing
+SILENT_PEAK = -100.0  # dB; what is never louder is drawn as nothing
 BRIGHTEST = 0.999  # share of all weights that the brightest colour leaves below: single frames may jump
 DPI = 150
-
-Progress = Callable[[float, float | None], None]
 
 
 @dataclass(frozen=True)
@@ -331,7 +330,7 @@ def draw(found: Attention, path: Path, title: str) -> None:
     )
     axes = panels[-1]
     decibels = 10 * np.log10(np.maximum(found.power.T, 1e-20))
-    decibels -= max(float(decibels.max()), SILENCE)
+    decibels -= max(float(decibels.max()), SILENT_PEAK)
     image = axes.pcolormesh(
         found.edges, found.rows / 1000, decibels, vmin=-RANGE, vmax=0, cmap="magma", rasterized=True
     )

@@ -14,21 +14,22 @@ from dataclasses import replace
 from typing import Any
 
 from sepcli.batch.manifest import settings_hash
-from sepcli.data.layouts import Problem, Track, find_tracks
+from sepcli.data.layouts import Problem, StemTrack, find_tracks
 from sepcli.engine.device import tune_process
 from sepcli.errors import InputError, SepcliError, UsageError
+from sepcli.evaluation.evaluator import EvaluationListener, Evaluator, Task
 from sepcli.evaluation.rows import Row, RowFile
-from sepcli.evaluation.runs import Request, expand
-from sepcli.evaluation.workshop import Listener, Task, Workshop
+from sepcli.evaluation.runs import EvaluationRequest, expand
+from sepcli.evaluation.workers import carry_out
 from sepcli.metrics.voice import has_pesq, require_pitch
 
 
-def evaluate(request: Request, listener: Listener | None = None) -> Iterator[Row]:
+def evaluate(request: EvaluationRequest, listener: EvaluationListener | None = None) -> Iterator[Row]:
     """A Row for every run and track, as they get done. A SepcliError out of it is the whole evaluation's.
 
     What can be known before the first track is checked before it: models, device, data, folder.
     """
-    listener = listener or Listener()
+    listener = listener or EvaluationListener()
     request = request.narrowed()
     if request.voices:
         require_pitch()
@@ -38,8 +39,8 @@ def evaluate(request: Request, listener: Listener | None = None) -> Iterator[Row
     expanded = expand(request)
     tracks, broken = find_material(request, listener)
     kept = RowFile(request.out) if request.out is not None else None
-    workshop = Workshop(request, frozenset(stem for track in tracks for stem in track.stems))
-    prepared = [workshop.prepare(run, listener) for run in workshop.fitted(expanded, listener)]
+    evaluator = Evaluator(request, frozenset(stem for track in tracks for stem in track.stems))
+    prepared = [evaluator.prepare(run, listener) for run in evaluator.fitted(expanded, listener)]
     listener.planned(prepared, tracks)
     tasks = []
     for each in prepared:
@@ -64,13 +65,15 @@ def evaluate(request: Request, listener: Listener | None = None) -> Iterator[Row
                 yield replace(blank, status="failed", error=broken[track.name])
             else:
                 tasks.append(Task(each.run, track, tuple(names), blank))
-    for row in workshop.carry_out(tasks, listener):
+    for row in carry_out(evaluator, tasks, request.jobs, listener):
         if kept is not None and row.status == "done":
             kept.add(row)
         yield row
 
 
-def find_material(request: Request, listener: Listener) -> tuple[list[Track], dict[str, SepcliError]]:
+def find_material(
+    request: EvaluationRequest, listener: EvaluationListener
+) -> tuple[list[StemTrack], dict[str, SepcliError]]:
     """The tracks that can be taken apart, and why some of them can't be read.
 
     InputError where there are none.
@@ -103,7 +106,7 @@ def find_material(request: Request, listener: Listener) -> tuple[list[Track], di
     return tracks, broken
 
 
-def row_key(identity: Mapping[str, Any], track: Track, names: Sequence[str]) -> str:
+def row_key(identity: Mapping[str, Any], track: StemTrack, names: Sequence[str]) -> str:
     """A hash of what a row depends on: the run, the stems that are scored, the files by size and date."""
     files = {}
     for name, path in {**track.stems, **({"": track.mixture} if track.mixture else {})}.items():

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sepcli.data.layouts import Track, find_tracks
+from sepcli.data.layouts import StemTrack, find_tracks
 from sepcli.engine.noise import Noise
 from sepcli.engine.pipeline import Engine
 from sepcli.engine.separator import Coder, Separator
@@ -54,7 +54,7 @@ PLACES = {
 STRENGTHS = (0.0, 1e-6, 1e-3, 0.01, 0.1, 1.0)  # the paper's
 NUMBERS_NAME, PICTURE_NAME = "robustness.json", "robustness.png"
 
-Progress = Callable[[str, float, float | None], None]  # a track, seconds done, seconds in all
+TrackProgress = Callable[[str, float, float | None], None]  # a track, seconds done, seconds in all
 
 
 class Contaminated(Separator):
@@ -169,7 +169,7 @@ def no_codec(model: str, catalog: Mapping[str, Entry]) -> UsageError:
     )
 
 
-def find_sounds(data: Path, layout: str, stem: str) -> list[Track]:
+def find_sounds(data: Path, layout: str, stem: str) -> list[StemTrack]:
     """The tracks that have the stem, with nothing but it. UsageError, naming what there is, where none has."""
     tracks = find_tracks(data, layout)
     found = [
@@ -199,7 +199,7 @@ def check_strengths(strengths: Sequence[float]) -> None:
 
 def study(
     codec: Separator,
-    tracks: Sequence[Track],
+    tracks: Sequence[StemTrack],
     stem: str,
     *,
     model: str = "",
@@ -209,7 +209,7 @@ def study(
     seconds: float | None = None,
     device: torch.device | None = None,
     notice: Callable[[str], None] = lambda text: None,
-    progress: Progress = lambda track, done, total: None,
+    progress: TrackProgress = lambda track, done, total: None,
 ) -> Study:
     """The SDR of every place and strength for each track that is not silent.
 
@@ -263,7 +263,7 @@ def study(
     )
 
 
-def _track(engine: Engine, material: Material, stem: str, progress: Progress) -> list[float] | None:
+def _track(engine: Engine, material: Material, stem: str, progress: TrackProgress) -> list[float] | None:
     """The SDR of every stem of the engine in dB; None where the track is silent."""
     name, sums = material.track.name, None
     with closing(InputStream(material.mix, engine, material.samplerate, material.channels)) as feed:

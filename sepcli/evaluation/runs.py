@@ -17,7 +17,7 @@ VOICES = ("vocals",)
 
 
 @dataclass(frozen=True)
-class Request:
+class EvaluationRequest:
     """What to evaluate. models: specs as for `separate --model`, pseudo-models, or several runs "A,B,C"."""
 
     models: tuple[str, ...]
@@ -60,7 +60,7 @@ class Request:
         asked = any(PROTOCOLS[name].voice for name in self.protocols)
         return (self.targets or VOICES) if asked else ()
 
-    def narrowed(self) -> Request:
+    def narrowed(self) -> EvaluationRequest:
         """Without the work on stems that no protocol asks for."""
         only = self.protocols and all(PROTOCOLS[name].voice for name in self.protocols)
         return replace(self, targets=self.voices) if only else self
@@ -89,7 +89,7 @@ class Run:
         return " ".join(words) + (f" seed {self.seed}" if self.seed else "")
 
 
-def expand(request: Request) -> list[Run]:
+def expand(request: EvaluationRequest) -> list[Run]:
     """The runs that a request stands for; pseudo-models have one each. UsageError for what can't be."""
     runs = []
     for text in dict.fromkeys(request.models):

@@ -5,10 +5,10 @@ command lines. Scores are taken where the listener is: at the track's own rate a
 `separate` would write before it makes integers of it. References are read in step with the estimates, so
 memory does not grow with the track.
 
-    files -> Material -- mix -------> Estimator -- [S, C, n] --> judges -> {stem: {metric: value}}
+    files -> Material -- mix -------> Estimator -- [S, C, n] --> scorers -> {stem: {metric: value}}
                       -- references -----------------------------^
 
-What listens is judges.py.
+What listens is scorers.py.
 """
 
 from __future__ import annotations
@@ -21,20 +21,17 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sepcli.data.layouts import Track
+from sepcli.data.layouts import StemTrack
 from sepcli.engine.pipeline import Engine, Progress
-from sepcli.engine.streams import separated
+from sepcli.engine.streams import Block, separated
 from sepcli.errors import InputError
-from sepcli.evaluation.judges import Judge, Ratios, Voices, Windowed
+from sepcli.evaluation.scorers import Ratios, Scorer, Voices, Windowed
 from sepcli.metrics.masks import ORACLES, Wiener, learn, make_mask, masked
 from sepcli.metrics.windows import WindowRule
 from sepcli.sound.decode import AudioReader
 
 BLOCK_FRAMES = 65536
-
-Block = NDArray[np.float32]
 
 
 # --- a track's audio ---------------------------------------------------------------------------------------
@@ -90,7 +87,7 @@ class Material:
     """
 
     def __init__(
-        self, track: Track, seconds: float | None = None, silent: Iterable[str] = (), start: float = 0.0
+        self, track: StemTrack, seconds: float | None = None, silent: Iterable[str] = (), start: float = 0.0
     ):
         self.track, self.samplerate, self._start = track, track.samplerate, start
         self.stems = tuple(sorted({*track.stems, *silent}))
@@ -262,16 +259,16 @@ def score(
     """
     shape = names, material.channels, material.samplerate
     ratios = Ratios(*shape, extra=extra, zero_mean=zero_mean)
-    judges: list[Judge] = [ratios]
+    scorers: list[Scorer] = [ratios]
     if windows:
-        judges.append(Windowed(*shape, windows))
+        scorers.append(Windowed(*shape, windows))
     listening = Voices(names, material.samplerate, voices, pesq=pesq) if set(voices) & set(names) else None
     if listening is not None:
-        judges.append(listening)
+        scorers.append(listening)
     others = [name for name in material.stems if name not in names] if windows else []
-    spent = judge(material, estimator, names, judges, others=others, progress=progress)
+    spent = run_scorers(material, estimator, names, scorers, others=others, progress=progress)
     stems: dict[str, dict[str, float]] = {}
-    for each in judges:
+    for each in scorers:
         for name, scores in each.scores().items():
             stems.setdefault(name, {}).update(scores)
     for name in listening.voices if listening is not None else ():
@@ -280,18 +277,18 @@ def score(
     return TrackScores(stems, len(silent), int(silent.sum()))
 
 
-def judge(
+def run_scorers(
     material: Material,
     estimator: Estimator,
     names: Sequence[str],
-    judges: Sequence[Judge],
+    scorers: Sequence[Scorer],
     *,
     others: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> float:
-    """Let judges hear the whole track. others: stems of which they hear the references, too, after `names`.
+    """Let scorers hear the whole track. others: stems of which they hear the references, too, after `names`.
 
-    Seconds that the estimates took, without what the judges took.
+    Seconds that the estimates took, without what the scorers took.
     """
     made = estimator.sources(material)
     rows = [made.index(name) for name in names]
@@ -306,5 +303,5 @@ def judge(
             if block is None:
                 return spent
             s, x = references.take(block.shape[-1]), mix.take(block.shape[-1])
-            for each in judges:
+            for each in scorers:
                 each.add(s, block[rows], x)

@@ -11,17 +11,17 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from sepcli.data.layouts import Track
+from sepcli.data.layouts import StemTrack
 from sepcli.engine.pipeline import Engine
 from sepcli.engine.separator import Separator
 from sepcli.engine.settings import Settings
-from sepcli.evaluation.judges import AbsoluteError, Judge, Ratios, SpectralDistance
-from sepcli.evaluation.scoring import Material, Model, judge
+from sepcli.evaluation.scorers import AbsoluteError, Ratios, Scorer, SpectralDistance
+from sepcli.evaluation.scoring import Material, Model, run_scorers
 
 
 def mean_scores(
     model: Separator,
-    tracks: Sequence[Track],
+    tracks: Sequence[StemTrack],
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     seconds_limit: float | None = None,
@@ -43,14 +43,14 @@ def mean_scores(
         names = [name for name in engine.sources if name in track.stems]
         if names:
             material = Material(track, seconds_limit)
-            listens = _judge(metric, names, material)
-            judge(material, estimator, names, [listens])
+            listens = _scorer(metric, names, material)
+            run_scorers(material, estimator, names, [listens])
             for name, scores in listens.scores().items():
                 found.setdefault(name, []).append(scores[metric])
     return {name: float(np.mean(found[name])) for name in engine.sources if name in found}
 
 
-def _judge(metric: str, names: Sequence[str], material: Material) -> Judge:
+def _scorer(metric: str, names: Sequence[str], material: Material) -> Scorer:
     if metric == "l1":
         return AbsoluteError(names)
     if metric == "lsd":

@@ -1,38 +1,43 @@
-"""The tracks of an evaluation in several processes, each with a workshop of its own."""
+"""Carries out the tasks of an evaluation: one after another here, or several at once in other processes."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
+import torch
+
+from sepcli.engine.device import tune_process
+from sepcli.evaluation.evaluator import EvaluationListener, Evaluator, Task
+from sepcli.evaluation.rows import Row
 from sepcli.system.processes import in_processes
 
-if TYPE_CHECKING:
-    from sepcli.evaluation.rows import Row
-    from sepcli.evaluation.workshop import Task, Workshop
-
-_workshop: Workshop | None = None  # of a worker process
+_evaluator: Evaluator | None = None  # of a worker process
 
 
-def rows(workshop: Workshop, tasks: Sequence[Task], jobs: int) -> Iterator[Row]:
-    """The tasks' rows, in the order in which they get done; see in_processes."""
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    return in_processes(_row, tasks, jobs, begin=partial(_begin, workshop, threads))
+def carry_out(
+    evaluator: Evaluator, tasks: Sequence[Task], jobs: int, listener: EvaluationListener
+) -> Iterator[Row]:
+    """The tasks' rows, in the order in which they get done. jobs: tracks at a time, each in a process."""
+    jobs = min(jobs, len(tasks))
+    if jobs > 1:
+        threads = max(1, (os.cpu_count() or 1) // jobs)
+        begin = partial(_begin, evaluator.without_models(), threads)
+        yield from in_processes(_row, tasks, jobs, begin=begin)
+        return
+    for task in tasks:
+        yield evaluator.row(task, lambda done, total, at=task: listener.progress(at.run, at.track, done, total))
 
 
-def _begin(workshop: Workshop, threads: int) -> None:
-    global _workshop
-    import torch
-
-    from sepcli.engine.device import tune_process
-
+def _begin(evaluator: Evaluator, threads: int) -> None:
+    """In a new process, before its first task. threads: of torch, so that the processes share the cores."""
+    global _evaluator
     tune_process()
     torch.set_num_threads(threads)
-    _workshop = workshop
+    _evaluator = evaluator
 
 
 def _row(task: Task) -> Row:
-    assert _workshop is not None
-    return _workshop.row(task)
+    assert _evaluator is not None
+    return _evaluator.row(task)

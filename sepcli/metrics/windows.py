@@ -35,7 +35,7 @@ Floats = NDArray[np.float64]
 Span = tuple[int, int]  # samples, the second is not part of it
 
 EPSILON = 1e-8
-SILENCE = 1.5e-5  # |s|_2 / N below which s is silent
+ACTIVITY = 1.5e-5  # |s|_2 / N from which on s is active
 LEAST_ACTIVE = 2  # stems
 CHUNK_SAMPLES, CHUNK_RATE = 262144, 22050
 HOP_SECONDS = 2  # a window is two of these
@@ -147,7 +147,7 @@ class WindowSums:
 
     def _counts(self, span: Span) -> bool:
         norms = np.sqrt(np.sum(self._energies[self._pieces(span)], axis=0))
-        return int((norms / (span[1] - span[0]) >= SILENCE).sum()) >= LEAST_ACTIVE
+        return int((norms / (span[1] - span[0]) >= ACTIVITY).sum()) >= LEAST_ACTIVE
 
     def _improvement(self, span: Span) -> Floats:
         """[S] dB."""

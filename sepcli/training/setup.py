@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from sepcli.data.augment import from_config
-from sepcli.data.layouts import Track, find_tracks
+from sepcli.data.layouts import StemTrack, find_tracks
 from sepcli.data.mixing import Batches, DataSource
 from sepcli.engine.separator import Separator
 from sepcli.errors import UsageError
@@ -127,7 +127,7 @@ def make_objective(config: TrainConfig, model: Separator) -> Objective:
 # --- validation --------------------------------------------------------------------------------------------
 
 
-def split(config: TrainConfig, alone: Sequence[str] = ()) -> tuple[list[DataSource], list[Track]]:
+def split(config: TrainConfig, alone: Sequence[str] = ()) -> tuple[list[DataSource], list[StemTrack]]:
     """What to train on, and what to validate on.
 
     alone: stems that are all there is in a mix (an objective's `alone`): validation tracks have no others then,
@@ -152,7 +152,7 @@ def split(config: TrainConfig, alone: Sequence[str] = ()) -> tuple[list[DataSour
     return train, valid
 
 
-def _tracks(source: DataSource, alone: Sequence[str]) -> list[Track]:
+def _tracks(source: DataSource, alone: Sequence[str]) -> list[StemTrack]:
     """The source's tracks with only the stems it allows, under the names it gives them."""
     found = []
     for track in find_tracks(source.path, source.layout):
@@ -173,7 +173,7 @@ def _tracks(source: DataSource, alone: Sequence[str]) -> list[Track]:
 
 
 def make_validation(
-    tracks: Sequence[Track], config: TrainConfig, model: Separator, device: torch.device
+    tracks: Sequence[StemTrack], config: TrainConfig, model: Separator, device: torch.device
 ) -> Callable[[nn.Module], dict[str, float]] | None:
     """A model -> a score of each source, and "score": the mean of those that have a weight in the loss.
 

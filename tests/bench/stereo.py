@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import sepcli
-from sepcli.data.layouts import Track, find_tracks
+from sepcli.data.layouts import StemTrack, find_tracks
 from sepcli.engine.separator import Separator
 from sepcli.errors import InputError
 from sepcli.metrics.interval import half_width
@@ -45,7 +45,7 @@ def both_ways(model: Separator, mix: np.ndarray, rate: int, device: str) -> dict
     }
 
 
-def read(track: Track) -> tuple[dict[str, np.ndarray], int]:
+def read(track: StemTrack) -> tuple[dict[str, np.ndarray], int]:
     """A track's stems, all as long as the shortest."""
     import soundfile
 
@@ -59,7 +59,7 @@ def read(track: Track) -> tuple[dict[str, np.ndarray], int]:
     return {name: stem[:, :length] for name, stem in stems.items()}, rate
 
 
-def bench(model: Separator, tracks: Sequence[Track], *, device: str = "cpu", note: str = "") -> Record:
+def bench(model: Separator, tracks: Sequence[StemTrack], *, device: str = "cpu", note: str = "") -> Record:
     if model.channels != 1:
         raise InputError("The model is not mono.", remedy="Name one that is: dicose-..., msdm, isdm.")
     values: dict[str, dict[str, dict[str, float]]] = {}  # {stem: {track: {way or "mix": dB}}}

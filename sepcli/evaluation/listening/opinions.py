@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sepcli.errors import InputError
-from sepcli.evaluation.listening_key import Key
-from sepcli.evaluation.webmushra import QUESTIONS, SCALE, trial
+from sepcli.evaluation.listening.key import Key
+from sepcli.evaluation.listening.webmushra import QUESTIONS, SCALE, trial
 from sepcli.metrics.interval import half_width
 
 TEST, TRIAL, RATING, STIMULUS, TIME = "session_test_id", "trial_id", "stimuli_rating", "stimuli", "rating_time"

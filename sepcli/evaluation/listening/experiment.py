@@ -25,15 +25,15 @@ from numpy.typing import NDArray
 
 from sepcli.batch.manifest import settings_hash
 from sepcli.batch.outputs import check_writable
-from sepcli.data.layouts import Track
+from sepcli.data.layouts import StemTrack
 from sepcli.engine.device import tune_process
 from sepcli.errors import InputError, UsageError
 from sepcli.evaluation.evaluate import find_material, row_key
-from sepcli.evaluation.listening_key import Item, Key, read_key, write_text
-from sepcli.evaluation.runs import VOICES, Request, Run, expand
+from sepcli.evaluation.evaluator import EvaluationListener, Evaluator
+from sepcli.evaluation.listening.key import Item, Key, read_key, write_text
+from sepcli.evaluation.listening.webmushra import AUDIO, MIXTURE, configuration
+from sepcli.evaluation.runs import VOICES, EvaluationRequest, Run, expand
 from sepcli.evaluation.scoring import Material
-from sepcli.evaluation.webmushra import AUDIO, MIXTURE, configuration
-from sepcli.evaluation.workshop import Listener, Workshop
 from sepcli.metrics.loudness import loudness
 from sepcli.metrics.voice import VoiceSums, require_pitch
 from sepcli.sound.encode import AudioWriter
@@ -62,19 +62,19 @@ class Made:
 
 
 def make(
-    request: Request,
+    request: EvaluationRequest,
     folder: Path,
     *,
     count: int = ITEMS,
     seconds: float = SECONDS,
-    listener: Listener | None = None,
+    listener: EvaluationListener | None = None,
 ) -> Made:
     """Make a test, or what is missing of it. `reference` among the request's models is the real stem.
 
     The request has one target at most (default: vocals) and one seed. UsageError where the folder holds another
     test; InputError where no track has such an excerpt.
     """
-    listener = listener or Listener()
+    listener = listener or EvaluationListener()
     stem, seed = _single(request)
     require_pitch()
     tune_process()
@@ -87,10 +87,10 @@ def make(
     tracks = {track.name: track for track in found if stem in track.stems and track.name not in broken}
     for name in broken:
         listener.notice(f"{name} is passed over: {broken[name].message}")
-    workshop = Workshop(request, frozenset([stem]))
+    evaluator = Evaluator(request, frozenset([stem]))
     runs: dict[str, Run | None] = {}
     models = {}
-    for each in (workshop.prepare(run, listener) for run in workshop.fitted(expanded, listener)):
+    for each in (evaluator.prepare(run, listener) for run in evaluator.fitted(expanded, listener)):
         runs[str(each.run)], models[str(each.run)] = each.run, dict(each.identity)
     if hidden:
         runs[REFERENCE], models[REFERENCE] = None, {}
@@ -125,14 +125,14 @@ def make(
         for name, item in key.items.items():
             stimulus = next(each for each, model in item.stimuli.items() if model == label)
             if not (path := sounds / name / f"{stimulus}.wav").exists():
-                _stimulus(path, workshop, run, tracks[item.track], item, stem, seconds, listener)
+                _stimulus(path, evaluator, run, tracks[item.track], item, stem, seconds, listener)
     config = folder / WEB / "configs" / f"{test}.yaml"
     names = {name: list(item.stimuli) for name, item in key.items.items()}
     write_text(config, configuration(test, stem, names))
     return Made(key, folder, config)
 
 
-def _single(request: Request) -> tuple[str, int]:
+def _single(request: EvaluationRequest) -> tuple[str, int]:
     """The stem and the seed."""
     if len(request.targets) > 1:
         raise UsageError(
@@ -148,14 +148,14 @@ def _single(request: Request) -> tuple[str, int]:
 
 
 def draw(
-    tracks: Mapping[str, Track],
+    tracks: Mapping[str, StemTrack],
     stem: str,
     labels: Sequence[str],
     *,
     count: int,
     seconds: float,
     seed: int,
-    listener: Listener,
+    listener: EvaluationListener,
 ) -> dict[str, Item]:
     """Excerpts of `count` tracks, or of as many as have one, each with its own order of stimuli."""
     order = sorted(tracks)
@@ -190,7 +190,7 @@ def draw(
     return items
 
 
-def find_excerpt(track: Track, stem: str, seconds: float, lot: random.Random) -> tuple[float, float] | None:
+def find_excerpt(track: StemTrack, stem: str, seconds: float, lot: random.Random) -> tuple[float, float] | None:
     """(its start in seconds, its voiced share): the first of the places in a drawn order that has enough voice.
 
     Places are STEP apart, and a stretch between two of them is looked at once, when it is first wanted: pYIN
@@ -226,13 +226,13 @@ def voiced_seconds(material: Material, stem: str) -> float:
 
 def _stimulus(
     path: Path,
-    workshop: Workshop,
+    evaluator: Evaluator,
     run: Run | None,
-    track: Track,
+    track: StemTrack,
     item: Item,
     stem: str,
     seconds: float,
-    listener: Listener,
+    listener: EvaluationListener,
 ) -> None:
     """Write what the run makes of an excerpt. None: the real stem."""
     excerpt = Material(track, seconds, start=item.start)
@@ -243,7 +243,7 @@ def _stimulus(
         return
     lead = min(CONTEXT, item.start)
     around = Material(track, lead + seconds + CONTEXT, start=item.start - lead)
-    estimator = workshop.estimator(run)
+    estimator = evaluator.estimator(run)
     row = estimator.sources(around).index(stem)
     made = estimator.estimate(around, lambda done, total: listener.progress(run, track, done, total))
     wave = np.concatenate([block[row] for block in made], axis=-1)

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sepcli import loading
-from sepcli.data.layouts import Track
+from sepcli.data.layouts import StemTrack
 from sepcli.engine.device import choose_device, choose_precision, told_of_memory
 from sepcli.engine.pipeline import Engine, Progress
 from sepcli.engine.settings import Settings
 from sepcli.errors import InputError, UsageError
 from sepcli.evaluation.rows import DIGITS, Row
-from sepcli.evaluation.runs import PUBLISHED_OVERLAP, Request, Run
+from sepcli.evaluation.runs import PUBLISHED_OVERLAP, EvaluationRequest, Run
 from sepcli.evaluation.scoring import PSEUDO_MODELS, Estimator, Material, Model, score
 from sepcli.metrics.voice import has_pesq
 from sepcli.weights.catalog import load_catalog
@@ -39,14 +39,14 @@ class Prepared:
     targets: tuple[str, ...] = ()  # that the user wants; () = all
     silent: frozenset[str] = frozenset()  # stems that every track has, if need be as silence
 
-    def scored(self, track: Track) -> list[str]:
+    def scored(self, track: StemTrack) -> list[str]:
         """The stems that this track has, the model makes and the user wants."""
         there = self.silent.union(track.stems)
         made = sorted(there) if self.sources is None else self.sources
         return [name for name in made if name in there and (not self.targets or name in self.targets)]
 
 
-class Listener:
+class EvaluationListener:
     """Hears what happens, in order; this one does nothing."""
 
     def notice(self, text: str) -> None:
@@ -56,25 +56,25 @@ class Listener:
         """Around the loading of a model; gives the callback(bytes done, in all or None)."""
         return nullcontext()
 
-    def planned(self, runs: Sequence[Prepared], tracks: Sequence[Track]) -> None:
+    def planned(self, runs: Sequence[Prepared], tracks: Sequence[StemTrack]) -> None:
         """What will be done."""
 
-    def progress(self, run: Run, track: Track, done: float, total: float | None) -> None:
+    def progress(self, run: Run, track: StemTrack, done: float, total: float | None) -> None:
         """Audio seconds of a track; only where one process does all."""
 
 
 @dataclass(frozen=True)
 class Task:
     run: Run
-    track: Track
+    track: StemTrack
     names: tuple[str, ...]
     blank: Row
 
 
-class Workshop:
+class Evaluator:
     """Makes estimators of runs and rows of tasks, in this process or in others. there: stems of any track."""
 
-    def __init__(self, request: Request, there: frozenset[str]):
+    def __init__(self, request: EvaluationRequest, there: frozenset[str]):
         self.request, self.there = request, there
         # Protocols of windows count a stem that a track lacks as silence.
         self.silent = there if request.windows else frozenset()
@@ -83,7 +83,7 @@ class Workshop:
 
     # --- models ---
 
-    def fitted(self, runs: Sequence[Run], listener: Listener) -> list[Run]:
+    def fitted(self, runs: Sequence[Run], listener: EvaluationListener) -> list[Run]:
         """The runs, each with only those options that its model has; those that become the same are one.
 
         An option that no model has stays: loading refuses it and says what there is.
@@ -105,7 +105,7 @@ class Workshop:
             )
         )
 
-    def prepare(self, run: Run, listener: Listener) -> Prepared:
+    def prepare(self, run: Run, listener: EvaluationListener) -> Prepared:
         """Load the run's model, once, to learn what it makes and what it is."""
         request = self.request
         how: dict[str, Any] = {
@@ -145,7 +145,7 @@ class Workshop:
             return PSEUDO_MODELS[run.spec]
         if self._ready is None or self._ready[0] != run:
             self._ready = None  # its memory first
-            loaded = self._load(run, Listener())
+            loaded = self._load(run, EvaluationListener())
             self._loaded = None
             device = choose_device(self.request.device).torch
             model = loaded.model.select(self._wanted(loaded))
@@ -153,7 +153,12 @@ class Workshop:
             self._ready = run, Model(Engine(model, self._settings(run, loaded), device, dtype))
         return self._ready[1]
 
-    def _load(self, run: Run, listener: Listener) -> loading.Loaded:
+    def without_models(self) -> Evaluator:
+        """A copy without any model, to be sent to another process; this one forgets its models, too."""
+        self._loaded = self._ready = None
+        return Evaluator(self.request, self.there)
+
+    def _load(self, run: Run, listener: EvaluationListener) -> loading.Loaded:
         options = self._options(run)
         wanted = (run.spec, tuple(options.items()))
         if self._loaded is None or self._loaded[0] != wanted:
@@ -202,18 +207,6 @@ class Workshop:
         return Settings(**values, seed=run.seed, batch_size=request.batch_size)
 
     # --- tracks ---
-
-    def carry_out(self, tasks: Sequence[Task], listener: Listener) -> Iterator[Row]:
-        """The tasks' rows, as they get done."""
-        jobs = min(self.request.jobs, len(tasks))
-        if jobs > 1:
-            from sepcli.evaluation.workers import rows
-
-            self._loaded = None
-            yield from rows(Workshop(self.request, self.there), tasks, jobs)
-            return
-        for task in tasks:
-            yield self.row(task, lambda done, total, at=task: listener.progress(at.run, at.track, done, total))
 
     def row(self, task: Task, progress: Progress | None = None) -> Row:
         """Whatever happens to one track is in its row; only an exhausted device is the run's failure."""

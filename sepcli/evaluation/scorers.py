@@ -1,6 +1,6 @@
 """What listens to a track's references and estimates side by side and says in the end how good each stem is.
 
-Knows the metrics and the stems' names; no files and no models. A judge takes blocks and answers
+Knows the metrics and the stems' names; no files and no models. A scorer takes blocks and answers
 
     {stem: {metric: value}}     NaN where a metric is undefined; keys: metrics/summary.py
 
@@ -15,17 +15,17 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sepcli.engine.streams import Block
 from sepcli.metrics.bsseval import BssEval
 from sepcli.metrics.sdr import Sums, frame_samples
 from sepcli.metrics.spectral import Distance
 from sepcli.metrics.voice import VoiceSums
 from sepcli.metrics.windows import WindowRule, WindowSums
 
-Block = NDArray[np.float32]
 StemScores = dict[str, dict[str, float]]
 
 
-class Judge(Protocol):
+class Scorer(Protocol):
     def add(self, references: Block, estimates: Block, mix: Block) -> None:
         """[A, C, T], [S, C, T], [C, T]."""
         ...
