@@ -6,7 +6,7 @@ import soundfile
 import torch
 from matplotlib.figure import Figure
 
-from sepcli.engine.separator import Inspectable, Segment, Separator
+from sepcli.engine.separator import Inspectable, Segment
 from sepcli.errors import DeviceError, InputError, OutputError, UsageError
 from sepcli.evaluation.attention import Columns, check_picture, draw, inspectable, listen, shows_none
 from sepcli.nn.stft import centred_stft
@@ -31,7 +31,7 @@ def song(seconds=0.5, *, path="song.wav", channels=2, samplerate=44100, sound=No
     return sound
 
 
-class Loud(Separator):
+class Loud(Inspectable):
     """Attends to three latent sources by how loud two hops around a frame are; each stem with a bias."""
 
     samplerate, channels = 8000, 2

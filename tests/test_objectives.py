@@ -9,6 +9,7 @@ from torch import nn
 from sepcli.data.mixing import Batch
 from sepcli.errors import UsageError
 from sepcli.models.family import Family
+from sepcli.models.objective import Objective
 from sepcli.nn.losses import Criterion, Loss, Term
 from sepcli.training.objectives import Separation, choose_objective
 from sepcli.training.setup import example_samples
@@ -17,16 +18,18 @@ from tests.toys import Split
 CRITERION = Criterion([Term("mse")], [1.0, 1.0])
 
 
-def doubled(model, criterion, *, times=2.0):
-    def objective(model, batch):
-        return Loss(times * criterion(model(batch.stems.sum(1)), batch.stems).total)
+class Doubled(Objective):
+    margin = 100
 
-    objective.margin = 100
-    return objective
+    def __init__(self, model, criterion, *, times=2.0):
+        self.criterion, self.times = criterion, times
+
+    def __call__(self, model, batch):
+        return Loss(self.times * self.criterion(model(batch.stems.sum(1)), batch.stems).total)
 
 
 FAMILY = Family(
-    "toys", {}, lambda checkpoint: None, lambda checkpoint, model: {}, objectives={"doubled": doubled}
+    "toys", {}, lambda checkpoint: None, lambda checkpoint, model: {}, objectives={"doubled": Doubled}
 )
 
 

@@ -212,9 +212,14 @@ class Config:
     sources: tuple[str, ...] = ("drums", "vocals")
 
 
+class Hears(Asked):
+    def __init__(self, config):
+        super().__init__(config.sources)
+
+
 TOYS = Family(
     "toys",
-    {"Asked": Arch("Asked", Config, lambda config: Asked(config.sources))},
+    {"Asked": Arch("Asked", Config, Hears)},
     lambda checkpoint: None,
     lambda checkpoint, model: dict(checkpoint.payload),
 )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sepcli.engine.noise import Noise
-from sepcli.engine.separator import Coder, Segment, Separator
+from sepcli.engine.separator import Coder, Segment
 from sepcli.engine.settings import Settings
 from sepcli.errors import InputError, OutputError, UsageError
 from sepcli.evaluation.robustness import (
@@ -35,7 +35,7 @@ HOP = 4  # samples
 FULL = 16.0  # of the toy's latents, whose deviation is 1
 
 
-class Blocks(Separator):
+class Blocks(Coder):
     """A codec without loss: a latent is `HOP` samples of both channels, scaled. step: of its quantiser."""
 
     sources, samplerate, channels, segment = ("reconstruction",), RATE, 2, Segment(samples=1000)

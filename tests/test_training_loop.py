@@ -9,6 +9,7 @@ from torch import nn
 
 from sepcli.data.mixing import Batch
 from sepcli.errors import ModelError
+from sepcli.models.objective import Objective
 from sepcli.nn.losses import Loss
 from sepcli.training.config import EmaTable, OptimTable, RunTable, TrainConfig
 from sepcli.training.distributed import Team
@@ -29,10 +30,14 @@ class Noisy(nn.Module):
         return self.drop(torch.tanh(self.body(x)))
 
 
-def objective(model, batch):
-    x = batch.stems[..., 0]
-    total = (model(x) - x.flip(-1)).square().mean()
-    return Loss(total, {"square": total.detach()})
+class Flipped(Objective):
+    def __call__(self, model, batch):
+        x = batch.stems[..., 0]
+        total = (model(x) - x.flip(-1)).square().mean()
+        return Loss(total, {"square": total.detach()})
+
+
+objective = Flipped()
 
 
 def batch_of(step, rows=4):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sepcli.engine.separator import Segment, Separator, source_indices
+from sepcli.engine.separator import Queryable, Segment, Separator, source_indices
 
 
 class Split(Separator):
@@ -40,7 +40,7 @@ class Split(Separator):
         )
 
 
-class Asked(Separator):
+class Asked(Queryable):
     """Takes queries: their stems are the mix times the example's loudness (root mean square)."""
 
     min_query = 0.5

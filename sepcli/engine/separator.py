@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,7 @@ class Separator(nn.Module):
     segment: Segment
     normalize: bool = False  # standardise the whole track before chunking (a track-level step)
     half: bool = False  # may run in reduced precision: set only where measured
+    options: Any = None  # the Options that its Arch names, where there are any: settings of a separation
 
     def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
         """Move to `device`, compute in `dtype`, and store what depends on the length of a call.
@@ -86,14 +87,15 @@ class Separator(nn.Module):
         raise NotImplementedError
 
 
-@runtime_checkable
-class Queryable(Protocol):
-    """A separator that also makes stems of which it is given an example, a query.
+# --- what some separators can do besides: classes that their networks derive from ---
+
+
+class Queryable(Separator):
+    """A separator that also makes a stem from a recorded example of its sound, a query.
 
     Its own `sources` are those it knows by name; it may have none, and then makes nothing before it is bound.
     """
 
-    sources: tuple[str, ...]
     min_query: float  # seconds; a shorter example says too little
 
     def bind(self, queries: Mapping[str, Tensor]) -> Separator:
@@ -104,11 +106,10 @@ class Queryable(Protocol):
         then the new names; a query with the name of a source takes its place. The model itself stays as it is,
         and a stem depends on no other query than its own.
         """
-        ...
+        raise NotImplementedError
 
 
-@runtime_checkable
-class Inspectable(Protocol):
+class Inspectable(Separator):
     """A separator that shows to which of its latent sources it attends: for each stem, over time.
 
     It takes calls of `segment.samples`, and needs no standardised track.
@@ -123,12 +124,11 @@ class Inspectable(Protocol):
         Frame n is centred on sample n * attention_hop, N = T // attention_hop + 1. A level with fewer frames
         gives each of its own several times.
         """
-        ...
+        raise NotImplementedError
 
 
-@runtime_checkable
-class Coder(Protocol):
-    """A separator of one stem that takes it through latents and back: what stands between can be changed.
+class Coder(Separator):
+    """A separator of one stem, which it turns into latents and back. Latents can be changed in between.
 
     B items, C channels, T samples; N latents of D values, one for every `hop` samples begun; Q codebooks.
     """
@@ -139,19 +139,19 @@ class Coder(Protocol):
 
     def encode(self, wave: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, T] -> latents [B, D, N], and the level that they do not hold, [B, 1, 1]."""
-        ...
+        raise NotImplementedError
 
     def decode(self, z: Tensor, scale: Tensor, samples: int) -> Tensor:
         """Latents [B, D, N] and levels [B, 1, 1] -> [B, C, T = samples]."""
-        ...
+        raise NotImplementedError
 
     def quantize(self, z: Tensor, bandwidth: float | None = None) -> Tensor:
         """Latents -> codes [Q, B, N], int64, of so many kbit/s; None: of all codebooks. UsageError without."""
-        ...
+        raise NotImplementedError
 
     def dequantize(self, codes: Tensor) -> Tensor:
         """Codes [Q, B, N] -> latents [B, D, N]."""
-        ...
+        raise NotImplementedError
 
 
 def source_indices(model_sources: Sequence[str], wanted: Sequence[str]) -> list[int]:

@@ -31,7 +31,7 @@ from sepcli.engine.pipeline import Progress
 from sepcli.engine.separator import Inspectable, Separator
 from sepcli.engine.streams import DECODED_AHEAD
 from sepcli.errors import UsageError
-from sepcli.models.family import get_family
+from sepcli.models.family import entry_can
 from sepcli.nn.stft import centred_stft
 from sepcli.sound.channels import ChannelMap
 from sepcli.sound.decode import AudioInfo, AudioReader
@@ -86,10 +86,7 @@ class Attention:
 
 def inspectable(entry: Entry) -> bool:
     """Whether a model of the catalogue shows its attention; its weights are not needed to tell."""
-    if len(entry.members) != 1:
-        return False
-    arch = get_family(entry.family).archs.get(entry.members[0].arch)
-    return arch is not None and hasattr(arch.build, "attention_maps")
+    return entry_can(entry, Inspectable)
 
 
 def shows_none(model: str, catalog: Mapping[str, Entry]) -> UsageError:

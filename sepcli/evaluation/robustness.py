@@ -41,7 +41,7 @@ from sepcli.errors import InputError, OutputError, UsageError
 from sepcli.evaluation.scoring import Block, InStep, Material
 from sepcli.metrics import plots
 from sepcli.metrics.sdr import Sums, frame_samples
-from sepcli.models.family import get_family
+from sepcli.models.family import entry_can
 from sepcli.sound.resample import resampled
 from sepcli.weights.entries import Entry
 
@@ -153,10 +153,7 @@ class Study:
 
 def codes(entry: Entry) -> bool:
     """Whether a model of the catalogue is a codec; its weights are not needed to tell."""
-    if len(entry.members) != 1:
-        return False
-    arch = get_family(entry.family).archs.get(entry.members[0].arch)
-    return arch is not None and hasattr(arch.build, "dequantize")
+    return entry_can(entry, Coder)
 
 
 def no_codec(model: str, catalog: Mapping[str, Entry]) -> UsageError:

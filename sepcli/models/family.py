@@ -11,20 +11,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from sepcli import models
 from sepcli.engine.separator import Separator
 from sepcli.errors import ModelError, UsageError
-from sepcli.nn.losses import Loss
+from sepcli.models.objective import Objective
 from sepcli.weights.checkpoint import Checkpoint
-
-# objective(model, batch) -> Loss, batch.stems [B, S, C, T]. It may have `margin`, so many samples that it wants
-# on each side of what the network is trained on; `rest`, the name of one more source that it wants, the last of
-# batch.stems: all that the network's own are not; `alone`, true where the network's own stems are all that is
-# in a mix, in training and so in validation; `after_step(model)`, called after each update of the weights; and
-# `state_dict()` with `load_state_dict(state)`, for what it keeps from step to step.
-Objective = Callable[[nn.Module, Any], Loss]
+from sepcli.weights.entries import Entry
 
 
 @dataclass(frozen=True)
@@ -44,10 +38,14 @@ class Arch:
 
     name: str  # as in weights.toml and in checkpoints: "HTDemucs"
     config: type  # frozen dataclass; its defaults are the original constructor's and never change
-    build: Callable[[Any], Separator]  # config -> network with fresh weights
+    build: type[Separator]  # the network's class: build(config) is a network with fresh weights
     options: type | None = None  # frozen dataclass filled by `-O key=value`; nothing in it shapes weights
     base: Origin | None = None  # `train --base`: its part that does not learn
     teacher: Origin | None = None  # `distill --method consistency --teacher`: what it begins as
+
+    def can(self, ability: type[Separator]) -> bool:
+        """Whether its networks are Queryable, Inspectable or a Coder; no weights are needed to tell."""
+        return issubclass(self.build, ability)
 
 
 @dataclass(frozen=True)
@@ -76,22 +74,12 @@ class Family:
     objectives: Mapping[str, Callable[..., Objective]] = field(default_factory=dict)
 
 
-def check_word(name: str, value: str, *allowed: str) -> None:
-    """UsageError where an option of an objective is none of these words."""
-    if value not in allowed:
-        raise UsageError(
-            f"objective_options.{name} is '{value}', but can be {' or '.join(allowed)}.",
-            remedy=f"Correct objective_options.{name}.",
-        )
-
-
-def check_trains(objective: str, model: Separator, *allowed: type) -> None:
-    """UsageError where an objective of that name does not train such a network."""
-    if not isinstance(model, allowed):
-        raise UsageError(
-            f"The objective '{objective}' does not train a {type(model).__name__}.",
-            remedy=f"It trains {', '.join(kind.__name__ for kind in allowed)}.",
-        )
+def entry_can(entry: Entry, ability: type[Separator]) -> bool:
+    """`Arch.can` of a model of the catalogue."""
+    if len(entry.members) != 1:  # an ensemble has none of them
+        return False
+    arch = get_family(entry.family).archs.get(entry.members[0].arch)
+    return arch is not None and arch.can(ability)
 
 
 def check_options(options: Any, **least: float) -> None:

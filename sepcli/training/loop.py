@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from sepcli.data.mixing import Batch
 from sepcli.engine.device import PRECISIONS
 from sepcli.errors import ModelError
-from sepcli.models.family import Objective
+from sepcli.models.objective import Objective
 from sepcli.nn.losses import Loss
 from sepcli.training.config import TrainConfig
 from sepcli.training.distributed import Team
@@ -127,8 +127,7 @@ class Trainer:
         if not bad:
             self.scaler.step(self.optimiser)
             self.averages.after_step(self.model)
-            if hasattr(self.objective, "after_step"):
-                self.objective.after_step(self.model)
+            self.objective.after_step(self.model)
         self.scaler.update()
         self.steps += 1
         self._count(bad, batch)
@@ -188,7 +187,7 @@ class Trainer:
             "bad_steps": self.bad_steps,
             "generators": generators,
             "best": None if self.best is None else vars(self.best),
-            "objective": self.objective.state_dict() if hasattr(self.objective, "state_dict") else None,
+            "objective": self.objective.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -199,8 +198,7 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.steps, self.seconds, self.bad_steps = state["steps"], state["seconds"], state["bad_steps"]
         self.best = Best(**state["best"]) if state["best"] else None
-        if state.get("objective") is not None:
-            self.objective.load_state_dict(state["objective"])
+        self.objective.load_state_dict(state.get("objective") or {})  # None in states of older versions
         if self.team.rank < len(state["generators"]):
             restore_random_state(state["generators"][self.team.rank])
 

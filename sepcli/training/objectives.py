@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sepcli.data.mixing import Batch
 from sepcli.engine.separator import Separator
 from sepcli.errors import UsageError
 from sepcli.loading import load_model
-from sepcli.models.family import Family, Objective
+from sepcli.models.family import Family
+from sepcli.models.objective import Examples, Objective
 from sepcli.nn.losses import Criterion, Loss
 
 
@@ -48,7 +48,7 @@ def choose_objective(
     return known[name](model, criterion, **options)
 
 
-class Separation:
+class Separation(Objective):
     """Take the sum of the stems apart again, all stems in one pass.
 
     normalize: the network wants a standardised track. An example is standardised by its own mean and deviation
@@ -59,7 +59,7 @@ class Separation:
         self.criterion = criterion
         self.normalize = normalize
 
-    def __call__(self, model: nn.Module, batch: Batch) -> Loss:
+    def __call__(self, model: nn.Module, batch: Examples) -> Loss:
         stems = batch.stems  # [B, S, C, T]
         mix = stems.sum(1)
         if self.normalize:
@@ -68,7 +68,7 @@ class Separation:
         return self.criterion(model(mix), stems)
 
 
-class Matching:
+class Matching(Objective):
     """Separation, and layers of the network that tell examples apart as those of a teacher do.
 
     Of what a layer gives for the B examples, their similarities [B, B] are matched, not the values: so the two
@@ -100,7 +100,7 @@ class Matching:
             (_layer(self.teacher, theirs, "teacher"), _layer(model, ours, "student")) for theirs, ours in layers
         ]
 
-    def __call__(self, model: nn.Module, batch: Batch) -> Loss:
+    def __call__(self, model: nn.Module, batch: Examples) -> Loss:
         mix = batch.stems.sum(1)
         self.teacher.to(mix.device)
         theirs, ours = _heard([layer for layer, _ in self.layers]), _heard([layer for _, layer in self.layers])

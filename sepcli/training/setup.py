@@ -21,7 +21,8 @@ from sepcli.engine.separator import Separator
 from sepcli.errors import UsageError
 from sepcli.evaluation.validation import mean_scores
 from sepcli.loading import make_config
-from sepcli.models.family import Arch, Objective, get_family
+from sepcli.models.family import Arch, get_family
+from sepcli.models.objective import Objective
 from sepcli.nn.losses import Criterion
 from sepcli.training.config import VALID_METRICS, ModelTable, TrainConfig
 from sepcli.training.distributed import Team
@@ -82,18 +83,17 @@ def example_samples(model: Separator, seconds: float, margin: int = 0) -> int:
 def make_batches(
     config: TrainConfig, model: Separator, train: Sequence[DataSource], team: Team, objective: Objective
 ) -> Batches:
-    margin = getattr(objective, "margin", 0)
     return Batches(
         train,
         sources=model.sources,
         samplerate=model.samplerate,
         channels=model.channels,
-        samples=example_samples(model, config.data.segment, margin),
+        samples=example_samples(model, config.data.segment, objective.margin),
         batch_size=config.run.batch_size,
         seed=config.run.seed,
         aligned=config.data.aligned,
         skip_silent=config.data.skip_silent,
-        rest=getattr(objective, "rest", None),
+        rest=objective.rest,
         examples=config.data.examples,
         augment=[augmentation(table) for table in config.augment],
         rank=team.rank,

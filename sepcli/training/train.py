@@ -59,7 +59,7 @@ def train(
         network = make_network(config.model)
         begin(network, config.model, init, notice, going_on=begun)
         objective = make_objective(config, network.model)
-        alone = network.model.sources if getattr(objective, "alone", False) else ()
+        alone = network.model.sources if objective.alone else ()
         train_sources, tracks = split(config, alone)
         config = replace(config, data=replace(config.data, train=tuple(train_sources)))
         batches = make_batches(config, network.model, train_sources, team, objective)

@@ -35,6 +35,7 @@ from sepcli.engine.noise import Noise
 from sepcli.engine.separator import source_indices
 from sepcli.errors import UsageError
 from sepcli.models.demucs.demucs import Demucs, DemucsConfig
+from sepcli.models.objective import Examples, Objective, check_trains
 from sepcli.nn.losses import Criterion, Loss
 from sepcli.nn.sharing import sharing_copy
 
@@ -135,7 +136,7 @@ class GibbsDemucs(Demucs):
         return narrowed
 
 
-class Orderless:
+class Orderless(Objective):
     """Some stems of each example are masked, at random, and estimated from the mix and the others.
 
     How many is drawn first, each number equally often, so that all masked, where a separation begins, is one
@@ -143,14 +144,10 @@ class Orderless:
     """
 
     def __init__(self, model: GibbsDemucs, criterion: Criterion):
-        if not isinstance(model, GibbsDemucs):
-            raise UsageError(
-                f"The objective 'orderless' does not train a {type(model).__name__}.",
-                remedy="It trains GibbsDemucs.",
-            )
+        check_trains("orderless", model, GibbsDemucs)
         self.criterion = criterion
 
-    def __call__(self, model: GibbsDemucs, batch: Any) -> Loss:
+    def __call__(self, model: GibbsDemucs, batch: Examples) -> Loss:
         stems = batch.stems  # [B, S, C, T]
         masked = drawn_masks(*stems.shape[:2]).to(stems.device)
         estimate = model.conditional(stems.sum(1), stems, masked).float()

@@ -33,7 +33,7 @@ from sepcli.models.dicose.joint import Joint
 from sepcli.models.dicose.refined import Consistency, Diffusion
 from sepcli.models.dicose.sampled import told
 from sepcli.models.dicose.unet import UNet
-from sepcli.models.family import check_trains, check_word
+from sepcli.models.objective import Examples, Objective, check_trains, check_word
 from sepcli.nn.diffusion import Denoise, along, edm_weight, heun_hops, karras_sigma, karras_sigmas
 from sepcli.nn.losses import Criterion, Loss, OneTarget, check_squared, drawn_targets
 
@@ -92,19 +92,19 @@ def hop_weights(longest: int, kind: str) -> Tensor:
 # --- objectives ------------------------------------------------------------------------------------------
 
 
-class Labelled:
+class Labelled(Objective):
     """One target an example, by the run's criterion (published: mean squared error)."""
 
     def __init__(self, model: Deterministic | DoubleDeterministic, criterion: Criterion):
         check_trains("label", model, Deterministic, DoubleDeterministic)
         self.criterion = OneTarget(criterion)
 
-    def __call__(self, model: Deterministic | DoubleDeterministic, batch: Any) -> Loss:
+    def __call__(self, model: Deterministic | DoubleDeterministic, batch: Examples) -> Loss:
         mix, target, label = drawn(batch.stems, self.criterion.weights)
         return self.criterion(model.estimate(mix, label), target, mix)
 
 
-class Denoising:
+class Denoising(Objective):
     """See the file's head. Of Diffusion, a source's weight is how often it is the target."""
 
     def __init__(
@@ -120,7 +120,7 @@ class Denoising:
         self.weights = criterion.weights
         self.levels = level_mean, level_deviation
 
-    def __call__(self, model: Diffusion | Joint, batch: Any) -> Loss:
+    def __call__(self, model: Diffusion | Joint, batch: Examples) -> Loss:
         if isinstance(model, Joint):
             clean, denoise = batch.stems.squeeze(2), model.denoise  # [B, S, T]
         else:
@@ -131,7 +131,7 @@ class Denoising:
         return Loss(errors.mean(), {"denoising": errors.mean().detach()})
 
 
-class Distillation:
+class Distillation(Objective):
     """See the file's head. The network has the teacher's weights when this is made.
 
     levels, sigma_max, rho: the grid, down to the network's sigma_min. longest, hops: how many of its steps the
@@ -189,7 +189,7 @@ class Distillation:
         # Objectives are made before the processes' chance parts.
         self.chance = torch.Generator().manual_seed(torch.initial_seed())
 
-    def __call__(self, model: Consistency, batch: Any) -> Loss:
+    def __call__(self, model: Consistency, batch: Examples) -> Loss:
         reduced = self._settle(batch.stems.device)
         mix, clean, label = drawn(batch.stems, self.weights)
         _, taps = _cheaper(model.hear, reduced)(mix, label)  # the same for student, teacher and target

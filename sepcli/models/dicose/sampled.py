@@ -29,8 +29,6 @@ class SampledConfig(DicoseConfig):
 class Sampled(Framed):
     """A subclass has `sample`, and sets `options` to their defaults."""
 
-    options: Any
-
     def sample(self, mix: Tensor, noise: Noise) -> Tensor:
         """[B, 1, T], T a multiple of what the networks take -> [B, S, 1, T]."""
         raise NotImplementedError

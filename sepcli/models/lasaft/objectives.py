@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from sepcli.errors import UsageError
-from sepcli.models.family import check_word
 from sepcli.models.lasaft.query import LaSAFTQuery
 from sepcli.models.lasaft.spectral import Conditioned
+from sepcli.models.objective import Examples, Objective, check_word
 from sepcli.nn.losses import Criterion, Loss, OneTarget, drawn_targets
 
 DOMAINS = ("spectrogram", "wave")
@@ -25,10 +25,8 @@ AUDIBLE = 1e-3  # of full scale, root mean square: a quieter query says nothing 
 MOMENTUM = 0.01  # of the mean latents, a batch
 
 
-class Labelled:
+class Labelled(Objective):
     """The target is told by its label. A source's weight is how often it is the target, relative to others."""
-
-    margin = 0
 
     def __init__(self, model: Conditioned, criterion: Criterion, *, domain: str = "spectrogram"):
         check_word("domain", domain, *DOMAINS)
@@ -43,7 +41,7 @@ class Labelled:
         self.on_wave = OneTarget(criterion)
         self.on_spectrogram = Criterion(criterion.terms, [1.0])
 
-    def __call__(self, model: Conditioned, batch) -> Loss:
+    def __call__(self, model: Conditioned, batch: Examples) -> Loss:
         stems = self._segment(batch.stems)  # [B, S, C, T]
         target, index = drawn_targets(stems, self.on_wave.weights)
         z = self.latent(model, batch.stems, index)

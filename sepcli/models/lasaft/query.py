@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sepcli.engine.separator import Separator
+from sepcli.engine.separator import Queryable
 from sepcli.errors import ModelError
 from sepcli.models.lasaft.spectral import to_channels
 from sepcli.models.lasaft.v2 import LaSAFTv2Config, Unet
@@ -80,8 +80,8 @@ class QueryNet(nn.Module):
         return self.fc(rows.mean(dim=1))
 
 
-class LaSAFTQuery(Unet):
-    """See the file's head. A `Queryable`; without a query it makes the stems it has latents of."""
+class LaSAFTQuery(Unet, Queryable):
+    """See the file's head. Without a query it makes the stems it has latents of."""
 
     mean_latents: Tensor  # [S, e]; a row of zeros is one that is not known yet
     bound: Tensor  # [queries, e]
@@ -109,8 +109,8 @@ class LaSAFTQuery(Unet):
         return self.embedding(cac)
 
     @torch.no_grad()
-    def bind(self, queries: Mapping[str, Tensor]) -> Separator:
-        """See sepcli.engine.separator.Queryable."""
+    def bind(self, queries: Mapping[str, Tensor]) -> LaSAFTQuery:
+        """See Queryable."""
         bound = sharing_copy(self)
         bound.bound = torch.cat([self.bound, *(self._latent(wave)[None] for wave in queries.values())])
         # A name stands for the last row that has it: `condition` counts rows, `known` names them.

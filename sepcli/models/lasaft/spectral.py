@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sepcli.engine.separator import Segment, Separator, source_indices
+from sepcli.engine.separator import Inspectable, Segment, source_indices
 from sepcli.models.lasaft.blocks import fold_all
 from sepcli.nn.sharing import sharing_copy
 from sepcli.nn.stft import centred_istft, centred_stft
@@ -49,7 +49,7 @@ class ConditionedConfig:
     activation: str = "relu"  # of the backbone: relu or leaky_relu
 
 
-class Conditioned(Separator):
+class Conditioned(Inspectable):
     """A network that gives one target at a time, told by a vector z which.
 
     A subclass has `share(cac)`, what all targets have in common; `constants(z)`, what only depends on the
@@ -145,7 +145,7 @@ class Conditioned(Separator):
         return seen
 
     def attention_maps(self, mix: Tensor, level: int = 1) -> Tensor:
-        """See sepcli.engine.separator.Inspectable; levels are the decoders, the last one first."""
+        """See Inspectable; levels are the decoders, the last one first."""
         cac = self._heard(mix)
         shared, maps = self.share(cac), []
         for constants in self._targets():

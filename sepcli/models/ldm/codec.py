@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from sepcli.engine.separator import Segment, Separator, source_indices
+from sepcli.engine.separator import Coder, Segment, source_indices
 from sepcli.errors import UsageError
 from sepcli.models.ldm.quantizer import Quantizer
 from sepcli.models.ldm.seanet import Decoder, Encoder, SeanetConfig
@@ -46,7 +46,7 @@ class CodecOptions:
     bandwidth: float | None = None  # kbit/s of the quantised latents; None: they are not quantised
 
 
-class Codec(Separator):
+class Codec(Coder):
     """See the file's head."""
 
     options: CodecOptions

@@ -17,20 +17,19 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sepcli.errors import UsageError
-from sepcli.models.family import check_trains, check_word
 from sepcli.models.ldm.kept import Kept
 from sepcli.models.ldm.latent import LatentDiffusion, silent
+from sepcli.models.objective import Examples, Objective, check_trains, check_word
 from sepcli.nn.diffusion import v_noised
 from sepcli.nn.losses import Criterion, Loss, check_squared
 
 
-class Latent:
+class Latent(Objective):
     """See the file's head.
 
     conditioner: "frozen" as in the paper's first stage, or "trained" as in its second, at a small learning rate
@@ -70,7 +69,7 @@ class Latent:
             if not self.trained:
                 self.kept["conditioner"] = Kept(Path(cache), model.conditioner)
 
-    def __call__(self, model: LatentDiffusion, batch: Any) -> Loss:
+    def __call__(self, model: LatentDiffusion, batch: Examples) -> Loss:
         stem, mix = batch.stems[:, 0], batch.stems.sum(1)
         with torch.autocast(stem.device.type, enabled=False):
             clean = self._latents("encoder", model.target, stem)

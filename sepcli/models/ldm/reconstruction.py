@@ -16,20 +16,19 @@ Axes: B batch, S = 1 source, C channels, T samples, D values and N latents.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sepcli.errors import UsageError
-from sepcli.models.family import check_trains
 from sepcli.models.ldm.codec import Codec, level
+from sepcli.models.objective import Examples, Objective, check_trains
 from sepcli.nn.losses import Criterion, Loss
 
 SILENCE = 1e-4  # RMS, -80 dBFS: an example below is not learnt from
 
 
-class Reconstruction:
+class Reconstruction(Objective):
     """See the file's head.
 
     noise: how much there is on the latents at most, beside each channel's deviation; an example has a level of
@@ -51,7 +50,7 @@ class Reconstruction:
             )
         self.criterion, self.noise = criterion, noise
 
-    def __call__(self, model: Codec, batch: Any) -> Loss:
+    def __call__(self, model: Codec, batch: Examples) -> Loss:
         wave = batch.stems.sum(1)  # [B, C, T]
         scale = level(wave)
         heard = scale > SILENCE
