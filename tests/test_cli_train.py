@@ -205,6 +205,22 @@ def test_a_folder_of_something_else_is_not_touched(place, capsys):
     assert [entry.name for entry in (place / "run").iterdir() if entry.name != ".lock"] == ["thesis.txt"]
 
 
+def test_a_folder_in_which_another_process_trains_is_refused(place, capsys):
+    (place / "run").mkdir()
+    hold = (
+        "import sys; from filelock import FileLock\n"
+        "with FileLock(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", hold, str(place / "run/.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        assert main(arguments(place, "run", "-q", "--max-steps", "1")) == 2
+        assert "Another process trains in" in capsys.readouterr().err
+        other.stdin.close()
+    assert main(arguments(place, "run", "-q", "--max-steps", "1")) == 0  # the lock ended with its holder
+    assert not (place / "run/.lock").exists()
+
+
 def test_presets_and_settings_are_printed(place, capsys):
     assert main(["train", "--list-presets"]) == 0
     assert "mini" in capsys.readouterr().out

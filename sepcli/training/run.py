@@ -12,12 +12,12 @@ Knows files; nothing of how training works.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from sepcli.errors import OutputError, UsageError
@@ -28,11 +28,6 @@ from sepcli.training.loop import Best, Step
 from sepcli.training.setup import Network
 from sepcli.training.state import load_state, save_state
 from sepcli.weights.modelspec import RUN_FILE
-
-try:
-    import fcntl
-except ImportError:  # Windows: two trainings in one folder are not noticed there
-    fcntl = None  # type: ignore[assignment]
 
 # What may differ when a run goes on: how long and how fast, not what.
 _FREE = {
@@ -54,7 +49,7 @@ class RunFolder:
         self._sums: dict[str, float] = {}
         self._count = 0
         self._since = 0.0  # training seconds at the last line
-        self._lock: int | None = None
+        self._lock = FileLock(path / ".lock", timeout=0, thread_local=False)
 
     # --- opening ---
 
@@ -78,12 +73,9 @@ class RunFolder:
         return state
 
     def _take_lock(self) -> None:
-        if fcntl is None:
-            return
-        self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            self._lock.acquire()
+        except Timeout:
             raise UsageError(
                 f"Another process trains in '{self.path}'.",
                 remedy="Wait for it, or choose another -o.",
@@ -93,9 +85,9 @@ class RunFolder:
             pass
 
     def close(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        """Let other processes train in this folder."""
+        if self._lock.is_locked:
+            self._lock.release()
             (self.path / ".lock").unlink(missing_ok=True)
 
     def _refuse_foreign(self) -> None:
