@@ -158,6 +158,43 @@ def spelled(rule: Spelling) -> Iterator[None]:
         spell(before)
 
 
+# --- phrases of messages ---
+
+
+def near(name: str, names: Iterable[str]) -> list[str]:
+    """The `names` that look like a misspelt or shortened `name`, the nearest first, at most four.
+
+    Case and the difference between - and _ do not count.
+    """
+    import difflib
+
+    folded = {other.lower().replace("-", "_"): other for other in names}
+    wanted = name.lower().replace("-", "_")
+    close = difflib.get_close_matches(wanted, folded, n=4, cutoff=0.6)
+    parts = [
+        key
+        for key in folded
+        if key not in close
+        and ((len(wanted) > 2 and wanted in key) or (len(key) > 1 and wanted.startswith(key)))
+    ]
+    return [folded[key] for key in [*close, *parts][:4]]
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """ "Did you mean vocals or vocal?"; "" where no name is near."""
+    found = near(name, names)
+    return f"Did you mean {' or '.join(found)}?" if found else ""
+
+
+def first_line(error: BaseException, lines: int = 1) -> str:
+    """What another library's exception says, in one line without a full stop; its class's name if nothing.
+
+    lines: so many of its first lines that are not empty, joined by spaces.
+    """
+    said = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(said[:lines]).rstrip(".") or type(error).__name__
+
+
 # --- exit codes ---
 
 INTERRUPTED = 130  # Ctrl-C (SIGINT)

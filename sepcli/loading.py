@@ -260,7 +260,7 @@ def _fill(
         model.load_state_dict(family.convert(checkpoint, model), strict=True)
     except (RuntimeError, KeyError) as error:
         raise ModelError(
-            f"The weights in '{checkpoint.path.name}' do not fit {arch.name}: {_first_line(error)}",
+            f"The weights in '{checkpoint.path.name}' do not fit {arch.name}: {_complaint(error)}",
             remedy="The file is damaged or made for another network.",
         ) from error
     if options or arch.options is not None:
@@ -271,7 +271,8 @@ def _fill(
     return model
 
 
-def _first_line(error: Exception) -> str:
+def _complaint(error: Exception) -> str:
+    """The first thing that a strict load misses: the line after "Error(s) in loading state_dict"."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[1] if len(lines) > 1 else lines[0] if lines else type(error).__name__
 

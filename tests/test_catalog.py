@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import pytest
 
-from sepcli.errors import ModelError, UsageError
+from sepcli.errors import ModelError, UsageError, near
 from sepcli.weights import catalog
 from sepcli.weights.catalog import load_catalog, read_catalog
 from sepcli.weights.entries import CHECKS
@@ -180,8 +180,8 @@ REVISION = f'revision = "{COMMIT}"'
     [
         ('family = "demucs"', "", "toy", "family", "is missing"),
         ("samplerate = 44100", "samplrate = 44100", "toy", "samplerate", "is missing"),
-        ("channels = 2", "channels = 2\nlicence = 'MIT'", "toy", "licence", "Did you mean `license`"),
-        ("bytes = 10", "byte = 10", "toy.files.model", "byte", "Did you mean `bytes`"),
+        ("channels = 2", "channels = 2\nlicence = 'MIT'", "toy", "licence", "Did you mean license"),
+        ("bytes = 10", "byte = 10", "toy.files.model", "byte", "Did you mean bytes"),
         ("bytes = 10", "bytes = 0", "toy.files.model", "bytes", "at least 1"),
         ("bytes = 10", "bytes = true", "toy.files.model", "bytes", "whole number"),
         ("bytes = 10", "bytes = '10'", "toy.files.model", "bytes", "whole number"),
@@ -292,7 +292,7 @@ def test_what_is_no_catalogue(write, tmp_path, monkeypatch):
     ],
 )
 def test_near_names(typed, meant):
-    found = load_catalog().near(typed)
+    found = near(typed, load_catalog())
     assert (found[0] if found else None) == meant and len(found) <= 4
 
 

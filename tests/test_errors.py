@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from sepcli.cli.options import option_text
-from sepcli.errors import InputError, ModelError, OutputError, from_os, parameter, spelled
+from sepcli.errors import (
+    InputError,
+    ModelError,
+    OutputError,
+    did_you_mean,
+    first_line,
+    from_os,
+    near,
+    parameter,
+    spelled,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,3 +57,25 @@ def test_parameters_are_written_as_the_user_writes_them():
         assert (parameter("batch_size"), parameter("shifts", 2)) == ("--batch-size", "--shifts 2")
         assert (parameter("out"), parameter("targets", "vocals")) == ("-o", "-t vocals")
     assert parameter("batch_size") == "batch_size="
+
+
+@pytest.mark.parametrize(
+    ("typed", "near_ones"),
+    [
+        ("lrr", ["lr"]),
+        ("lrate", ["lr"]),  # a name that was made longer
+        ("Weight-Decay", ["weight_decay"]),
+        ("decay", ["weight_decay"]),
+        ("momentum", []),
+        ("", []),
+    ],
+)
+def test_near_names(typed, near_ones):
+    assert near(typed, ["lr", "weight_decay", "betas"]) == near_ones
+    assert did_you_mean(typed, ["lr"]) == ("Did you mean lr?" if near_ones == ["lr"] else "")
+
+
+def test_the_first_line_of_what_another_library_says():
+    assert first_line(OSError("\n  broken pipe.\n\nmore.")) == "broken pipe"
+    assert first_line(OSError("one\n\n two."), 2) == "one two"
+    assert first_line(MemoryError()) == "MemoryError"

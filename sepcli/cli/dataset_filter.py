@@ -164,7 +164,7 @@ def filter_(
             done=display.done,
         )
     if not json:
-        _print_table(verdicts, rule)
+        _print_verdicts(verdicts, rule)
     each = [verdict.status for verdict in verdicts]
     counts = [f"{each.count(status)} {status}" for status in ("kept", "rejected", "failed") if status in each]
     console.say(f"{', '.join(counts)}. The report is in {out}.")
@@ -208,7 +208,7 @@ class _Display:
             console.say(f"[{self.number}/{self.count}] {verdict.name}: {verdict.status}")
 
 
-def _print_table(verdicts: Sequence[Verdict], rule: Rule) -> None:
+def _print_verdicts(verdicts: Sequence[Verdict], rule: Rule) -> None:
     """A line a song with its weakest own part and its strongest foreign one; then the mean matrix."""
     from sepcli.data.quality_report import mean_matrix
 
@@ -228,20 +228,15 @@ def _print_table(verdicts: Sequence[Verdict], rule: Rule) -> None:
                 console.shown(why),
             )
         )
-    _columns(rows)
+    console.print_columns(rows)
     mean = mean_matrix(verdicts)
     if mean:
         parts = list(next(iter(mean.values())))
         console.out().print(f"\nMEAN % OF {rule.segment:g} S SEGMENTS")
-        _columns([("STEM", *parts), *((stem, *_percent(shares, parts)) for stem, shares in mean.items())])
+        console.print_columns(
+            [("STEM", *parts), *((stem, *_percent(shares, parts)) for stem, shares in mean.items())]
+        )
 
 
 def _percent(shares: Mapping[str, float], parts: Sequence[str]) -> list[str]:
     return [f"{shares[part]:.1f}" for part in parts]
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-        console.out().print("  ".join(cells).rstrip(), soft_wrap=True)

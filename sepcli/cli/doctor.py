@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 
 from sepcli import __version__
 from sepcli.cli import console
-from sepcli.errors import SepcliError
+from sepcli.errors import SepcliError, first_line
 
 LOW_SPACE = 2_000_000_000  # bytes free in the cache; the largest models take about 0.7 GB
 NEEDED = ("torch", "numpy", "soundfile", "soxr", "safetensors", "huggingface_hub")
@@ -69,7 +69,7 @@ def _safely(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
         yield from check()
     except Exception as error:  # noqa: BLE001
         remedy = error.remedy if isinstance(error, SepcliError) else ""
-        message = error.message if isinstance(error, SepcliError) else _first_line(error)
+        message = error.message if isinstance(error, SepcliError) else first_line(error)
         yield Finding(check.__name__.removeprefix("_"), "problem", message, remedy)
 
 
@@ -85,7 +85,7 @@ def _libraries() -> Iterator[Finding]:
             yield Finding(
                 name,
                 "problem",
-                f"can't be imported: {_first_line(error)}",
+                f"can't be imported: {first_line(error)}",
                 f"Install it again: pip install --force-reinstall {name}",
             )
             continue
@@ -100,7 +100,7 @@ def _torchaudio() -> Iterator[Finding]:
         yield Finding(
             "torchaudio",
             "note",
-            f"can't be imported: {_first_line(error)}",
+            f"can't be imported: {first_line(error)}",
             "Separation does not need it; training and some metrics do. Install the release that belongs to "
             "your torch, for the same CUDA version: https://pytorch.org/get-started",
         )
@@ -199,7 +199,3 @@ def _cache() -> Iterator[Finding]:
 
 
 CHECKS = (_system, _libraries, _torchaudio, _device, _formats, _ffmpeg, _models, _cache)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

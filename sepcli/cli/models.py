@@ -73,7 +73,7 @@ def list_(
         )
         for entry in entries
     ]
-    _print_table(("MODEL", "STEMS", "SIZE", "LICENCE", "CHECK", "DOWNLOADED"), rows)
+    console.print_columns([("MODEL", "STEMS", "SIZE", "LICENCE", "CHECK", "DOWNLOADED"), *rows])
 
 
 @app.command()
@@ -311,7 +311,9 @@ def push(
         if json:
             console.print_json({"repo": repo, "revision": branch, "files": sizes, "card": upload.card})
             return
-        _print_table(("FILE", "SIZE"), [(name, console.bytes_text(size)) for name, size in sizes.items()])
+        console.print_columns(
+            [("FILE", "SIZE"), *((name, console.bytes_text(size)) for name, size in sizes.items())]
+        )
         console.out().print(f"\n{upload.card}", soft_wrap=True, end="")
         return
     console.say(f"Uploading {console.bytes_text(sum(sizes.values()))} to {repo} at {branch} ...")
@@ -385,15 +387,6 @@ def _presence(entry: Entry) -> str:
 
     present = sum(hub.is_cached(file) for file in entry.files)
     return "yes" if present == len(entry.files) else f"{present} of {len(entry.files)}" if present else "no"
-
-
-def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from sepcli.cli import console
-
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    for row in [head, *rows]:
-        line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-        console.out().print(line.rstrip(), soft_wrap=True)
 
 
 def _described(entry: Entry) -> dict[str, Any]:

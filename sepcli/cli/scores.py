@@ -182,7 +182,7 @@ def print_tables(groups: Sequence[Group], protocols: Sequence[str], *, zero_mean
                     | {MEAN_OF_STEMS: (line.mean, shown.digits)}
                     for label, line in lines.items()
                 }
-                _print_table(title, [*_stems(lines.values()), MEAN_OF_STEMS], cells)
+                _print_scores(title, [*_stems(lines.values()), MEAN_OF_STEMS], cells)
 
 
 def _print_voice(title: str, stem: str, found: Mapping[str, Mapping[str, Line]]) -> None:
@@ -192,14 +192,14 @@ def _print_voice(title: str, stem: str, found: Mapping[str, Mapping[str, Line]])
         for label, line in lines.items():
             if stem in line.stems:
                 cells.setdefault(label, {})[METRICS[key].head] = line.stems[stem], METRICS[key].digits
-    _print_table(title, [METRICS[key].head for key in found], cells)
+    _print_scores(title, [METRICS[key].head for key in found], cells)
 
 
 def _stems(lines: Iterable[Line]) -> list[str]:
     return sorted({stem for line in lines for stem in line.stems})
 
 
-def _print_table(
+def _print_scores(
     title: str, columns: Sequence[str], cells: Mapping[str, Mapping[str, tuple[Value, int]]]
 ) -> None:
     """cells: {label: {column: (value, digits)}}.

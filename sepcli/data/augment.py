@@ -17,7 +17,6 @@ and Equalize are not part of it. `HT_DEMUCS` is all of it in its order.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,7 @@ import torch
 from torch import Tensor
 
 from sepcli.data.stretch import stretch
-from sepcli.errors import UsageError
+from sepcli.errors import UsageError, did_you_mean
 
 Rngs = Sequence[np.random.Generator]  # one a row
 
@@ -331,10 +330,9 @@ def from_config(name: str, fields: Mapping[str, Any]) -> Augmentation:
 
 
 def _unknown(what: str, name: str, known: Mapping[str, Any]) -> UsageError:
-    near = difflib.get_close_matches(name, known, n=3)
     return UsageError(
         f"There is no {what} {name!r}; there are {', '.join(known)}.",
-        remedy=f"Did you mean {' or '.join(near)}?" if near else "Correct its name.",
+        remedy=did_you_mean(name, known) or "Correct its name.",
     )
 
 

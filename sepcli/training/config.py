@@ -9,10 +9,7 @@ error must not cost a night.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import tomllib
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -20,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from sepcli.data.mixing import DataSource
-from sepcli.errors import UsageError
+from sepcli.errors import UsageError, did_you_mean, from_os
 from sepcli.nn.losses import Term
+from sepcli.system.tables import TableError, read_table
 
 
 @dataclass(frozen=True)
@@ -186,17 +184,19 @@ def read_preset(name: str) -> dict[str, Any]:
     """A preset of the package by name, or a TOML file by path, as nested tables."""
     path = Path(name)
     if name.endswith(".toml") and path.exists():
-        text = path.read_text(encoding="utf-8")
+        file = path
     elif name in preset_names():
-        text = (resources.files("sepcli.training") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
+        file = resources.files("sepcli.training") / "presets" / f"{name}.toml"
     else:
         raise UsageError(
-            f"There is no preset '{name}'.{_near(name, preset_names())}",
+            f"There is no preset '{name}'. {did_you_mean(name, preset_names())}".rstrip(),
             remedy=f"The presets are {', '.join(preset_names())}; or name a TOML file.",
         )
     try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise from_os(error, name, reading=UsageError) from error
+    except ValueError as error:  # of TOML, or of UTF-8
         raise UsageError(f"The preset '{name}' is not TOML: {error}.", remedy="Correct the file.") from None
     base = tables.pop("base", None)  # a preset may be the difference from another
     return merge(read_preset(base), tables) if base else tables
@@ -215,7 +215,7 @@ def parse_override(text: str) -> dict[str, Any]:
     """ "optim.lr=1e-3" -> {"optim": {"lr": 0.001}}; values as in TOML, bare words as strings."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise UsageError(f"--set {text}: KEY=VALUE is needed.", remedy="For example --set optim.lr=1e-3.")
+        raise UsageError(f"'{text}' is not of the form KEY=VALUE.", remedy="For example optim.lr=1e-3.")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -227,7 +227,10 @@ def parse_override(text: str) -> dict[str, Any]:
 
 def make_train_config(tables: Mapping[str, Any]) -> TrainConfig:
     """Nested tables -> TrainConfig; UsageError names an unknown key and the near ones, or a wrong type."""
-    return _build(TrainConfig, tables, "")
+    try:
+        return read_table(TrainConfig, tables)
+    except TableError as error:
+        raise UsageError(str(error), remedy=error.remedy or f"Correct {error.path}.") from None
 
 
 def as_tables(config: Any) -> Any:
@@ -240,53 +243,3 @@ def as_tables(config: Any) -> Any:
     if isinstance(config, (list, tuple)):
         return [as_tables(value) for value in config]
     return config if isinstance(config, (bool, int, float, str, type(None))) else str(config)
-
-
-def _build(kind: type, tables: Any, where: str) -> Any:
-    if not isinstance(tables, Mapping):
-        raise UsageError(f"[{where}] is {tables!r}, but must be a table.", remedy=f"Correct {where}.")
-    hints = typing.get_type_hints(kind)
-    for key in tables:
-        if key not in hints:
-            place = f" in [{where}]" if where else ""
-            raise UsageError(
-                f"There is no setting '{key}'{place}.{_near(key, hints)}",
-                remedy=f"The settings there are {', '.join(hints)}.",
-            )
-    values = {key: _convert(hints[key], value, f"{where}.{key}".lstrip(".")) for key, value in tables.items()}
-    return kind(**values)
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    """A TOML value as the type that a field has."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, where)
-    if origin in (types.UnionType, typing.Union):
-        return None if value is None else _convert(next(k for k in inner if k is not type(None)), value, where)
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise _wrong_type(where, value, "a list")
-        kinds = [inner[0]] * len(value) if inner[-1] is ... else inner
-        if len(kinds) != len(value):
-            raise _wrong_type(where, value, f"a list of {len(kinds)}")
-        return tuple(_convert(kind, item, where) for kind, item in zip(kinds, value, strict=True))
-    if origin is dict or hint is dict or origin is Mapping or origin is typing.get_origin(Mapping[str, str]):
-        if not isinstance(value, Mapping):
-            raise _wrong_type(where, value, "a table")
-        return dict(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is Any or (isinstance(value, hint) and not (hint is int and isinstance(value, bool))):
-        return value
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    raise _wrong_type(where, value, words.get(hint, str(hint)))
-
-
-def _wrong_type(where: str, value: Any, needed: str) -> UsageError:
-    return UsageError(f"{where} is {value!r}, but must be {needed}.", remedy=f"Correct {where}.")
-
-
-def _near(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f" Did you mean {' or '.join(near)}?" if near else ""

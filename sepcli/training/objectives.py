@@ -6,7 +6,6 @@ trains in its own way brings its own (`Family.objectives`).
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sepcli.engine.separator import Separator
-from sepcli.errors import UsageError
+from sepcli.errors import UsageError, did_you_mean
 from sepcli.loading import load_model
 from sepcli.models.family import Family
 from sepcli.models.objective import Examples, Objective
@@ -126,9 +125,9 @@ def _layer(model: nn.Module, name: str, whose: str) -> nn.Module:
     try:
         return model.get_submodule(name)
     except AttributeError:
-        near = difflib.get_close_matches(name, [known for known, _ in model.named_modules() if known], n=3)
+        guess = did_you_mean(name, [known for known, _ in model.named_modules() if known])
         raise UsageError(
-            f"The {whose} has no layer '{name}'.{f' Did you mean {near[0]}?' if near else ''}",
+            f"The {whose} has no layer '{name}'. {guess}".rstrip(),
             remedy=f"Its outermost are {', '.join(known for known, _ in model.named_children())}.",
         ) from None
 

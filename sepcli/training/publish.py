@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sepcli import __version__
-from sepcli.errors import ModelError, UsageError
+from sepcli.errors import ModelError, UsageError, first_line
 from sepcli.training import modelcard
 from sepcli.training.modelcard import CONFIG, CURVES, METRICS, Run, read_run
 from sepcli.weights.download import file_sha256
@@ -195,7 +195,7 @@ def _refusal(repo: str, error: BaseException) -> ModelError:
         error = error.__cause__
     owner, where = repo.partition("/")[0], f"{_endpoint()}/{repo}"
     status = getattr(getattr(error, "response", None), "status_code", None)
-    said = _first_line(error)
+    said = first_line(error, 2)
     if status == 401 or isinstance(error, errors.GatedRepoError):
         return ModelError(
             f"The hub does not accept the token for {where} ({status}).",
@@ -237,8 +237,3 @@ def _refusal(repo: str, error: BaseException) -> ModelError:
         remedy="Check the network, proxy and HF_ENDPOINT.",
         code="unreachable",
     )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2]).rstrip(".") or type(error).__name__

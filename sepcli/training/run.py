@@ -20,7 +20,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from sepcli.errors import OutputError, UsageError
+from sepcli.errors import OutputError, UsageError, first_line
 from sepcli.loading import save_model
 from sepcli.system.files import atomic_write
 from sepcli.training.config import VALID_METRICS, TrainConfig, as_tables
@@ -268,7 +268,7 @@ def _differences(theirs: Any, ours: Any, where: tuple[str, ...] = ()) -> list[st
 
 
 def _cant_write(path: Path, error: Exception) -> OutputError:
-    reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+    reason = getattr(error, "strerror", None) or first_line(error)
     return OutputError(
         f"'{path}' can't be written: {reason}.",
         remedy="Make room and run the same command again: it goes on from the last state.",

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from sepcli.errors import ModelError, OutputError
+from sepcli.errors import ModelError, OutputError, first_line
 from sepcli.system.files import atomic_write
 
 
@@ -41,7 +41,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:  # RuntimeError: torch's writer on a full disk
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise OutputError(
             f"The state of the run can't be written to '{path}': {reason}.",
             remedy="Make room and run the same command again: it goes on from the last state.",
@@ -54,6 +54,6 @@ def load_state(path: Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ModelError(
-            f"The state of the run '{path}' can't be read: {str(error).splitlines()[0]}.",
+            f"The state of the run '{path}' can't be read: {first_line(error)}.",
             remedy="Remove it to begin anew, or train from its model with --init.",
         ) from error

@@ -6,14 +6,13 @@ networks, caches or downloads.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from sepcli.errors import ModelError
+from sepcli.errors import ModelError, did_you_mean
 
 CHECKS = ("full", "prefix", "size", "none")  # the strictest first
 
@@ -159,10 +158,6 @@ class Catalog(Mapping[str, Entry]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def near(self, name: str) -> list[str]:
-        """Names like this one, the nearest first, at most four."""
-        return near(name, self._entries)
-
     def having(self, stem: str) -> list[Entry]:
         """The models that have this stem."""
         return [entry for entry in self._entries.values() if stem in entry.sources]
@@ -175,18 +170,8 @@ class Catalog(Mapping[str, Entry]):
         """The entry of that name; ModelError names the near ones."""
         if name in self._entries:
             return self._entries[name]
-        close = " or ".join(self.near(name))
         raise ModelError(
             f"There is no model '{name}' in the catalogue.",
-            remedy=(f"Did you mean {close}? " if close else "") + "`sepcli models list` shows all of them.",
+            remedy=f"{did_you_mean(name, self)} `sepcli models list` shows all of them.".lstrip(),
             code="unknown_model",
         )
-
-
-def near(name: str, names: Iterable[str]) -> list[str]:
-    """Those of `names` that are like `name`, the nearest first, at most four."""
-    folded = {other.lower().replace("-", "_"): other for other in names}
-    wanted = name.lower().replace("-", "_")
-    close = difflib.get_close_matches(wanted, folded, n=4, cutoff=0.6)
-    inside = [key for key in folded if len(wanted) > 2 and wanted in key and key not in close]
-    return [folded[key] for key in [*close, *inside][:4]]

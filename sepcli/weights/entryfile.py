@@ -2,6 +2,8 @@
 
 Two values are not what TOML says they are: an array becomes a tuple, and `segment` in a config may be a
 fraction in quotes ("39/5", in seconds), because 7.8 has no exact binary float and a segment counts samples.
+
+The dataclasses here are the tables as they are written, the functions check what their types don't say.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +19,8 @@ from types import MappingProxyType
 from typing import Any
 
 from sepcli.errors import ModelError
-from sepcli.weights.entries import Entry, Member, Score, WeightFile, near
+from sepcli.system.tables import TableError, read_table
+from sepcli.weights.entries import Entry, Member, Score, WeightFile
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _STEM = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -25,253 +28,285 @@ _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _FRACTION = re.compile(r"\s*(\d+)\s*/\s*([1-9]\d*)\s*")
 
 
+# --- the tables, key by key ---
+
+
+@dataclass(frozen=True)
+class _SourceTable:
+    """Where a file comes from, and what is known of it: exactly one of repo, url and package."""
+
+    repo: str | None = None  # owner/name, with revision and path
+    revision: str | None = None  # 40 hexadecimal digits
+    path: str | None = None
+    url: str | None = None
+    package: str | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    sha256_prefix: str | None = None
+    git_sha1: str | None = None
+
+
+@dataclass(frozen=True)
+class _FileTable(_SourceTable):
+    """[name.files.KEY]"""
+
+    fallback: _SourceTable | None = None
+
+
+@dataclass(frozen=True)
+class _MemberTable:
+    """[[name.members]]: one network of several. arch and config: the entry's, unless they stand here."""
+
+    file: str  # its key in `files`
+    arch: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class _ScoreTable:
+    """[[name.scores]]"""
+
+    metric: str
+    set: str
+    value: float
+    by: str
+    stems: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class _EntryTable:
+    """[name]: one model."""
+
+    family: str
+    sources: tuple[str, ...]
+    samplerate: int  # Hz
+    channels: int
+    files: dict[str, _FileTable]
+    arch: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    members: tuple[_MemberTable, ...] = ()
+    segment: Any = None  # seconds, or a fraction in quotes
+    min_query: float | None = None  # seconds
+    half: bool = False
+    half_note: str = ""
+    license: str = "unspecified"
+    license_note: str = ""
+    paper: str = ""
+    origin: str = ""
+    training_data: str = ""
+    limits: str = ""
+    scores: tuple[_ScoreTable, ...] = ()
+    published_overlap: float | None = None
+
+
+# --- from tables to entries ---
+
+
 @lru_cache(maxsize=32)  # one command asks several times; a changed file has another key
 def read_entries(path: Path, mtime_ns: int, size: int) -> dict[str, Entry]:
-    """The entries of one file as it was then; OSError where it can't be read."""
+    """The entries of a file as it was then; OSError where it can't be read, ModelError where it is wrong."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return {name: _entry(name, values, path) for name, values in tables.items()}
+    except TableError as error:
+        place = f"[{error.where}]" if error.where else "top level"
+        raise ModelError(
+            f"{path}, {place}, `{error.key}`: {error.fact}.", remedy=error.remedy, code="catalog"
+        ) from error
+    except ValueError as error:  # of TOML, or of UTF-8
         raise ModelError(
             f"The catalogue '{path}' is not TOML: {error}.",
             remedy="Correct it there (https://toml.io), or leave it out.",
             code="catalog",
         ) from error
-    root = _Table(path, "", tables)
-    return {name: _entry(name, root.table(name), path) for name in tables}
 
 
-class _Table:
-    """A TOML table that knows where it stands, hands out keys by type and ends with no key left over."""
-
-    def __init__(self, path: Path, where: str, values: Mapping[str, Any]):
-        self.path, self.where, self.values = path, where, values
-        self.asked: set[str] = set()
-
-    def fail(self, key: str, fact: str, remedy: str = "") -> ModelError:
-        place = f"[{self.where}]" if self.where else "top level"
-        return ModelError(f"{self.path}, {place}, `{key}`: {fact}.", remedy=remedy, code="catalog")
-
-    def get(self, key: str, kind: type | tuple[type, ...], words: str, default: Any = None) -> Any:
-        """The value, or `default` where it is absent; `...` as the default makes the key obligatory."""
-        self.asked.add(key)
-        if key not in self.values:
-            if default is ...:
-                raise self.fail(key, "is missing", f"Add it: {words}.")
-            return default
-        value = self.values[key]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise self.fail(key, f"is {value!r}, but must be {words}")
-        return value
-
-    def text(self, key: str, default: Any = "") -> Any:
-        value = self.get(key, str, "text", default)
-        if value == "" and default is None:
-            raise self.fail(key, "is empty", "Give it a value or leave it out.")
-        return value
-
-    def integer(self, key: str, default: Any = None, *, least: int) -> Any:
-        value = self.get(key, int, f"a whole number of at least {least}", default)
-        if value is not None and value < least:
-            raise self.fail(key, f"is {value}, but must be at least {least}")
-        return value
-
-    def hexadecimal(self, key: str, least: int, most: int) -> str | None:
-        value = self.get(key, str, "hexadecimal digits")
-        if value is None:
-            return None
-        length = f"{least}" if least == most else f"{least} to {most}"
-        if not least <= len(value) <= most or not re.fullmatch("[0-9a-f]+", value):
-            raise self.fail(key, f"is '{value}', but must be {length} lower-case hexadecimal digits")
-        return value
-
-    def table(self, key: str, default: Any = ...) -> _Table:
-        value = self.get(key, dict, "a table", default)
-        return _Table(self.path, f"{self.where}.{key}" if self.where else key, value)
-
-    def tables(self, key: str) -> list[_Table]:
-        values = self.get(key, list, "an array of tables", [])
-        if not all(isinstance(value, dict) for value in values):
-            raise self.fail(key, "must be an array of tables", f"Write [[{self.where}.{key}]] for each.")
-        return [_Table(self.path, f"{self.where}.{key}[{i}]", value) for i, value in enumerate(values)]
-
-    def finish(self) -> None:
-        """Refuse what nobody asked for: a misspelt key would otherwise be ignored in silence."""
-        for key in self.values:
-            if key not in self.asked:
-                close = " or ".join(f"`{other}`" for other in near(key, self.asked))
-                guess = f"Did you mean {close}? " if close else ""
-                allowed = f"It may have {', '.join(sorted(self.asked))}."
-                raise self.fail(key, "is not a key of this table", guess + allowed)
-
-
-def _entry(name: str, table: _Table, path: Path) -> Entry:
+def _entry(name: str, values: Any, path: Path) -> Entry:
     if not _NAME.fullmatch(name):
-        raise table.fail(name, "is no model name", "Use letters, digits, '.', '_' and '-'.")
-    sources = _sources(table)
-    entry = Entry(
+        raise TableError("", name, "is no model name", "Use letters, digits, '.', '_' and '-'.")
+    table = read_table(_EntryTable, values, key=name)
+    _check_sources(table, name)
+    _at_least(1, table.samplerate, name, "samplerate")
+    _at_least(1, table.channels, name, "channels")
+    overlap = table.published_overlap
+    if overlap is not None and not 0 <= overlap < 1:
+        raise TableError(name, "published_overlap", f"is {overlap:g}, but must be from 0 to below 1")
+    members = _members(table, name)
+    if table.min_query is not None and len(members) > 1:
+        raise TableError(name, "min_query", "belongs to a model of one network, not to several members")
+    return Entry(
         name=name,
-        family=table.text("family", ...),
-        sources=sources,
-        samplerate=table.integer("samplerate", ..., least=1),
-        channels=table.integer("channels", ..., least=1),
-        members=_members(table, sources),
-        segment=_seconds(table, "segment", table.get("segment", (int, float, str), "seconds")),
-        min_query=_seconds(table, "min_query", table.get("min_query", (int, float), "seconds")),
-        half=table.get("half", bool, "true or false", False),
-        half_note=table.text("half_note"),
-        license=table.text("license", "unspecified"),
-        license_note=table.text("license_note"),
-        paper=table.text("paper"),
-        origin=table.text("origin"),
-        training_data=table.text("training_data"),
-        limits=table.text("limits"),
-        scores=tuple(_score(score, sources) for score in table.tables("scores")),
-        published_overlap=table.get("published_overlap", (int, float), "a number from 0 to below 1"),
+        family=table.family,
+        sources=table.sources,
+        samplerate=table.samplerate,
+        channels=table.channels,
+        members=members,
+        segment=_seconds(table.segment, name, "segment"),
+        min_query=_seconds(table.min_query, name, "min_query"),
+        half=table.half,
+        half_note=table.half_note,
+        license=table.license,
+        license_note=table.license_note,
+        paper=table.paper,
+        origin=table.origin,
+        training_data=table.training_data,
+        limits=table.limits,
+        scores=tuple(_score(score, table, f"{name}.scores[{i}]") for i, score in enumerate(table.scores)),
+        published_overlap=overlap,
         catalog_path=path,
     )
-    overlap = entry.published_overlap
-    if overlap is not None and not 0 <= overlap < 1:
-        raise table.fail("published_overlap", f"is {overlap}, but must be from 0 to below 1")
-    if entry.min_query is not None and len(entry.members) > 1:
-        raise table.fail("min_query", "belongs to a model of one network, not to several members")
-    table.finish()
-    return entry
 
 
-def _sources(table: _Table) -> tuple[str, ...]:
-    sources = table.get("sources", list, "an array of stem names", ...)
-    for stem in sources:
-        if not isinstance(stem, str) or not _STEM.fullmatch(stem):
-            raise table.fail("sources", f"has {stem!r}, which is no stem name", "Use a-z, 0-9, '_' and '-'.")
-        if sources.count(stem) > 1:
-            raise table.fail("sources", f"has '{stem}' twice")
-    if not sources and "min_query" not in table.values:
-        raise table.fail(
+def _check_sources(table: _EntryTable, where: str) -> None:
+    for stem in table.sources:
+        if not _STEM.fullmatch(stem):
+            raise TableError(
+                where, "sources", f"has {stem!r}, which is no stem name", "Use a-z, 0-9, '_' and '-'."
+            )
+        if table.sources.count(stem) > 1:
+            raise TableError(where, "sources", f"has '{stem}' twice")
+    if not table.sources and table.min_query is None:
+        raise TableError(
+            where,
             "sources",
             "is empty",
-            "Name the stems in the order of the network's outputs; only a "
-            "model of queries (`min_query`) may have none of its own.",
+            "Name the stems in the order of the network's outputs; only a model of queries (`min_query`) may "
+            "have none of its own.",
         )
-    return tuple(sources)
 
 
-def _members(table: _Table, sources: tuple[str, ...]) -> tuple[Member, ...]:
-    """A bag's [[members]], or the one network whose file is `files.model`."""
-    listed = table.table("files")
-    files = {key: _file(key, listed.table(key)) for key in listed.values}
-    arch, config = table.text("arch", ""), _config(table)
-    used: set[str] = set()
-    members = []
-    for member in table.tables("members") or [_Table(table.path, table.where, {"file": "model"})]:
-        key = member.text("file", ...)
-        if key not in files:
-            raise member.fail("file", f"names '{key}', but `files` has {', '.join(files) or 'nothing'}")
-        used.add(key)
-        if not (own_arch := member.text("arch", arch)):
-            raise member.fail("arch", "is missing", "Add it here or to the entry: the name of the network.")
-        weights = _weights(member, sources)
-        members.append(Member(files[key], own_arch, MappingProxyType({**config, **_config(member)}), weights))
-        member.finish()
-    if unused := [key for key in files if key not in used]:
-        raise listed.fail(unused[0], "is a file that no member uses", "Name it in [[members]] or remove it.")
-    for index, stem in enumerate(sources):
+def _members(table: _EntryTable, name: str) -> tuple[Member, ...]:
+    """The networks of [[members]], or the one network whose file is `files.model`."""
+    files = {key: _file(key, file, f"{name}.files.{key}") for key, file in table.files.items()}
+    listed = {f"{name}.members[{i}]": member for i, member in enumerate(table.members)}
+    members = [
+        _member(member, table, files, where)
+        for where, member in (listed or {name: _MemberTable("model")}).items()
+    ]
+    for key, file in files.items():
+        if all(member.file is not file for member in members):
+            raise TableError(
+                f"{name}.files", key, "is a file that no member uses", "Name it in [[members]] or remove it."
+            )
+    for index, stem in enumerate(table.sources):
         if not any(member.weights is None or member.weights[index] for member in members):
-            raise table.fail("members", f"no member has a weight for the stem '{stem}'")
+            raise TableError(name, "members", f"no member has a weight for the stem '{stem}'")
     return tuple(members)
 
 
-def _weights(member: _Table, sources: tuple[str, ...]) -> tuple[float, ...] | None:
-    values = member.get("weights", dict, "a table of stems and numbers")
-    if values is None:
-        return None
-    for stem, value in values.items():
-        if stem not in sources:
-            raise member.fail("weights", f"names '{stem}', but the model's stems are {', '.join(sources)}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-            raise member.fail("weights", f"gives '{stem}' {value!r}, but must give a number of at least 0")
-    return tuple(float(values.get(stem, 0)) for stem in sources)
+def _member(member: _MemberTable, table: _EntryTable, files: Mapping[str, WeightFile], where: str) -> Member:
+    if member.file not in files:
+        raise TableError(
+            where, "file", f"names '{member.file}', but `files` has {', '.join(files) or 'nothing'}"
+        )
+    arch = member.arch or table.arch
+    if not arch:
+        raise TableError(where, "arch", "is missing", "Add it here or to the entry: the name of the network.")
+    weights = None
+    if member.weights is not None:
+        for stem, value in member.weights.items():
+            if stem not in table.sources:
+                stems = ", ".join(table.sources)
+                raise TableError(where, "weights", f"names '{stem}', but the model's stems are {stems}")
+            if not value >= 0:
+                raise TableError(f"{where}.weights", stem, f"is {value:g}, but must be a number of at least 0")
+        weights = tuple(member.weights.get(stem, 0.0) for stem in table.sources)
+    config = {key: _setting(key, value, where) for key, value in {**table.config, **member.config}.items()}
+    return Member(files[member.file], arch, MappingProxyType(config), weights)
 
 
-def _config(table: _Table) -> dict[str, Any]:
-    config = table.get("config", dict, "a table", {})
-    return {
-        key: _seconds(table, "config.segment", value) if key == "segment" else _frozen(value)
-        for key, value in config.items()
-    }
+def _setting(key: str, value: Any, where: str) -> Any:
+    """A value of [config] as the network's Config takes it."""
+    return _seconds(value, where, "config.segment") if key == "segment" else _frozen(value)
 
 
 def _frozen(value: Any) -> Any:
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 
-def _seconds(table: _Table, key: str, value: Any) -> float | Fraction | None:
+def _seconds(value: Any, where: str, key: str) -> float | Fraction | None:
     """A number of seconds, or "39/5" as the exact fraction."""
     if value is None:
         return None
     if isinstance(value, str) and (match := _FRACTION.fullmatch(value)):
         value = Fraction(int(match[1]), int(match[2]))
     if isinstance(value, str | bool) or not isinstance(value, int | float | Fraction) or not value > 0:
-        raise table.fail(key, f'is {value!r}, but must be seconds above 0, or a fraction such as "39/5"')
+        fact = f'is {value!r}, but must be seconds above 0, or a fraction such as "39/5"'
+        raise TableError(where, key, fact)
     return value
 
 
-def _score(table: _Table, sources: tuple[str, ...]) -> Score:
-    stems = table.get("stems", dict, "a table of stems and numbers", {})
-    for stem, value in stems.items():
-        if stem not in sources or isinstance(value, bool) or not isinstance(value, int | float):
-            raise table.fail("stems", f"has `{stem} = {value!r}`; the stems are {', '.join(sources)}")
-    score = Score(
-        metric=table.text("metric", ...),
-        set=table.text("set", ...),
-        value=table.get("value", (int, float), "a number", ...),
-        by=table.text("by", ...),
-        stems=MappingProxyType(dict(stems)),
-        note=table.text("note"),
-    )
+def _score(score: _ScoreTable, table: _EntryTable, where: str) -> Score:
+    for stem in score.stems:
+        if stem not in table.sources:
+            stems = ", ".join(table.sources)
+            raise TableError(where, "stems", f"names '{stem}', but the model's stems are {stems}")
     if score.by not in ("published", "ours"):
-        raise table.fail("by", f"is '{score.by}', but must be 'published' or 'ours'")
-    table.finish()
-    return score
+        raise TableError(where, "by", f"is '{score.by}', but must be 'published' or 'ours'")
+    stems = MappingProxyType(score.stems)
+    return Score(score.metric, score.set, score.value, score.by, stems, score.note)
 
 
-def _file(name: str, table: _Table, *, fallback: bool = False) -> WeightFile:
-    file = WeightFile(
+def _file(name: str, table: _SourceTable, where: str) -> WeightFile:
+    for key in ("repo", "path", "url", "package"):
+        if getattr(table, key) == "":
+            raise TableError(where, key, "is empty", "Give it a value or leave it out.")
+    if table.bytes is not None:
+        _at_least(1, table.bytes, where, "bytes")
+    for key, least, most in (("sha256", 64, 64), ("sha256_prefix", 8, 63), ("git_sha1", 40, 40)):
+        digits = getattr(table, key)
+        if digits is not None and not re.fullmatch(f"[0-9a-f]{{{least},{most}}}", digits):
+            count = f"{least}" if least == most else f"{least} to {most}"
+            raise TableError(where, key, f"is '{digits}', but must be {count} lower-case hexadecimal digits")
+    if table.sha256 and table.sha256_prefix and not table.sha256.startswith(table.sha256_prefix):
+        raise TableError(where, "sha256_prefix", "contradicts `sha256`")
+    _check_source(name, table, where)
+    fallback = table.fallback if isinstance(table, _FileTable) else None
+    return WeightFile(
         name=name,
-        repo=table.text("repo", None),
-        revision=table.get("revision", str, "a full commit"),
-        path=table.text("path", None),
-        url=table.text("url", None),
-        package=table.text("package", None),
-        bytes=table.integer("bytes", least=1),
-        sha256=table.hexadecimal("sha256", 64, 64),
-        sha256_prefix=table.hexadecimal("sha256_prefix", 8, 63),
-        git_sha1=table.hexadecimal("git_sha1", 40, 40),
+        repo=table.repo,
+        revision=table.revision,
+        path=table.path,
+        url=table.url,
+        package=table.package,
+        bytes=table.bytes,
+        sha256=table.sha256,
+        sha256_prefix=table.sha256_prefix,
+        git_sha1=table.git_sha1,
+        fallback=None if fallback is None else _file(name, fallback, f"{where}.fallback"),
     )
-    if sum(source is not None for source in (file.repo, file.url, file.package)) != 1:
-        raise table.fail(name, "needs exactly one of `repo`, `url` and `package`")
-    if file.repo is not None:
-        if not _REPO.fullmatch(file.repo):
-            raise table.fail("repo", f"is '{file.repo}', but must be 'owner/name'")
-        if not re.fullmatch("[0-9a-f]{40}", file.revision or ""):
-            raise table.fail(
+
+
+def _check_source(name: str, table: _SourceTable, where: str) -> None:
+    """Exactly one place, and one that can't change its meaning."""
+    if sum(source is not None for source in (table.repo, table.url, table.package)) != 1:
+        raise TableError(where, name, "needs exactly one of `repo`, `url` and `package`")
+    if table.repo is not None:
+        if not _REPO.fullmatch(table.repo):
+            raise TableError(where, "repo", f"is '{table.repo}', but must be 'owner/name'")
+        if not re.fullmatch("[0-9a-f]{40}", table.revision or ""):
+            raise TableError(
+                where,
                 "revision",
-                f"is '{file.revision}', but must be a full commit of 40 lower-case hexadecimal digits"
-                if file.revision
+                f"is '{table.revision}', but must be a full commit of 40 lower-case hexadecimal digits"
+                if table.revision
                 else "is missing",
                 "A branch or tag can change under its name; the hub shows a file's commit in its history.",
             )
-        if not file.path or ".." in file.path.split("/") or file.path.startswith("/"):
-            raise table.fail("path", f"is {file.path!r}, but must be a file inside the repository")
-    elif file.revision is not None or file.path is not None:
-        raise table.fail("path" if file.path else "revision", "belongs to a hub `repo`, which is missing")
-    if file.url is not None and not re.match(r"https?://[^/]+/.+", file.url):
-        raise table.fail("url", f"is '{file.url}', but must be an http or https address of a file")
-    if file.package is not None and (".." in file.package.split("/") or file.package.startswith("/")):
-        raise table.fail("package", f"is '{file.package}', but must be a file inside the package")
-    if file.sha256 and file.sha256_prefix and not file.sha256.startswith(file.sha256_prefix):
-        raise table.fail("sha256_prefix", "contradicts `sha256`")
-    table.asked |= set() if fallback else {"fallback"}
-    if "fallback" in table.asked and "fallback" in table.values:
-        file = replace(file, fallback=_file(name, table.table("fallback"), fallback=True))
-    table.finish()
-    return file
+        if not table.path or ".." in table.path.split("/") or table.path.startswith("/"):
+            raise TableError(where, "path", f"is {table.path!r}, but must be a file inside the repository")
+    elif table.revision is not None or table.path is not None:
+        raise TableError(
+            where, "path" if table.path else "revision", "belongs to a hub `repo`, which is missing"
+        )
+    if table.url is not None and not re.match(r"https?://[^/]+/.+", table.url):
+        raise TableError(where, "url", f"is '{table.url}', but must be an http or https address of a file")
+    if table.package is not None and (".." in table.package.split("/") or table.package.startswith("/")):
+        raise TableError(where, "package", f"is '{table.package}', but must be a file inside the package")
+
+
+def _at_least(least: int, value: int, where: str, key: str) -> None:
+    if value < least:
+        raise TableError(where, key, f"is {value}, but must be at least {least}")

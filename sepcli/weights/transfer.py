@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from sepcli import __version__
-from sepcli.errors import ModelError
+from sepcli.errors import ModelError, first_line
 from sepcli.weights.entries import WeightFile
 
 Progress = Callable[[int, int | None], None]  # bytes done, bytes in all where known
@@ -238,7 +238,7 @@ def _hub_error(file: WeightFile, error: BaseException) -> ModelError:
             code="unavailable",
         )
     return ModelError(
-        f"{endpoint} can't be reached for {what}: {_first_line(deepest)}.",
+        f"{endpoint} can't be reached for {what}: {first_line(deepest)}.",
         remedy=f"Check the network, proxy and HF_ENDPOINT; what is in '{hub_cache()}' already needs none.",
         code="unreachable",
     )
@@ -262,10 +262,6 @@ def _local_failure(error: BaseException, what: str) -> ModelError | None:
             code="not_writable",
         )
     return None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _url_download(file: WeightFile, progress: Progress | None) -> Path:
@@ -332,11 +328,11 @@ def _url_error(file: WeightFile, error: BaseException) -> ModelError:
         return local
     if isinstance(error, EOFError | http.client.HTTPException | ConnectionError):
         return ModelError(
-            f"The download of {file.url} broke off ({_first_line(error)}).",
+            f"The download of {file.url} broke off ({first_line(error)}).",
             remedy="Try again.",
             code="truncated",
         )
-    text = _first_line(reason) if isinstance(reason, BaseException) else str(reason)
+    text = first_line(reason) if isinstance(reason, BaseException) else str(reason)
     return ModelError(
         f"{file.url} can't be reached: {text}.", remedy="Check the network and proxy.", code="unreachable"
     )

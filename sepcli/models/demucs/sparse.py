@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sepcli.engine.device import cpu_has_bfloat16
-from sepcli.errors import ModelError
+from sepcli.errors import ModelError, first_line
 
 ROUNDS = 32  # of hashing, each with four buckets
 BLOCK = 1 << 22  # pairs of an item, in all heads, in one block of the masked way: 16 MB of float32
@@ -294,8 +294,7 @@ def choose_backend(device_type: str, head_channels: int = 64) -> Backend:
             error = (result - masked_attention(*x, pairs)).abs().max().item()
             result.sum().backward()
     except Exception as failure:  # noqa: BLE001  (the compiler's own, Triton's, the driver's: any of them means no)
-        first = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
-        return Backend("masked", f"flex_attention does not compile here ({first})")
+        return Backend("masked", f"flex_attention does not compile here ({first_line(failure)})")
     if not error < 1e-2:
         return Backend("masked", f"flex_attention compiles here but differs from the reference by {error:.1g}")
     return Backend("flex", "torch compiles flex_attention for this device")
