@@ -16,17 +16,17 @@ RESULTS = Path(__file__).resolve().parent.parent / "tests" / "bench" / "results"
 HEAD = """\
 # Benchmarks
 
-sepcli beside `demucs` 4.1.0: the same machine, the same random weights (full-size htdemucs in float16, as published,
-unless a table says otherwise), the same audio, one run. `demucs` gets `--shifts 0`, as its default is a random shift
-and sepcli's is none. Ratios carry over to other machines better than seconds do.
+sepcli is compared with `demucs` 4.1.0: on the same machine, with the same random weights (full-size htdemucs in float16,
+as published, unless a table says otherwise) and the same audio, in one run. `demucs` gets `--shifts 0`, because it makes
+a random shift by default and sepcli makes none. On another machine the ratios will be more alike than the seconds.
 
-Random weights cost what trained ones cost. They say nothing about quality; agreement with the original does, and is
-given as a signal-to-noise ratio: 10 log10 of the reference's energy over that of the difference, in the worst of the
-four stems.
+Random weights cost as much time and memory as trained ones. They say nothing about quality. But they show how well
+sepcli agrees with the original; this is given as a signal-to-noise ratio: 10 log10 of the energy of the reference over
+the energy of the difference, in the worst of the four stems.
 
-A *target* is a floor that must hold; an *aim* is what we would like. A commit with a + had changes that were not yet
-committed. Every single measurement is in `tests/bench/results/`; to repeat them, on a machine that does nothing
-else: `python -m tests.bench.speed` (and so on), then `python docs/generate.py`.
+A *target* is a bound that must hold; an *aim* is what we would like. A commit with a + had changes that were not yet
+committed. All single measurements are in `tests/bench/results/`. To repeat them, on a machine that does nothing else,
+run `python -m tests.bench.speed` (and so on), then `python docs/generate.py`.
 """
 
 # In the order of the page: script -> title and what its figures mean.
@@ -34,88 +34,92 @@ SECTIONS = {
     "speed": (
         "Speed on a CPU",
         """\
-Whole processes, from the start of the interpreter to the last written stem: importing, loading the weights,
-decoding, separating, writing four stems as float32 WAV. The programs take turns; the best of the runs counts. *CPU
-time* is the sum over all threads, user and system; *wall time* is what one waits. Reduced precision is compared by
-wall time, since that is what it is for, and by its distance from our own float32.
+Whole processes, from the start of the interpreter to the last written stem: importing, loading the weights, decoding,
+separating, writing four stems as float32 WAV. The programs take turns; the best of the runs counts. *CPU time* is the
+sum over all threads, user and system; *wall time* is how long one waits. Reduced precision is there to shorten the wait,
+so it is compared by wall time, and by its distance from our own float32.
 """,
     ),
     "bundled": (
         "The bundled model",
         """\
-`mini` as `sepcli separate` runs it, from the decoded file to four stems as float32 WAV; whole processes also with
-the start of the interpreter and the import of torch. Agreement: of the reduced precision with float32.
+`mini` as `sepcli separate` runs it, from the decoded file to four stems as float32 WAV. A *whole process* also includes
+the start of the interpreter and the import of torch. The signal-to-noise ratio compares reduced precision with float32.
 """,
     ),
     "memory": (
         "Memory",
         """\
-The largest resident set of the whole process, in units of 10^6 bytes, shared libraries included (torch alone is
-several hundred). The options are the defaults: 16-bit stems and a common gain, so stems pass through a spool on
-disk. *Small network* is an htdemucs with a tiny fraction of the channels but the same segment, rate and stems, so
-that an hour of audio takes minutes: what grows with the length of a track shows there as well.
+The largest resident set of the whole process, in units of 10^6 bytes, including shared libraries (torch alone takes
+several hundred). The options are the defaults: 16-bit stems and a common gain, so stems pass through a temporary file
+on disk. The *small network* is an htdemucs with far fewer channels but the same segment, rate and stems. With it an hour
+of audio takes only minutes, and memory that grows with the length of a track shows there as well.
 """,
     ),
     "startup": (
         "Start-up",
         """\
-CPU time, user and system, of a process that only answers; the best of the runs. torch must not be imported for it.
+CPU time, user and system, of commands that only print something; the best of the runs. They must not import torch.
 """,
     ),
     "rtf": (
         "Real time factor",
         """\
-As the slides of HT Demucs define it: the time to process 40 s of Gaussian noise, over 40 s. One thread, float32,
-array in and array out, without loading or files, after one pass that is not counted. Below 1 is faster than the
-music. The slides give 1.77 for such a network (segments of 7.8 s, dimension 512; theirs has 41.4 M parameters, the
-published one 42.0 M); by the paper, on one core of a 2.2 GHz Xeon.
+As the slides of HT Demucs define it: the time that 40 s of Gaussian noise take, over 40 s. One thread, float32, array in
+and array out, without loading or files, after one pass that is not counted. Below 1 is faster than the music plays. The
+slides give 1.77 for such a network (segments of 7.8 s, dimension 512; theirs has 41.4 M parameters, the published one
+42.0 M), according to the paper on one core of a 2.2 GHz Xeon.
 """,
     ),
     "lasaft": (
         "LaSAFT",
         """\
-Full-size networks with random weights. *In one pass*: all that does not depend on the target runs once for the four
-stems; *in four*: each stem asked for by itself, with `--target`. In v1 every block knows the target, so there is little
-to share. RTF as above, but of CPU time.
+Full-size networks with random weights. *In one pass*: the parts that do not depend on the target run once for the four
+stems. *In four*: each stem is asked for by itself, with `--target`. In v1 every block knows the target, so there is little
+to share. The real time factor (RTF) is as above, but with CPU time.
 """,
     ),
     "conditioning": (
         "What a trained LaSAFT hears",
         """\
 Small LaSAFT networks after a short training on a CPU (docs/log.md), on real songs that they do not know, in windows of
-4 s where the stem is heard: SI-SDR of the mix, how much what they give is above that, and how much it is above what
-another stem's label, stored latent or query gives. A query is 6 s of a stem; windows that it comes from are left out.
+4 s where the stem is heard. The table has the SI-SDR of the mix; how much the estimate is better than the mix; and how
+much it is better than the estimate for the label, stored latent or query of another stem. A query is 6 s of a stem; the
+windows that it comes from are left out.
 """,
     ),
     "dicose": (
         "DiCoSe",
         """\
 The paper's table of real time factors, of which it gives 0.009 (deterministic), 0.019 (double), 0.117 (diffusion),
-0.023, 0.032, 0.051 (consistency), 0.386 (MSDM) and 1.546 (ISDM) on a GPU. Full-size networks with random weights; all
-four stems of one segment. The ratios are what carries over: passes through a U-Net of 405 M parameters, of which each
-stem needs 1 (deterministic), 2, 11, 1 + K, 75 and 300 (MSDM gives four stems a pass, but takes 300).
+0.023, 0.032, 0.051 (consistency), 0.386 (MSDM) and 1.546 (ISDM) on a GPU. Here: full-size networks with random weights,
+all four stems of one segment. Only the ratios can be compared. They follow from the number of passes through a U-Net of
+405 M parameters; each stem needs 1 (deterministic), 2, 11, 1 + K, 75 and 300 (MSDM gives four stems a pass, but takes
+300 passes).
 """,
     ),
     "distillation": (
         "Distillation",
         """\
-What `sepcli distill --method output` makes of a small network, beside its teacher and beside the same network trained
-for the same time on true stems of the same music. Songs that neither knows; short trainings on a CPU (docs/log.md).
+What a small network learns by `sepcli distill --method output`, compared with its teacher, and with the same network
+after as long a training on true stems of the same music. The songs are new to all of them; the trainings were short and
+on a CPU (docs/log.md).
 """,
     ),
     "stereo": (
         "Stereo through a mono model",
         """\
-Each channel by itself, as sepcli does it, or middle and side. SI-SDR of whole tracks, both channels together, and how
-much each way is above the mix; the mean difference with half of its 95 % interval over the tracks.
+Each channel by itself, as sepcli does it, or middle and side. The table has the SI-SDR of whole tracks, both channels
+together; how much each way is better than the mix; and the mean difference with half of its 95 % interval over the
+tracks.
 """,
     ),
     "noise": (
         "Noise",
         """\
-What drawing noise costs a separator that samples, of which MSDM draws most. *In the network's way*: what it adds to the
-work of the thread that samples. `noise-before` is the same before two normals came of each random word, all in single
-precision, and before a thread drew ahead.
+What it costs to draw noise for a separator that samples; MSDM draws the most. *In the network's way* is what the drawing
+adds to the work of the thread that samples. `noise-before` is an older measurement, before each random word gave two
+normals, all in single precision, and before a thread of its own drew them in advance.
 """,
     ),
     "metrics": (
@@ -128,11 +132,11 @@ alone. CPU time over all threads; the same arrays.
     "gpu": (
         "Speed on a GPU",
         """\
-*Separation alone*: array in, array out, both in main memory, the model loaded and one pass done before: what each
-further track of a batch costs. *Whole program*: one track from start to end, where importing, loading and writing
-weigh as much. `batch auto` is the default; the number that it chose stands behind it. *Device memory* is what torch
-reserved at most. torch lets convolutions on recent GPUs round to TF32 where nothing forbids it, in both programs; it
-shows in the agreement of float32 with demucs.
+*Separation alone*: array in, array out, both in main memory, with the model loaded and one pass done before. This is what
+each further track of a batch costs. *Whole program*: one track from start to end, including importing, loading and
+writing. `batch auto` is the default; the number that it chose is given behind it. *Device memory* is the most that torch
+reserved. torch lets convolutions on recent GPUs round to TF32, in both programs; this shows in the agreement of float32
+with demucs.
 """,
     ),
 }

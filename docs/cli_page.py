@@ -1,4 +1,4 @@
-"""docs/cli.md: the options from the commands themselves, the exit codes from errors.py, the rest written here.
+"""docs/cli.md: options come from the commands themselves, exit codes from errors.py; the rest is written here.
 
 Rendered from the declarations, not from the help pages, so that it does not depend on typer's version or on
 the width of a terminal. `python docs/generate.py` calls it.
@@ -19,13 +19,13 @@ from sepcli.cli.app import app
 
 EXIT_WORDS = {
     0: "All inputs are done, or were done before.",
-    1: "Some inputs failed; the others are done. Missing, unreadable, empty, not audio, no frames, samples that are NaN or infinite, a folder without audio. Also an error inside sepcli, and `doctor` where separation can't work.",
-    2: "Wrong usage: an option or a value, a stem the model lacks, outputs that collide or are in the way. Nothing was separated.",
-    3: "The model: unknown name, download, hash, bad checkpoint, an upload that can't be made.",
-    4: "The device is absent, or memory ran out.",
-    5: "An output can't be written: no permission, disk full, missing encoder. The batch stops there; finished tracks stand.",
+    1: "Some inputs failed; the others are done. An input fails if it is missing, unreadable, empty, not audio, without frames, a folder without audio, or has samples that are NaN or infinite. Also: an error inside sepcli; `doctor` if separation can't work.",
+    2: "Wrong usage: a bad option or value, a stem that the model lacks, outputs that collide or are in the way. Nothing was separated.",
+    3: "The model: an unknown name, a failed download, a wrong hash, a bad checkpoint, a failed upload.",
+    4: "The device does not exist, or memory ran out.",
+    5: "An output can't be written: no permission, a full disk, a missing encoder. The batch stops there; finished tracks remain.",
     errors.INTERRUPTED: "Stopped by Ctrl-C, cleanly: nothing unfinished is left. A second Ctrl-C ends the process at once.",
-    errors.TERMINATED: "Stopped by SIGTERM, likewise.",
+    errors.TERMINATED: "Stopped by SIGTERM, in the same way.",
 }
 
 
@@ -56,7 +56,7 @@ def _exit_codes() -> str:
     return (
         "## Exit codes\n\nThe same for every command.\n\n| code | meaning | in Python |\n|---|---|---|\n"
         + "\n".join(rows)
-        + f"\n\nWhen several apply, the first of {order} is taken.\n"
+        + f"\n\nIf several apply, the first in this order is taken: {order}.\n"
     )
 
 
@@ -101,11 +101,14 @@ def _default(param: Any) -> str:
 HEAD = """\
 # The command line
 
-`sepcli separate` is the main command; `sepcli models` looks after the weights, `sepcli doctor` after the
-installation. `sepcli dataset`, `train` and `evaluate` make models and measure them, `inspect` looks into one, `robustness` shakes a codec. Results go to standard output, everything else to standard error. Each error is one sentence
-that says what is the case and one that says what to do; `SEPCLI_DEBUG=1` (or `-vv`) adds the traceback.
+`sepcli separate` is the main command. `sepcli models` looks after the weights, `sepcli doctor` after the installation.
+`sepcli dataset`, `train`, `distill` and `evaluate` make models and measure them; `inspect` looks into one, and
+`robustness` measures how much noise a codec bears.
 
-`sepcli --install-completion` makes the shell complete commands, options, model names and stems.
+Results go to standard output, everything else to standard error. An error is two sentences: one says what is wrong, the
+other what to do. `SEPCLI_DEBUG=1` (or `-vv`) adds the traceback.
+
+`sepcli --install-completion` lets the shell complete commands, options, model names and stems.
 
 | variable | effect |
 |---|---|
@@ -119,27 +122,28 @@ that says what is the case and one that says what to do; `SEPCLI_DEBUG=1` (or `-
 SEPARATE_RULES = """
 ## Rules of a batch
 
-**Inputs.** A folder is searched recursively for every suffix that libsndfile or ffmpeg may read, in any case,
-video included. Hidden files and folders, the output folder, and folders that hold a manifest (`.sepcli.jsonl`)
-are left out; links to folders are followed once. A file given twice is separated once, with a notice. A file
-that needs ffmpeg where there is none fails with that reason. `-` is standard input, as a track called `stdin`;
-named pipes work too. Both are copied to the output folder's file system first, for a track may have to be
-read twice.
+**Inputs.** A folder is searched recursively for every suffix that libsndfile or ffmpeg may read, in upper or lower case,
+video included. These are left out: hidden files and folders, the output folder, and folders that hold a manifest
+(`.sepcli.jsonl`). Links to folders are followed once. A file given twice is separated once, with a notice. If a file
+needs ffmpeg and there is none, it fails with this reason. `-` is standard input, as a track called `stdin`; named
+pipes work too. Both are copied to the file system of the output folder first, because a track may have to be read
+twice.
 
-**Names.** `--template` names the files inside the output folder by plain substitution. The path of an input
-below its INPUT folder is mirrored: `sepcli separate albums -o stems` turns `albums/A/song.flac` into
-`stems/A/song/vocals.wav`. Two inputs that would get the same names are told apart by `{parent}` (as a folder)
-or `{trackext}` (as a suffix) if that is enough, with a notice; otherwise the run ends with 2 before any work
-and names both. Characters that Linux, macOS or Windows refuse become `_`; too long names are shortened, with a
-notice. An input or a query is never overwritten, whatever the options.
+**Names.** `--template` names the files inside the output folder by plain substitution. The path of an input below its
+INPUT folder is kept: `sepcli separate albums -o stems` turns `albums/A/song.flac` into `stems/A/song/vocals.wav`. If
+two inputs would get the same names, they are told apart by `{parent}` (as a folder) or `{trackext}` (as a suffix),
+with a notice. If that is not enough, the run ends with 2 before any work and names both. Characters that Linux, macOS
+or Windows refuse become `_`; names that are too long are shortened, with a notice. An input or a query is never
+overwritten, whatever the options.
 
 **Queries.** `--query [NAME=]FILE` takes a sound out by an example of it, with a model that takes queries
-(`sepcli models info`): a file of any rate, length and channels (of more than two, their mean). Its stem is called NAME, or as the file without its suffix; it may have the name of one of the
-model's own stems, but not beside it. `-t` adds stems by name; without it there are only the queries'.
+(`sepcli models info`). FILE may have any rate, length and number of channels (of more than two the mean is taken). The
+stem is called NAME, or like the file without its suffix. It may have the name of one of the model's own stems, but not
+beside it. `-t` adds stems by name; without it only the queries' stems are made.
 
-**What is there already.** Each finished track is a line of `.sepcli.jsonl` in the output folder: its outputs
-with their sizes, the settings that change samples or files, and the input by content (hashed once, then known
-by size and date), as the queries are. The device, the batch size and what is printed are not among these
+**What is there already.** `.sepcli.jsonl` in the output folder, the *manifest*, gets a line for each finished track: its
+outputs with their sizes, the settings that change samples or files, and the content of the input and of the queries
+(hashed once, then known by size and date). The device, the batch size and what is printed are not among these
 settings.
 
 | in the output folder | without options | `--no-resume` | `--force` |
@@ -150,41 +154,42 @@ settings.
 | outputs of another input or query, or of other settings | refused, 2 | refused, 2 | replaced |
 | files that sepcli did not make | refused, 2 | refused, 2 | replaced |
 
-A refusal comes before any work. Stems appear under their names only when all of a track are complete, so after
-a kill or a power cut the same command goes on where it was.
+A refusal comes before any work. Stems appear under their names only when all stems of a track are complete, so after a
+kill or a power cut the same command goes on where it stopped.
 
-**Several processes** may share one output folder. `--shard I/N` gives each its part, by a hash of the relative
-path: the parts are the same on every machine, whatever other files there are. Use 1/4, 2/4, 3/4 and 4/4.
+**Several processes** may share one output folder. `--shard I/N` gives each process its part: 1/4, 2/4, 3/4 and 4/4 for
+four. The parts follow from a hash of the relative path, so they are the same on every machine, whatever other files
+there are.
 
 **Failures.** An input that fails is reported and the next one begins. An output that can't be written ends the
 batch.
 
 ## Results as JSON
 
-`--json` prints one object a line on standard output for every input (of this shard), in the order in which
-they end. The lines are ASCII; bytes of a name that are not UTF-8 are escaped as lone surrogates, as Python's
-`os.fsdecode` has them.
+`--json` prints one object for every input (of this shard) on standard output, each on a line of its own, in the order
+in which they end. The lines are ASCII. Bytes of a name that are not UTF-8 are escaped as lone surrogates, as in
+Python's `os.fsdecode`.
 
 | key | value |
 |---|---|
 | `input` | the path as found, `-` for standard input |
 | `status` | `done`, `skipped` or `failed` |
 | `outputs` | paths by stem; `{}` for a failed input |
-| `audio_seconds`, `seconds` | length of what was separated; time the work took |
-| `realtime` | the first over the second |
-| `device`, `precision` | what computed it |
-| `gain` | the common gain of all its stems; 1.0 unless one of them would have clipped |
-| `options` | the model's own options (`-O`) as they were used, those that follow from others filled in; `{}` if it has none |
-| `warnings` | sentences: a truncated file, a rate that had to change |
+| `audio_seconds`, `seconds` | length of the audio that was separated; time that the work took |
+| `realtime` | `audio_seconds` / `seconds` |
+| `device`, `precision` | the device that computed it, and in which precision |
+| `gain` | the common gain of all stems; 1.0 unless one of them would have clipped |
+| `options` | the model's own options (`-O`) as they were used, including values that follow from others; `{}` if it has none |
+| `warnings` | sentences, for example about a truncated file or a rate that had to change |
 | `error` | `null`, or `code` (a stable word), `message`, `remedy` |
 
-All keys are always there; what does not apply is `null`. An input that the run did not come to, because it was
-stopped or the disk was full, has the error code `not_done`. When the run as a whole fails after the inputs are
-known (no model, no device, files in the way), every input gets that error. When it fails before (a bad option,
-an unknown model or stem), there is one object whose `input` is `null`; the other commands' `--json` do the same.
+All keys are always there; a value that does not apply is `null`. If the run was stopped or the disk was full, the
+inputs that it did not reach have the error code `not_done`. If the whole run fails after the inputs are known (no
+model, no device, files in the way), every input gets this error. If it fails before that (a bad option, an unknown
+model or stem), there is one object whose `input` is `null`; `--json` of the other commands does the same.
 
-`--dry-run --json` prints the same objects with the status `planned` instead of `done`, and `action` (`separate`,
-`replace`, `skip`, `refuse`), `model`, `license` and `download_bytes` besides.
+`--dry-run --json` prints the same objects, with the status `planned` instead of `done`, and four more keys: `action`
+(`separate`, `replace`, `skip`, `refuse`), `model`, `license` and `download_bytes`.
 
 `--progress json` turns all of standard error into one object a line, each with an `event`: `notice`, `download`
 (`done`, `total` bytes), `start` (`model`, `stems`, `license`, `device`, `precision` and the reasons for these
