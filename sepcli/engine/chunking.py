@@ -42,6 +42,7 @@ class Chunk:
 
     @property
     def feed_end(self) -> int:
+        """The first position after the window."""
         return self.feed_start + self.feed_length
 
     def trim(self, out: Tensor) -> Tensor:
@@ -75,7 +76,7 @@ class ChunkPlan:
 
 
 def plan_chunks(segment: Segment, overlap: float, samplerate: int, seconds: float | None = None) -> ChunkPlan:
-    """The plan for a model of `segment`, with chunks of `seconds` where the user asked for that.
+    """The plan for a model of `segment`; seconds: the length of a chunk, where the user chose one.
 
     overlap: share of a chunk that the next one covers, 0 <= overlap < 1 (engine.settings has checked it).
     UsageError where the model can't be cut like that.
@@ -96,13 +97,13 @@ def plan_chunks(segment: Segment, overlap: float, samplerate: int, seconds: floa
 
 def _shorten(segment: Segment, samples: int, samplerate: int) -> Segment:
     """`segment` with calls of `samples`; UsageError where the model can't be called like that."""
-    fixed = segment.exact and segment.samples is not None
+    most = segment.samples if segment.exact else None
     least = max(segment.multiple, 2 * segment.margin + 1)
-    if samples < least or (fixed and samples > segment.samples):
-        most = f" and at most {segment.samples / samplerate:g} s" if fixed else ""
+    if samples < least or (most is not None and samples > most):
+        up_to = f" and at most {most / samplerate:g} s" if most is not None else ""
         raise UsageError(
             f"A segment of {samples / samplerate:g} s does not fit this model: it takes at least "
-            f"{max(least / samplerate, 0.001):.3g} s{most}.",
+            f"{max(least / samplerate, 0.001):.3g} s{up_to}.",
             remedy=f"Choose {parameter('segment')} in that range, or leave it out.",
         )
     return replace(segment, samples=samples // segment.multiple * segment.multiple)
@@ -141,14 +142,15 @@ class OverlapAdd:
         self._weight_sum[:length] += weight
         done = length if last else self.stride
         final = self._sum[..., :done] / self._weight_sum[:done]
-        self._advance(done)
+        self._advance(self._sum, done)
         return final
 
-    def _advance(self, done: int) -> None:
+    def _advance(self, total: Tensor, done: int) -> None:
+        """Move the sums `done` samples towards the beginning."""
         # Cloned: source and target overlap.
-        keep = self._sum.shape[-1] - done
-        self._sum[..., :keep] = self._sum[..., done:].clone()
-        self._sum[..., keep:] = 0
+        keep = total.shape[-1] - done
+        total[..., :keep] = total[..., done:].clone()
+        total[..., keep:] = 0
         self._weight_sum[:keep] = self._weight_sum[done:].clone()
         self._weight_sum[keep:] = 0
 
@@ -201,4 +203,5 @@ class StreamBuffer:
             self._start += self._parts.pop(0).shape[-1]
 
     def _zeros(self, length: int) -> Tensor:
+        assert self._like is not None
         return self._like.new_zeros(*self._like.shape[:-1], length)

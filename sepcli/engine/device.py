@@ -16,15 +16,17 @@ from pathlib import Path
 
 import torch
 
-from sepcli.errors import DeviceError, UsageError
+from sepcli.errors import DeviceError, UsageError, parameter
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Device:
+    """Where to compute, and why there."""
+
     torch: torch.device
-    reason: str  # why this one, as a clause: "asked for"
+    reason: str  # a clause: "asked for"
 
     def __str__(self) -> str:
         if self.torch.type == "cuda":
@@ -34,18 +36,21 @@ class Device:
 
 @dataclass(frozen=True)
 class Precision:
+    """What to compute in, and why in that."""
+
     name: str  # "float32", "bfloat16" or "float16"
-    reason: str
+    reason: str  # a clause, as a Device's
 
     @property
     def dtype(self) -> torch.dtype:
+        """The same as torch names it."""
         return PRECISIONS[self.name]
 
 
 def choose_device(request: str = "auto") -> Device:
-    """auto | cpu | cuda[:i] | mps -> a device that is there.
+    """auto | cpu | cuda[:i] | mps -> a device that this machine has.
 
-    UsageError for another word; DeviceError where that device is absent: never silently another one.
+    UsageError for another word. DeviceError where the named device is absent: never silently another one.
     """
     if request == "auto":
         if torch.cuda.is_available():
@@ -65,7 +70,7 @@ def choose_device(request: str = "auto") -> Device:
         if not _mps_available():
             raise DeviceError(
                 "The device 'mps' is not available: it needs an Apple GPU and macOS.",
-                remedy="Use --device cpu, or leave --device out.",
+                remedy=f"Use {parameter('device', 'cpu')}, or leave {parameter('device')} out.",
             )
         return Device(torch.device("mps"), "asked for")
     return Device(_cuda_device(request, int(index) if index else None), "asked for")
@@ -76,7 +81,7 @@ def _cuda_device(request: str, index: int | None) -> torch.device:
     if count == 0:
         raise DeviceError(
             f"The device '{request}' is not available: {_why_no_gpu()}.",
-            remedy="Use --device cpu, or see `sepcli doctor`.",
+            remedy=f"Use {parameter('device', 'cpu')}, or see `sepcli doctor`.",
         )
     if index is None:
         index = torch.cuda.current_device()
@@ -84,7 +89,7 @@ def _cuda_device(request: str, index: int | None) -> torch.device:
         there = ", ".join(f"cuda:{i}" for i in range(count))
         raise DeviceError(
             f"The device '{request}' is not available: this machine has {there}.",
-            remedy="Choose one of these, or leave --device out.",
+            remedy=f"Choose one of these, or leave {parameter('device')} out.",
         )
     return torch.device("cuda", index)
 
@@ -102,15 +107,16 @@ def _why_no_gpu() -> str:
 def choose_precision(request: str, device: torch.device, half: bool) -> Precision:
     """auto | float32 | bfloat16 | float16 -> what to compute in.
 
-    auto leaves float32 only for a model that declares `half`, and only where the hardware has it natively:
-    float16 on CUDA tensor cores, bfloat16 on a CPU with avx512_bf16, amx or Arm's bf16.
+    half: whether the model may run in reduced precision. auto leaves float32 only for such a model, and only
+    where the hardware has the type natively: float16 on CUDA tensor cores, bfloat16 on a CPU with avx512_bf16,
+    amx or Arm's bf16.
     """
     if request in PRECISIONS:
         return Precision(request, "asked for")
     if request != "auto":
         raise UsageError(
             f"'{request}' is not a precision; the choices are auto, {', '.join(PRECISIONS)}.",
-            remedy="Leave --precision out for the model's own best.",
+            remedy=f"Leave {parameter('precision')} out for the model's own best.",
         )
     if not half:
         return Precision("float32", "the model declares no reduced precision")
@@ -143,7 +149,7 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Device memory that can still be taken, what torch has cached included; None where unknown."""
+    """Device memory in bytes that is still free, including what torch has cached; None where unknown."""
     if device.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(device)
@@ -160,7 +166,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def told_of_memory(remedy: str) -> Iterator[None]:
-    """DeviceError `out_of_memory`, with that remedy, where memory runs out in the block."""
+    """Turns running out of memory within the block into a DeviceError `out_of_memory` with that remedy."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

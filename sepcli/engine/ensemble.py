@@ -11,16 +11,18 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from sepcli.engine.noise import Noise
 from sepcli.engine.separator import Separator, source_indices
+from sepcli.nn.modules import ModuleListOf
 
 
 class Ensemble(Separator):
-    """Members of one samplerate, channel count and `normalize`, and what each is worth for each source.
+    """Networks of one samplerate, channel count and `normalize`, with a weight for each network and source.
 
     members: the networks. Each has all sources of the ensemble, or only those where its weight is not 0.
-    weights: one tuple a member, one weight (>= 0) a source of the ensemble.
+    weights: a tuple for each member, in it a weight (>= 0) for each source of the ensemble.
     """
 
     def __init__(
@@ -28,7 +30,7 @@ class Ensemble(Separator):
     ):
         super().__init__()
         first = members[0]
-        self.members = nn.ModuleList(members)
+        self.members = ModuleListOf(members)
         self.weights = tuple(tuple(float(w) for w in row) for row in weights)
         self.sources = tuple(sources)
         self.samplerate, self.channels, self.normalize = first.samplerate, first.channels, first.normalize
@@ -47,29 +49,30 @@ class Ensemble(Separator):
 
     @classmethod
     def of(cls, model: Separator) -> Ensemble:
-        """The model itself if it is one already, else an ensemble of one."""
+        """The model itself if it is an ensemble already, else an ensemble with it as the only member."""
         if isinstance(model, cls):
             return model
         return cls([model], [[1.0] * len(model.sources)], model.sources)
 
     def total(self, source: int) -> float:
-        """What the weights of that source add up to."""
+        """The sum of the weights for the source at that position."""
         return sum(row[source] for row in self.weights)
 
     def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
+        """See Separator: prepares every member."""
         for member in self.members:
             member.prepare(samples, device, dtype)
 
     def notices(self, device: torch.device) -> Sequence[str]:
-        """The members', each once."""
+        """See Separator: the notices of all members, each once."""
         return tuple(dict.fromkeys(text for member in self.members for text in member.notices(device)))
 
     def used(self) -> Mapping[str, Any]:
-        """The members', who are of one architecture or have none."""
+        """See Separator: the options of the members, which have the same ones or none."""
         return {name: value for member in self.members for name, value in member.used().items()}
 
     def select(self, sources: Sequence[str]) -> Ensemble:
-        """Only the members that these sources need, each narrowed to those it is needed for."""
+        """See Separator: only the members that these sources need, each narrowed to its share of them."""
         columns = source_indices(self.sources, sources)
         members, weights = [], []
         for member, row in zip(self.members, self.weights, strict=True):
@@ -80,7 +83,10 @@ class Ensemble(Separator):
         return Ensemble(members, weights, sources)
 
     def scatter(self, member: int, stems: Tensor) -> Tensor:
-        """Weighted stems of one member, [..., S', C, T] -> [..., S, C, T] with zeros where it has none."""
+        """Stems of the member at that position, [..., S', C, T] -> weighted, [..., S, C, T].
+
+        Zeros for sources that it does not make.
+        """
         own = {name: i for i, name in enumerate(self.members[member].sources)}
         out = stems.new_zeros(*stems.shape[:-3], len(self.sources), *stems.shape[-2:])
         for k, (name, weight) in enumerate(zip(self.sources, self.weights[member], strict=True)):
@@ -89,7 +95,7 @@ class Ensemble(Separator):
         return out
 
     def gather(self, scattered: Sequence[Tensor]) -> Tensor:
-        """Weighted stems of all members [..., S, C, T] -> their mean, summed in the members' order."""
+        """Weighted stems, [..., S, C, T] of each member -> their mean, summed in the members' order."""
         out = scattered[0].clone()
         for other in scattered[1:]:
             out += other
@@ -97,6 +103,6 @@ class Ensemble(Separator):
             out[..., k, :, :] /= self.total(k)
         return out
 
-    def forward(self, mix: Tensor, *, noise=None) -> Tensor:
-        """[B, C, T] -> [B, S, C, T], for one call that every member takes."""
+    def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
+        """[B, C, T] -> [B, S, C, T], in one call of each member; all must take this T."""
         return self.gather([self.scatter(i, member(mix, noise=noise)) for i, member in enumerate(self.members)])

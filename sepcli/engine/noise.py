@@ -35,11 +35,11 @@ class Noise:
     groups: Sequence[int]
 
     def part(self, first: int, end: int) -> Noise:
-        """That of the items from `first` to before `end`."""
+        """The noise of the batch items from `first` to before `end`."""
         return Noise(self.seed, self.starts[first:end], self.groups[first:end])
 
     def every(self, hop: int) -> Noise:
-        """That of a series with a value for every `hop` samples: a window begins at the nearest one."""
+        """The noise of a series with one value every `hop` samples; a window begins at the nearest value."""
         return Noise(self.seed, [(start + hop // 2) // hop for start in self.starts], self.groups)
 
     def normal(self, draw: int, source: str, channels: int, length: int) -> Tensor:

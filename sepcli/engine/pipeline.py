@@ -2,9 +2,9 @@
 
     blocks -> standardise -> buffer -> chunks -> batches -> model -> overlap-add -> mean over shifts and members
 
-Sees only Separators and tensors: no file, no model's name, no progress bar. Each member goes over the
-track in one pass; with shifts in several, each cut at other places. All passes advance together,
-so what is held is a few segments, however long the track is.
+Sees only Separators and tensors: no file, no model's name, no progress bar. A *pass* is one way of one member
+over the track; with shifts a member makes several, each cut at other places. All passes advance together, so
+only a few segments are in memory at any time, however long the track is.
 """
 
 from __future__ import annotations
@@ -22,20 +22,27 @@ from sepcli.engine.ensemble import Ensemble
 from sepcli.engine.noise import Noise
 from sepcli.engine.separator import Separator
 from sepcli.engine.settings import Settings
-from sepcli.errors import DeviceError
+from sepcli.errors import DeviceError, parameter
 
 MAX_SHIFT_SECONDS = 0.5
 MEMORY_SHARE = 0.7  # of the device's free memory that batches may fill
 LARGEST_BATCH = 64
-MORE_MEMORY = "Close other programs that use it, choose a shorter --segment, or use --device cpu."
 
 # (audio seconds done, audio seconds in all or None while unknown)
 Progress = Callable[[float, float | None], None]
 
 
+def more_memory() -> str:
+    """What a user can do where a device's memory is too small, as a remedy."""
+    return (
+        f"Close other programs that use it, choose a shorter {parameter('segment')}, "
+        f"or use {parameter('device', 'cpu')}."
+    )
+
+
 @dataclass(frozen=True)
 class Stats:
-    """What a first pass over a track found: level and length.
+    """What going once through a track has found: its level and length.
 
     mean, scale: [G], of the mean over channels; scale is the standard deviation. frames: samples.
     """
@@ -51,7 +58,8 @@ def measure(blocks: Iterator[Tensor]) -> Stats:
     Sums are in float64 and relative to the first block's mean, so that neither a long track nor an offset
     costs digits.
     """
-    frames, origin, total, squares = 0, None, 0.0, 0.0
+    frames, origin = 0, None
+    total = squares = torch.zeros((), dtype=torch.float64)
     for block in blocks:
         mono = block.double().mean(dim=1)  # [G, T]
         if origin is None:
@@ -86,7 +94,7 @@ class Engine:
             plan_chunks(member.segment, settings.overlap, member.samplerate, settings.segment)
             for member in self.ensemble.members
         ]
-        with told_of_memory(MORE_MEMORY):
+        with told_of_memory(more_memory()):
             for member, plan in zip(self.ensemble.members, self.plans, strict=True):
                 member.prepare(plan.chunk(0, None).feed_length, device, dtype)
         self.batches = [Batch(settings.batch_size, device) for _ in self.plans]
@@ -97,16 +105,17 @@ class Engine:
         """[G, C, T] float32 blocks at the model's rate -> [S, G, C, T] blocks on the CPU, as many samples.
 
         G counts independent groups of channels (the two sides of a stereo file for a mono model, the pairs of
-        a surround file): batch items, that is. stats: of the same track, where the model is `normalize`.
+        a surround file); each is an item of the batch. stats: the track's, where the model is `normalize`.
         """
         assert stats is not None or not self.normalize, "this model wants the track's statistics"
         return _Track(self, blocks, stats, progress).run()
 
 
 class Batch:
-    """How many windows one call takes on this device: asked for, or found out, and halved when memory ends."""
+    """How many windows go into one call on this device; halved when memory runs out."""
 
     def __init__(self, wanted: int | None, device: torch.device):
+        """wanted: windows; None: as many as the memory of a CUDA device takes, one elsewhere."""
         self.device = device
         self.size = wanted or 1
         self._search = wanted is None and device.type == "cuda"
@@ -137,7 +146,9 @@ class Batch:
         before = torch.cuda.memory_allocated(self.device)
         out = model(part.to(self.device), noise=noise)
         cost = max(torch.cuda.max_memory_allocated(self.device) - before, 1) / len(part)
-        self.size = max(1, min(LARGEST_BATCH, int(MEMORY_SHARE * free_bytes(self.device) / cost)))
+        free = free_bytes(self.device)
+        assert free is not None, "a CUDA device tells"
+        self.size = max(1, min(LARGEST_BATCH, int(MEMORY_SHARE * free / cost)))
         self._search = False
         return out
 
@@ -148,7 +159,7 @@ class Batch:
         if tried == 1:
             raise DeviceError(
                 f"The device {self.device} ran out of memory with one chunk at a time.",
-                remedy=MORE_MEMORY,
+                remedy=more_memory(),
                 code="out_of_memory",
             ) from error
         self.size = max(1, tried // 2)
@@ -168,7 +179,7 @@ class _Pass:
     finished: bool = False
 
     def accept(self, out: Tensor, last: bool) -> None:
-        """[S', G, C, T] of the next chunk -> final samples."""
+        """Add the stems of the next chunk, [S', G, C, T]; what becomes final is kept until `take`."""
         block = self.adder.add(out, last=last)
         drop = min(self.lead, block.shape[-1])
         self.lead -= drop
@@ -178,7 +189,7 @@ class _Pass:
         self.finished = last
 
     def take(self, count: int) -> Tensor:
-        """The next `count` final samples."""
+        """The next `count` final samples, [S', G, C, count]."""
         block = torch.cat(self.final, dim=-1)
         self.final, self.ready = [block[..., count:]], self.ready - count
         return block[..., :count]
@@ -208,10 +219,10 @@ class _Track:
             yield block
 
     def _make_passes(self) -> list[_Pass]:
-        """One pass a member, or one a member and shift, at offsets drawn from the seed.
+        """One pass for each member, or one for each member and shift, at offsets drawn from the seed.
 
-        A shifted pass begins up to half a second before the track: silence goes in front, and what comes out
-        for it is dropped.
+        A shifted pass begins up to half a second before the track: silence goes in front, and its result
+        is dropped.
         """
         settings = self.engine.settings
         draw = random.Random(settings.seed)
@@ -225,6 +236,7 @@ class _Track:
 
     @torch.inference_mode()  # as a decorator it leaves the caller's mode alone between two blocks
     def run(self) -> Iterator[Tensor]:
+        """[S, G, C, T] blocks of stems, as they become final."""
         self.buffer.reach(1)
         if self.buffer.end == 0:
             return
@@ -244,7 +256,7 @@ class _Track:
         batch = self.engine.batches[member]
         planned: list[tuple[_Pass, Chunk, bool]] = []
         upcoming = {id(one): one.next for one in self.passes if one.member == member and not one.finished}
-        groups = None
+        groups = 0
         while upcoming:
             one = min((p for p in self.passes if id(p) in upcoming), key=lambda p: upcoming[id(p)])
             chunk, last = self._plan(one.plan, upcoming[id(one)])
@@ -271,7 +283,7 @@ class _Track:
             one.next += one.plan.stride
 
     def _plan(self, plan: ChunkPlan, start: int) -> tuple[Chunk, bool]:
-        """The chunk at `start`, its window read in, and whether it is the pass's last."""
+        """The chunk at `start`, with its window in the buffer, and whether it is the last of its pass."""
         full = plan.chunk(start, None)
         # One sample past the chunk and past the next one's start tells whether the track goes on.
         self.buffer.reach(max(full.feed_end, start + plan.size, start + plan.stride + 1))
@@ -281,7 +293,8 @@ class _Track:
         return plan.chunk(start, end), start + plan.stride >= end
 
     def _emit(self) -> Iterator[Tensor]:
-        """What every pass has final: the mean over shifts, then over members, at the track's own level."""
+        """The samples that are final in every pass: their mean over shifts, then over members, at the track's
+        own level."""
         count = min(one.ready for one in self.passes)
         if not count:
             return
@@ -290,9 +303,11 @@ class _Track:
         sums: list[Tensor | None] = [None] * len(ensemble.members)
         for one in self.passes:
             block = one.take(count)
-            sums[one.member] = block if sums[one.member] is None else sums[one.member] + block
+            so_far = sums[one.member]
+            sums[one.member] = block if so_far is None else so_far + block
         scattered = []
         for index, total in enumerate(sums):
+            assert total is not None, "every member makes a pass"
             mean = (total / shifts).transpose(0, 1)  # [G, S', C, T]
             scattered.append(ensemble.scatter(index, mean))
         stems = ensemble.gather(scattered).transpose(0, 1).cpu()  # [S, G, C, T]
@@ -301,7 +316,7 @@ class _Track:
         yield stems
 
     def _forget(self) -> None:
-        """Let go of audio that no window to come reaches back to."""
+        """Drop the audio that no later window needs."""
         reach = [
             one.next - one.plan.size - 2 * one.plan.segment.margin for one in self.passes if not one.finished
         ]

@@ -7,9 +7,9 @@ with sigma (Karras et al. 2022, "Elucidating the design space of diffusion-based
     dx / dsigma = (x - D(x, sigma)) / sigma                  sigma_max --------------------> 0
                                                               noise                        data
 
-A consistency function g(x, sigma) is where that way ends, in one call (Song et al. 2023, "Consistency models",
-section 3). What a sampler is conditioned on is in its denoiser; noise is an argument, `draw(k)` being the k-th
-standard normal of x's shape, so that a sampler is a pure function.
+A consistency function g(x, sigma) jumps to the end of that way in one call (Song et al. 2023, "Consistency
+models", section 3). A sampler's condition is inside its denoiser. Noise is an argument: `draw(k)` is the k-th
+standard normal of x's shape. So a sampler is a pure function.
 
 Axes: x is [B, ...]; a sigma is one number (a tensor without axes) or one an example [B], in units of the data.
 """
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (x [B, ...], sigma [] or [B]) -> [B, ...]
-Draw = Callable[[int], Tensor]
+Draw = Callable[[int], Tensor]  # k -> the k-th standard normal, of the sampler's shape
 MAX_CHURN = math.sqrt(2) - 1  # at most doubles the noise's power at once (Karras et al. 2022, algorithm 2)
 
 
@@ -44,7 +44,7 @@ def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float) ->
 
 
 def karras_sigma(t: Tensor, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
-    """The same curve at any t: 0 gives sigma_max, 1 sigma_min."""
+    """The curve of `karras_sigmas` at any t: 0 gives sigma_max, 1 sigma_min."""
     top, bottom = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return (top + t * (bottom - top)) ** rho
 
@@ -61,12 +61,13 @@ def consistency_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: floa
 
 
 class Scalings(NamedTuple):
-    """D(x, sigma) = skip x + out F(in_ x, noise): what keeps a network's input and target at unit variance."""
+    """The factors of D(x, sigma) = skip x + out F(in_ x, noise): they keep a network's input and target at unit
+    variance."""
 
     skip: Tensor
     out: Tensor
     in_: Tensor
-    noise: Tensor  # how the network is told sigma
+    noise: Tensor  # sigma as the network is told it, c_noise
 
 
 def edm_scalings(sigma: Tensor, sigma_data: float) -> Scalings:
@@ -76,14 +77,14 @@ def edm_scalings(sigma: Tensor, sigma_data: float) -> Scalings:
 
 
 def consistency_scalings(sigma: Tensor, sigma_data: float, sigma_min: float) -> Scalings:
-    """The same, but g(x, sigma_min) = x exactly (Song et al. 2023, appendix C)."""
+    """As `edm_scalings`, but with g(x, sigma_min) = x exactly (Song et al. 2023, appendix C)."""
     edm, above = edm_scalings(sigma, sigma_data), sigma - sigma_min
     skip = sigma_data**2 / (above.square() + sigma_data**2)
     return edm._replace(skip=skip, out=above * sigma_data * edm.in_)
 
 
 def edm_weight(sigma: Tensor, sigma_data: float) -> Tensor:
-    """How much a squared error at sigma counts: 1 / out^2 (Karras et al. 2022, table 1)."""
+    """The weight of a squared error at sigma: 1 / out^2 (Karras et al. 2022, table 1)."""
     return (sigma.square() + sigma_data**2) / (sigma * sigma_data).square()
 
 
@@ -96,7 +97,7 @@ def preconditioned(
 
 
 def along(values: Tensor, x: Tensor) -> Tensor:
-    """One value [] or one an example [B] -> a shape that multiplies x [B, ...]."""
+    """One value [], or one for each example [B] -> a shape that multiplies x [B, ...]."""
     return values.to(x).reshape(-1, *[1] * (x.dim() - 1)) if values.dim() else values.to(x)
 
 
@@ -153,8 +154,8 @@ def slope(denoise: Denoise, x: Tensor, sigma: Tensor) -> Tensor:
 def consistency_sample(g: Denoise, x: Tensor, sigmas: Tensor, draw: Draw, *, sigma_min: float) -> Tensor:
     """From x at sigmas[0] by one call of g for each of `sigmas` [K] (Song et al. 2023, algorithm 1).
 
-    Between two calls the result gets noise up to the next level again: K - 1 times, since what g gives
-    stands at sigma_min. draw: K - 1 numbers.
+    Between two calls the result gets noise up to the next level again: K - 1 times, since the result
+    of g has the level sigma_min. draw: K - 1 numbers.
     """
     for k, sigma in enumerate(sigmas):
         if k:
@@ -164,7 +165,7 @@ def consistency_sample(g: Denoise, x: Tensor, sigmas: Tensor, draw: Draw, *, sig
 
 
 def v_noised(clean: Tensor, eps: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Data and standard normals [B, ...], t [B] in [0, 1] -> z_phi, and the v to be learnt of it: as below."""
+    """Data and normals [B, ...], t [B] in [0, 1] -> z_phi, and the v to be learnt from it; see `v_ddim`."""
     phi = along(t, clean) * math.pi / 2
     return phi.cos() * clean + phi.sin() * eps, phi.cos() * eps - phi.sin() * clean
 

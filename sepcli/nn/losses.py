@@ -1,4 +1,4 @@
-"""How far an estimate is from its reference, as something to descend on.
+"""How far an estimate is from its reference, as a loss to descend on.
 
 Knows tensors only: no model, no data. Every distance is a function [B, S, C, T] x 2 -> [B, S], so that sources
 can be weighted; `Criterion` sums weighted terms into one `Loss`. `C` channels are averaged over, never mixed.
@@ -16,12 +16,12 @@ from sepcli.errors import UsageError
 
 MR_STFT_SIZES = (512, 1024, 2048)  # samples; Yamamoto et al. 2020, table 1, rounded to powers of two
 SDR_CEILING = 30.0  # dB, of SDR and SI-SDR: beyond it a source is as good as done and stops pulling
-SILENCE = 1e-8  # mean square under which a reference counts as silent: SI-SDR is not defined there
+SILENT_POWER = 1e-8  # mean square under which a reference counts as silent: SI-SDR is not defined there
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What an objective gives: `total` to descend on; `parts` for the log, detached, by name."""
+    """The result of an objective: `total` to descend on; `parts` for the log, detached, by name."""
 
     total: Tensor
     parts: Mapping[str, Tensor] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Term:
 
     @property
     def name(self) -> str:
-        """As it stands in the log: "l1", "mse_spectrogram", ..."""
+        """The term's name in the log: "l1", "mse_spectrogram", ..."""
         return f"{self.kind}_{self.on}" if self.on != "wave" else self.kind
 
 
@@ -108,26 +108,26 @@ def negative_si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
     """
     s, e = reference.float().flatten(2), estimate.float().flatten(2)
     energy = s.square().mean(-1)
-    alpha = (e * s).mean(-1) / (energy + SILENCE)
+    alpha = (e * s).mean(-1) / (energy + SILENT_POWER)
     target = alpha[..., None] * s
     signal, noise = target.square().mean(-1), (e - target).square().mean(-1)
     floor = 10 ** (-SDR_CEILING / 10)
-    ratio = 10 * torch.log10((signal + SILENCE) / (noise + floor * signal + SILENCE))
-    level = 10 * torch.log10(e.square().mean(-1) + SILENCE)
-    return torch.where(energy > SILENCE, -ratio, level)
+    ratio = 10 * torch.log10((signal + SILENT_POWER) / (noise + floor * signal + SILENT_POWER))
+    level = 10 * torch.log10(e.square().mean(-1) + SILENT_POWER)
+    return torch.where(energy > SILENT_POWER, -ratio, level)
 
 
 def negative_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
     """[B, S, C, T] -> [B, S]: minus the SDR in dB, so that a quiet source pulls as much as a loud one.
 
     The error is counted down to 30 dB below the source and to 30 dB below the mix (the sum of the references);
-    of a silent source only its level beside the mix is left, which asks for silence (Wisdom et al. 2021,
+    of a silent source only its level beside the mix counts, which asks for silence (Wisdom et al. 2021,
     "What's all the fuss about free universal sound separation data?", section 3).
     """
     s, e = reference.float().flatten(2), estimate.float().flatten(2)
     energy, error = s.square().mean(-1), (e - s).square().mean(-1)
     mix = s.sum(1, keepdim=True).square().mean(-1)
-    floor = 10 ** (-SDR_CEILING / 10) * (energy + mix) + SILENCE
+    floor = 10 ** (-SDR_CEILING / 10) * (energy + mix) + SILENT_POWER
     reached = energy + floor
     return 10 * torch.log10((error + floor) / reached)
 
@@ -159,6 +159,7 @@ class Criterion:
         self.weights = torch.tensor(source_weights).float() / sum(source_weights)  # [S]
 
     def __call__(self, estimate: Tensor, reference: Tensor) -> Loss:
+        """Two of [B, S, C, T] -> the weighted sum, and each term by name."""
         estimate = estimate.float()
         weights = self.weights.to(estimate.device)
         specs: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
@@ -168,7 +169,7 @@ class Criterion:
             if term.on == "spectrogram":
                 size = (term.nfft, term.hop)
                 if size not in specs:
-                    specs[size] = tuple(complex_spec(wave, *size) for wave in pair)
+                    specs[size] = (complex_spec(estimate, *size), complex_spec(reference, *size))
                 pair = specs[size]
             value = (_KINDS[term.kind](*pair) * weights).sum(-1).mean()
             total = total + term.weight * value
@@ -178,7 +179,7 @@ class Criterion:
 
 
 def check_squared(criterion: Criterion) -> None:
-    """UsageError where a criterion is anything but the mean squared error of what a network gives."""
+    """UsageError where a criterion is anything but the mean squared error of a network's output."""
     if any((term.kind, term.on) != ("mse", "wave") for term in criterion.terms):
         raise UsageError(
             "Denoisers are means, so their loss is the mean squared error and nothing else.",
@@ -189,8 +190,8 @@ def check_squared(criterion: Criterion) -> None:
 class OneTarget:
     """A criterion for networks that give one target an example, drawn at random.
 
-    A source's weight is how often it is the target, relative to others. The rest of the mix is the second
-    source, for terms that relate a source to its mix.
+    A source's weight is how often it is the target, relative to others. The residual of the mix is the
+    second source, for terms that relate a source to its mix.
     """
 
     def __init__(self, criterion: Criterion):
@@ -198,13 +199,13 @@ class OneTarget:
         self.criterion = Criterion(criterion.terms, [1.0, 0.0])
 
     def __call__(self, estimate: Tensor, target: Tensor, mix: Tensor) -> Loss:
-        """Waveforms [B, C, T]."""
+        """Waveforms [B, C, T] of the estimate, of the target and of the mix it is in -> Loss."""
         return self.criterion(
             torch.stack([estimate, mix - estimate], 1), torch.stack([target, mix - target], 1)
         )
 
 
 def drawn_targets(stems: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """stems [B, S, C, T], weights [S] -> a source of each example: [B, C, T], and which it is, [B]."""
+    """Draws one source of each example: stems [B, S, C, T], weights [S] -> [B, C, T], and its position [B]."""
     index = torch.multinomial(weights, len(stems), replacement=True).to(stems.device)
     return stems[torch.arange(len(stems), device=stems.device), index], index

@@ -1,4 +1,4 @@
-"""Two networks over one set of weights: what narrowing a separator to some stems needs.
+"""Two networks over one set of weights, as narrowing a separator to some stems needs them.
 
 Knows modules, no family.
 """

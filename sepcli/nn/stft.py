@@ -29,17 +29,17 @@ from torch import Tensor
 
 
 def demucs_window(nfft: int, device: torch.device | None = None) -> Tensor:
-    """[nfft] float32, for demucs_stft and demucs_istft: made once, or on the fly."""
+    """The window of demucs_stft and demucs_istft, [nfft] float32: made once, or on the fly."""
     return torch.hann_window(nfft, periodic=True, dtype=torch.float32, device=device)
 
 
 def demucs_frames(samples: int, nfft: int) -> int:
-    """How many frames N the spectrogram of that many samples has."""
+    """The number of frames N in the spectrogram of that many samples."""
     return math.ceil(samples / (nfft // 4))
 
 
 def demucs_stft(wave: Tensor, window: Tensor, *, old: bool = False) -> Tensor:
-    """[..., T] -> complex64 [..., F, N]."""
+    """Spectrogram by the `demucs` convention, or `demucs_old`: [..., T] -> complex64 [..., F, N]."""
     nfft = len(window)
     hop = nfft // 4
     *batch, samples = wave.shape
@@ -59,8 +59,9 @@ def demucs_stft(wave: Tensor, window: Tensor, *, old: bool = False) -> Tensor:
 
 
 def demucs_istft(spec: Tensor, samples: int, window: Tensor, *, old: bool = False) -> Tensor:
-    """complex64 [..., F, N] -> [..., T = samples]; cheapest where the memory order is [..., N, F].
+    """Inverse of `demucs_stft`: complex64 [..., F, N] -> [..., T = samples].
 
+    Cheapest where the memory order is [..., N, F].
     Overlap-add of windowed frames over the sum of squared windows, which at hop = nfft / 4 is 3/2. It counts
     two silent frames beyond each end, so the last 3/2 hop on both sides come out fainter than they went in.
     """
@@ -84,14 +85,17 @@ def demucs_istft(spec: Tensor, samples: int, window: Tensor, *, old: bool = Fals
 
 
 def centred_stft(wave: Tensor, window: Tensor, hop: int) -> Tensor:
-    """[..., T] -> complex64 [..., F, N]; T must be above nfft / 2, which mirroring needs."""
+    """Spectrogram by the `centred` convention: [..., T] -> complex64 [..., F, N].
+
+    T must be above nfft / 2, which mirroring needs.
+    """
     *batch, samples = wave.shape
     spec = torch.stft(wave.float().reshape(-1, samples), len(window), hop, window=window, return_complex=True)
     return spec.view(*batch, *spec.shape[-2:])
 
 
 def centred_istft(spec: Tensor, window: Tensor, hop: int, samples: int) -> Tensor:
-    """complex64 [..., F, N] -> [..., T = samples], at most hop * (N - 1): what went in."""
+    """Inverse of `centred_stft`: complex64 [..., F, N] -> [..., T = samples], at most hop * (N - 1)."""
     *batch, bins, frames = spec.shape
     wave = torch.istft(spec.reshape(-1, bins, frames), len(window), hop, window=window, length=samples)
     return wave.view(*batch, samples)
