@@ -118,7 +118,7 @@ A key that is not listed here is refused, so that a misspelt key can't be overlo
 
 def _overview(entries: list[Entry]) -> str:
     rows = [
-        f"| [`{entry.name}`](#{entry.name}) | {entry.stems_text} | {_size(entry)} | {entry.license} "
+        f"| [`{entry.name}`](#{entry.name.replace('.', '')}) | {entry.stems_text} | {_size(entry)} | {entry.license} "
         f"| {entry.check} | {_overall(entry)} |"
         for entry in entries
     ]

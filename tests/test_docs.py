@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 import tomllib
@@ -52,3 +53,31 @@ def test_the_example_of_the_format_is_one(tmp_path):
     assert "sha256_prefix" in tomllib.loads(example)["my_model"]["files"]["model"]["fallback"]
     (tmp_path / "example.toml").write_text(example, encoding="utf-8")
     assert read_catalog(tmp_path / "example.toml")["my_model"].files[0].check == "full"
+
+
+def test_every_path_that_a_page_names_is_there():
+    """Files and folders of the repository, and what links lead to, headings included."""
+    root = DOCS.parent
+    missing = []
+    for page in [root / "README.md", *sorted(DOCS.glob("*.md"))]:
+        text = page.read_text(encoding="utf-8")
+        if page.name == "add-a-family.md":
+            text = re.sub(r"\S*\bgain\b\S*|\S*test_gain\S*", "", text)  # the family that it makes up
+        if page.name == "log.md":
+            text = re.sub(r"`[^`]*`", "", text)  # of its day; the links must lead somewhere
+        for path in re.findall(r"`((?:sepcli|tests|docs|\.ci)/[\w./-]*\w)/?`", text):
+            if not (root / path).exists() and not (root / f"{path}.py").exists():
+                missing.append(f"{page.name}: {path}")
+        for target, heading in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)", text):
+            linked = (page.parent / target) if target else page
+            if not linked.exists():
+                missing.append(f"{page.name}: {target}")
+            elif heading and heading not in _anchors(linked):
+                missing.append(f"{page.name}: {target}#{heading}")
+    assert not missing, missing
+
+
+def _anchors(page):
+    """The names of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
