@@ -1,6 +1,6 @@
-"""docs/benchmarks.md: the figures of tests/bench/results/*.json, each beside its target; the words are here.
+"""docs/benchmarks.md: the figures of tests/bench/results/*.json, each beside its target; the text is here.
 
-`python docs/generate.py` calls it. Nothing is measured or judged here but whether a figure meets its target.
+Measures nothing; it only says whether a figure meets its target. `python docs/generate.py` calls it.
 """
 
 # ruff: noqa: E501  (the rows of a Markdown table can't be wrapped)
@@ -29,7 +29,7 @@ committed. All single measurements are in `tests/bench/results/`. To repeat them
 run `python -m tests.bench.speed` (and so on), then `python docs/generate.py`.
 """
 
-# In the order of the page: script -> title and what its figures mean.
+# In the order of the page: the name of the benchmark -> its title, and what its figures mean.
 SECTIONS = {
     "speed": (
         "Speed on a CPU",
@@ -143,6 +143,7 @@ with demucs.
 
 
 def benchmarks() -> str:
+    """The text of the page, without its first line."""
     records = {
         path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))
     }

@@ -1,7 +1,7 @@
 """docs/cli.md: options come from the commands themselves, exit codes from errors.py; the rest is written here.
 
-Rendered from the declarations, not from the help pages, so that it does not depend on typer's version or on
-the width of a terminal. `python docs/generate.py` calls it.
+Options are rendered from their declarations, not from the help pages, so the page does not depend on the version
+of typer or on the width of a terminal. `python docs/generate.py` calls it.
 """
 
 # ruff: noqa: E501  (the rows of a Markdown table can't be wrapped)
@@ -30,6 +30,7 @@ EXIT_WORDS = {
 
 
 def cli() -> str:
+    """The text of the page, without its first line."""
     group = typer.main.get_command(app)
     order = ["separate", "train", "distill", "evaluate", "inspect", "robustness", "dataset", "models", "doctor"]
     assert set(order) == set(group.commands), "every command has its place"
