@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -81,3 +83,37 @@ def _anchors(page):
     """The names of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_family_that_a_page_makes_up_works_as_written(tmp_path):
+    """add-a-family.md: in a copy of the tree its files pass their test, and its entry is in the catalogue."""
+    root, page = DOCS.parent, (DOCS / "add-a-family.md").read_text(encoding="utf-8")
+    files = re.findall(r"^## \d+\. [^\n]*`(\S+\.py)`\n+```python\n(.*?)```", page, flags=re.M | re.S)
+    assert len(files) == 4 and files[-1][0] == "tests/models/test_gain.py"
+    without = shutil.ignore_patterns("__pycache__", "*.safetensors")
+    shutil.copytree(root / "sepcli", tmp_path / "sepcli", ignore=without)
+    for name in ("tests/__init__.py", "tests/models/__init__.py", "tests/contracts.py", "weights.toml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / name, tmp_path / name)
+    for name, text in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    entry = re.search(r"^## \d+\. [^\n]*`weights.toml`\n+```toml\n(.*?)```", page, flags=re.M | re.S)[1]
+    entry = entry.replace("<40 hex digits>", "0" * 40).replace("<64>", "0" * 64)
+    with (tmp_path / "weights.toml").open("a", encoding="utf-8") as catalog:
+        catalog.write(f"\n{entry}")
+
+    def run(*words):
+        done = subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert " passed" in run("pytest", "-q", "-p", "no:cacheprovider", "tests/models/test_gain.py")
+    assert "vocals" in run("sepcli.cli.app", "models", "info", "gain")
