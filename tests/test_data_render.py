@@ -5,9 +5,7 @@ synthesiser of sines, and tiny handmade SoundFonts.
 """
 
 import json
-import shutil
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,23 +17,9 @@ from sepcli.data.synthetic.instruments import GROUPS, KITS
 from sepcli.data.synthetic.midi import read_notes
 from sepcli.data.synthetic.soundfont import read_presets
 from sepcli.errors import DeviceError, InputError, OutputError, UsageError
+from tests.needs import SOUNDFONTS, need
 
 RATE = 8000  # Hz, of the fake renders
-SOUNDFONTS = [
-    path
-    for path in map(
-        Path,
-        (
-            "/usr/share/sounds/sf3/FluidR3Mono_GM.sf3",
-            "/usr/share/sounds/sf2/FluidR3_GM.sf2",
-            "/usr/share/sounds/sf3/MuseScore_General_Full.sf3",
-        ),
-    )
-    if path.exists()
-]
-real = pytest.mark.skipif(
-    not SOUNDFONTS or shutil.which("fluidsynth") is None, reason="needs fluidsynth and fluidr3mono-gm-soundfont"
-)
 
 
 def soundfont(path, presets):
@@ -311,8 +295,8 @@ def test_fast_length(samples):
 # --- the real synthesiser ---
 
 
-@real
 def test_a_real_song(tmp_path):
+    need("fluidsynth", "soundfont")
     settings = render.Settings((SOUNDFONTS[0],), None)
     song = compose(0, 0)
     (tmp_path / "scratch").mkdir()
@@ -334,8 +318,8 @@ def test_a_real_song(tmp_path):
     assert np.mean(np.array(rises) > 0) > 0.8
 
 
-@real
 def test_fluidsynth_is_deterministic(tmp_path):
+    need("fluidsynth", "soundfont")
     settings = render.Settings((SOUNDFONTS[0],), None, samplerate=22050, channels=1)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -343,9 +327,9 @@ def test_fluidsynth_is_deterministic(tmp_path):
     assert read_all(tmp_path / "a" / "song-2-00000") == read_all(tmp_path / "b" / "song-2-00000")
 
 
-@real
 @pytest.mark.slow
 def test_two_jobs_make_the_same_songs(tmp_path):
+    need("fluidsynth", "soundfont")
     settings = render.Settings((SOUNDFONTS[0],), None, samplerate=16000, channels=1)
     for name, jobs in (("one", 1), ("two", 2)):
         render.render_dataset(tmp_path / name, hours=0.06, seed=4, settings=settings, jobs=jobs)

@@ -3,8 +3,6 @@
 Needs flite, espeak-ng and pyworld; the laws of phrases and the errors do not.
 """
 
-import shutil
-
 import numpy as np
 import pytest
 
@@ -12,20 +10,15 @@ from sepcli.data.synthetic import sing, vocals, voice
 from sepcli.data.synthetic.compose import compose
 from sepcli.data.synthetic.score import Note
 from sepcli.errors import DeviceError
+from tests.needs import need, package
 
-try:
-    import pyworld
-except ImportError:
-    pyworld = None
-spoken = pytest.mark.skipif(
-    pyworld is None or not shutil.which("flite") or not shutil.which("espeak-ng"),
-    reason="needs flite, espeak-ng and pyworld",
-)
 RATE = voice.SAMPLERATE
+SPEECH = ("flite", "espeak-ng", "pyworld")
 
 
 @pytest.fixture(scope="module")
 def syllables():
+    need(*SPEECH)
     return voice.inventory(np.random.default_rng(0), "flite", "rms", 1.0, 8)
 
 
@@ -47,14 +40,15 @@ def singer(syllables, **changes):
 
 def pitch_track(audio):
     """Hz every 5 ms, 0 where unvoiced."""
-    track, _times = pyworld.harvest(audio.astype(np.float64), RATE, f0_floor=60, f0_ceil=600, frame_period=5)
+    track, _times = package("pyworld").harvest(
+        audio.astype(np.float64), RATE, f0_floor=60, f0_ceil=600, frame_period=5
+    )
     return track
 
 
 NOTES = [Note(0.5, 1.0, 50, 100), Note(1.5, 1.0, 53, 100), Note(2.5, 2.0, 55, 100)]
 
 
-@spoken
 def test_it_is_sung_on_pitch_and_in_time(syllables):
     audio = sing.sing(np.random.default_rng(1), singer(syllables), NOTES, tempo=60, frames=6 * RATE)
     assert audio.shape == (6 * RATE,) and audio.dtype == np.float32 and np.isfinite(audio).all()
@@ -67,7 +61,6 @@ def test_it_is_sung_on_pitch_and_in_time(syllables):
     assert np.abs(audio[int(5.2 * RATE) :]).max() < 0.01 * np.abs(audio).max()
 
 
-@spoken
 def test_vibrato_has_its_rate_and_depth(syllables):
     note = [Note(0.2, 3.0, 50, 100)]
     plain, moved = (
@@ -89,7 +82,6 @@ def test_vibrato_has_its_rate_and_depth(syllables):
     assert np.argmax(spectrum[40:]) + 40 == pytest.approx(5.5 * 20, abs=12)  # bins of 0.05 Hz
 
 
-@spoken
 def test_consonants_are_noise_and_vowels_are_not(syllables):
     counted = [
         (
@@ -104,8 +96,8 @@ def test_consonants_are_noise_and_vowels_are_not(syllables):
     assert hissing.vowel > 8 and not hissing.voiced[2 : hissing.vowel // 2].any()
 
 
-@spoken
 def test_formants_shift():
+    need(*SPEECH)
     low, high = (voice.analyse(*voice.speak("espeak-ng", "en-us+m3", "ah"), shift) for shift in (0.9, 1.2))
     means = [syllable.envelope[syllable.vowel : syllable.coda].mean(axis=0) for syllable in (low, high)]
     hertz = np.arange(voice.BINS) * RATE / voice.FFT_SIZE
@@ -114,8 +106,8 @@ def test_formants_shift():
     assert centroids[1] > 1.15 * centroids[0]
 
 
-@spoken
 def test_a_song_is_sung():
+    need(*SPEECH)
     song = compose(0, 3)
     part = next(part for part in song.parts if part.name == "vocals")
     frames = int(20 * RATE)

@@ -7,6 +7,7 @@ import pytest
 
 from sepcli.metrics import bsseval
 from sepcli.metrics.bsseval import BssEval
+from tests.needs import package
 
 RATE = 2000  # Hz; a frame is a second
 TAPS = 24
@@ -34,7 +35,7 @@ def ours(references, estimates, cuts=(), taps=TAPS):
 
 
 def musevals(references, estimates, taps=TAPS):
-    metrics = pytest.importorskip("museval.metrics")
+    metrics = package("museval").metrics
     swapped = [signal.transpose(0, 2, 1) for signal in (references, estimates)]
     _, isr, sir, sar, _ = metrics.bss_eval(*swapped, window=RATE, hop=RATE, filters_len=taps)
     return {"isr": isr, "sir": sir, "sar": sar}

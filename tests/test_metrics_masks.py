@@ -7,6 +7,7 @@ import pytest
 
 from sepcli.metrics.masks import HOP, ORACLES, SIZE, Istft, Stft, Wiener, learn, make_mask, masked
 from sepcli.metrics.sdr import Sums
+from tests.needs import package
 
 SAMPLES = 3 * SIZE + 517
 
@@ -35,7 +36,7 @@ def estimates(name, sources, mix=None, block=None):
 @pytest.mark.parametrize("samples", [SAMPLES, SIZE, SIZE + 1, 4 * HOP, 4 * HOP - 1])
 @pytest.mark.parametrize("block", [100, HOP, SIZE + 3, 10**6])
 def test_the_transform_is_scipys(samples, block):
-    signal = pytest.importorskip("scipy.signal")
+    signal = package("scipy", "signal").signal
     wave = np.random.default_rng(0).standard_normal((2, samples))
     transform, back = Stft(), Istft()
     specs = [transform.process(wave[:, a : a + block]) for a in range(0, samples, block)] + [transform.flush()]
@@ -68,7 +69,7 @@ def test_soft_masks_share_the_mix_out(name):
 
 
 def test_ratio_masks_are_the_formula():
-    signal = pytest.importorskip("scipy.signal")
+    signal = package("scipy", "signal").signal
     sources = stems(np.random.default_rng(5))
     mix = sources.sum(axis=0)
     X, Y = signal.stft(mix, nperseg=SIZE)[-1], signal.stft(sources, nperseg=SIZE)[-1]
@@ -79,7 +80,7 @@ def test_ratio_masks_are_the_formula():
 
 
 def test_the_binary_mask_gives_a_bin_to_whoever_has_more_than_half_of_it():
-    signal = pytest.importorskip("scipy.signal")
+    signal = package("scipy", "signal").signal
     sources = stems(np.random.default_rng(6))
     X, Y = signal.stft(sources.sum(axis=0), nperseg=SIZE)[-1], signal.stft(sources, nperseg=SIZE)[-1]
     expected = signal.istft(np.where(np.abs(Y) > np.abs(X) / 2, X, 0))[1][..., :SAMPLES]

@@ -11,6 +11,7 @@ import pytest
 from sepcli.errors import DeviceError
 from sepcli.metrics import voice
 from sepcli.metrics.voice import VoiceSums, pitch
+from tests.needs import need
 
 RATE = 16000
 
@@ -25,6 +26,7 @@ def sung(seconds, tone=220.0, samplerate=RATE, level=0.1):
 
 def measured(reference, estimate, samplerate=RATE, lengths=(), pesq=False):
     """{metric: value} of one mono stem, in blocks of these lengths."""
+    need("librosa", *(["pesq"] if pesq else []))
     sums = VoiceSums(1, samplerate, pesq=pesq)
     cuts = np.cumsum(lengths).astype(int)
     for s, h in zip(np.split(reference, cuts), np.split(estimate, cuts), strict=True):

@@ -10,6 +10,7 @@ from sepcli.sound import ffmpeg, tags
 from sepcli.sound.decode import AudioReader, probe
 from sepcli.sound.encode import AudioWriter
 from sepcli.sound.tags import Tags, read_tags
+from tests.needs import need
 from tests.sounds import music
 
 FORMATS = ["wav", "flac", "ogg", "opus", "mp3", "m4a"]
@@ -17,6 +18,7 @@ FRAMES = 30011
 
 
 def run_ffmpeg(*arguments):
+    need("ffmpeg")
     command = ["ffmpeg", "-nostdin", "-v", "error", "-y", *map(str, arguments)]
     return subprocess.run(command, check=True, capture_output=True).stdout
 
@@ -155,6 +157,7 @@ def test_the_picture_of_a_video_is_no_cover(tmp_path):
 
 def test_very_long_tags(tmp_path):
     """Longer than a command line takes."""
+    need("ffmpeg")
     lyrics = "la la la \u266a\n" * 30000
     found = Tags(text={"title": "x", "lyrics": lyrics}, title="x")
     path = tmp_path / "a.flac"
@@ -164,6 +167,7 @@ def test_very_long_tags(tmp_path):
 
 
 def test_odd_characters_in_tags(tmp_path):
+    need("ffmpeg")
     found = Tags(text={"title": "a\udcffb", "artist": "\x01 \u202e", "com=ment": "[x]\n; y"}, title="t")
     for format in FORMATS:
         path = tmp_path / f"a.{format}"
@@ -172,6 +176,7 @@ def test_odd_characters_in_tags(tmp_path):
 
 
 def test_a_copy_that_fails_leaves_the_file_and_says_so(tmp_path, monkeypatch):
+    need("ffmpeg")
     path = tmp_path / "a.flac"
     monkeypatch.setattr(ffmpeg, "run", lambda arguments, feed=b"": (1, b"", ["No space left on device"]))
     writer = write(path, Tags(text={"title": "x", "composer": "y"}, title="x"))

@@ -6,8 +6,6 @@ import dataclasses
 import inspect
 import pickle
 
-import demucs.demucs
-import julius
 import pytest
 import torch
 
@@ -20,6 +18,7 @@ from sepcli.models.demucs.demucs import (
     valid_length,
 )
 from tests.contracts import check_reduced, check_separator
+from tests.needs import package
 
 SMALL = {"sources": ("drums", "bass", "vocals"), "channels": 16, "depth": 3, "samplerate": 8000, "segment": 1}
 DEEP = {"norm_starts": 1, "dconv_attn": 1, "dconv_lstm": 1}
@@ -54,6 +53,7 @@ def test_reduced_precision_is_close():
 
 
 def test_defaults_are_the_original_constructors():
+    demucs = package("demucs", "demucs")
     parameters = inspect.signature(demucs.demucs.Demucs.__init__).parameters
     theirs = {name: p.default for name, p in parameters.items() if name != "self"}
     ours = {field.name: field.default for field in dataclasses.fields(DemucsConfig)}
@@ -75,6 +75,7 @@ def test_valid_length(sizes, resample):
         "channels": 4,
     }
     config = DemucsConfig(sources=("a",), **kwargs)
+    demucs = package("demucs", "demucs")
     original = demucs.demucs.Demucs(["a"], dconv_attn=9, dconv_lstm=9, norm_starts=9, **kwargs)
     for length in [1, 2, 3, 100, 1001, 44100, 44 * 44100]:
         valid = valid_length(length, config)
@@ -100,6 +101,7 @@ def test_select_computes_less():
 
 @pytest.mark.parametrize("samples", [1, 2, 3, 30, 53, 104, 1001, 4096])
 def test_resampling_equals_julius(samples):
+    julius = package("julius")
     x = torch.randn(2, 3, samples)
     torch.testing.assert_close(upsampled(x, sinc_filters(1, 2)), julius.resample_frac(x, 1, 2))
     torch.testing.assert_close(downsampled(x, sinc_filters(2, 1)), julius.resample_frac(x, 2, 1))

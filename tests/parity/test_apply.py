@@ -2,7 +2,6 @@
 
 import random
 
-import demucs.apply
 import pytest
 import torch
 
@@ -10,7 +9,10 @@ from sepcli.engine.ensemble import Ensemble
 from sepcli.engine.pipeline import Engine
 from sepcli.engine.separator import Segment
 from sepcli.engine.settings import Settings
+from tests.needs import package
 from tests.toys import Context
+
+demucs = package("demucs", "apply")
 
 LENGTHS = [1, 399, 400, 301, 600, 900, 3217]  # 1, segment-1, segment, stride+1 (tail), k*stride, long
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import demucs.apply
 import pytest
 import torch
 
 from sepcli.engine.pipeline import Engine
 from sepcli.engine.settings import Settings
+from tests.needs import package
 from tests.parity.test_hybrid import H_VARIANTS, HT, HT_VARIANTS, H, pair, peak_error
+
+demucs = package("demucs", "apply")
 
 CASES = {f"HTDemucs, {name}": ("ht", HT | changes) for name, changes in HT_VARIANTS.items()}
 CASES |= {f"HDemucs, {name}": ("h", H | {"segment": 0.25} | changes) for name, changes in H_VARIANTS.items()}

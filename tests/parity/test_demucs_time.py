@@ -9,12 +9,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import demucs.apply
-import demucs.demucs
-import demucs.hdemucs
-import demucs.hf
-import demucs.htdemucs
-import demucs.states
 import numpy
 import pytest
 import torch
@@ -27,6 +21,9 @@ from sepcli.models.demucs import FAMILY
 from sepcli.models.demucs.demucs import Demucs, DemucsConfig
 from sepcli.weights.checkpoint import read_checkpoint
 from tests.contracts import peak_error
+from tests.needs import package
+
+demucs = package("demucs", "apply", "demucs", "hdemucs", "hf", "htdemucs", "states")
 
 FOUR = ["drums", "bass", "other", "vocals"]
 SMALL = {"sources": FOUR, "channels": 16, "depth": 3, "samplerate": 8000, "segment": 1}

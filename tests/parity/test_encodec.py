@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-import transformers
 
 from sepcli.models.ldm.codec import Codec, CodecConfig
+from tests.needs import package
+
+transformers = package("transformers")
 
 # config.json of the published model, where it differs from transformers' defaults.
 PUBLISHED = {

@@ -11,8 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import demucs.apply
-import demucs.hf
 import pytest
 import soundfile
 import torch
@@ -21,6 +19,9 @@ from sepcli.weights.catalog import bundled_catalog, read_catalog
 from tests.bench.sound import CLIP
 from tests.bench.weights import make
 from tests.fakehub import FakeHub
+from tests.needs import package
+
+demucs = package("demucs", "apply", "hf")
 
 ROOT = Path(__file__).parents[2]
 

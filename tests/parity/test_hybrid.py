@@ -10,13 +10,14 @@ import inspect
 from dataclasses import MISSING, fields
 from typing import Any
 
-import demucs.hdemucs
-import demucs.htdemucs
 import pytest
 import torch
 
 from sepcli.models.demucs.hdemucs import HDemucs, HDemucsConfig
 from sepcli.models.demucs.htdemucs import HTDemucs, HTDemucsConfig
+from tests.needs import package
+
+demucs = package("demucs", "hdemucs", "htdemucs")
 
 NETWORKS = {
     "ht": (HTDemucsConfig, HTDemucs, demucs.htdemucs.HTDemucs),

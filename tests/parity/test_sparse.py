@@ -12,8 +12,6 @@ import sys
 import types
 from pathlib import Path
 
-import demucs.htdemucs
-import demucs.transformer
 import pytest
 import torch
 import torch.nn.functional as F
@@ -22,7 +20,10 @@ from sepcli.models.demucs.checkpoint import convert
 from sepcli.models.demucs.htdemucs import HTDemucs, HTDemucsConfig
 from sepcli.models.demucs.sparse import FixedPairs, Sparsity
 from sepcli.weights.checkpoint import Checkpoint
+from tests.needs import package
 from tests.parity.test_hybrid import FOUR, HT, peak_error
+
+demucs = package("demucs", "htdemucs", "transformer")
 
 
 @pytest.fixture
