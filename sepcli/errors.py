@@ -70,6 +70,10 @@ class OutputError(SepcliError):
     code = "output"
 
 
+class SepcliWarning(UserWarning):
+    """Something is wrong that was left out or worked around. The command line prints it as a notice."""
+
+
 # --- what the operating system says ---
 
 DISK_FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
@@ -83,12 +87,15 @@ def from_os(
 ) -> SepcliError:
     """What the operating system refused, as an error with its reason and the next step.
 
-    path: the file or folder, or the descriptor of standard output. reading: the class of the error where the
-    path was to be read; None: it was to be written, and the error is an OutputError.
+    path: the file or folder, or the descriptor 1 or 2 of a standard stream. reading: the class of the error
+    where the path was to be read; None: it was to be written, and the error is an OutputError.
     """
-    named = isinstance(path, int)
-    # Names may hold bytes that are not UTF-8, which no terminal and no JSON can show.
-    name = "Standard output" if named else f"'{os.fsencode(path).decode('utf-8', 'replace')}'"
+    if isinstance(path, int):
+        name, elsewhere = {1: "Standard output", 2: "Standard error"}[path], "redirect it elsewhere"
+    else:
+        # Names may hold bytes that are not UTF-8, which no terminal and no JSON can show.
+        name = f"'{os.fsencode(path).decode('utf-8', 'replace')}'"
+        elsewhere = f"choose another folder with {parameter('out')}"
     reason = error.strerror or str(error) or type(error).__name__
     if reading is not None:
         if isinstance(error, FileNotFoundError):
@@ -99,7 +106,7 @@ def from_os(
     if error.errno in DISK_FULL:
         return OutputError(
             f"{name} can't be written: the disk is full ({reason}).",
-            remedy=f"Free some space or choose another folder with {parameter('out')}, then run again.",
+            remedy=f"Free some space or {elsewhere}, then run again.",
             code="disk_full",
         )
     if error.errno == errno.EFBIG:

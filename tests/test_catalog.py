@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import pytest
 
-from sepcli.errors import ModelError, UsageError, near
+from sepcli.errors import ModelError, SepcliWarning, UsageError, near
 from sepcli.weights import catalog
 from sepcli.weights.catalog import load_catalog, read_catalog
 from sepcli.weights.entries import CHECKS
@@ -168,6 +168,80 @@ def test_a_changed_file_is_read_again(write):
     assert read_catalog(path)["toy"].channels == 2
     path.write_text(SINGLE.replace("channels = 2", "channels = 12"))
     assert read_catalog(path)["toy"].channels == 12
+
+
+# --- catalogues of installed packages ---
+
+
+@pytest.fixture
+def install(write, monkeypatch, tmp_path):
+    """Makes a package that brings catalogues: {entry point: (its value, the TOML file's text)}."""
+    monkeypatch.syspath_prepend(tmp_path / "site")
+
+    def install(package, **points):
+        group = "".join(f"{name} = {value}\n" for name, (value, _) in points.items())
+        write(f"Metadata-Version: 2.1\nName: {package}\n", f"site/{package}-1.0.dist-info/METADATA")
+        write(f"[sepcli.catalogs]\n{group}", f"site/{package}-1.0.dist-info/entry_points.txt")
+        write("raise ImportError('this package is not to be run')", f"site/{package}/__init__.py")
+        for value, text in points.values():
+            if text is not None:
+                write(text, f"site/{package}/{value.partition(':')[2]}")
+
+    return install
+
+
+def with_channels(name, channels):
+    return SINGLE.replace("toy", name).replace("channels = 2", f"channels = {channels}")
+
+
+def test_an_installed_package_brings_a_catalogue(install, write, monkeypatch):
+    install("pack", two=("pack:more.toml", with_channels("toy", 2) + with_channels("mini", 2)))
+    install(
+        "other", one=("other:a.toml", with_channels("toy", 1)), three=("other:b.toml", with_channels("b", 1))
+    )
+    entries = load_catalog()
+    assert entries["mini"].members[0].arch == "HDemucs"  # it replaces the bundled one
+    assert (
+        entries["toy"].channels == 2 and entries["b"].channels == 1
+    )  # by the entry points' names: two is later
+    assert entries["toy"].catalog_path.name == "more.toml" and "pack" not in sys.modules
+    user = write(with_channels("toy", 7), "config/sepcli/catalog.toml")
+    monkeypatch.setattr(catalog, "user_catalog", lambda: user)
+    assert load_catalog()["toy"].channels == 7
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "reason"),
+    [
+        ("bad:gone.toml", None, "gone.toml' does not exist"),
+        ("bad:it.toml", "[toy\n", "is not TOML"),
+        ("bad:it.toml", SINGLE.replace("family", "familie"), "[toy], `family`: is missing"),
+        ("bad", None, "'bad' does not name a package and a file in it"),
+        ("nowhere:it.toml", None, "'nowhere:it.toml' does not name a package and a file in it"),
+        ("no.where:it.toml", None, "No module named 'no'"),
+        (":it.toml", None, "left out"),
+    ],
+)
+def test_a_broken_catalogue_of_a_package_is_left_out_with_a_notice(install, value, text, reason):
+    install("bad", broken=(value, text))
+    install("good", fine=("good:it.toml", SINGLE))
+    with pytest.warns(SepcliWarning) as told:
+        entries = load_catalog()
+    assert "toy" in entries and "mini" in entries
+    (notice,) = [str(warning.message) for warning in told]
+    assert notice.startswith("The catalogue 'broken' of the package 'bad' is left out: ") and reason in notice
+
+
+def test_the_command_line_shows_a_broken_catalogue_once_as_a_notice(install, tmp_path):
+    install("bad", broken=("bad:gone.toml", None))
+    done = subprocess.run(
+        [sys.executable, "-m", "sepcli.cli.app", "doctor", "--json"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), *sys.path])},
+    )
+    assert done.returncode == 0 and done.stderr.count("The catalogue 'broken'") == 1
+    assert "Warning" not in done.stderr and "catalog.py" not in done.stderr
 
 
 # --- what is refused: the sentence names the file, the table and the key ---

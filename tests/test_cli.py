@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+import soundfile
 
 from sepcli.cli import app, console, doctor
 from sepcli.errors import (
@@ -19,6 +20,7 @@ from sepcli.errors import (
     UsageError,
     worst_exit_code,
 )
+from tests.sounds import music
 
 SEPCLI = [sys.executable, "-m", "sepcli.cli.app"]
 
@@ -218,6 +220,109 @@ def test_a_reader_that_has_enough_is_no_error():
         text=True,
     )
     assert done.stdout.splitlines()[-1] == "0" and not done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["models", "list"], ["models", "list", "--json"]], ids=" ".join
+)
+def test_results_onto_a_full_disk(arguments, unbuffered):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*SEPCLI, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    assert done.returncode == OutputError.exit_code
+    sentence, remedy = done.stderr.splitlines()
+    assert sentence == (
+        "Error: Standard output can't be written: the disk is full (No space left on device)."
+    ) and remedy.startswith("Free some space or redirect it elsewhere")
+
+
+def stems(folder):
+    """The names of the stems of `mini` anywhere below a folder."""
+    names = (path.stem for path in folder.rglob("*.wav"))
+    return sorted(name for name in names if name in ("vocals", "drums", "bass", "other"))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+def test_finished_stems_stand_where_their_result_can_not_be_printed(tmp_path):
+    soundfile.write(tmp_path / "a.wav", music(8000).T, 44100)
+    command = [*SEPCLI, "separate", str(tmp_path / "a.wav"), "-o", str(tmp_path / "out"), "--json", "-q"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == OutputError.exit_code and "Standard output can't be written" in done.stderr
+    assert "Traceback" not in done.stderr and stems(tmp_path / "out") == ["bass", "drums", "other", "vocals"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+def test_messages_onto_a_full_disk_are_no_traceback():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*SEPCLI, "models", "where", "x"], stdout=full, stderr=full, timeout=120)
+        assert done.returncode == ModelError.exit_code
+        done = subprocess.run([*SEPCLI, "--version"], stdout=subprocess.PIPE, stderr=full, timeout=120)
+        assert done.returncode == 0 and done.stdout
+
+
+# A user without a home folder: no HOME, and no entry in the system's list of users.
+HOMELESS = (
+    "import os, sys\n"
+    "for name in ('HOME', 'USERPROFILE', 'HOMEPATH', 'HOMEDRIVE'): os.environ.pop(name, None)\n"
+    "try:\n"
+    "    import pwd\n"
+    "    def getpwuid(uid): raise KeyError(f'getpwuid(): uid not found: {uid}')\n"
+    "    pwd.getpwuid = getpwuid\n"
+    "except ImportError: pass\n"
+    "from sepcli.cli.app import main\n"
+    "sys.exit(main(sys.argv[1:]))\n"
+)
+
+
+def homeless(folder, *arguments, **variables):
+    """`sepcli` in `folder` with next to no environment, as under `env -i`."""
+    kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
+    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    return subprocess.run(
+        [sys.executable, "-c", HOMELESS, *arguments],
+        cwd=folder,
+        env={**kept, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_what_needs_no_home_folder_works_without_one(tmp_path):
+    soundfile.write(tmp_path / "a.wav", music(8000).T, 44100)
+    assert homeless(tmp_path, "--version").stdout.startswith("sepcli ")
+    listed = homeless(tmp_path, "models", "list")
+    assert listed.returncode == 0 and "htdemucs_ft" in listed.stdout and not listed.stderr
+    verified = homeless(tmp_path, "models", "verify", "mini")
+    assert verified.returncode == 0, verified.stderr
+    done = homeless(tmp_path, "separate", "a.wav")
+    assert done.returncode == 0, done.stderr
+    assert stems(tmp_path) == ["bass", "drums", "other", "vocals"]
+    assert not (tmp_path / "~").exists()  # nobody took the sign for a folder's name
+
+
+@pytest.mark.parametrize(
+    "arguments", [["models", "download", "htdemucs", "--yes"], ["models", "where", "htdemucs"]], ids=" ".join
+)
+def test_what_needs_a_home_folder_says_so(tmp_path, arguments):
+    done = homeless(tmp_path, *arguments)
+    assert done.returncode == ModelError.exit_code
+    assert "this user has no home folder" in done.stderr and "Set HF_HOME" in done.stderr
+    assert homeless(tmp_path, "models", "where", "htdemucs", HF_HOME="h").stdout.startswith("h")
+
+
+def test_a_path_of_a_user_who_does_not_exist(tmp_path):
+    done = homeless(tmp_path, "separate", "a.wav", "-m", "~nobody-of-that-name/model.th")
+    assert done.returncode == ModelError.exit_code and "no model file" in done.stderr
 
 
 def test_the_worst_exit_code_wins():

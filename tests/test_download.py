@@ -22,6 +22,7 @@ import pytest
 
 from sepcli.errors import ModelError
 from sepcli.weights import download, transfer
+from sepcli.weights.cache import hub_cache, hub_home
 from sepcli.weights.download import cached, destination, fetch, fetch_hf, file_sha256, is_cached, remove, verify
 from sepcli.weights.entries import WeightFile
 from tests.fakehub import FakeHub, commit_of
@@ -131,10 +132,10 @@ def test_the_standard_cache_is_shared_with_the_client(hub, get):
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     file = on_hub(hub)
-    path = hf_hub_download(REPO, PATH, revision=file.revision, endpoint=hub.url, cache_dir=transfer.hub_cache())
+    path = hf_hub_download(REPO, PATH, revision=file.revision, endpoint=hub.url, cache_dir=hub_cache())
     asked = hub.count()
     assert get(file).path == Path(path) and hub.count() == asked
-    assert try_to_load_from_cache(REPO, PATH, transfer.hub_cache(), file.revision) == path
+    assert try_to_load_from_cache(REPO, PATH, hub_cache(), file.revision) == path
 
 
 @pytest.mark.parametrize(
@@ -153,10 +154,10 @@ def test_cache_variables_mean_what_they_mean_to_the_client(monkeypatch, variable
         monkeypatch.delenv(name, raising=False)
     for name, value in (variables | {"HOME": "/home/me", "USERPROFILE": "/home/me"}).items():
         monkeypatch.setenv(name, value)
-    assert transfer.hub_cache() == Path(place)
+    assert hub_cache() == Path(place)
     code = "import huggingface_hub.constants as c; print(c.HF_HUB_CACHE)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert Path(done.stdout.strip()) == transfer.hub_cache()
+    assert Path(done.stdout.strip()) == hub_cache()
 
 
 def test_a_package_file(monkeypatch, get, tmp_path, notices):
@@ -183,7 +184,7 @@ def test_corrupted_bytes_of_the_right_size(hub, get, place, known):
     hub.fault("model", "corrupt")
     error = fails("hash", file)
     assert "deleted" in error.message and value in error.message and file.source in error.message
-    assert cached(file) is None and list(transfer.hub_cache().rglob("*/blobs/*")) == []
+    assert cached(file) is None and list(hub_cache().rglob("*/blobs/*")) == []
     hub.faults.clear()
     assert get(file).path.read_bytes() == DATA
 
@@ -271,7 +272,7 @@ def test_truncation_for_good(hub, place):
     file = place(hub)
     hub.fault("model", "truncate", method="GET")
     assert "broke off" in fails("truncated", file).message
-    assert not is_cached(file) and list(transfer.hub_home().rglob("*.part")) == []
+    assert not is_cached(file) and [path for path in hub_home().rglob(".*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize(
@@ -340,7 +341,7 @@ def test_offline_mode_forbids_every_download_and_no_cached_file(hub, get, monkey
     file = place(hub)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     error = fails("offline", file)
-    assert "HF_HUB_OFFLINE" in error.message and str(transfer.hub_home()) in error.remedy and hub.count() == 0
+    assert "HF_HUB_OFFLINE" in error.message and str(hub_home()) in error.remedy and hub.count() == 0
     monkeypatch.delenv("HF_HUB_OFFLINE")
     get(file)
     asked = hub.count()
@@ -487,7 +488,7 @@ def test_many_at_once(hub, tmp_path):
     assert hashes == [hashlib.sha256(path.read_bytes()).hexdigest() for path in files] * 25
     for path in files:
         assert json.loads(download._memo(path).read_text())["digests"]["sha256"] == file_sha256(path)
-    left = [path for path in (transfer.hub_home() / "sepcli").rglob(".*") if path.is_file()]
+    left = [path for path in (hub_home() / "sepcli").rglob(".*") if path.is_file()]
     assert left == []
 
 

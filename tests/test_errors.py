@@ -49,6 +49,8 @@ def test_what_can_not_be_read(number, code, kind):
 
 def test_standard_output_has_a_name():
     assert from_os(OSError(errno.EIO, "I/O error"), 1).message.startswith("Standard output ")
+    full = from_os(OSError(errno.ENOSPC, "full"), 2)
+    assert full.message.startswith("Standard error ") and "folder" not in full.remedy
 
 
 def test_parameters_are_written_as_the_user_writes_them():

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, TextIO
 
 import typer
 
@@ -20,7 +20,18 @@ from sepcli.cli.dataset import dataset_app
 from sepcli.cli.options import option_text
 from sepcli.cli.panels import PanelCommand
 from sepcli.cli.signals import Terminated, catch_signals
-from sepcli.errors import INTERRUPTED, TERMINATED, DeviceError, OutputError, SepcliError, UsageError, spelled
+from sepcli.errors import (
+    DISK_FULL,
+    INTERRUPTED,
+    TERMINATED,
+    DeviceError,
+    OutputError,
+    SepcliError,
+    SepcliWarning,
+    UsageError,
+    from_os,
+    spelled,
+)
 
 app = typer.Typer(
     name="sepcli",
@@ -79,7 +90,10 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code (docs/cli.md) is returned, never raised."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    with spelled(option_text):
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us, or a Windows program without a console
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (for as long as we run)
+    with spelled(option_text), warnings.catch_warnings():
         return _run(arguments)
 
 
@@ -88,8 +102,11 @@ def _run(arguments: list[str]) -> int:
     console.report_as("text")
     if not sys.warnoptions and not _wants_traceback(arguments):
         warnings.simplefilter("ignore")  # of libraries, to their programmers
+        warnings.simplefilter("default", SepcliWarning)
+        warnings.showwarning = lambda message, *_: console.notice(str(message))
     try:
         code = typer.main.get_command(app).main(args=arguments, prog_name="sepcli", standalone_mode=False)
+        sys.stdout.flush()  # here, where a full disk is still ours to report
         return code if isinstance(code, int) else 0
     except SepcliError as problem:
         return _fail(problem, arguments, problem)
@@ -102,6 +119,8 @@ def _run(arguments: list[str]) -> int:
         return _bad_command_line(problem, arguments)
     except BrokenPipeError:
         return _reader_left(arguments)
+    except OSError as problem:
+        return _fail(_of_a_stream(problem) or _internal(problem), arguments, problem)
     except SystemExit as stop:  # typer and rich make this of a broken pipe
         if not isinstance(stop.__context__, BrokenPipeError):
             raise
@@ -117,32 +136,68 @@ def _run(arguments: list[str]) -> int:
             problem,
         )
     except Exception as problem:  # noqa: BLE001
-        return _fail(
-            SepcliError(
-                f"An error inside sepcli: {type(problem).__name__}: {problem}.",
-                code="internal",
-                remedy="Please report it with what SEPCLI_DEBUG=1 prints in addition.",
-            ),
-            arguments,
-            problem,
-        )
+        return _fail(_internal(problem), arguments, problem)
+
+
+def _internal(problem: Exception) -> SepcliError:
+    """What nobody foresaw."""
+    return SepcliError(
+        f"An error inside sepcli: {type(problem).__name__}: {problem}.",
+        code="internal",
+        remedy="Please report it with what SEPCLI_DEBUG=1 prints in addition.",
+    )
+
+
+def _of_a_stream(problem: OSError) -> SepcliError | None:
+    """The error of the standard stream that can't be written; None where it was something else.
+
+    Files have their own errors everywhere, so that what is left without a name is a stream's.
+    """
+    if problem.filename is not None:
+        return None
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            return from_os(problem, number)
+    return from_os(problem, 1) if problem.errno in DISK_FULL else None  # not buffered
 
 
 def _reader_left(arguments: Sequence[str]) -> int:
     """Whoever reads our output has enough: no error for a list (`| head`), but for stems and results."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
+    _discard(sys.stdout)
     return OutputError.exit_code if "separate" in arguments[:1] else 0
 
 
 def _fail(problem: SepcliError, arguments: Sequence[str], cause: BaseException) -> int:
-    if _wants_traceback(arguments):
-        import traceback
+    """Say what failed, on whichever of the standard streams can still be written; the exit code."""
 
-        traceback.print_exception(cause, file=sys.stderr)
+    def on_standard_error() -> None:
+        if _wants_traceback(arguments):
+            import traceback
+
+            traceback.print_exception(cause, file=sys.stderr)
+        console.error(problem)
+        sys.stderr.flush()
+
     if "--json" in arguments:
-        console.print_json(console.failure_object(problem))
-    console.error(problem)
+        _try(lambda: console.print_json(console.failure_object(problem)), sys.stdout)
+    _try(sys.stdout.flush, sys.stdout)
+    _try(on_standard_error, sys.stderr)
     return problem.exit_code
+
+
+def _try(write: Callable[[], object], stream: TextIO) -> None:
+    """Write to a stream; where it takes no more, whatever else is written there is dropped."""
+    try:
+        write()
+    except OSError:
+        _discard(stream)
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what is still written there nowhere, or the interpreter would complain at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _wants_traceback(arguments: Sequence[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -113,8 +114,8 @@ def inspect(
         raise UsageError(
             f"--duration is {length:g}, but must be more than 0.", remedy="Leave it out, or change it."
         )
-    song = song.expanduser()
-    picture = Path(DEFAULT_NAME.format(track=song.stem)) if out is None else out.expanduser()
+    song = Path(os.path.expanduser(song))
+    picture = Path(DEFAULT_NAME.format(track=song.stem)) if out is None else Path(os.path.expanduser(out))
 
     from sepcli.batch.queries import load_asked, needs_one, read_queries
     from sepcli.sound.decode import probe

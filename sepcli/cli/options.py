@@ -87,7 +87,14 @@ BatchSize = Annotated[
 
 # --- how messages name options ---
 
-_SHORT = {"model": "-m", "out": "-o", "targets": "-t", "options": "-O", "queries": "--query"}
+_SHORT = {
+    "model": "-m",
+    "out": "-o",
+    "targets": "-t",
+    "options": "-O",
+    "queries": "--query",
+    "catalogs": "--catalog",
+}
 
 
 def option_text(name: str, value: object = None) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +23,7 @@ def atomic_write(path: Path, *, shared: bool = False) -> Iterator[Path]:
     shared: several processes may write this file at once. A process that is killed leaves its hidden file;
     unless shared, the next write replaces it. OSError is for the caller, who knows what the file is for.
     """
-    mark = f"{os.getpid()}-{secrets.token_hex(4)}" if shared else "new"
+    mark = f"{os.getpid()}-{os.urandom(4).hex()}" if shared else "new"
     unfinished = path.with_name(f".{path.stem}.{mark}{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -49,3 +48,9 @@ def content_sha256(path: Path) -> str:
     """The SHA-256 of the file's bytes, 64 hex digits; OSError where it can't be read."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def home_folder() -> Path | None:
+    """The user's home folder; None where the system knows none, as for a service or in a container."""
+    path = os.path.expanduser("~")
+    return None if path.startswith("~") else Path(path)

@@ -1,23 +1,33 @@
-"""The models there are: weights.toml and its like, and which of them are read.
+"""The models there are: weights.toml and other catalogues, and in which order they are read.
 
 No torch, no numpy, no request. A later catalogue replaces a whole entry of the same name, never parts of one:
 
-    bundled weights.toml  <  catalog.toml in the user's configuration folder  <  $SEPCLI_CATALOG  <  --catalog
+    weights.toml of sepcli
+    those of installed packages: entry points of the group "sepcli.catalogs", by name
+    catalog.toml in the user's configuration folder
+    $SEPCLI_CATALOG, several separated as in $PATH
+    --catalog
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sepcli.errors import ModelError, UsageError
+from sepcli.errors import ModelError, SepcliError, SepcliWarning, UsageError, first_line, from_os, parameter
+from sepcli.system.files import home_folder
 from sepcli.weights.entries import Catalog, Entry
-from sepcli.weights.entryfile import read_entries
 
-DEFAULT_MODEL = "mini"  # where no model is named: inside the package, so that nothing is downloaded
-STUDIO_MODEL = "htdemucs"  # what is recommended instead
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+DEFAULT_MODEL = "mini"  # where no model is named: it is inside the package, so that nothing is downloaded
+STUDIO_MODEL = "htdemucs"  # the better one, which is recommended instead
+ENTRY_POINTS = "sepcli.catalogs"  # the group by which installed packages bring catalogues
 
 
 def bundled_catalog() -> Path:
@@ -27,25 +37,27 @@ def bundled_catalog() -> Path:
     return inside if inside.is_file() else package.parent / "weights.toml"
 
 
-def user_catalog() -> Path:
-    """catalog.toml in the user's configuration folder, by the platform's convention."""
+def user_catalog() -> Path | None:
+    """catalog.toml in the user's configuration folder, by the platform's convention; None without a home."""
+    home = home_folder()
     if sys.platform == "win32":
-        base = os.environ.get("APPDATA") or str(Path.home() / "AppData" / "Roaming")
+        base = os.environ.get("APPDATA") or (home and home / "AppData" / "Roaming")
     elif sys.platform == "darwin":
-        base = str(Path.home() / "Library" / "Application Support")
+        base = home and home / "Library" / "Application Support"
     else:
-        base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(base) / "sepcli" / "catalog.toml"
+        base = os.environ.get("XDG_CONFIG_HOME") or (home and home / ".config")
+    return Path(base) / "sepcli" / "catalog.toml" if base else None
 
 
-def load_catalog(extra: Sequence[Path] = ()) -> Catalog:
-    """Every model there is; `extra` are the --catalog files, the last one wins.
+def load_catalog(catalogs: Sequence[Path] = ()) -> Catalog:
+    """Every model there is. catalogs: more files, read after all others; the last one wins.
 
-    UsageError for a named catalogue that does not exist, ModelError for one that is not right.
+    UsageError for a named catalogue that does not exist, ModelError for one that is wrong. One of an installed
+    package that is wrong is left out with a SepcliWarning: its user did not write it.
     """
-    paths = [bundled_catalog()]
-    if user_catalog().is_file():
-        paths.append(user_catalog())
+    entries = read_catalog(bundled_catalog()) | _installed()
+    user = user_catalog()
+    paths = [user] if user is not None and user.is_file() else []
     for name in filter(None, os.environ.get("SEPCLI_CATALOG", "").split(os.pathsep)):
         if not Path(name).is_file():
             raise UsageError(
@@ -54,30 +66,69 @@ def load_catalog(extra: Sequence[Path] = ()) -> Catalog:
                 code="no_catalog",
             )
         paths.append(Path(name))
-    for path in map(Path, extra):
+    for path in map(Path, catalogs):
         if not path.is_file():
             raise UsageError(
                 f"The catalogue '{path}' is not a file.",
-                remedy="Give --catalog the path of a TOML file (docs/models.md has its format).",
+                remedy=f"Give {parameter('catalogs')} the path of a TOML file (docs/models.md has its format).",
                 code="no_catalog",
             )
         paths.append(path)
-    entries: dict[str, Entry] = {}
     for path in paths:
-        entries.update(read_catalog(path))
+        entries |= read_catalog(path)
     return Catalog(entries.values())
 
 
 def list_models(catalogs: Sequence[Path] = ()) -> list[Entry]:
-    """Every model of the catalogue, ready for `load(entry.name)`. `catalogs` as in load_catalog."""
+    """Every model of the catalogue, ready for `load(entry.name)`. catalogs: as in `load_catalog`."""
     return list(load_catalog(catalogs).values())
 
 
 def read_catalog(path: Path) -> dict[str, Entry]:
-    """The entries of one file; ModelError names the file, the table and the key that is wrong."""
+    """The entries of one file by name; ModelError names the file, the table and the key that is wrong."""
+    from sepcli.weights.entryfile import read_entries  # not for `--help`
+
     path = Path(path).resolve()
     try:
         status = path.stat()
-        return read_entries(path, status.st_mtime_ns, status.st_size)
+        # A copy: what was read is remembered for the next call.
+        return dict(read_entries(path, status.st_mtime_ns, status.st_size))
     except OSError as error:
-        raise ModelError(f"The catalogue '{path}' can't be read: {error.strerror}.", code="catalog") from error
+        raise from_os(error, path, reading=ModelError) from error
+
+
+# --- catalogues of installed packages ---
+
+
+def _installed() -> dict[str, Entry]:
+    """The entries of all catalogues that installed packages bring; a broken catalogue is left out."""
+    from importlib.metadata import entry_points  # not for `--help`
+
+    entries: dict[str, Entry] = {}
+    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
+        try:
+            entries |= read_catalog(_file_of(point))
+        except Exception as error:  # noqa: BLE001  (other people's package: its faults are not the user's)
+            reason = error.message if isinstance(error, SepcliError) else f"{first_line(error)}."
+            package = point.dist.name if point.dist is not None else point.value
+            warnings.warn(
+                f"The catalogue '{point.name}' of the package '{package}' is left out: {reason} "
+                "Update the package, or remove it.",
+                SepcliWarning,
+                stacklevel=1,
+            )
+    return entries
+
+
+def _file_of(point: EntryPoint) -> Path:
+    """The TOML file that an entry point names as PACKAGE:FILE.toml, without running the package's code."""
+    from importlib.util import find_spec
+
+    package, _, file = point.value.partition(":")
+    spec = find_spec(package.strip())
+    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+    if not folders or not file.strip():
+        raise ModelError(
+            f"'{point.value}' does not name a package and a file in it, as package:file.toml does."
+        )
+    return Path(folders[0]) / file.strip()

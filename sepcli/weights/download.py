@@ -1,11 +1,13 @@
 """From a weight file of the catalogue to a path on this machine whose content was checked.
 
-Knows nothing of models, and not how a file travels (transfer.py): a WeightFile in, a path and its sha256 out.
+A WeightFile goes in; a path and its SHA-256 come out. Knows nothing of models, and not how a file is downloaded
+(transfer.py).
 
-The hub client checks sizes only: bytes that were corrupted on the way, or on the disk, pass it. So every
-file is hashed after its download and at its first use, remembered by path, size and modification time. What
-nobody published a full hash of is trusted once: its hash is recorded then and enforced from then on.
-Each memory is one small file of its own, replaced atomically, so that processes never wait for each other.
+The hub client checks sizes only: it does not notice bytes that were corrupted on the way, or on the disk. So
+every file is hashed after its download and at its first use; the hash is remembered by path, size and
+modification time. A file of which no full hash was published is trusted once: its hash is recorded then, and
+enforced from then on. Each remembered hash and each record is a small file of its own, replaced atomically, so
+that processes never wait for each other.
 """
 
 from __future__ import annotations
@@ -21,24 +23,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sepcli.errors import ModelError
-from sepcli.system.files import atomic_write
+from sepcli.errors import ModelError, from_os
+from sepcli.system.files import atomic_write, content_sha256
+from sepcli.weights.cache import find, hub_home, is_commit, own_folder, place_of
 from sepcli.weights.entries import WeightFile
-from sepcli.weights.transfer import Progress, hub_home, is_commit, own_folder, place_of, transfer
+from sepcli.weights.transfer import Progress, transfer
 
-Notice = Callable[[str], None]  # a sentence the user should see
-
-_BLOCK = 1 << 20  # bytes
+Notice = Callable[[str], None]  # takes a sentence that the user should see
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A checked file. source: hf://owner/name@commit/path, the URL, or package:path."""
+    """A file whose content was checked."""
 
     path: Path
     sha256: str
     check: str  # WeightFile.check of the source that was used
-    source: str
+    source: str  # hf://owner/name@commit/path, the URL, or package:path
 
 
 def _sources(file: WeightFile) -> list[WeightFile]:
@@ -46,31 +47,32 @@ def _sources(file: WeightFile) -> list[WeightFile]:
 
 
 def cached(file: WeightFile) -> Path | None:
-    """The path of the file if it (or its fallback) is on this machine; no request, no check."""
-    return next((place for source in _sources(file) if (place := place_of(source)).is_file()), None)
+    """The path of the file, or of its fallback, if it is on this machine; no request, no check."""
+    return next((place for source in _sources(file) if (place := find(source))), None)
 
 
 def is_cached(file: WeightFile) -> bool:
+    """Whether the file, or its fallback, is on this machine: downloaded, or part of the package."""
     return cached(file) is not None
 
 
 def destination(file: WeightFile) -> Path:
-    """Where the file is or would be."""
+    """The path of the file: where it is, or where its download would put it."""
     return cached(file) or place_of(file)
 
 
 def fetch(file: WeightFile, *, progress: Progress | None = None, notice: Notice = lambda text: None) -> Fetched:
     """The checked file, downloaded if it is not cached; ModelError says what failed and what to do."""
     for source in _sources(file):
-        if place_of(source).is_file():
+        if find(source):
             if source is not file:
                 notice(f"Using the copy of {file.filename} that came from its second source, {source.source}")
             return _checked(source, notice)
     try:
         return _checked_download(file, progress, notice)
     except ModelError as error:
-        # Content that is not what it should be is no reason to look elsewhere: that must be seen.
-        if file.fallback is None or error.code in ("hash", "offline", "no_space", "not_writable"):
+        # Wrong content is no reason to look elsewhere: the user must see it.
+        if file.fallback is None or error.code in ("hash", "offline", "no_space", "not_writable", "no_home"):
             raise
         notice(f"{error.message} Taking the second source instead: {file.fallback.source}")
         try:
@@ -91,28 +93,29 @@ def fetch_hf(
     progress: Progress | None = None,
     notice: Notice = lambda text: None,
 ) -> Fetched:
-    """A file of any hub repository; `source` of the result names the commit it resolved to."""
+    """A checked file of any hub repository. revision: None is "main". `source` then names the commit."""
     file = WeightFile(path.rsplit("/", 1)[-1], repo=repo, revision=revision or "main", path=path)
     if is_commit(file.revision):
         return fetch(file, progress=progress, notice=notice)
-    # Only the hub (or, offline, its cache) knows which commit a branch or tag stands for. The client returns
-    # .../snapshots/<commit>/<path>.
+    # Only the hub (or, offline, its cache) knows which commit a branch or tag means now. The client returns the
+    # path .../snapshots/<commit>/<path>.
     commit = transfer(file, progress).parents[path.count("/")].name
     notice(f"{repo} at '{file.revision}' is commit {commit}.")
     return _checked(replace(file, revision=commit), notice)
 
 
 def verify(file: WeightFile) -> Fetched:
-    """Hash the cached file anew, whatever is remembered of it; ModelError if it is absent or wrong."""
-    source = next((source for source in _sources(file) if place_of(source).is_file()), None)
+    """Hash the cached file again, and forget its remembered hash; ModelError if it is absent or wrong."""
+    source = next((source for source in _sources(file) if find(source)), None)
     if source is None:
         raise ModelError(f"{file.filename} is not in the cache.", code="not_cached")
-    _memo(place_of(source)).unlink(missing_ok=True)
+    if memo := _memo(place_of(source)):
+        memo.unlink(missing_ok=True)
     return _checked(source, lambda text: None)
 
 
 def remove(file: WeightFile) -> bool:
-    """Delete the cached file and its fallback; whether there was one. Package files stay."""
+    """Delete the downloaded file and its fallback, never one of the package. Whether there was one."""
     found = False
     for source in _sources(file):
         if (source.repo or source.url) and os.path.lexists(place := place_of(source)):
@@ -122,37 +125,42 @@ def remove(file: WeightFile) -> bool:
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 of any file, remembered by its path, size and modification time."""
-    return _digests(Path(path))["sha256"]
+    """The SHA-256 of any file, remembered by its path, size and modification time."""
+    return _digest(Path(path), "sha256")
 
 
 # --- hashes ---
 
 
-def _memo(path: Path) -> Path:
-    return own_folder("hashes", os.path.realpath(path)).with_suffix(".json")
+def _memo(path: Path) -> Path | None:
+    """The small file with a file's remembered hashes; None without a home folder to keep it in."""
+    try:
+        return own_folder("hashes", os.path.realpath(path)).with_suffix(".json")
+    except ModelError:
+        return None
 
 
-def _digests(path: Path) -> dict[str, str]:
-    """{"sha256", "git_sha1"} of the file; git_sha1 is the id that git and the hub give the same content."""
+def _digest(path: Path, kind: str) -> str:
+    """A file's hash, in hexadecimal. kind: "sha256", or "git_sha1": the id that git and the hub give it."""
     before = path.stat()
     stamp = [os.path.realpath(path), before.st_size, before.st_mtime_ns]
     memo = _memo(path)
-    known = _read_json(memo)
-    if known.get("stamp") == stamp:
-        return known["digests"]
-    sha256 = hashlib.sha256()
-    git_sha1 = hashlib.sha1(b"blob %d\0" % before.st_size, usedforsecurity=False)
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            sha256.update(block)
-            git_sha1.update(block)
-    digests = {"sha256": sha256.hexdigest(), "git_sha1": git_sha1.hexdigest()}
-    after = path.stat()
-    if (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
-        with contextlib.suppress(OSError):  # a cache that can't be written costs a hash each time, no more
-            _write_json(memo, {"stamp": stamp, "digests": digests})
-    return digests
+    known = _read_json(memo) if memo else {}
+    digests = known.get("digests", {}) if known.get("stamp") == stamp else {}
+    if kind not in digests:
+        digests[kind] = content_sha256(path) if kind == "sha256" else _git_sha1(path, before.st_size)
+        after = path.stat()
+        if memo and (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
+            with contextlib.suppress(OSError):  # without a cache to write to, each use costs a hash: no more
+                _write_json(memo, {"stamp": stamp, "digests": digests})
+    return digests[kind]
+
+
+def _git_sha1(path: Path, size: int) -> str:
+    """The id of a git blob. size: of the file, in bytes."""
+    with path.open("rb") as file:
+        start = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+        return hashlib.file_digest(file, lambda: start).hexdigest()
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -169,7 +177,7 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def _record(source: str, sha256: str) -> dict[str, str]:
-    """What the first download of `source` was; recorded now if this is it, and never overwritten."""
+    """The record of the first download of `source`, made now if this is the first. It is never overwritten."""
     place = own_folder("recorded", source).with_suffix(".json")
     if known := _read_json(place):
         return known
@@ -180,21 +188,18 @@ def _record(source: str, sha256: str) -> dict[str, str]:
 
 
 def _checked(file: WeightFile, notice: Notice) -> Fetched:
-    """Compare the file on disk with all that is known of it; delete it and say so if it is another."""
+    """Compare the cached file with all that is known of it; a wrong one is deleted, and that is said."""
     place = place_of(file)
+    known = ((file.sha256, "sha256"), (file.sha256_prefix, "sha256"), (file.git_sha1, "git_sha1"))
     try:
-        size, digests = place.stat().st_size, _digests(place)
+        size, sha256 = place.stat().st_size, _digest(place, "sha256")
+        if file.bytes is not None and size != file.bytes:
+            raise _wrong(file, f"it has {size} bytes instead of {file.bytes}")
+        for wanted, kind in known:
+            if wanted is not None and not (digest := _digest(place, kind)).startswith(wanted):
+                raise _wrong(file, f"its {kind} is {digest} instead of {wanted}")
     except OSError as error:
-        raise ModelError(
-            f"The cached file '{place}' can't be read: {error.strerror}.",
-            remedy="Correct its permissions or remove it.",
-        ) from error
-    sha256 = digests["sha256"]
-    if file.bytes is not None and size != file.bytes:
-        raise _wrong(file, f"it has {size} bytes instead of {file.bytes}")
-    for wanted, kind in ((file.sha256, "sha256"), (file.sha256_prefix, "sha256"), (file.git_sha1, "git_sha1")):
-        if wanted is not None and not digests[kind].startswith(wanted):
-            raise _wrong(file, f"its {kind} is {digests[kind]} instead of {wanted}")
+        raise from_os(error, place, reading=ModelError) from error
     # The hub's cache names large files by the sha256 that the server announced.
     announced = os.path.basename(os.readlink(place)) if place.is_symlink() else ""
     if re.fullmatch("[0-9a-f]{64}", announced) and announced != sha256:
@@ -214,6 +219,7 @@ def _checked(file: WeightFile, notice: Notice) -> Fetched:
 
 
 def _unsure(file: WeightFile, sha256: str, record: dict[str, str]) -> str:
+    """The notice about a file of which no full hash was published."""
     known = {
         "prefix": f"only the first {len(file.sha256_prefix or '')} digits of its hash are published",
         "size": "only its size is published, no hash",
@@ -228,7 +234,7 @@ def _unsure(file: WeightFile, sha256: str, record: dict[str, str]) -> str:
 
 
 def _wrong(file: WeightFile, what: str, remedy: str = "") -> ModelError:
-    """Delete a file that is not the one that was asked for, and the sentence about it."""
+    """Delete a file with wrong content; the error that says so. what: the difference."""
     place = place_of(file)
     if file.package:
         return ModelError(
@@ -254,15 +260,17 @@ def _checked_download(file: WeightFile, progress: Progress | None, notice: Notic
 
 
 def _discard(place: Path, *, shared: bool = False) -> None:
-    """Delete a cached file: the pointer and what it points to.
+    """Delete a cached file: in the hub's cache, the link and the content that it points to.
 
-    Another revision may point to the same content; it is then kept, unless it is bad for all (`shared`).
+    Another revision may point to the same content, which is then kept; not with `shared`, where the content is
+    wrong for all of them.
     """
     chain = [place]
     while chain[-1].is_symlink():
         chain.append(chain[-1].parent / os.readlink(chain[-1]))
-    with contextlib.suppress(OSError):
-        _memo(place).unlink()
+    if memo := _memo(place):
+        with contextlib.suppress(OSError):
+            memo.unlink()
     snapshots = next((folder for folder in place.parents if folder.name == "snapshots"), None)
     content = os.path.realpath(place)
     place.unlink(missing_ok=True)

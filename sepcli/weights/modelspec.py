@@ -58,11 +58,11 @@ def read_model(text: str, catalog: Catalog) -> ModelSpec:
         return ModelSpec(text, hub=_hub_file(text))
     name, equals, file = text.partition("=")
     if equals and name in catalog:
-        path = Path(file).expanduser()
+        path = Path(os.path.expanduser(file))
         if not path.is_file():
             raise ModelError(f"There is no file '{path}'.", remedy="Correct the path behind '='.")
         return ModelSpec(text, catalog[name], path)
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if path.is_dir():
         path = path / RUN_FILE
         if not path.is_file():

@@ -1,24 +1,17 @@
-"""Bring one file of weights into its place in the cache: from the hub by its client, or from a URL.
+"""Download one file of weights into its place in the cache: from the hub by its client, or from a URL.
 
-Knows where cached files stand and what can go wrong on the way, each as one sentence with its remedy. Does
-not know which file is the right one: nothing here is hashed (download.py).
-
-    hub      the standard Hugging Face cache and its variables (HF_HOME, HF_HUB_CACHE, HF_ENDPOINT,
-             HF_HUB_OFFLINE, HF_TOKEN)
-    url      $HF_HOME/sepcli/urls/<sha256 of the URL>/<file name>; appears there complete or not at all
-    package  a file inside the sepcli package itself
+Knows what can go wrong on the way, and says each with its remedy. Does not know which content is the right one:
+nothing here is hashed (download.py). The hub's variables (HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN) hold; a file
+from a URL appears complete or not at all.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import http.client
 import logging
 import os
-import re
-import secrets
 import shutil
 import ssl
 import time
@@ -30,53 +23,22 @@ from pathlib import Path
 from typing import Any
 
 from sepcli import __version__
-from sepcli.errors import ModelError, first_line
+from sepcli.errors import DISK_FULL, ModelError, first_line
+from sepcli.system.files import atomic_write
+from sepcli.weights.cache import hub_cache, hub_home, is_commit, place_of
 from sepcli.weights.entries import WeightFile
 
-Progress = Callable[[int, int | None], None]  # bytes done, bytes in all where known
+Progress = Callable[[int, int | None], None]  # bytes done, bytes in all (None: not known)
 
 _BLOCK = 1 << 20  # bytes
 _RETRIES = 3  # of a URL whose server is busy or whose connection breaks
-_BUSY = (408, 429, 500, 502, 503, 504)  # answers that may be others a moment later
+_BUSY = (408, 429, 500, 502, 503, 504)  # HTTP answers after which another try may succeed
 _TIMEOUT = 30  # seconds without a byte
 
 
-def hub_home() -> Path:
-    """The Hugging Face cache root."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    return Path(os.path.expandvars(os.environ.get("HF_HOME") or default)).expanduser()
-
-
-def hub_cache() -> Path:
-    """Where the hub's repositories are cached."""
-    named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    return Path(os.path.expandvars(named)).expanduser() if named else hub_home() / "hub"
-
-
 def offline() -> bool:
-    """Whether HF_HUB_OFFLINE forbids requests; it holds for every source."""
+    """Whether HF_HUB_OFFLINE forbids requests: those to the hub, and to any other source."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-
-
-def own_folder(kind: str, key: str) -> Path:
-    """sepcli's own place under the cache root for what belongs to `key`."""
-    digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-    return hub_home() / "sepcli" / kind / digest[:32]
-
-
-def place_of(file: WeightFile) -> Path:
-    """Where this source's file stands once it is there, whether it is or not."""
-    if file.repo:
-        folder = hub_cache() / ("models--" + file.repo.replace("/", "--")) / "snapshots"
-        return folder.joinpath(file.revision or "", *(file.path or "").split("/"))
-    if file.url:
-        return own_folder("urls", file.url) / file.filename
-    return Path(__file__).resolve().parents[1].joinpath(*(file.package or "").split("/"))
-
-
-def is_commit(revision: str | None) -> bool:
-    """Whether it is a full commit; a branch, tag or shortened commit can come to mean another one."""
-    return re.fullmatch("[0-9a-f]{40}", revision or "") is not None
 
 
 def _is_offline(file: WeightFile) -> ModelError:
@@ -88,7 +50,7 @@ def _is_offline(file: WeightFile) -> ModelError:
 
 
 def transfer(file: WeightFile, progress: Progress | None) -> Path:
-    """Download the file into its place and return that; ModelError says what failed."""
+    """Download the file into its place, and return the path; ModelError says what failed."""
     if file.package:
         raise ModelError(
             f"The package has no file '{file.package}'.", remedy="Install sepcli again.", code="not_found"
@@ -99,7 +61,7 @@ def transfer(file: WeightFile, progress: Progress | None) -> Path:
 
 
 def hub_failures() -> tuple[type[Exception], ...]:
-    """All that the hub client may raise where the hub, the way to it or this machine's disk is the cause."""
+    """The exceptions of the hub client that mean a fault of the hub, the network or this machine's disk."""
     from huggingface_hub import errors
 
     # Whatever the HTTP library of this version is, its errors share this base, which the hub's own
@@ -110,12 +72,12 @@ def hub_failures() -> tuple[type[Exception], ...]:
 
 
 def _hub_download(file: WeightFile, progress: Progress | None) -> Path:
-    """Have the hub client put the file into its cache; its pointer there."""
+    """Have the hub client download the file into its cache; the path there."""
     from huggingface_hub import errors, hf_hub_download
 
-    # huggingface_hub 1.0 has no such parameter and draws a bar of its own.
+    # huggingface_hub 1.0 does not have this parameter, and draws a bar of its own.
     bars = "tqdm_class" in signature(hf_hub_download).parameters
-    bar = {"tqdm_class": _bar(progress, file.bytes)} if bars else {}
+    bar: dict[str, Any] = {"tqdm_class": _bar(progress, file.bytes)} if bars else {}
     failures = hub_failures()
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
@@ -137,7 +99,8 @@ def _hub_download(file: WeightFile, progress: Progress | None) -> Path:
                     )
                 )
             except failures as error:
-                # The client itself repeats all but this: a busy answer to the request for the content.
+                # The client itself tries again in all other cases; only a busy answer to the request for the
+                # content is left to us.
                 busy = isinstance(error, errors.HfHubHTTPError) and error.response.status_code in _BUSY
                 if attempt + 1 == _RETRIES or not busy:
                     raise _hub_error(file, error) from error
@@ -150,8 +113,9 @@ def _hub_download(file: WeightFile, progress: Progress | None) -> Path:
 def _bar(progress: Progress | None, size: int | None) -> type:
     """A tqdm class that draws nothing and reports bytes to `progress`.
 
-    The hub's transfer client makes two bars a file, bytes received and bytes written; a class that has
-    `update_transfer` gets one in newer versions. For the others the greater of the two is reported.
+    size: of the file in bytes, where the catalogue knows it. The hub's transfer client makes two bars a file,
+    one for bytes received and one for bytes written; in newer versions it makes one if the class has
+    `update_transfer`. With two, the greater number is reported.
     """
     from tqdm import tqdm
 
@@ -176,7 +140,7 @@ def _bar(progress: Progress | None, size: int | None) -> type:
 
 
 def _hub_error(file: WeightFile, error: BaseException) -> ModelError:
-    """One sentence and its remedy for whatever the hub client raised. The order matters: see its classes."""
+    """What the hub client raised, as a sentence with its remedy. The order matters: some classes are bases."""
     from huggingface_hub import errors
 
     endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
@@ -245,15 +209,15 @@ def _hub_error(file: WeightFile, error: BaseException) -> ModelError:
 
 
 def _local_failure(error: BaseException, what: str) -> ModelError | None:
-    """What this machine's disk refused."""
+    """The sentence for what this machine's disk refused; None where the fault is elsewhere."""
     number = getattr(error, "errno", None)
-    if number in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+    if number in DISK_FULL:
         return ModelError(
             f"The disk is full: there is no room for {what} in '{hub_home()}'.",
             remedy="Free some space, or set HF_HOME to a folder on another disk.",
             code="no_space",
         )
-    place = getattr(error, "filename", None)  # only what the file system refused has both
+    place = getattr(error, "filename", None)  # errors of the file system have both
     if number in (errno.EACCES, errno.EPERM, errno.EROFS) or (number is not None and place is not None):
         place = place or hub_home()
         return ModelError(
@@ -265,34 +229,27 @@ def _local_failure(error: BaseException, what: str) -> ModelError | None:
 
 
 def _url_download(file: WeightFile, progress: Progress | None) -> Path:
-    """Stream a URL into its place in the cache; it appears there complete or not at all."""
+    """Download a URL into its place in the cache, where it appears complete or not at all."""
     place = place_of(file)
-    part = place.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
-        for attempt in range(_RETRIES):
-            try:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                with part.open("wb") as stream:
-                    for block in _url_blocks(file, progress):
-                        stream.write(block)
-                os.replace(part, place)
-                return place
-            except (OSError, http.client.HTTPException, EOFError) as error:
-                busy = isinstance(error, urllib.error.HTTPError) and error.code in _BUSY
-                broken = isinstance(error, EOFError | http.client.HTTPException | ConnectionError)
-                if attempt + 1 == _RETRIES or not (busy or broken):
-                    raise _url_error(file, error) from error
-            time.sleep(2**attempt)
-        raise AssertionError("the last attempt returns or raises")
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+    for attempt in range(_RETRIES):
+        try:
+            with atomic_write(place, shared=True) as unfinished, unfinished.open("wb") as stream:
+                for block in _url_blocks(file, progress):
+                    stream.write(block)
+            return place
+        except (OSError, http.client.HTTPException, EOFError) as error:
+            busy = isinstance(error, urllib.error.HTTPError) and error.code in _BUSY
+            broken = isinstance(error, EOFError | http.client.HTTPException | ConnectionError)
+            if attempt + 1 == _RETRIES or not (busy or broken):
+                raise _url_error(file, error) from error
+        time.sleep(2**attempt)
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _url_blocks(file: WeightFile, progress: Progress | None) -> Iterator[bytes]:
-    """The body in blocks; EOFError if it ends before the length that was announced or is known."""
+    """The content of a URL in blocks; EOFError if it ends before the length that the server announced."""
     context = ssl.create_default_context()
-    with contextlib.suppress(ImportError, OSError):  # Python from python.org on macOS has no certificates
+    with contextlib.suppress(ImportError, OSError):  # the Python of python.org for macOS has no certificates
         import certifi
 
         context.load_verify_locations(certifi.where())
@@ -313,12 +270,13 @@ def _url_blocks(file: WeightFile, progress: Progress | None) -> Iterator[bytes]:
 
 
 def _url_error(file: WeightFile, error: BaseException) -> ModelError:
+    """What a download from a URL met, as a sentence with its remedy."""
     if isinstance(error, urllib.error.HTTPError):
         gone = error.code in (401, 403, 404, 410)
         fact = "is not there" if gone else "is not available now"
         return ModelError(
             f"{file.url} {fact}: the server answers {error.code}.",
-            remedy="Update sepcli, or give another source in a --catalog file."
+            remedy="Update sepcli, or give another source in a catalogue of your own."
             if gone
             else "Try again in some minutes.",
             code="not_found" if gone else "unavailable",
