@@ -76,10 +76,10 @@ has failed, and this is printed.
 CATALOGUE_FORMAT = """
 ## Your own models
 
-A TOML file in the format of `weights.toml` adds models or replaces whole entries: `catalog.toml` in your
-configuration folder (`~/.config/sepcli/`, `~/Library/Application Support/sepcli/`, `%APPDATA%\\sepcli\\`), files
-named in `SEPCLI_CATALOG` (separated as in `PATH`), and `--catalog FILE`. If two of them have the same name, the later
-in this list wins.
+A TOML file in the format of `weights.toml` adds models or replaces whole entries: those of
+[installed packages](#catalogues-of-packages), `catalog.toml` in your configuration folder (`~/.config/sepcli/`,
+`~/Library/Application Support/sepcli/`, `%APPDATA%\\sepcli\\`), files named in `SEPCLI_CATALOG` (separated as in
+`PATH`), and `--catalog FILE`. If two of them have a model of the same name, the later in this list wins.
 
 ```toml
 [my_model]
@@ -114,6 +114,19 @@ fallback = { url = "https://example.org/model.th", sha256_prefix = "8726e21a" }
 | `published_overlap` | the share by which the paper overlapped segments, if it was not 0.25; `sepcli evaluate` uses it |
 
 A key that is not listed here is refused, so that a misspelt key can't be overlooked.
+
+## Catalogues of packages
+
+An installed Python package can bring models too. It has a catalogue in its folder and names it by an entry point of
+the group `sepcli.catalogs`. In the package's `pyproject.toml`:
+
+```toml
+[project.entry-points."sepcli.catalogs"]
+my-models = "my_package:catalog.toml"        # any name = "PACKAGE:FILE.toml"
+```
+
+The file is read, the package's code is not run. Several such catalogues are read in the alphabetical order of their
+names. A broken one is left out with a notice; all other models stay usable.
 """
 
 
