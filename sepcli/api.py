@@ -15,39 +15,27 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sepcli.batch.outputs import (
-    DEFAULT_TEMPLATE,
-    check_template,
-    check_writable,
-    name_limit,
-    output_path,
-    rest_name,
-)
+from sepcli.batch.inputs import Source
+from sepcli.batch.names import guard_inputs, name_files
+from sepcli.batch.outputs import DEFAULT_TEMPLATE, check_writable, rest_name
 from sepcli.batch.outputspec import OutputSpec
-from sepcli.batch.queries import (
-    Audio,
-    Query,
-    load_asked,
-    make_queries,
-    narrow,
-    needs_one,
-    refuse_overwriting,
-)
-from sepcli.batch.track import TrackResult
-from sepcli.batch.track import separate_file as separate_track
-from sepcli.batch.workspace import Workspace
+from sepcli.batch.queries import Audio, Query, load_asked, make_queries, narrow, needs_one
+from sepcli.batch.request import Request, output_spec
+from sepcli.batch.track import render
+from sepcli.batch.workspace import Workspace, publish
 from sepcli.engine.device import choose_device, choose_precision
 from sepcli.engine.pipeline import Engine, Progress
 from sepcli.engine.separator import Separator
 from sepcli.engine.settings import Settings
 from sepcli.engine.streams import separated
-from sepcli.errors import InputError, UsageError
+from sepcli.errors import InputError, UsageError, parameter
 from sepcli.sound.decode import probe
 from sepcli.weights.catalog import DEFAULT_MODEL, load_catalog
 
@@ -125,6 +113,20 @@ def separate(
     return dict(zip(engine.sources, stems, strict=True))
 
 
+@dataclass(frozen=True)
+class TrackResult:
+    """What `separate_file` made of one file."""
+
+    outputs: dict[str, Path]  # stem, the residual last -> path
+    sizes: dict[str, int]  # bytes of each
+    frames: int  # of every file
+    samplerate: int  # Hz, of every file
+    audio_seconds: float  # of the input, or its part
+    wall_seconds: float  # that the work took
+    gain: float = 1.0  # common to all files; below 1 only where one of them would have clipped
+    warnings: list[str] = field(default_factory=list)
+
+
 def separate_file(
     path: str | os.PathLike[str],
     out: str | os.PathLike[str] = "separated",
@@ -166,46 +168,59 @@ def separate_file(
     InputError: the file can't be separated. UsageError: a value or stem that can't be, or outputs that exist.
     OutputError: the files can't be written. ModelError, DeviceError: as `separate`.
     """
-    source, folder = Path(path), Path(out)
-    spec = OutputSpec(
-        format, bit_depth, bitrate, sample_rate, clip, sum, rest or _implied(sum, targets or queries), tags
+    request = Request(
+        model=model if isinstance(model, str) else type(model).__name__.lower(),
+        out=Path(out),
+        spec=OutputSpec(format, bit_depth, bitrate, sample_rate, clip, sum, rest, tags),
+        settings=Settings(overlap, segment, shifts, seed, batch_size),
+        targets=tuple(dict.fromkeys(targets or ())),
+        template=template,
+        start=start,
+        duration=duration,
     )
-    spec.validate()
-    examples = make_queries(queries or {}, targets or (), rest=spec.rest)
-    info = probe(source)  # a wrong path is said before a model is fetched
-    settings = Settings(overlap, segment, shifts, seed, batch_size)
-    engine = _engine(model, targets, examples, device, precision, settings)
-    asked = [*(targets or ()), *(query.name for query in examples)]
-    names = [*engine.sources, *([rest_name(asked)] if spec.rest else [])]
-    check_template(template, names)
-    values = {
-        "track": source.stem,
-        "trackext": source.suffix.removeprefix("."),
-        "parent": source.absolute().parent.name,
-        "ext": spec.format,
-        "model": model if isinstance(model, str) else type(model).__name__.lower(),
-    }
-    limit = name_limit(folder)
-    outputs = {
-        name: output_path(folder, template, {**values, "stem": name}, limit=limit, notice=notice)
-        for name in names
-    }
-    refuse_overwriting(examples, outputs.values())
+    file = Path(path)
+    spec = output_spec(request.spec, some=bool(targets or queries))
+    examples = make_queries(queries or {}, request.targets, rest=spec.rest)
+    info = probe(file)  # a wrong path is said before a model is fetched
+    engine = _engine(model, request.targets, examples, device, precision, request.settings)
+    # The engine makes just the wanted stems; among the names, the queries' come last, as there.
+    asked = (*request.targets, *(query.name for query in examples))
+    residual = rest_name(asked) if spec.rest else None
+    source = Source(file, os.fspath(path), PurePosixPath(file.name))
+    (outputs,), notices = name_files(
+        [source],
+        [*engine.sources, *([residual] if residual else [])],
+        out=request.out,
+        template=template,
+        model=request.model,
+        ext=spec.format,
+    )
+    for text in notices:
+        notice(text)
+    guard_inputs([source], examples, list(outputs.values()))
     there = [final for final in outputs.values() if os.path.lexists(final)]
     if there and not force:
         raise UsageError(
-            f"The output '{there[0]}' exists.", remedy="Use force=True, or another `out`.", code="exists"
+            f"The output '{there[0]}' exists.",
+            remedy=f"Use {parameter('force', True)}, or another folder with {parameter('out')}.",
+            code="exists",
         )
-    check_writable(folder)
-    with Workspace(folder) as work:
-        return separate_track(
-            source, engine, outputs, spec, work, info=info, start=start, duration=duration, progress=progress
+    check_writable(request.out)
+    with Workspace(request.out) as work, work.track() as place:
+        made = render(
+            file, engine, residual, spec, place, info=info, start=start, duration=duration, progress=progress
         )
-
-
-def _implied(sum: str, asked: Sequence[str] | Mapping[str, Audio] | None) -> bool:
-    """An exact sum of only some stems needs the rest."""
-    return sum == "exact" and bool(asked)
+        publish([(unfinished, outputs[stem]) for stem, unfinished in made.files.items()])
+    return TrackResult(
+        outputs={stem: outputs[stem] for stem in made.files},
+        sizes=made.sizes,
+        frames=made.frames,
+        samplerate=made.samplerate,
+        audio_seconds=made.audio_seconds,
+        wall_seconds=made.seconds,
+        gain=made.gain,
+        warnings=list(made.warnings),
+    )
 
 
 def _engine(

@@ -15,11 +15,15 @@ import soundfile
 
 from sepcli import loading
 from sepcli.batch.inputs import Shard
-from sepcli.batch.jobs import Listener, run, unfinished
-from sepcli.batch.manifest import MANIFEST_NAME
+from sepcli.batch.jobs import preview, run
+from sepcli.batch.manifest import LOCK_NAME, MANIFEST_NAME, Manifest
+from sepcli.batch.names import names_if_known
 from sepcli.batch.outputspec import OutputSpec
-from sepcli.batch.plan import Request, make_plan
-from sepcli.errors import OutputError, UsageError
+from sepcli.batch.request import Request, look_up
+from sepcli.batch.results import Listener, unfinished
+from sepcli.cli.options import option_text
+from sepcli.engine.settings import Settings
+from sepcli.errors import OutputError, UsageError, spelled
 from sepcli.weights.catalog import load_catalog
 from tests import fake_model
 
@@ -52,12 +56,21 @@ def song(path, seconds=0.2, seed=0, samplerate=44100):
 
 def request(**changes):
     spec = OutputSpec(**changes.pop("spec", {}))
-    return Request(**{"model": "fake", "out": Path("out"), "spec": spec, **changes})
+    cut = {name: changes.pop(name) for name in list(changes) if name in Settings.__dataclass_fields__}
+    return Request(
+        **{"model": "fake", "out": Path("out"), "spec": spec, "settings": Settings(**cut), **changes}
+    )
+
+
+def plan(catalog, arguments, **changes):
+    return look_up(request(**changes), arguments, catalog, SUFFIXES)
 
 
 def batch(catalog, arguments, **changes):
-    plan = make_plan(request(**changes), arguments, catalog, SUFFIXES)
-    return plan, list(run(plan))
+    """The batch with its names, and the results of a run."""
+    asked = plan(catalog, arguments, **changes)
+    named = names_if_known(asked)
+    return named, list(run(asked, named=named))
 
 
 def statuses(results):
@@ -68,7 +81,7 @@ def tree(folder="out"):
     return sorted(
         path.relative_to(folder).as_posix()
         for path in Path(folder).rglob("*")
-        if path.is_file() and path.name != MANIFEST_NAME
+        if path.is_file() and path.name not in (MANIFEST_NAME, LOCK_NAME)
     )
 
 
@@ -84,9 +97,9 @@ def test_stems_mirror_the_folder_of_the_input(catalog):
 
 def test_targets_come_in_the_models_order_with_the_rest_last(catalog):
     song("a.wav")
-    plan, _ = batch(catalog, ["a.wav"], targets=("vocals", "bass"), spec={"rest": True})
-    assert plan.stems == ("bass", "vocals", "rest") and plan.targets == ("bass", "vocals")
-    plan, _ = batch(catalog, ["a.wav"], targets=("vocals",), spec={"rest": True}, out=Path("o2"))
+    named, _ = batch(catalog, ["a.wav"], targets=("vocals", "bass"), spec={"rest": True})
+    assert named.stems.files == ("bass", "vocals", "rest") and named.stems.targets == ("bass", "vocals")
+    batch(catalog, ["a.wav"], targets=("vocals",), spec={"rest": True}, out=Path("o2"))
     assert tree("o2") == ["a/no_vocals.wav", "a/vocals.wav"]
 
 
@@ -116,10 +129,10 @@ def test_an_exact_sum_of_targets_implies_the_rest(catalog):
 def test_inputs_that_land_on_one_path_are_told_apart_with_a_notice(catalog, inputs, expected, field):
     for seed, name in enumerate(inputs):
         song(name, seed=seed)
-    plan, results = batch(catalog, inputs, targets=("vocals",))
+    named, results = batch(catalog, inputs, targets=("vocals",))
     assert statuses(results) == ["done"] * len(inputs)
     assert tree() == expected
-    assert any(field in notice for notice in plan.notices)
+    assert any(field in notice for notice in named.notices)
 
 
 def test_inputs_that_cannot_be_told_apart_are_refused_by_name_before_any_work(catalog):
@@ -207,7 +220,7 @@ def test_files_made_with_other_settings_are_refused_before_any_work_unless_force
     song("a.wav")
     batch(catalog, ["a.wav"])
     before = Path("out/a/drums.wav").read_bytes()
-    with pytest.raises(UsageError) as error:
+    with pytest.raises(UsageError) as error, spelled(option_text):
         batch(catalog, ["a.wav"], **changes)
     assert error.value.exit_code == 2 and named in error.value.message
     assert "-o" in error.value.remedy and "{model}" in error.value.remedy and "--force" in error.value.remedy
@@ -254,6 +267,138 @@ def test_the_model_is_loaded_first_only_where_its_hash_is_not_known(catalog):
     assert fake_model.loads == ["unhashed", "unhashed"]
 
 
+def without(folder, *names):
+    """The manifest as an earlier version wrote it: without these settings."""
+    path = Path(folder) / MANIFEST_NAME
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        if "made_with" in line:
+            line["made_with"] = {k: v for k, v in line["made_with"].items() if k not in names}
+            line["made_with"]["template"] = "{track}/{stem}.{ext}"
+            line["settings"] = "of another version"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_stems_of_another_engine_are_made_again_with_a_notice(catalog, monkeypatch):
+    song("a.wav"), song("b.wav", seed=1)
+    batch(catalog, ["a.wav", "b.wav"])
+    heard = []
+    listener = Listener()
+    listener.notice = heard.append
+
+    monkeypatch.setattr("sepcli.batch.decisions.ENGINE_VERSION", 1000)
+    assert statuses(run(plan(catalog, ["a.wav"]), listener)) == ["done"]
+    assert len(heard) == 1 and "another version of the engine" in heard[0] and "1 track was" in heard[0]
+    heard.clear()
+    assert statuses(run(plan(catalog, ["a.wav", "b.wav"]), listener)) == ["skipped", "done"]
+    assert len(heard) == 1
+    with pytest.raises(UsageError, match=r"other settings \(shifts\)"):  # the engine is no reason to refuse
+        monkeypatch.setattr("sepcli.batch.decisions.ENGINE_VERSION", 1001)
+        batch(catalog, ["a.wav"], shifts=1)
+
+
+def test_a_manifest_without_an_engine_counts_as_version_0(catalog):
+    song("a.wav")
+    batch(catalog, ["a.wav"])
+    without("out", "engine")
+    heard = []
+    listener = Listener()
+    listener.notice = heard.append
+    assert [d.action for d in preview(plan(catalog, ["a.wav"]))] == ["replace"]
+    assert statuses(run(plan(catalog, ["a.wav"]), listener)) == ["done"] and len(heard) == 1
+    assert statuses(run(plan(catalog, ["a.wav"]))) == ["skipped"]
+    without("out", "engine")
+    with pytest.raises(UsageError, match=r"other settings \(shifts\)"):
+        batch(catalog, ["a.wav"], shifts=1)
+
+
+def test_the_template_says_where_and_not_how(catalog):
+    """Files of the same settings under other names are made beside the old ones; the same names are ours."""
+    song("a.wav")
+    batch(catalog, ["a.wav"], targets=("bass",))
+    _, results = batch(catalog, ["a.wav"], targets=("bass",), template="{stem}/{track}.{ext}")
+    assert statuses(results) == ["done"] and tree() == ["a/bass.wav", "bass/a.wav"]
+    assert statuses(batch(catalog, ["a.wav"], targets=("bass",))[1]) == ["skipped"]
+    same = "{track}/{stem}.{ext}".replace("{track}", "a")
+    assert statuses(batch(catalog, ["a.wav"], targets=("bass",), template=same)[1]) == ["skipped"]
+
+
+def test_the_record_comes_after_the_work_and_before_the_names(catalog, monkeypatch):
+    song("a.wav")
+    seen, add = [], Manifest.add
+
+    def watched(self, record, about=None):
+        seen.append(record)
+        sizes = {output.stem: output.bytes for output in record.outputs}
+        if record.done:
+            assert sizes == {stem: Path(f"out/a/{stem}.wav").stat().st_size for stem in STEMS}
+        else:
+            assert list(sizes) == STEMS and tree() == sorted(
+                path for path in tree() if path.startswith(".sepcli-work")
+            )
+        add(self, record, about)
+
+    monkeypatch.setattr(Manifest, "add", watched)
+    assert statuses(batch(catalog, ["a.wav"])[1]) == ["done"]
+    assert [record.done for record in seen] == [False, True]
+    assert seen[0].outputs == seen[1].outputs
+
+
+def test_a_record_that_cannot_be_written_gives_no_names(catalog, monkeypatch):
+    song("a.wav")
+
+    def full(self, record, about=None):
+        raise OutputError("The disk is full.", code="disk_full")
+
+    monkeypatch.setattr(Manifest, "add", full)
+    _, (result,) = batch(catalog, ["a.wav"])
+    assert result.error.code == "disk_full" and tree() == []
+
+
+# --- two runs over one folder ---
+
+
+def test_a_track_on_which_another_run_works_is_left_to_it(catalog):
+    """The other run is in the middle of the first track; this one does the second, then waits for the first."""
+    song("a.wav"), song("b.wav", seed=1)
+    order = []
+
+    class InTheMiddle(Listener):
+        def progress(self, done, total):
+            if not order:
+                order.append("first")
+                second = run(plan(catalog, ["a.wav", "b.wav"]))
+                order.append(next(second))  # b: a is claimed
+                self.second = second
+
+    listener = InTheMiddle()
+    first = list(run(plan(catalog, ["a.wav", "b.wav"]), listener))
+    assert (order[1].input, order[1].status) == ("b.wav", "done")
+    assert [(result.input, result.status) for result in first] == [("a.wav", "done"), ("b.wav", "skipped")]
+    assert [(result.input, result.status) for result in listener.second] == [("a.wav", "skipped")]
+
+
+def test_a_claim_of_a_dead_run_is_nobodys(catalog):
+    song("a.wav")
+    Path("out").mkdir()
+    outputs = [Path(f"out/a/{stem}.wav") for stem in STEMS]
+    assert Manifest(Path("out")).claim(outputs, ".sepcli-work-dead", lambda name: True) is None
+    assert Manifest(Path("out")).claim(outputs, "other", lambda name: True) == ".sepcli-work-dead"
+    assert statuses(batch(catalog, ["a.wav"])[1]) == ["done"]
+
+
+def test_a_failed_track_is_free_for_another_run(catalog, monkeypatch):
+    song("a.wav")
+    from sepcli.batch import track
+
+    with monkeypatch.context() as patch:
+        patch.setattr(track, "render", lambda *rest, **named: 1 / 0)
+        running = run(plan(catalog, ["a.wav"]))
+        assert next(running).status == "failed"  # this run lives on
+        patch.undo()
+        assert statuses(batch(catalog, ["a.wav"])[1]) == ["done"]
+
+
 # --- results ---
 
 
@@ -292,19 +437,18 @@ def test_an_unforeseen_error_is_the_tracks_own(catalog, monkeypatch):
     song("a.wav"), song("b.wav", seed=1)
     from sepcli.batch import track
 
-    real = track.separate_file
+    real = track.render
 
     def breaks(source, *rest, **named):
         if source.name == "a.wav":
             raise ZeroDivisionError("oh")
         return real(source, *rest, **named)
 
-    monkeypatch.setattr(track, "separate_file", breaks)
+    monkeypatch.setattr(track, "render", breaks)
     heard = []
     listener = Listener()
     listener.failed = heard.append
-    plan = make_plan(request(), ["a.wav", "b.wav"], catalog, SUFFIXES)
-    first, second = run(plan, listener)
+    first, second = run(plan(catalog, ["a.wav", "b.wav"]), listener)
     assert (first.status, first.error.code, second.status) == ("failed", "internal", "done")
     assert isinstance(heard[0], ZeroDivisionError)
 
@@ -315,7 +459,7 @@ def test_a_full_disk_ends_the_batch_and_finished_tracks_stand(catalog, monkeypat
         song(f"{name}.wav", seed=seed)
     from sepcli.batch import track
 
-    real = track.separate_file
+    real = track.render
 
     def full(source, *rest, **named):
         if source.name == "b.wav":
@@ -323,7 +467,7 @@ def test_a_full_disk_ends_the_batch_and_finished_tracks_stand(catalog, monkeypat
         return real(source, *rest, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(track, "separate_file", full)
+        patch.setattr(track, "render", full)
         _, results = batch(catalog, ["a.wav", "b.wav", "c.wav", "d.wav"])
     assert statuses(results) == ["done", "failed", "failed", "failed"]
     assert [result.exit_code for result in results] == [0, 5, 0, 0]
@@ -338,7 +482,7 @@ def test_memory_that_ran_out_is_a_device_error(catalog, monkeypatch):
     def breaks(*rest, **named):
         raise MemoryError
 
-    monkeypatch.setattr(track, "separate_file", breaks)
+    monkeypatch.setattr(track, "render", breaks)
     _, (result,) = batch(catalog, ["a.wav"])
     assert result.error.exit_code == 4
 
@@ -359,7 +503,7 @@ def test_room_for_all_results_is_checked_before_the_model_is_loaded(catalog, mon
 def test_an_interruption_leaves_nothing_unfinished_and_unfinished_names_the_rest(catalog, monkeypatch):
     for seed, name in enumerate("abc"):
         song(f"{name}.wav", seed=seed)
-    plan = make_plan(request(), ["a.wav", "b.wav", "c.wav"], catalog, SUFFIXES)
+    asked = plan(catalog, ["a.wav", "b.wav", "c.wav"])
 
     class Stop(Listener):
         def progress(self, done, total):
@@ -371,10 +515,10 @@ def test_an_interruption_leaves_nothing_unfinished_and_unfinished_names_the_rest
 
     seen = []
     with pytest.raises(KeyboardInterrupt):
-        for result in run(plan, Stop()):
+        for result in run(asked, Stop()):
             seen.append(result)
     assert statuses(seen) == ["done"]
-    assert [result.input for result in unfinished(plan, seen, "stopped")] == ["b.wav", "c.wav"]
+    assert [result.input for result in unfinished(asked, seen, "stopped")] == ["b.wav", "c.wav"]
     assert tree() == [f"a/{stem}.wav" for stem in sorted(STEMS)]
     assert not list(Path("out").glob(".sepcli-work*"))
 
@@ -402,10 +546,10 @@ def test_odd_and_long_names_are_separated_with_a_notice_where_shortened(catalog)
         song(f"m/{long}.wav"), song(f"m/{odd}.wav", seed=1)
     except OSError:
         pytest.skip("this file system has no such names")
-    plan, results = batch(catalog, ["m"], targets=("bass",), template="{track} - {stem}.{ext}")
+    named, results = batch(catalog, ["m"], targets=("bass",), template="{track} - {stem}.{ext}")
     assert statuses(results) == ["done", "done"]
     assert all(len(os.fsencode(path)) <= 255 for path in tree()) and len(tree()) == 2
-    assert any("longer than" in notice for notice in plan.notices)
+    assert any("longer than" in notice for notice in named.notices)
     assert statuses(batch(catalog, ["m"], targets=("bass",), template="{track} - {stem}.{ext}")[1]) == [
         "skipped",
         "skipped",
@@ -414,8 +558,7 @@ def test_odd_and_long_names_are_separated_with_a_notice_where_shortened(catalog)
 
 def test_what_another_process_finished_meanwhile_is_not_done_twice(catalog):
     song("a.wav"), song("b.wav", seed=1)
-    plan = make_plan(request(), ["a.wav", "b.wav"], catalog, SUFFIXES)
-    running = run(plan)
+    running = run(plan(catalog, ["a.wav", "b.wav"]))
     assert next(running).status == "done"
     batch(catalog, ["b.wav"])
     assert next(running).status == "skipped"
@@ -483,6 +626,22 @@ def test_a_batch_killed_in_the_middle_is_completed_by_the_same_command(catalog):
     assert all(path.stat().st_mtime_ns == mtime for path, mtime in kept.items())
     assert len(tree()) == 20 and not list(Path("out").glob(".sepcli-work*"))
     check_whole_stems(20)
+
+
+def test_two_processes_on_one_folder_divide_the_work(catalog):
+    for seed in range(6):
+        song(f"m/{seed}.wav", seconds=2, seed=seed)
+    processes = [start("m", "-o", "out", "--json") for _ in range(2)]
+    found = []
+    for process in processes:
+        printed, logged = process.communicate(timeout=120)
+        assert process.returncode == 0, logged
+        found.append({r["input"]: r["status"] for r in map(json.loads, printed.splitlines())})
+    assert all(set(each.values()) <= {"done", "skipped"} and len(each) == 6 for each in found)
+    for name in found[0]:  # each track was done by one of them, and the other knows it
+        assert sorted(each[name] for each in found) == ["done", "skipped"]
+    assert len(tree()) == 24 and not list(Path("out").glob(".sepcli-work*"))
+    check_whole_stems(24)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")

@@ -138,3 +138,17 @@ def test_a_manifest_that_cannot_be_written_says_so(tmp_path):
     (tmp_path / MANIFEST_NAME).mkdir()
     with pytest.raises(OutputError):
         Manifest(tmp_path).add(record("a/vocals.wav"))
+
+
+def test_outputs_are_claimed_by_one_living_run(tmp_path):
+    mine, other = Manifest(tmp_path), Manifest(tmp_path)
+    paths = [tmp_path / "a" / "vocals.wav", tmp_path / "a" / "drums.wav"]
+    alive = {"one", "two"}.__contains__
+    assert mine.claim(paths, "one", alive) is None and mine.claim(paths, "one", alive) is None
+    assert other.claim(paths[1:], "two", alive) == "one"
+    assert other.claim([tmp_path / "b.wav"], "two", alive) is None
+    assert other.claim(paths, "two", lambda name: name != "one") is None  # "one" has died
+    other.release(paths)
+    assert mine.claim(paths, "one", alive) is None
+    mine.add(record("a/vocals.wav", "a/drums.wav"))  # done: nobody works on it any more
+    assert other.claim(paths, "two", alive) is None

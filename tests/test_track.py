@@ -16,11 +16,12 @@ import pytest
 import soundfile
 import torch
 
+from sepcli.api import TrackResult, separate_file
 from sepcli.batch import track as track_module
 from sepcli.batch.outputs import rest_name
 from sepcli.batch.outputspec import OutputSpec
-from sepcli.batch.track import TrackResult, separate_file
-from sepcli.batch.workspace import Workspace
+from sepcli.batch.track import render
+from sepcli.batch.workspace import Workspace, publish
 from sepcli.engine.pipeline import Engine
 from sepcli.engine.separator import Segment, Separator, source_indices
 from sepcli.engine.settings import Settings
@@ -76,22 +77,32 @@ def song(tmp_path: Path, data: np.ndarray, samplerate=44100, subtype="PCM_16", n
 
 
 def separate(path: Path, model: Separator | None = None, out: str = "out", names=None, **spec) -> TrackResult:
-    """One track into path's folder / out; the files are named after the stems."""
-    with_part = {
-        key: spec.pop(key) for key in ("start", "duration", "progress", "before_publish") if key in spec
-    }
+    """One track into path's folder / out; the files are named after the stems, or `names`."""
+    with_part = {key: spec.pop(key) for key in ("start", "duration", "progress") if key in spec}
     ready = engine(model)
     asked = OutputSpec(**spec)
     asked.validate()
-    names = names or [*ready.sources, *([rest_name(ready.sources[:1])] if asked.rest else [])]
+    residual = (names[-1] if names else rest_name(ready.sources[:1])) if asked.rest else None
     folder = path.parent / out
-    outputs = {name: folder / f"{name}.{asked.format}" for name in names}
-    with Workspace(folder) as work:
-        result = separate_file(path, ready, outputs, asked, work, **with_part)
+    with Workspace(folder) as work, work.track() as place:
+        made = render(path, ready, residual, asked, place, **with_part)
+        outputs = {name: folder / f"{name}.{asked.format}" for name in made.files}
+        for name, file in made.files.items():
+            assert file.parent == place and file.stat().st_size == made.sizes[name]
+        publish([(file, outputs[name]) for name, file in made.files.items()])
     assert sorted(file.name for file in folder.iterdir()) == sorted(file.name for file in outputs.values())
-    for name, size in result.sizes.items():
-        assert result.outputs[name].stat().st_size == size
-    return result
+    for name, size in made.sizes.items():
+        assert outputs[name].stat().st_size == size
+    return TrackResult(
+        outputs,
+        made.sizes,
+        made.frames,
+        made.samplerate,
+        made.audio_seconds,
+        made.seconds,
+        made.gain,
+        list(made.warnings),
+    )
 
 
 def read(result: TrackResult, dtype="float64") -> dict[str, np.ndarray]:
@@ -404,8 +415,8 @@ def test_the_room_that_is_asked_for_is_enough_and_not_absurd(tmp_path, form, dep
 def test_an_input_is_never_overwritten(tmp_path):
     path = song(tmp_path, noise(1000))
     before = path.read_bytes()
-    with Workspace(tmp_path) as work, pytest.raises(UsageError) as caught:
-        separate_file(path, engine(Shares({"a": 0.5})), {"a": path}, OutputSpec(), work)
+    with pytest.raises(UsageError) as caught:
+        separate_file(path, tmp_path, model=Shares({"a": 0.5}), template="{track}.{ext}", force=True)
     assert caught.value.code == "input_is_output" and path.read_bytes() == before
 
 
@@ -472,18 +483,6 @@ def test_a_failure_in_the_model_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError, match="broken"):
         separate(path, Fails(), rest=True, names=[*SHARES, "rest"])
     assert left(tmp_path / "out") == [] and threading.active_count() == threads
-
-
-def test_the_record_comes_after_the_work_and_before_the_names(tmp_path):
-    path = song(tmp_path, noise(30_000))
-    seen: list[dict[str, int]] = []
-
-    def record(sizes):
-        assert not list((tmp_path / "out").glob("*.wav"))
-        seen.append(sizes)
-
-    result = separate(path, before_publish=record)
-    assert seen == [result.sizes] and set(result.sizes) == set(SHARES)
 
 
 def test_a_truncated_file_gives_what_decodes_with_a_warning(tmp_path):

@@ -2,16 +2,18 @@
 
 Knows nothing of audio or models. The manifest is a log of JSON lines that is only ever appended to, one
 write under a lock for each line, so that several processes may share a folder and a kill leaves at most one
-torn last line, which is ignored. Three kinds of line, the later one wins:
+torn last line, which is ignored. Four kinds of line, the later one wins:
 
+    {"kind": "claim", outputs, by}                 a run works on these outputs; `by` is its work folder's name
     {"kind": "begin", outputs, settings, input}    complete files are about to get these final names
     {"kind": "done",  outputs, settings, input}    they stand, with these sizes
     {"kind": "input", input}                       an input that is known by its content has a new date
 
-The first two have `queries` besides, where a stem was asked for by an example: they are inputs too.
+"begin" and "done" have `queries` besides, where a stem was asked for by an example: queries are inputs too.
 
 "begin" is why a run that was killed between two final names can be repeated without --force: what then
-stands there is known to be ours. Only "done" makes a track one to skip.
+stands there is known to be ours. Only "done" makes a track one to skip. "claim" is why two runs over one folder
+divide the work: a track that a living run has claimed is left to it.
 """
 
 from __future__ import annotations
@@ -20,15 +22,18 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sepcli.errors import OutputError
+from filelock import FileLock
+
+from sepcli.errors import OutputError, from_os
 from sepcli.system.files import content_sha256
 
 MANIFEST_NAME = ".sepcli.jsonl"
+LOCK_NAME = ".sepcli.jsonl.lock"
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,10 @@ class Manifest:
         self.folder = folder
         self.path = folder / MANIFEST_NAME
         self._by_output: dict[str, Record] = {}
-        self._inputs: dict[str, InputId] = {}
+        self._inputs: dict[str, InputId] = {}  # by path, with those that were hashed in this process
+        self._recorded: dict[str, InputId] = {}  # by path, as the file has them
         self._made_with: dict[str, Mapping[str, Any]] = {}  # by settings hash: one for all tracks alike
+        self._claims: dict[str, str] = {}  # output -> the run that works on it; "" for none
         self._read_to = 0  # bytes
         self.refresh()
 
@@ -95,10 +102,7 @@ class Manifest:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise OutputError(
-                f"The manifest '{self.path}' can't be read: {error.strerror}.",
-                remedy="Check its permissions, or choose another folder with -o.",
-            ) from error
+            raise from_os(error, self.path, reading=OutputError) from error
         for line in lines:
             if not line.endswith(b"\n"):
                 break  # torn by a kill, or another process is at it: the next one begins on a new line
@@ -107,18 +111,24 @@ class Manifest:
                 self._take(json.loads(line))
 
     def _take(self, line: Mapping[str, Any]) -> None:
+        kind = line["kind"]
+        if kind == "claim":
+            self._claims.update(dict.fromkeys(line["outputs"], line["by"]))
+            return
         identity = InputId(**line["input"])
-        if line["kind"] == "input":
-            self._inputs[identity.path] = identity
-        elif line["kind"] in ("begin", "done"):
+        if kind == "input":
+            self._inputs[identity.path] = self._recorded[identity.path] = identity
+        elif kind in ("begin", "done"):
             outputs = tuple(Output(**output) for output in line["outputs"])
             made_with = self._made_with.setdefault(line["settings"], line.get("made_with", {}))
             queries = {stem: QueryId(**query) for stem, query in line.get("queries", {}).items()}
-            record = Record(line["kind"] == "done", line["settings"], identity, outputs, made_with, queries)
+            record = Record(kind == "done", line["settings"], identity, outputs, made_with, queries)
             for output in outputs:
                 self._by_output[output.path] = record
+                if record.done:
+                    self._claims.pop(output.path, None)
             if record.done:
-                self._inputs[identity.path] = identity
+                self._inputs[identity.path] = self._recorded[identity.path] = identity
 
     def record_of(self, output: Path) -> Record | None:
         """What is known of a file in the folder; None if it is not ours."""
@@ -154,8 +164,9 @@ class Manifest:
         return identity
 
     def note_input(self, identity: InputId) -> None:
-        """Remember a date that changed while the content did not."""
-        self._append({"kind": "input", "input": asdict(identity)})
+        """Write down a date that changed while the content did not, so that no later run hashes it again."""
+        if identity != self._recorded.get(identity.path):
+            self._append({"kind": "input", "input": asdict(identity)})
 
     def add(self, record: Record, about: Mapping[str, Any] | None = None) -> None:
         """Append it. about: what a reader may want to know besides, such as gain and seconds."""
@@ -170,48 +181,55 @@ class Manifest:
         if record.queries:
             line["queries"] = {stem: asdict(query) for stem, query in record.queries.items()}
         self._append(line)
-        self._take(line)
+
+    def claim(self, outputs: Collection[Path], by: str, alive: Callable[[str], bool]) -> str | None:
+        """Take these outputs for the run `by`, or name the living run that works on one of them already.
+
+        alive: whether the run of that name still lives. OutputError where the claim can't be written.
+        """
+        paths = [self.relative(path) for path in outputs]
+        with self._locked():
+            self.refresh()
+            for path in paths:
+                holder = self._claims.get(path)
+                if holder and holder != by and alive(holder):
+                    return holder
+            self._write({"kind": "claim", "outputs": paths, "by": by})
+        return None
+
+    def release(self, outputs: Collection[Path]) -> None:
+        """Give up a claim: this run has failed with these outputs, and another may try."""
+        self._append({"kind": "claim", "outputs": [self.relative(path) for path in outputs], "by": ""})
 
     def _append(self, line: Mapping[str, Any]) -> None:
+        with self._locked():
+            self._write(line)
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        """Append a line, and take it in. The lock is held."""
         data = json.dumps(line, default=str).encode() + b"\n"
         try:
-            with _locked(self.path) as file:
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+            try:
                 if _ends_torn(file):
                     data = b"\n" + data  # what a kill cut off stays a line of its own, ignored by readers
                 view = memoryview(data)
                 while view:  # one write, but for a disk that fills up in the middle
                     view = view[os.write(file, view) :]
+            finally:
+                os.close(file)
         except OSError as error:
-            raise OutputError(
-                f"The manifest '{self.path}' can't be written: {error.strerror}.",
-                code="disk_full" if error.errno in _FULL else "not_writable",
-                remedy="Make room, then run the same command again: finished tracks are kept."
-                if error.errno in _FULL
-                else "Check the folder's permissions, or choose another with -o.",
-            ) from error
+            raise from_os(error, self.path) from error
+        self._take(json.loads(data))
 
-
-def _full_errnos() -> frozenset[int]:
-    import errno
-
-    return frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT") if hasattr(errno, name))
-
-
-_FULL = _full_errnos()
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    """The file opened for reading and appending, alone: other processes wait their turn."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
-    try:
-        _lock(file)
-        try:
-            yield file
-        finally:
-            _unlock(file)
-    finally:
-        os.close(file)
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Alone: other processes wait their turn. Where there are no locks, a single append has to do."""
+        lock = FileLock(self.folder / LOCK_NAME, mode=0o666)
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError, NotImplementedError):
+                stack.enter_context(lock)
+            yield
 
 
 def _ends_torn(file: int) -> bool:
@@ -220,35 +238,3 @@ def _ends_torn(file: int) -> bool:
         return False
     os.lseek(file, -1, os.SEEK_END)
     return os.read(file, 1) != b"\n"
-
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    import msvcrt
-    import time
-
-    # Locks are regions there, and mandatory: one byte far behind the end keeps readers free.
-    _LOCK_AT = 1 << 40
-
-    def _lock(file: int) -> None:
-        os.lseek(file, _LOCK_AT, os.SEEK_SET)
-        while True:
-            try:
-                msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-                return
-            except OSError:
-                time.sleep(0.02)
-
-    def _unlock(file: int) -> None:
-        os.lseek(file, _LOCK_AT, os.SEEK_SET)
-        msvcrt.locking(file, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined]
-else:
-
-    def _lock(file: int) -> None:
-        with contextlib.suppress(OSError):  # a file system without locks: a single append has to do
-            fcntl.flock(file, fcntl.LOCK_EX)
-
-    def _unlock(file: int) -> None:
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_UN)

@@ -8,29 +8,27 @@ every stage holds a few blocks, and what has to wait for the whole track waits o
                  (a thread ahead)               (here)   (a thread behind)
     last pass    spool - levels at the gain - write                      only for `--clip gain`
 
-The rest and exact sums need the mix at the output's rate: it is decoded once more, in step with the stems.
+The residual and exact sums need the mix at the output's rate: it is decoded once more, in step with the stems.
 
-Everything is written in the work folder and gets its final name at the very end, when all files of the track
-are complete (workspace.publish). Whatever goes wrong before, Ctrl-C included, leaves nothing behind.
+Everything is written in one folder; the files get their final names later, and together, when all of them are
+complete (workspace.publish). That is the caller's, who knows what has to be recorded before.
 """
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from sepcli.batch.outputspec import OutputSpec, Resolved
-from sepcli.batch.workspace import Spool, Workspace, publish
+from sepcli.batch.workspace import Spool, flush
 from sepcli.engine.pipeline import Engine, Progress
 from sepcli.engine.streams import Block, InputStream, MixStream, OutputStream
-from sepcli.errors import UsageError
 from sepcli.sound.decode import AudioInfo, AudioReader, probe
 from sepcli.sound.encode import AudioWriter
 from sepcli.sound.formats import check_format
@@ -45,42 +43,38 @@ WRITTEN_BEHIND = 1
 
 
 @dataclass(frozen=True)
-class TrackResult:
-    """What became of one track."""
+class Rendered:
+    """The finished files of one track, under the names they have until they are published."""
 
-    outputs: dict[str, Path]  # stem (or rest) -> final path
+    files: dict[str, Path]  # by stem, the residual last
     sizes: dict[str, int]  # bytes of each
-    frames: int  # of every output
-    samplerate: int  # Hz, of every output
-    audio_seconds: float  # of the input
-    wall_seconds: float
-    gain: float = 1.0  # common to all outputs; below 1 only where one of them would have clipped
-    warnings: list[str] = field(default_factory=list)
+    frames: int  # of every file
+    samplerate: int  # Hz, of every file
+    audio_seconds: float  # of the input, or its part
+    seconds: float  # that the work took
+    gain: float = 1.0  # common to all files; below 1 only where one of them would have clipped
+    warnings: tuple[str, ...] = ()
 
 
-def separate_file(
+def render(
     source: Path,
     engine: Engine,
-    outputs: Mapping[str, Path],
+    residual: str | None,
     spec: OutputSpec,
-    work: Workspace,
+    folder: Path,
     *,
     info: AudioInfo | None = None,
     start: float = 0.0,
     duration: float | None = None,
     progress: Progress | None = None,
-    before_publish: Callable[[dict[str, int]], None] | None = None,
-) -> TrackResult:
-    """Separate the audio file `source` and write its stems; the files appear together, complete.
+) -> Rendered:
+    """Separate the audio file `source` and write its stems, complete and flushed to the disk, into `folder`.
 
     engine: the model, narrowed to the wanted stems, ready on its device.
-    outputs: the final path of every stem of the engine and, with `spec.rest`, of the rest under a name that
-        is no stem's; files come in this order. Existing ones are replaced.
-    work: the work folder, on the same file system as the outputs.
-    start, duration: seconds; the part of the file to separate. The rest of a part is that part's.
+    residual: the name of the mix minus these stems, which is no stem's; None where it is not written.
+    folder: exists, is on the file system of the final names, and is removed by the caller.
+    start, duration: seconds; the part of the file to separate. The residual of a part is that part's.
     progress: called with (audio seconds done, audio seconds in all or None) of the main pass.
-    before_publish: called with the files' sizes when all are complete and flushed and none has its name yet:
-        what is recorded there survives whenever the process dies.
 
     InputError: the file has no samples that can be separated. OutputError: something can't be written.
     ModelError: the model gave samples that are not finite. DeviceError: memory ran out.
@@ -88,89 +82,66 @@ def separate_file(
     began = time.perf_counter()
     info = info or probe(source)
     plan = spec.resolve(info, engine.samplerate)
+    assert plan.rest == (residual is not None)
     check_format(plan.format, channels=info.channels, bitrate=plan.bitrate)
-    _refuse_own_input(source, outputs.values())
-    names = _in_order(engine.sources, outputs, plan.rest)
+    names = [*engine.sources, *([residual] if residual is not None else [])]
     readers: list[AudioReader] = []
 
-    def read() -> AudioReader:
-        """The file once more from its beginning."""
+    def read(info: AudioInfo = info) -> AudioReader:
+        """Reads the file again from its beginning."""
         readers.append(AudioReader(source, info, start=start, duration=duration))
         return readers[-1]
 
-    with work.track() as folder, ExitStack() as stack:
-        feed = stack.enter_context(closing(InputStream(read, engine, info.samplerate, info.channels)))
-        feed.measure()
-        mix = None
+    with ExitStack() as stack:
+        mix = stack.enter_context(closing(InputStream(read, engine, info.samplerate, info.channels)))
+        mix.measure()
+        again = None
         if plan.needs_mix:
-            mix = MixStream(read, info.samplerate, info.channels, plan.samplerate)
-            stack.callback(mix.close)
+            again = MixStream(read, info.samplerate, info.channels, plan.samplerate)
+            stack.callback(again.close)
         levels = Levels(engine.sources, rest=plan.rest, exact=plan.exact, scale=Scale.of(plan.depth))
-        files = _Files(folder, names, plan, info, levels, _frames_ahead(feed, info, start, duration, plan))
+        files = _Files(folder, names, plan, info, levels, _frames_ahead(mix, info, start, duration, plan))
         stack.callback(files.abort)
-        sink: _Sink = _Spooled(folder, files, mix) if plan.spools else _Direct(files, mix)
+        sink: _Sink = _Spooled(folder, files, again) if plan.spools else _Direct(files, again)
         stack.callback(sink.abort)
-        back = OutputStream(feed, plan.samplerate)
-        behind = stack.enter_context(WriteBehind(lambda stems: sink.write(back.process(stems)), WRITTEN_BEHIND))
-        for stems in feed.separate(_with_total(progress, _seconds(feed, read()))):
-            behind.put(stems)
-        behind.close()
-        sink.write(back.flush())
+        out = OutputStream(mix, plan.samplerate)
+        writer = stack.enter_context(WriteBehind(lambda stems: sink.write(out.process(stems)), WRITTEN_BEHIND))
+        for stems in mix.separate(_with_total(progress, _seconds(mix, read()))):
+            writer.put(stems)
+        writer.close()
+        sink.write(out.flush())
         gain = sink.finish()
         files.close()
-        audio_seconds = feed.frames / info.samplerate
-
-        def before(sizes: list[int]) -> None:
-            if before_publish:
-                before_publish(dict(zip(names, sizes, strict=True)))
-
-        sizes = publish([(files.paths[name], outputs[name]) for name in names], before=before)
+        audio_seconds = mix.frames / info.samplerate
+    sizes = {name: flush(path) for name, path in files.paths.items()}
     if progress:
         progress(audio_seconds, audio_seconds)
     heard = dict.fromkeys(warning for reader in readers for warning in reader.warnings)
-    return TrackResult(
-        outputs={name: outputs[name] for name in names},
-        sizes=dict(zip(names, sizes, strict=True)),
-        frames=back.frames,
+    return Rendered(
+        files=files.paths,
+        sizes=sizes,
+        frames=out.frames,
         samplerate=plan.samplerate,
         audio_seconds=audio_seconds,
-        wall_seconds=time.perf_counter() - began,
+        seconds=time.perf_counter() - began,
         gain=gain,
-        warnings=[*plan.notices, *heard, *files.warnings()],
+        warnings=(*plan.notices, *heard, *files.warnings()),
     )
 
 
-def _refuse_own_input(source: Path, finals: Iterable[Path]) -> None:
-    """The last guard of a promise: an input is never overwritten."""
-    for final in finals:
-        if final.exists() and os.path.samefile(source, final):
-            raise UsageError(
-                f"The output '{final}' is the input itself; an input is never overwritten.",
-                remedy="Choose another folder with -o, or another --template.",
-                code="input_is_output",
-            )
-
-
-def _in_order(sources: Sequence[str], outputs: Mapping[str, Path], rest: bool) -> list[str]:
-    """The files' names as Levels makes them: stems in the model's order, then the rest."""
-    others = [name for name in outputs if name not in sources]
-    assert set(sources) <= set(outputs) and len(others) == rest, (sources, list(outputs), rest)
-    return [*sources, *others]
-
-
 def _frames_ahead(
-    feed: InputStream, info: AudioInfo, start: float, duration: float | None, plan: Resolved
+    mix: InputStream, info: AudioInfo, start: float, duration: float | None, plan: Resolved
 ) -> int | None:
     """How many frames the files will have, where that is certain before the main pass."""
-    frames = feed.frames_measured
+    frames = mix.frames_measured
     if frames is None and not info.lossy and info.frames is not None:
         frames = AudioReader(info.path, info, start=start, duration=duration).expected
     return None if frames is None else frames_at(frames, info.samplerate, plan.samplerate)
 
 
-def _seconds(feed: InputStream, reader: AudioReader) -> float | None:
+def _seconds(mix: InputStream, reader: AudioReader) -> float | None:
     """How long the track is, as far as can be told before the main pass."""
-    frames = feed.frames_measured or reader.expected
+    frames = mix.frames_measured or reader.expected
     return frames / reader.samplerate if frames else None
 
 

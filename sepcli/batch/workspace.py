@@ -27,23 +27,21 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from sepcli.errors import from_os
 
-try:
-    import fcntl
-except ImportError:  # Windows: an open file can't be removed, which serves as the lock
-    fcntl = None  # type: ignore[assignment]
-
 PREFIX = ".sepcli-work-"
 _LOCK = "lock"
 _BIRTH_SECONDS = 60.0  # a work folder younger than this may be without its lock file yet
+# What filelock raises where the file system has no locks.
+_NO_LOCKS = (NotImplementedError, OSError)
 
 
 class Workspace:
@@ -75,14 +73,17 @@ class Workspace:
         finally:
             shutil.rmtree(path, ignore_errors=True)
 
+    @property
+    def name(self) -> str:
+        """The name of the work folder, by which other processes know this run (`is_alive`)."""
+        return self.path.name
+
     def close(self) -> None:
-        if fcntl is None and self._lock is not None:  # Windows removes no open file
-            os.close(self._lock)
-            self._lock = None
+        """Remove the work folder with all that is in it. Nobody takes it for a leftover meanwhile."""
+        if os.name == "nt":  # removes no open file
+            self._lock.release()
         shutil.rmtree(self.path, ignore_errors=True)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release()
 
     def __enter__(self) -> Workspace:
         return self
@@ -93,22 +94,39 @@ class Workspace:
         self.close()
 
 
-def _make_locked(folder: Path) -> tuple[Path, int | None]:
-    """A new work folder and the descriptor that holds its lock."""
+def is_alive(folder: Path, name: str) -> bool:
+    """Whether the work folder `name` in the output folder belongs to a process that runs.
+
+    False also where the file system has no locks, by which that could be told.
+    """
+    path = folder / name / _LOCK
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except _NO_LOCKS:
+        return False
+    lock.release()
+    return False
+
+
+def _make_locked(folder: Path) -> tuple[Path, FileLock]:
+    """A new work folder and its lock, which this process holds; not held where the file system has no locks."""
     while True:
         path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
-        lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        if fcntl is None:
-            return path, lock
-        with contextlib.suppress(OSError):  # no locks on this file system: then leftovers stay
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        # Between the two lines above another process may have taken this folder for a leftover.
+        lock = FileLock(path / _LOCK)
         try:
-            if os.path.samestat(os.stat(path / _LOCK), os.fstat(lock)):
+            lock.acquire()
+        except _NO_LOCKS:  # then leftovers stay
+            if path.is_dir():
                 return path, lock
-        except FileNotFoundError:
-            pass
-        os.close(lock)
+        # Between the two steps above another process may have taken this folder for a leftover.
+        if (path / _LOCK).exists():
+            return path, lock
+        lock.release()
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -116,50 +134,50 @@ def remove_leftovers(folder: Path) -> int:
     """Remove the work folders in `folder` whose processes are dead; how many there were."""
     removed = 0
     for path in folder.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):  # another user's, or just now removed by another process
+        with contextlib.suppress(Timeout, *_NO_LOCKS):  # alive; another user's; no locks to tell by
             removed += _remove_if_dead(path)
     return removed
 
 
 def _remove_if_dead(path: Path) -> bool:
-    lock = path / _LOCK
-    if not lock.exists():
+    """Timeout where a living process holds the folder."""
+    lock = FileLock(path / _LOCK)
+    if not (path / _LOCK).exists():
         if time.time() - path.stat().st_mtime < _BIRTH_SECONDS:
             return False
         shutil.rmtree(path)
         return True
-    if fcntl is None:
-        lock.unlink()  # fails while a process has it open
-        shutil.rmtree(path)
-        return True
-    descriptor = os.open(lock, os.O_RDWR)
+    lock.acquire(timeout=0)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while a living process holds it
+        if os.name == "nt":  # removes no open file
+            lock.release()
         shutil.rmtree(path)
     finally:
-        os.close(descriptor)
+        lock.release()
     return True
 
 
-def publish(
-    files: Sequence[tuple[Path, Path]], *, before: Callable[[list[int]], None] | None = None
-) -> list[int]:
-    """Give a track's complete files their final names, all or, on an error, none; their sizes in bytes.
+def flush(path: Path) -> int:
+    """Make sure that a finished file is on the disk; its size in bytes. OutputError where it is not.
 
-    files: (unfinished path, final path) pairs. An existing final file is replaced: whether that is allowed
-    was decided before the work. before: called with the sizes when all files are safe on the disk and none
-    has its name yet. A record written there is never missing for a file that stands, whenever the process
-    dies; that the named files do stand with these sizes has to be looked at by whoever reads the record.
+    Errors that a network disk reports late come up here, before the file has its final name.
+    """
+    try:
+        _flush(path)
+        return path.stat().st_size
+    except OSError as error:
+        raise from_os(error, path) from error
+
+
+def publish(files: Sequence[tuple[Path, Path]]) -> None:
+    """Give a track's finished files their final names, all or, on an error, none.
+
+    files: (unfinished path, final path) pairs, flushed to the disk. An existing final file is replaced: whether
+    that is allowed was decided before the work. OutputError where a name can't be given.
     """
     placed: list[Path] = []
     final = files[0][1]  # what an error is about
     try:
-        sizes = []
-        for unfinished, _ in files:
-            sizes.append(unfinished.stat().st_size)
-            _flush(unfinished)
-        if before is not None:
-            before(sizes)
         for unfinished, final in files:
             final.parent.mkdir(parents=True, exist_ok=True)
             is_new = not final.exists()
@@ -174,7 +192,6 @@ def publish(
         if isinstance(error, OSError):
             raise from_os(error, final) from error
         raise
-    return sizes
 
 
 def _place(unfinished: Path, final: Path) -> None:

@@ -16,7 +16,7 @@ from sepcli.cli.options import complete_model
 from sepcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from sepcli.batch.plan import Plan
+    from sepcli.batch.request import Batch
     from sepcli.cli.reporting import Reporter
 
 
@@ -176,10 +176,10 @@ def _pairs(texts: list[str]) -> dict[str, str]:
 
 
 @contextmanager
-def _watched(plan: Plan) -> Iterator[Reporter]:
+def _watched(batch: Batch) -> Iterator[Reporter]:
     from sepcli.cli.reporting import Reporter
 
     with Reporter(
-        plan, bars=not console.is_quiet() and not console.reports_json(), json=False, verbose=0
+        batch, bars=not console.is_quiet() and not console.reports_json(), json=False, verbose=0
     ) as reporter:
         yield reporter

@@ -1,7 +1,7 @@
 """What a run of `separate` shows: bars on a terminal, lines elsewhere, NDJSON for programs, and the summary.
 
-Knows the Listener of jobs.py and how to draw; decides nothing. All of it goes to standard error but the
-objects of `--json` and the plan of `--dry-run`.
+Knows the Listener of batch/results.py and how to draw; decides nothing. All of it goes to standard error but
+the objects of `--json` and the plan of `--dry-run`.
 """
 
 from __future__ import annotations
@@ -9,22 +9,25 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sepcli.batch.jobs import Listener, Result
+from sepcli.batch.decisions import REFUSE, SKIP, Decision
+from sepcli.batch.names import Named, Stems, Track
+from sepcli.batch.request import Batch
+from sepcli.batch.results import Listener, Result
 from sepcli.cli import console
 from sepcli.cli.console import PLAIN_INTERVAL, bytes_text, clock, shown
-from sepcli.errors import worst_exit_code
+from sepcli.errors import UsageError, worst_exit_code
 from sepcli.weights import download
 
 if TYPE_CHECKING:
-    from sepcli.batch.plan import Plan, Track
     from sepcli.engine.device import Device, Precision
     from sepcli.loading import Loaded
 
 JSON_INTERVAL = 0.5  # seconds between two progress events
+REFUSED_REMEDY = "Choose another -o, put {model} into --template, or use --force."
 SHOWN_FAILURES = 20  # of the summary; all of them were printed as they happened
 
 
@@ -34,21 +37,20 @@ class Reporter(Listener):
     bars: draw them, if standard error is a terminal. json: a Result an object on standard output.
     """
 
-    def __init__(self, plan: Plan, *, bars: bool, json: bool, verbose: int):
-        self.plan, self.json, self.verbose = plan, json, verbose
+    def __init__(self, batch: Batch, *, bars: bool, json: bool, verbose: int):
+        self.batch, self.json, self.verbose = batch, json, verbose
+        self.stems: Stems | None = None  # once they are known
         self.results: list[Result] = []
         self._bars = _Bars() if bars and console.err().is_terminal else None
         self._lines = bars and self._bars is None
         self._began = time.monotonic()
-        self._device: tuple[Device, Precision] | None = None
         self._track: Track | None = None
         self._number = self._count = 0
         self._track_began = self._last_shown = 0.0
 
     def __enter__(self) -> Reporter:
-        for text in self.plan.notices:
+        for text in self.batch.notices:
             self.notice(text)
-        self._noticed = len(self.plan.notices)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -60,16 +62,19 @@ class Reporter(Listener):
     def notice(self, text: str) -> None:
         console.notice(text)
 
-    def device(self, device: Device, precision: Precision) -> None:
-        self._device = device, precision
-        for text in self.plan.notices[self._noticed :]:  # those of names that were known only now
+    def named(self, named: Named) -> None:
+        self.stems = named.stems
+        for text in named.notices:
             self.notice(text)
+
+    def device(self, device: Device, precision: Precision) -> None:
+        stems = self.stems.files if self.stems else ()
         if console.reports_json():
-            entry = self.plan.entry
+            entry = self.batch.entry
             console.event(
                 "start",
-                model=self.plan.model.name,
-                stems=list(self.plan.stems),
+                model=self.batch.model.name,
+                stems=list(stems),
                 license=entry.license if entry else None,
                 device=str(device.torch),
                 device_reason=device.reason,
@@ -77,12 +82,12 @@ class Reporter(Listener):
                 precision_reason=precision.reason,
             )
             return
-        console.say(f"Model {self.plan.model.name}: {', '.join(self.plan.stems)}. {license_text(self.plan)}")
+        console.say(f"Model {self.batch.model.name}: {', '.join(stems)}. {license_text(self.batch)}")
         console.say(f"Device {device}: {device.reason}. Precision {precision.name}: {precision.reason}.")
 
     @contextmanager
     def downloading(self) -> Iterator[Callable[[int, int | None], None]]:
-        with console.download_progress(f"Downloading {self.plan.model.name}") as progress:
+        with console.download_progress(f"Downloading {self.batch.model.name}") as progress:
             yield progress
 
     def loaded(self, loaded: Loaded) -> None:
@@ -187,7 +192,7 @@ class Reporter(Listener):
         left = sum(not result.reached for result in self.results)
         audio = sum(result.audio_seconds or 0.0 for result in done)
         work = sum(result.seconds or 0.0 for result in done)
-        out = self.plan.request.out
+        out = self.batch.request.out
         if console.reports_json():
             console.event(
                 "summary",
@@ -286,76 +291,79 @@ def _ellipsis() -> Any:
 # --- the dry run ---
 
 
-def print_plan(plan: Plan, json: bool) -> int:
-    """The plan on standard output; the exit code that the run would have begun with."""
-    size = download_bytes(plan)
+def print_plan(batch: Batch, stems: Stems | None, decisions: Sequence[Decision], json: bool) -> int:
+    """What would be done, on standard output; the exit code that the run would have begun with.
+
+    stems: None where they are known only after a download.
+    """
+    size = download_bytes(batch, stems)
+    refused = any(decision.action == REFUSE for decision in decisions)
     if json:
-        for name, problem in plan.failures:
+        for name, problem in batch.failures:
             console.print_json(Result(name, "failed", error=problem).as_json())
-        for track in plan.tracks:
-            outputs = {stem: str(path) for stem, path in track.outputs.items()}
-            status = {"skip": "skipped", "refuse": "failed"}.get(track.action, "planned")
-            fields = Result(track.source.name, status, outputs).as_json()
-            if track.refused:
-                fields["error"] = {"code": "exists", "message": track.refused, "remedy": REFUSED_REMEDY}
+        for decision in decisions:
+            outputs = {stem: str(path) for stem, path in decision.track.outputs.items()}
+            status = {SKIP: "skipped", REFUSE: "failed"}.get(decision.action, "planned")
+            fields = Result(decision.track.source.name, status, outputs).as_json()
+            if decision.action == REFUSE:
+                fields["error"] = {"code": "exists", "message": decision.why, "remedy": REFUSED_REMEDY}
             console.print_json(
                 {
                     **fields,
-                    "action": track.action,
-                    "model": plan.model.name,
-                    "license": plan.entry.license if plan.entry else None,
+                    "action": decision.action,
+                    "model": batch.model.name,
+                    "license": batch.entry.license if batch.entry else None,
                     "download_bytes": size,
                 }
             )
     else:
-        _print_plan(plan, size)
-    codes = [problem.exit_code for _, problem in plan.failures]
-    return worst_exit_code([*codes, 2] if plan.refusals else codes)
+        _print_plan(batch, stems, decisions, size)
+    codes = [problem.exit_code for _, problem in batch.failures]
+    return worst_exit_code([*codes, UsageError.exit_code] if refused else codes)
 
 
-REFUSED_REMEDY = "Choose another -o, put {model} into --template, or use --force."
-
-
-def _print_plan(plan: Plan, size: int | None) -> None:
+def _print_plan(batch: Batch, known: Stems | None, decisions: Sequence[Decision], size: int | None) -> None:
     def line(text: str) -> None:
         console.out().print(shown(text), soft_wrap=True)
 
-    stems = ", ".join(plan.stems) or "known only after its download"
+    stems = ", ".join(known.files) if known else "known only after its download"
     weights = "on this machine" if size == 0 else f"{bytes_text(size)} to download"
-    line(f"model     {plan.model.name}: {stems}; {weights}")
-    line(f"licence   {license_text(plan)}")
-    line(f"output    {plan.request.out}, {plan.request.spec.format}")
-    for track in plan.tracks:
-        names = [str(path) for path in track.outputs.values()]
-        line(f"{track.action:<9} {track.source.name}")
-        if track.refused:
-            line(f"          {track.refused}")
-        for name in names if track.action in ("separate", "replace") else ():
-            line(f"          -> {name}")
-    for name, problem in plan.failures:
+    line(f"model     {batch.model.name}: {stems}; {weights}")
+    line(f"licence   {license_text(batch)}")
+    line(f"output    {batch.request.out}, {batch.spec.format}")
+    for decision in decisions:
+        line(f"{decision.action:<9} {decision.track.source.name}")
+        if decision.why:
+            line(f"          {decision.why}")
+        if decision.action not in (SKIP, REFUSE):
+            for path in decision.track.outputs.values():
+                line(f"          -> {path}")
+    for name, problem in batch.failures:
         line(f"fail      {name}: {problem.message}")
-    actions = [track.action for track in plan.tracks]
+    actions = [decision.action for decision in decisions]
     counts = [f"{actions.count(action)} to {action}" for action in dict.fromkeys(actions)]
-    line(f"in all    {', '.join([*counts, *([f'{len(plan.failures)} fail'] if plan.failures else [])])}")
-    if plan.refusals:
+    line(f"in all    {', '.join([*counts, *([f'{len(batch.failures)} fail'] if batch.failures else [])])}")
+    if REFUSE in actions:
         line(f"          Nothing would be done. {REFUSED_REMEDY}")
 
 
-def download_bytes(plan: Plan) -> int | None:
+def download_bytes(batch: Batch, stems: Stems | None) -> int | None:
     """What would be downloaded; None where that can't be known."""
-    if plan.entry is None:
-        return 0 if plan.model.hub is None else None
-    if plan.model.file is not None:
+    if batch.entry is None:
+        return 0 if batch.model.hub is None else None
+    if batch.model.file is not None:
         return 0
-    sizes = [file.about_bytes for file in plan.entry.files_for(plan.targets) if not download.is_cached(file)]
+    wanted = stems.targets if stems else None
+    sizes = [file.about_bytes for file in batch.entry.files_for(wanted) if not download.is_cached(file)]
     return None if None in sizes else sum(size for size in sizes if size is not None)
 
 
-def license_text(plan: Plan) -> str:
-    if plan.entry is None:
+def license_text(batch: Batch) -> str:
+    """The licence of the weights, as a sentence."""
+    if batch.entry is None:
         return "The licence of its weights is not known here."
-    note = f" ({plan.entry.license_note.rstrip('.')})" if plan.entry.license_note else ""
-    return f"Licence of the weights: {plan.entry.license}{note}."
+    note = f" ({batch.entry.license_note.rstrip('.')})" if batch.entry.license_note else ""
+    return f"Licence of the weights: {batch.entry.license}{note}."
 
 
 def _decibels(gain: float) -> float:

@@ -26,11 +26,13 @@ from sepcli.cli.options import (
     parse_time,
 )
 from sepcli.cli.signals import Terminated
-from sepcli.errors import INTERRUPTED, TERMINATED, OutputError, SepcliError, UsageError, worst_exit_code
+from sepcli.errors import INTERRUPTED, TERMINATED, SepcliError, UsageError, from_os, worst_exit_code
 from sepcli.weights.catalog import DEFAULT_MODEL, STUDIO_MODEL
 
 if TYPE_CHECKING:
-    from sepcli.batch.plan import Plan, Request
+    from sepcli.batch.names import Named
+    from sepcli.batch.request import Batch, Request
+    from sepcli.batch.results import Result
     from sepcli.weights.entries import Catalog
 
 STDOUT = "-"
@@ -345,7 +347,8 @@ def separate(
 
     from sepcli.batch.inputs import parse_shard
     from sepcli.batch.outputspec import OutputSpec
-    from sepcli.batch.plan import Request
+    from sepcli.batch.request import Request
+    from sepcli.engine.settings import Settings
     from sepcli.weights.catalog import load_catalog
 
     request = Request(
@@ -366,11 +369,7 @@ def separate(
         ),
         start=parse_time(start, "--start") if start is not None else 0.0,
         duration=parse_time(duration, "--duration") if duration is not None else None,
-        overlap=overlap,
-        segment=segment,
-        shifts=shifts,
-        seed=seed,
-        batch_size=parse_batch_size(batch_size),
+        settings=Settings(overlap, segment, shifts, seed, parse_batch_size(batch_size)),
         device=device,
         precision=precision.value,
         options=parse_options(options or ()),
@@ -384,8 +383,10 @@ def separate(
     bars = progress is ProgressStyle.auto and not quiet
     if to_stdout:
         raise typer.Exit(_to_stdout(request, inputs, models, bars, verbose))
-    plan = _plan(request, inputs, models)
-    raise typer.Exit(_dry_run(plan, json) if dry_run else _run(plan, json, bars, verbose))
+    batch, named = _look_up(request, inputs, models)
+    if dry_run:
+        raise typer.Exit(_dry_run(batch, named, json))
+    raise typer.Exit(_run(batch, named, json, bars, verbose)[0])
 
 
 def _say_which_model(models: Catalog) -> None:
@@ -397,8 +398,10 @@ def _say_which_model(models: Catalog) -> None:
     )
 
 
-def _plan(request: Request, inputs: list[str], models: Catalog) -> Plan:
-    from sepcli.batch.plan import make_plan
+def _look_up(request: Request, inputs: list[str], models: Catalog) -> tuple[Batch, Named | None]:
+    """The batch, and its stems and paths as far as the catalogue knows them."""
+    from sepcli.batch.names import names_if_known
+    from sepcli.batch.request import look_up
     from sepcli.sound.decode import AUDIO_SUFFIXES
 
     if "-" in inputs and sys.stdin.isatty():
@@ -406,40 +409,43 @@ def _plan(request: Request, inputs: list[str], models: Catalog) -> Plan:
             "Standard input is a terminal, not audio.",
             remedy="Pipe a file in, or name it: sepcli separate song.wav.",
         )
-    return make_plan(request, inputs, models, AUDIO_SUFFIXES)
+    batch = look_up(request, inputs, models, AUDIO_SUFFIXES)
+    return batch, names_if_known(batch)
 
 
-def _run(plan: Plan, json: bool, bars: bool, verbose: int) -> int:
-    """Separate, report every result and sum up; the exit code."""
-    from sepcli.batch.jobs import run, unfinished
+def _run(batch: Batch, named: Named | None, json: bool, bars: bool, verbose: int) -> tuple[int, list[Result]]:
+    """Separate, report every result and sum up; the exit code, and the results."""
+    from sepcli.batch.jobs import run
+    from sepcli.batch.results import unfinished
     from sepcli.cli.reporting import Reporter
 
-    code = 0
-    with Reporter(plan, bars=bars, json=json, verbose=verbose) as reporter:
+    codes = []
+    with Reporter(batch, bars=bars, json=json, verbose=verbose) as reporter:
         try:
-            for result in run(plan, reporter):
+            for result in run(batch, reporter, named):
                 reporter.result(result)
+            reporter.summary(stopped=False)
         except SepcliError as problem:  # of the whole run: no model, no device, files in the way
-            for result in unfinished(plan, reporter.results, problem):
+            codes.append(problem.exit_code)
+            for result in unfinished(batch, reporter.results, problem):
                 reporter.count(result)
             reporter.failed(problem)
             console.error(problem)
-            return worst_exit_code([problem.exit_code, *(result.exit_code for result in reporter.results)])
         except (KeyboardInterrupt, Terminated) as stop:
-            code = TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
-            for result in unfinished(plan, reporter.results, "the run was stopped"):
+            codes.append(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
+            for result in unfinished(batch, reporter.results, "the run was stopped"):
                 reporter.result(result)
-        reporter.summary(stopped=code != 0)
-    return worst_exit_code([code, *(result.exit_code for result in reporter.results)])
+            reporter.summary(stopped=True)
+    return worst_exit_code([*codes, *(result.exit_code for result in reporter.results)]), reporter.results
 
 
-def _dry_run(plan: Plan, json: bool) -> int:
+def _dry_run(batch: Batch, named: Named | None, json: bool) -> int:
     from sepcli.batch.jobs import preview
     from sepcli.cli.reporting import Reporter, print_plan
 
-    with Reporter(plan, bars=False, json=json, verbose=0) as reporter:
-        preview(plan, reporter)
-    return print_plan(plan, json)
+    with Reporter(batch, bars=False, json=json, verbose=0) as reporter:
+        decisions = preview(batch, reporter, named)
+    return print_plan(batch, reporter.stems, decisions, json)
 
 
 def _to_stdout(request: Request, inputs: list[str], models: Catalog, bars: bool, verbose: int) -> int:
@@ -459,22 +465,23 @@ def _to_stdout(request: Request, inputs: list[str], models: Catalog, bars: bool,
         )
     with tempfile.TemporaryDirectory(prefix="sepcli-") as folder:
         request = replace(request, out=Path(folder) / "out", template=DEFAULT_TEMPLATE)
-        plan = _plan(request, inputs, models)
-        if len(plan.tracks) + len(plan.failures) != 1:
+        batch, named = _look_up(request, inputs, models)
+        count = len(batch.sources) + len(batch.failures)
+        if count != 1:
             raise UsageError(
-                f"-o - takes one input, not {len(plan.tracks) + len(plan.failures)}.",
-                remedy="Choose a folder with -o for several.",
+                f"-o - takes one input, not {count}.", remedy="Choose a folder with -o for several."
             )
-        # Those of a checkpoint file are known only when it is loaded.
-        stems = plan.stems or (*request.targets, *(query.name for query in plan.queries))
-        if len(stems) != 1 or (request.spec.rest and not plan.stems):
+        # The stems of a checkpoint file are known only when it is loaded.
+        asked = (*request.targets, *(query.name for query in batch.queries))
+        stems = asked if named is None else named.stems.files
+        if len(stems) != 1 or (request.spec.rest and named is None):
             raise UsageError(
                 f"-o - writes one stem, and here are {', '.join(stems) or 'all of the model'}.",
                 remedy="Choose one with -t STEM.",
             )
-        code = _run(plan, json=False, bars=bars, verbose=verbose)
+        code, results = _run(batch, named, json=False, bars=bars, verbose=verbose)
         if code == 0:
-            (stem,) = plan.tracks[0].outputs.values()
+            (stem,) = results[0].outputs.values()
             try:
                 with open(stem, "rb") as file:
                     shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
@@ -482,7 +489,7 @@ def _to_stdout(request: Request, inputs: list[str], models: Catalog, bars: bool,
             except BrokenPipeError:
                 raise
             except OSError as error:
-                raise OutputError(f"Standard output can't be written: {error.strerror}.") from error
+                raise from_os(error, sys.stdout.fileno()) from error
         return code
 
 

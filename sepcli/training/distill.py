@@ -16,9 +16,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sepcli.batch.jobs import Listener, Result, run
+from sepcli.batch.jobs import run
 from sepcli.batch.outputspec import OutputSpec
-from sepcli.batch.plan import Plan, Request, make_plan
+from sepcli.batch.request import Batch, Request, look_up
+from sepcli.batch.results import Listener, Result
 from sepcli.data.mixing import DataSource
 from sepcli.errors import InputError, OutputError, UsageError
 from sepcli.sound.decode import AUDIO_SUFFIXES
@@ -58,7 +59,7 @@ def lessons(
     cache: Path,
     *,
     device: str = "auto",
-    watch: Callable[[Plan], AbstractContextManager[Listener]] = lambda plan: nullcontext(Listener()),
+    watch: Callable[[Batch], AbstractContextManager[Listener]] = lambda batch: nullcontext(Listener()),
 ) -> Lessons:
     """The teacher's stems of every file and folder of `music`, from `cache` where they are there already.
 
@@ -66,9 +67,9 @@ def lessons(
     be separated; OutputError where the cache can't be written; ModelError, DeviceError as `separate`.
     """
     request = Request(teacher, cache, OutputSpec("flac", "16", sum="exact", tags=False), device=device)
-    plan = make_plan(request, list(music), load_catalog(()), AUDIO_SUFFIXES)
-    with watch(plan) as listener:
-        results = list(run(plan, listener))
+    batch = look_up(request, list(music), load_catalog(()), AUDIO_SUFFIXES)
+    with watch(batch) as listener:
+        results = list(run(batch, listener))
     for result in results:
         if isinstance(result.error, OutputError):
             raise result.error
@@ -82,7 +83,7 @@ def lessons(
             remedy="Name audio files, or folders of them, with --data.",
         )
     folders = dict.fromkeys(Path(path).parent.parent for result in made for path in result.outputs.values())
-    return Lessons(plan.targets, tuple(folders), failed)
+    return Lessons(tuple(made[0].outputs), tuple(folders), failed)
 
 
 def check_student(config: TrainConfig) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from typing import Any
 from sepcli.errors import ModelError, from_os
 from sepcli.system.files import atomic_write, content_sha256
 from sepcli.weights.cache import find, hub_home, is_commit, own_folder, place_of
-from sepcli.weights.entries import WeightFile
+from sepcli.weights.entries import Entry, WeightFile
 from sepcli.weights.transfer import Progress, transfer
 
 Notice = Callable[[str], None]  # takes a sentence that the user should see
@@ -54,6 +54,17 @@ def cached(file: WeightFile) -> Path | None:
 def is_cached(file: WeightFile) -> bool:
     """Whether the file, or its fallback, is on this machine: downloaded, or part of the package."""
     return cached(file) is not None
+
+
+def cost_text(entry: Entry, targets: Collection[str] = ()) -> str:
+    """What it costs to try a model for these stems (() for all): "84 MB", or "on this machine"."""
+    missing = [file for file in entry.files_for(targets or None) if not is_cached(file)]
+    if not missing:
+        return "on this machine"
+    sizes = [file.about_bytes for file in missing]
+    return (
+        "unknown size" if None in sizes else f"{sum(size for size in sizes if size is not None) / 1e6:.0f} MB"
+    )
 
 
 def destination(file: WeightFile) -> Path:

@@ -1,0 +1,260 @@
+"""Which stems a run writes, and under which paths: decided for all inputs together, before any work.
+
+Knows names, templates and what collides; no audio, no manifest and no weights.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from sepcli.batch.inputs import Originals, Source
+from sepcli.batch.outputs import check_template, collision_key, folds_case, name_limit, output_path, rest_name
+from sepcli.batch.queries import Query, needs_one, refuse_overwriting
+from sepcli.batch.request import Batch
+from sepcli.errors import UsageError, parameter
+from sepcli.weights.download import cost_text
+from sepcli.weights.entries import Catalog
+
+ROUNDS = 4  # of telling inputs apart, each of which may run into names of others
+
+
+@dataclass(frozen=True)
+class Stems:
+    """The stems of a run, in the order of its files."""
+
+    named: tuple[str, ...]  # that the model knows by name; () too where the queries alone are wanted
+    asked: tuple[str, ...]  # the queries'
+    residual: str | None  # the mix minus all of them, where it is written
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What the model is to make."""
+        return (*self.named, *self.asked)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What is written."""
+        return self.targets if self.residual is None else (*self.targets, self.residual)
+
+
+@dataclass(frozen=True)
+class Track:
+    """One input and where its stems go."""
+
+    source: Source
+    outputs: Mapping[str, Path] = field(default_factory=dict)  # by stem; empty while the stems are unknown
+    file: Path | None = None  # where to read it: a copy of what came through a pipe, None before that is made
+
+    @classmethod
+    def of(cls, source: Source, outputs: Mapping[str, Path]) -> Track:
+        """The track of an input that can be read where it is; a pipe has to be copied first (`read_from`)."""
+        return cls(source, outputs, None if source.once else source.path)
+
+    def read_from(self, file: Path) -> Track:
+        """This track, to be read from `file`."""
+        return replace(self, file=file)
+
+
+@dataclass(frozen=True)
+class Named:
+    """A batch whose stems and paths are known. `tracks` are this shard's, in the order given."""
+
+    batch: Batch
+    stems: Stems
+    tracks: tuple[Track, ...]
+    notices: tuple[str, ...] = ()  # sentences the user should see
+
+
+def names(batch: Batch, sources: Sequence[str]) -> Named:
+    """Give every track of the batch its paths, for a model of these stems.
+
+    UsageError for a stem that the model lacks or for no stem at all, a template that can't do, two inputs that
+    land on one path, or an output that is an input or a query.
+    """
+    request = batch.request
+    stems = choose_stems(
+        sources,
+        request.targets,
+        batch.queries,
+        rest=batch.spec.rest,
+        model=batch.model.name,
+        catalog=batch.catalog,
+    )
+    paths, notices = name_files(
+        batch.everything, stems.files, out=request.out, template=request.template, model=batch.model.name,
+        ext=batch.spec.format,
+    )  # fmt: skip
+    guard_inputs(batch.everything, batch.queries, [path for outputs in paths for path in outputs.values()])
+    ours = set(batch.sources)
+    tracks = [
+        Track.of(source, outputs)
+        for source, outputs in zip(batch.everything, paths, strict=True)
+        if source in ours
+    ]
+    return Named(batch, stems, tuple(tracks), tuple(notices))
+
+
+def names_if_known(batch: Batch) -> Named | None:
+    """`names` for a model of the catalogue; None for another, whose stems are known once it is loaded."""
+    return None if batch.entry is None else names(batch, batch.entry.sources)
+
+
+def choose_stems(
+    sources: Sequence[str],
+    targets: Sequence[str],
+    queries: Sequence[Query],
+    *,
+    rest: bool,
+    model: str,
+    catalog: Catalog | None = None,
+) -> Stems:
+    """The wanted stems of a model: its own in their order, then the queries'.
+
+    rest: whether the residual is written too. model: its name in errors. catalog: where others are looked for
+    that have a stem which this one lacks. UsageError for such a stem, and where there is nothing to make.
+    """
+    if not sources and not queries:
+        raise needs_one(model)
+    for target in targets:
+        if target not in sources:
+            raise _unknown_stem(target, sources, model, catalog)
+    asked = tuple(query.name for query in queries)
+    wanted = (*targets, *asked)
+    named = tuple(source for source in sources if not wanted or source in targets)
+    return Stems(named, asked, rest_name(wanted) if rest else None)
+
+
+def _unknown_stem(stem: str, sources: Sequence[str], model: str, catalog: Catalog | None) -> UsageError:
+    others = [
+        f"{entry.name} ({cost_text(entry, [stem])})" for entry in (catalog.having(stem) if catalog else ())
+    ]
+    return UsageError(
+        f"The model '{model}' has no stem '{stem}'; it has {', '.join(sources) or 'none of its own'}.",
+        remedy=f"Choose among these, or a model that has it with {parameter('model')}: {', '.join(others)}."
+        if others
+        else "Choose among these; no model in the catalogue has that stem.",
+        code="unknown_stem",
+    )
+
+
+# --- paths ---
+
+
+def name_files(
+    sources: Sequence[Source], stems: Sequence[str], *, out: Path, template: str, model: str, ext: str
+) -> tuple[list[dict[str, Path]], list[str]]:
+    """({stem: path} for every source, notices): paths that differ from each other on this file system.
+
+    Inputs that would get the same paths are told apart by their folder or suffix, with a notice. UsageError
+    where the template can't do, or where they can't be told apart.
+    """
+    check_template(template, stems)
+    naming = _Naming(stems, out, template, model, ext)
+    return naming.paths(sources), naming.notices
+
+
+class _Naming:
+    """Fills the template, and a longer one for sources that collide."""
+
+    def __init__(self, stems: Sequence[str], out: Path, template: str, model: str, ext: str):
+        self.stems, self.out, self.template, self.model, self.ext = stems, out, template, model, ext
+        self.limit, self.fold = name_limit(out), folds_case(out)
+        self.notices: list[str] = []
+
+    def paths(self, sources: Sequence[Source]) -> list[dict[str, Path]]:
+        templates = [self.template] * len(sources)
+        found: list[dict[str, Path]] = []
+        group: tuple[int, ...] = ()
+        for _ in range(ROUNDS):
+            found = [self._fill(*pair) for pair in zip(sources, templates, strict=True)]
+            places: dict[str, list[int]] = defaultdict(list)
+            for index, outputs in enumerate(found):
+                for path in outputs.values():
+                    places[collision_key(path, fold=self.fold)].append(index)
+            groups = dict.fromkeys(tuple(place) for place in places.values() if len(place) > 1)
+            if not groups:
+                return found
+            for group in groups:
+                members = [sources[index] for index in group]
+                template, added = self._tell_apart(members)
+                if all(templates[index] == template for index in group):
+                    raise _collision(members, found[group[0]])
+                for index in group:
+                    templates[index] = template
+                self._note(
+                    f"{' and '.join(source.name for source in members)} would get the same names; "
+                    f"{added} in theirs tells them apart."
+                )
+        # Told apart from each other, yet every time the same as yet another.
+        raise _collision([sources[index] for index in group], found[group[0]])
+
+    def _fill(self, source: Source, template: str) -> dict[str, Path]:
+        values = {
+            "track": source.track,
+            "ext": self.ext,
+            "model": self.model,
+            "parent": source.parent,
+            "trackext": source.suffix,
+        }
+        return {
+            stem: output_path(
+                self.out,
+                template,
+                {**values, "stem": stem},
+                below=source.relative.parent,
+                limit=self.limit,
+                notice=self._note,
+            )
+            for stem in self.stems
+        }
+
+    def _tell_apart(self, group: Sequence[Source]) -> tuple[str, str]:
+        """A template under which the group's paths differ, and the fields that it has more."""
+        for fields in (("{parent}",), ("{trackext}",), ("{parent}", "{trackext}")):
+            template = _with_fields(self.template, fields)
+            filled = [self._fill(source, template) for source in group]
+            keys = {collision_key(path, fold=self.fold) for outputs in filled for path in outputs.values()}
+            if len(keys) == len(group) * len(self.stems):
+                return template, " and ".join(fields)
+        raise _collision(group, self._fill(group[0], self.template))
+
+    def _note(self, text: str) -> None:
+        if text not in self.notices:
+            self.notices.append(text)
+
+
+def _collision(group: Sequence[Source], outputs: Mapping[str, Path]) -> UsageError:
+    first, second = (source.name for source in group[:2])
+    return UsageError(
+        f"'{first}' and '{second}' would both be written to '{next(iter(outputs.values()))}'.",
+        remedy=f"Separate them in two runs with different {parameter('out')}, or change "
+        f"{parameter('template')}.",
+        code="collision",
+    )
+
+
+def _with_fields(template: str, fields: Sequence[str]) -> str:
+    """`template` with {parent} as a folder before the track's name and {trackext} as its suffix."""
+    before = "{parent}/" if "{parent}" in fields else ""
+    if "{track}" in template:
+        after = ".{trackext}" if "{trackext}" in fields else ""
+        return template.replace("{track}", before + "{track}" + after, 1)
+    return before + ("{trackext}/" if "{trackext}" in fields else "") + template
+
+
+def guard_inputs(sources: Sequence[Source], queries: Iterable[Query], outputs: Sequence[Path]) -> None:
+    """UsageError where an output is one of the inputs or queries, by any name of it."""
+    refuse_overwriting(queries, outputs)
+    originals = Originals(sources)
+    for path in outputs:
+        if (source := originals.at(path)) is not None:
+            raise UsageError(
+                f"The output '{os.fspath(path)}' is the input '{source.name}'.",
+                remedy=f"Choose another folder with {parameter('out')}, or another {parameter('template')}; an "
+                "input is never overwritten.",
+                code="input_is_output",
+            )

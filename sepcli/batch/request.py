@@ -1,0 +1,122 @@
+"""What a run is asked for, and the same with everything looked up that can be known before any work.
+
+    arguments -> Request;   Request, inputs, catalogue -> Batch
+
+Loads no torch, and opens no audio but the queries', so a mistake on the command line is answered at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from sepcli.batch.inputs import Shard, Source, find_inputs
+from sepcli.batch.outputs import DEFAULT_TEMPLATE
+from sepcli.batch.outputspec import OutputSpec
+from sepcli.batch.queries import Query, check_length, read_queries, takes_none
+from sepcli.engine.settings import Settings
+from sepcli.errors import SepcliError, UsageError, parameter
+from sepcli.weights.download import cost_text
+from sepcli.weights.entries import Catalog, Entry
+from sepcli.weights.modelspec import ModelSpec, read_model
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything a run is asked for, but its inputs. Numbers are checked; paths and names are not."""
+
+    model: str  # a spec: name, path, NAME=FILE or hf://...
+    out: Path
+    spec: OutputSpec = field(default_factory=OutputSpec)  # formats, levels, residual
+    settings: Settings = field(default_factory=Settings)  # how tracks are cut
+    targets: tuple[str, ...] = ()  # () = every stem, or none but the queries' where there are any
+    queries: tuple[str, ...] = ()  # "[NAME=]FILE", one stem each
+    template: str = DEFAULT_TEMPLATE
+    start: float = 0.0  # seconds into each input
+    duration: float | None = None  # seconds; None = to the end
+    device: str = "auto"
+    precision: str = "auto"
+    options: Mapping[str, str] = field(default_factory=dict)  # the model's own
+    resume: bool = True
+    force: bool = False
+    shard: Shard | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, allowed, fine in (
+            ("start", self.start, "0 or more", self.start >= 0),
+            ("duration", self.duration, "more than 0", self.duration is None or self.duration > 0),
+        ):
+            if not fine:
+                raise UsageError(
+                    f"{parameter(name)} is {value}, but must be {allowed}.",
+                    remedy="Leave it out, or change it.",
+                )
+        self.spec.validate()
+
+
+def output_spec(spec: OutputSpec, *, some: bool) -> OutputSpec:
+    """What the files are to be. An exact sum of only some stems needs the residual, so it is written too."""
+    return replace(spec, rest=spec.rest or (spec.sum == "exact" and some))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A request with its model, queries and inputs looked up.
+
+    Failures are inputs too: one result each, and the others go on.
+    """
+
+    request: Request
+    catalog: Catalog
+    model: ModelSpec
+    queries: tuple[Query, ...]
+    everything: tuple[Source, ...]  # the inputs of every shard: names depend on all, so that shards agree
+    sources: tuple[Source, ...]  # the inputs of this shard, in the order given
+    failures: tuple[tuple[str, SepcliError], ...]  # (argument, why) of this shard
+    notices: tuple[str, ...]  # sentences the user should see
+    spec: OutputSpec
+
+    @property
+    def entry(self) -> Entry | None:
+        """The catalogue's entry, where the model is one of its own."""
+        return self.model.entry
+
+
+def look_up(request: Request, arguments: Sequence[str], catalog: Catalog, suffixes: Collection[str]) -> Batch:
+    """Find what the request names. arguments: files, folders, or - for standard input.
+
+    suffixes: of the files that a folder is searched for, in lower case with the dot. UsageError, ModelError,
+    OutputError for what can't be; a single input that can't be read is a failure of the batch instead.
+    """
+    from sepcli.sound.formats import check_format
+
+    check_format(request.spec.format, bitrate=request.spec.bitrate)
+    model = read_model(request.model, catalog)
+    spec = output_spec(request.spec, some=bool(request.targets or request.queries))
+    queries = _queries(request, spec, model.entry, catalog)
+    found = find_inputs(arguments, request.out, frozenset(suffixes))
+    shard = request.shard
+    return Batch(
+        request=request,
+        catalog=catalog,
+        model=model,
+        queries=queries,
+        everything=tuple(found.sources),
+        sources=tuple(s for s in found.sources if shard is None or shard.has(str(s.relative))),
+        failures=tuple(failure for failure in found.failures if shard is None or shard.has(failure[0])),
+        notices=(*(warning for query in queries for warning in query.warnings), *found.notices),
+        spec=spec,
+    )
+
+
+def _queries(request: Request, spec: OutputSpec, entry: Entry | None, catalog: Catalog) -> tuple[Query, ...]:
+    """Read and checked; against the model as far as the catalogue knows it."""
+    if request.queries and entry is not None and entry.min_query is None:
+        others = [f"{other.name} ({cost_text(other)})" for other in catalog.taking_queries()]
+        raise takes_none(entry.name, entry.sources, others)
+    queries = read_queries(request.queries, request.targets, rest=spec.rest)
+    if entry is not None and entry.min_query is not None:
+        for query in queries:
+            check_length(query, entry.min_query, entry.name)
+    return queries

@@ -1,0 +1,126 @@
+"""What became of each input, and who hears of it while a run goes on. Knows nothing of how the work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sepcli.batch.names import Named, Track
+from sepcli.batch.request import Batch
+from sepcli.errors import SepcliError
+
+if TYPE_CHECKING:
+    from sepcli.engine.device import Device, Precision
+    from sepcli.loading import Loaded
+
+NOT_DONE = "not_done"  # the error code of inputs that the run did not come to
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one input. exit_code: what it asks of the process."""
+
+    input: str
+    status: str  # "done", "skipped" or "failed"
+    outputs: dict[str, str] = field(default_factory=dict)  # stem -> path
+    audio_seconds: float | None = None  # of the input, or its part
+    seconds: float | None = None  # that the work took
+    device: str | None = None
+    precision: str | None = None
+    gain: float | None = None  # common to all its stems
+    warnings: list[str] = field(default_factory=list)
+    error: SepcliError | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)  # the model's own, as they were used
+
+    @property
+    def realtime(self) -> float | None:
+        """Seconds of audio in one second of work."""
+        return self.audio_seconds / self.seconds if self.audio_seconds and self.seconds else None
+
+    @property
+    def reached(self) -> bool:
+        """Whether the run came to this input at all."""
+        return self.error is None or self.error.code != NOT_DONE
+
+    @property
+    def exit_code(self) -> int:
+        """0 also for what an interruption or a full disk left over: the cause has its own code."""
+        return self.error.exit_code if self.error is not None and self.reached else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The object of `--json`: always the same keys."""
+        error = self.error and {
+            "code": self.error.code,
+            "message": self.error.message,
+            "remedy": self.error.remedy,
+        }
+        return {
+            "input": self.input,
+            "status": self.status,
+            "outputs": self.outputs,
+            "audio_seconds": _rounded(self.audio_seconds),
+            "seconds": _rounded(self.seconds),
+            "realtime": _rounded(self.realtime),
+            "device": self.device,
+            "precision": self.precision,
+            "gain": self.gain,
+            "options": dict(self.options),
+            "warnings": self.warnings,
+            "error": error,
+        }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+class Listener:
+    """Hears what happens, in order; this one does nothing. Calls come from the thread that runs the batch."""
+
+    def notice(self, text: str) -> None:
+        """A sentence the user should see."""
+
+    def named(self, named: Named) -> None:
+        """The stems and where they go are known."""
+
+    def device(self, device: Device, precision: Precision) -> None:
+        """Where and how it will be computed."""
+
+    def downloading(self) -> AbstractContextManager[Callable[[int, int | None], None] | None]:
+        """Around the loading of the model; gives the callback(bytes done, in all or None)."""
+        return nullcontext()
+
+    def loaded(self, loaded: Loaded) -> None:
+        """The model is ready."""
+
+    def expected(self, seconds: float) -> None:
+        """About how much audio there is to separate in all."""
+
+    def started(self, track: Track, number: int, count: int) -> None:
+        """The track `number` of `count` begins."""
+
+    def progress(self, done: float, total: float | None) -> None:
+        """Audio seconds of the current track."""
+
+    def failed(self, error: BaseException) -> None:
+        """An exception that no one foresaw, for whoever wants its traceback."""
+
+
+def unfinished(batch: Batch, results: Collection[Result], why: str | SepcliError) -> list[Result]:
+    """A Result for every input that has none among `results`: the run was stopped, or could not begin."""
+    have = {result.input for result in results}
+    left = [source.name for source in batch.sources if source.name not in have]
+    if isinstance(why, SepcliError):
+        return [Result(name, "failed", error=why) for name in left]
+    return [not_done(name, why) for name in left]
+
+
+def not_done(name: str, why: str) -> Result:
+    """The Result of an input that the run did not come to."""
+    return Result(
+        name,
+        "failed",
+        error=SepcliError(f"Not done: {why}.", code=NOT_DONE, remedy="The same command goes on from here."),
+    )

@@ -1,0 +1,71 @@
+"""How much audio there is to separate, and how much room its stems need: estimated before the work begins.
+
+Looks into files only for so long; those that follow are taken to be like those before, byte for byte.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sepcli.batch.names import Named, Track
+from sepcli.errors import InputError, SepcliError
+
+SURVEY_SECONDS = 5.0  # of opening files to learn their lengths
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was found about the tracks together."""
+
+    seconds: float  # of audio
+    bytes: int  # of all stems, and of the largest temporary file
+    failures: tuple[tuple[Track, SepcliError], ...]  # files that are no audio
+
+
+def survey(named: Named, tracks: Iterable[Track]) -> Survey:
+    """Open each track's file, for up to SURVEY_SECONDS, and add up what its header says."""
+    seconds, results, spool = 0.0, 0, 0
+    looked_into = 0  # bytes of the inputs that were counted
+    until = time.monotonic() + SURVEY_SECONDS
+    failures: list[tuple[Track, SepcliError]] = []
+    for track in tracks:
+        assert track.file is not None
+        try:
+            size = track.file.stat().st_size
+            if time.monotonic() > until and looked_into:
+                share = size / looked_into
+                seconds += seconds * share
+                results += int(results * share)
+                looked_into += size
+            elif (found := _look(named, track.file)) is not None:
+                seconds += found[0]
+                results += found[1]
+                spool = max(spool, found[2])
+                looked_into += size
+        except InputError as problem:
+            failures.append((track, problem))
+        except (OSError, SepcliError):
+            continue  # it fails with its reason when its turn comes
+    return Survey(seconds, results + spool, tuple(failures))
+
+
+def _look(named: Named, file: Path) -> tuple[float, int, int] | None:
+    """Audio seconds, bytes of the stems, bytes of the temporary file; None if only decoding would tell."""
+    from sepcli.sound.decode import probe
+
+    request, entry = named.batch.request, named.batch.entry
+    info = probe(file)
+    seconds = info.duration if info.frames is None else info.frames / info.samplerate
+    if seconds is None:
+        return None
+    seconds = max(0.0, seconds - request.start)
+    if request.duration is not None:
+        seconds = min(seconds, request.duration)
+    model_rate = info.samplerate if entry is None else entry.samplerate
+    files = named.batch.spec.resolve(info, model_rate)
+    frames = int(seconds * info.samplerate)
+    room = files.room(frames, info.samplerate, info.channels, len(named.stems.targets))
+    return seconds, room.results, room.spool
