@@ -98,7 +98,7 @@ def test_losing_the_race_for_a_new_folder_is_noticed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", flock)
     with Workspace(tmp_path) as work:
-        assert work.path != made[0] and (work.path / "lock").exists()
+        assert made and (work.path / "lock").exists() and is_alive(tmp_path, work.name)
     assert everything(tmp_path) == []
 
 
