@@ -110,7 +110,7 @@ def separate(
         for block in blocks:
             stems[..., at : at + block.shape[-1]] = block
             at += block.shape[-1]
-    return dict(zip(engine.sources, stems, strict=True))
+    return {name: stems[index] for index, name in enumerate(engine.sources)}
 
 
 @dataclass(frozen=True)

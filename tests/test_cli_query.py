@@ -146,7 +146,7 @@ def test_names_that_are_equal_or_impossible(capfd):
     shutil.copy("hum.wav", "b.wav")
     assert "'hum'" in refused(capfd, "--query", "hum.wav", "--query", "hum=b.wav")["message"]
     assert refused(capfd, "--query", "bass=hum.wav", "-t", "bass")["code"] == "equal_names"
-    assert "leave" in refused(capfd, "--query", "hum.wav", "--query", "rest=b.wav", "--rest")["message"]
+    assert "residual" in refused(capfd, "--query", "hum.wav", "--query", "rest=b.wav", "--rest")["message"]
     assert refused(capfd, "--query", "a/b=hum.wav")["code"] == "query_name"
     assert refused(capfd, "--query", "=hum.wav")["code"] == "query_name"
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from sepcli.batch.manifest import MANIFEST_NAME
-from sepcli.errors import InputError, SepcliError, UsageError
+from sepcli.errors import InputError, SepcliError, UsageError, parameter
 
 STDIN = "-"
 STDIN_TRACK = "stdin"
@@ -152,7 +152,7 @@ def _scan_root(
     if out is not None and _identity(root) == _identity(out):
         raise UsageError(
             f"The input folder '{root}' is the output folder too; its stems would be inputs of the next run.",
-            remedy="Choose another folder with -o.",
+            remedy=f"Choose another folder with {parameter('out')}.",
             code="input_is_output",
         )
     if (root / MANIFEST_NAME).exists():

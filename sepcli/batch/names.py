@@ -168,14 +168,14 @@ class _Naming:
     def paths(self, sources: Sequence[Source]) -> list[dict[str, Path]]:
         templates = [self.template] * len(sources)
         found: list[dict[str, Path]] = []
-        group: tuple[int, ...] = ()
+        groups: list[tuple[int, ...]] = []
         for _ in range(ROUNDS):
             found = [self._fill(*pair) for pair in zip(sources, templates, strict=True)]
             places: dict[str, list[int]] = defaultdict(list)
             for index, outputs in enumerate(found):
                 for path in outputs.values():
                     places[collision_key(path, fold=self.fold)].append(index)
-            groups = dict.fromkeys(tuple(place) for place in places.values() if len(place) > 1)
+            groups = list(dict.fromkeys(tuple(place) for place in places.values() if len(place) > 1))
             if not groups:
                 return found
             for group in groups:
@@ -190,7 +190,8 @@ class _Naming:
                     f"{added} in theirs tells them apart."
                 )
         # Told apart from each other, yet every time the same as yet another.
-        raise _collision([sources[index] for index in group], found[group[0]])
+        last = groups[-1]
+        raise _collision([sources[index] for index in last], found[last[0]])
 
     def _fill(self, source: Source, template: str) -> dict[str, Path]:
         values = {

@@ -20,7 +20,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePath
 
-from sepcli.errors import OutputError, UsageError, from_os
+from sepcli.errors import OutputError, UsageError, from_os, parameter
 
 DEFAULT_TEMPLATE = "{track}/{stem}.{ext}"
 TEMPLATE_FIELDS = ("track", "stem", "ext", "model", "parent", "trackext")
@@ -54,7 +54,7 @@ def check_template(template: str, stems: Collection[str]) -> None:
     if unknown:
         raise UsageError(
             f"The template '{template}' has the unknown field {{{unknown[0]}}}; the fields are {allowed}.",
-            remedy=f"The default is --template '{DEFAULT_TEMPLATE}'.",
+            remedy=f"The default is {parameter('template', DEFAULT_TEMPLATE)}.",
             code="template",
         )
     parts = _SEPARATORS.split(template)
@@ -70,7 +70,8 @@ def check_template(template: str, stems: Collection[str]) -> None:
         return
     raise UsageError(
         f"The template '{template}' {problem}; it names a file inside the output folder with {allowed}.",
-        remedy=f"Put folders elsewhere with -o; the default is --template '{DEFAULT_TEMPLATE}'.",
+        remedy=f"Put folders elsewhere with {parameter('out')}; the default is "
+        f"{parameter('template', DEFAULT_TEMPLATE)}.",
         code="template",
     )
 
@@ -146,7 +147,7 @@ def _component(part: str, values: Mapping[str, str], limit: int, notice: Callabl
         if longest is None or room < 16:
             raise UsageError(
                 f"The template part '{part}' alone fills the {limit} bytes that a file name may have.",
-                remedy="Shorten --template.",
+                remedy=f"Shorten {parameter('template')}.",
                 code="template",
             )
         # The hash is of the whole value, so two long names that differ only at the end stay two.
@@ -234,7 +235,8 @@ def check_space(folder: Path, needed: int) -> None:
         raise OutputError(
             f"The results need about {_size(needed)} in '{_printable(str(folder))}', "
             f"but only {_size(free)} are free.",
-            remedy="Free some space, choose another folder with -o, or write smaller files: --format flac.",
+            remedy=f"Free some space, choose another folder with {parameter('out')}, or write smaller files: "
+            f"{parameter('format', 'flac')}.",
             code="disk_full",
         )
 

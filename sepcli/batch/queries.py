@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sepcli.batch.manifest import QueryId, content_sha256
 from sepcli.batch.outputs import legal_name, rest_name
-from sepcli.errors import InputError, UsageError
+from sepcli.errors import InputError, UsageError, parameter
 from sepcli.sound.decode import AudioReader
 from sepcli.sound.resample import resampled
 from sepcli.weights.entries import Catalog
@@ -76,14 +76,14 @@ class Query:
 
 
 def parse_query(text: str) -> tuple[str, Path]:
-    """ "NAME=FILE" or "FILE" -> the stem's name, the file. A file whose own name has a "=" is found too."""
+    """Split "NAME=FILE" or "FILE" into the stem's name and the file. A file may have a "=" in its own name."""
     before, equals, after = text.partition("=")
     if not equals or os.path.exists(os.path.expanduser(text)):
         path = Path(os.path.expanduser(text))
         return path.stem, path
     if not after:
         raise UsageError(
-            f"--query {text} names no file.", remedy="Write --query NAME=FILE, or --query FILE.", code="query"
+            f"The query {text} names no file.", remedy="Write NAME=FILE, or FILE alone.", code="query"
         )
     return before, Path(os.path.expanduser(after))
 
@@ -98,7 +98,7 @@ def read_queries(texts: Sequence[str], targets: Sequence[str], *, rest: bool) ->
 def make_queries(
     examples: Mapping[str, Audio], targets: Sequence[str], *, rest: bool = False
 ) -> tuple[Query, ...]:
-    """The same from Python: {name: a file, or ([C, T] floats, Hz)}."""
+    """The queries of the Python interface: {name: a file, or ([C, T] floats, Hz)}. The rest as read_queries."""
     check_names(list(examples), targets, rest=rest)
     return tuple(
         _read_array(name, *audio) if isinstance(audio, tuple) else _read_file(name, Path(audio))
@@ -112,8 +112,8 @@ def check_names(names: Sequence[str], targets: Sequence[str], *, rest: bool) -> 
         if name != legal_name(name) or not name.strip():
             raise UsageError(
                 f"A query is called '{name}', which can't be the name of a file on every system.",
-                remedy='Give it another with --query NAME=FILE: no / \\ : * ? " < > |, no dot or space at the '
-                "end.",
+                remedy=f'Give it another name in {parameter("queries")}: without / \\ : * ? " < > |, and '
+                "without a dot or space at the end.",
                 code="query_name",
             )
     seen: dict[str, str] = {}
@@ -122,23 +122,24 @@ def check_names(names: Sequence[str], targets: Sequence[str], *, rest: bool) -> 
             differ = "" if other == name else f" (and '{other}', which some systems take for the same)"
             raise UsageError(
                 f"Two queries are called '{name}'{differ}, but each becomes a stem of that name.",
-                remedy="Give one of them another name with --query NAME=FILE.",
+                remedy=f"Give one of them another name in {parameter('queries')}.",
                 code="equal_names",
             )
         seen[_folded(name)] = name
     left = rest_name([*targets, *names])
     if rest and (name := seen.get(_folded(left))) is not None:
         raise UsageError(
-            f"The query '{name}' has the name of what the targets leave.",
-            remedy="Give it another with --query NAME=FILE, or leave out --rest and --sum.",
+            f"The query '{name}' has the name of the residual, the mix minus the stems.",
+            remedy=f"Give it another name in {parameter('queries')}, or leave out {parameter('rest')} and "
+            f"{parameter('sum')}.",
             code="equal_names",
         )
     for target in targets:
         if (name := seen.get(_folded(target))) is not None:
             raise UsageError(
                 f"The target '{target}' and the query '{name}' would become one stem.",
-                remedy=f"Leave -t {target} out if only the query is meant, or give the query another name with "
-                "--query NAME=FILE.",
+                remedy=f"Leave {parameter('targets', target)} out if only the query is meant, or give the query "
+                f"another name in {parameter('queries')}.",
                 code="equal_names",
             )
 
@@ -229,11 +230,11 @@ def check_length(query: Query, min_query: float, model: str) -> None:
 
 
 def takes_none(model: str, sources: Sequence[str], others: Sequence[str] = ()) -> UsageError:
-    """The error of queries for a model without any. others: names of models that take them."""
-    instead = f", or a model that takes them with -m: {', '.join(others)}" if others else ""
+    """The error for queries that are given to a model which takes none. others: models that take them."""
+    instead = f", or a model that takes them with {parameter('model')}: {', '.join(others)}" if others else ""
     return UsageError(
         f"The model '{model}' takes no queries; its stems are {', '.join(sources)}.",
-        remedy=f"Leave the query out and choose a stem with -t{instead}.",
+        remedy=f"Leave the query out and choose a stem with {parameter('targets')}{instead}.",
         code="no_queries",
     )
 
@@ -301,10 +302,10 @@ def narrow(model: Separator, targets: Sequence[str], queries: Sequence[Query], *
 
 
 def needs_one(model: str) -> UsageError:
-    """The error of nothing to do: a model that has no stems of its own, and no query."""
+    """The error for a model that has no stems of its own, and that is given no query."""
     return UsageError(
         f"The model '{model}' has no stems of its own: it makes those that it is given examples of.",
-        remedy="Give it one or more: --query [NAME=]FILE.",
+        remedy=f"Give it one or more: {parameter('queries', '[NAME=]FILE')}.",
         code="needs_query",
     )
 
@@ -320,7 +321,8 @@ def refuse_overwriting(queries: Iterable[Query], outputs: Iterable[Path]) -> Non
         if (hit := files.get(place)) is not None:
             raise UsageError(
                 f"The output '{output}' is the query '{hit.name}'.",
-                remedy="Choose another folder with -o, or another --template; a query is never overwritten.",
+                remedy=f"Choose another folder with {parameter('out')}, or another {parameter('template')}; a "
+                "query is never overwritten.",
                 code="input_is_output",
             )
 

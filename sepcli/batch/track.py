@@ -6,7 +6,7 @@ every stage holds a few blocks, and what has to wait for the whole track waits o
     first pass   decode - resample - channels - measure                  only for models that normalise
     main pass    decode - resample - channels | engine | channels - resample - levels - write
                  (a thread ahead)               (here)   (a thread behind)
-    last pass    spool - levels at the gain - write                      only for `--clip gain`
+    last pass    spool - levels at the gain - write                      only where clipping lowers the gain
 
 The residual and exact sums need the mix at the output's rate: it is decoded once more, in step with the stems.
 
@@ -24,11 +24,13 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from torch import Tensor
 
 from sepcli.batch.outputspec import OutputSpec, Resolved
 from sepcli.batch.workspace import Spool, flush
 from sepcli.engine.pipeline import Engine, Progress
 from sepcli.engine.streams import Block, InputStream, MixStream, OutputStream
+from sepcli.errors import parameter
 from sepcli.sound.decode import AudioInfo, AudioReader, probe
 from sepcli.sound.encode import AudioWriter
 from sepcli.sound.formats import check_format
@@ -105,7 +107,9 @@ def render(
         sink: _Sink = _Spooled(folder, files, again) if plan.spools else _Direct(files, again)
         stack.callback(sink.abort)
         out = OutputStream(mix, plan.samplerate)
-        writer = stack.enter_context(WriteBehind(lambda stems: sink.write(out.process(stems)), WRITTEN_BEHIND))
+        writer: WriteBehind[Tensor] = stack.enter_context(
+            WriteBehind(lambda stems: sink.write(out.process(stems)), WRITTEN_BEHIND)
+        )
         for stems in mix.separate(_with_total(progress, _seconds(mix, read()))):
             writer.put(stems)
         writer.close()
@@ -229,7 +233,7 @@ class _Files:
         if self.levels.missed:
             said.append(
                 f"The stems do not add up exactly at {self.levels.missed} samples, where they were clamped; "
-                f"--clip gain keeps the sum."
+                f"{parameter('clip', 'gain')} keeps the sum."
             )
         return said
 

@@ -113,7 +113,7 @@ class OutputStream:
 
 def separated(
     read: Read, engine: Engine, samplerate: int, channels: int, progress: Progress | None = None
-) -> Iterator[Block]:
+) -> Generator[Block, None, None]:
     """Separate a mix: [S, C, n] blocks of stems at the mix's own rate, as many frames in all as it has.
 
     read, samplerate, channels: as for InputStream. A caller that needs more on the way (the length, the mix
