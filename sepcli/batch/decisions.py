@@ -24,7 +24,7 @@ _NO_SETTINGS = ("engine", "template")  # the template was one up to version 0 of
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """All that stems depend on, but for the content of the input and of the queries."""
+    """Everything that the samples of a stem depend on, except what is in the input and in the queries."""
 
     settings: str  # settings_hash of `made_with`
     made_with: Mapping[str, Any]
@@ -42,9 +42,10 @@ class Decision:
 
 
 def fingerprint(named: Named, weights: Sequence[str], precision: str) -> Fingerprint:
-    """weights: what identifies the files of the wanted stems' networks. precision: the one that is used.
+    """The fingerprint of a run.
 
-    The template is no part of it: it says where the files are, not how they are made.
+    weights: the SHA-256 of each file that the wanted stems need. precision: "float32", "bfloat16" or "float16",
+    as it is used. The template is no part of it: it says where the files are, not how they are made.
     """
     batch = named.batch
     request, entry, settings = batch.request, batch.entry, batch.request.settings
@@ -81,12 +82,12 @@ def fingerprint(named: Named, weights: Sequence[str], precision: str) -> Fingerp
 
 
 def decide(named: Named, tracks: Iterable[Track], prints: Fingerprint, manifest: Manifest) -> list[Decision]:
-    """A decision for each of the tracks, from what stands in the output folder now."""
+    """Decide about each track by what stands in the output folder now."""
     return [decide_track(track, named, prints, manifest) for track in tracks]
 
 
 def decide_track(track: Track, named: Named, prints: Fingerprint, manifest: Manifest) -> Decision:
-    """Look again at one track: another process may have been there since."""
+    """Decide about one track by what stands in the output folder now."""
     if track.file is None:
         return Decision(track, SEPARATE)  # a pipe that nothing has been read from: a dry run
     there = [path for path in track.outputs.values() if os.path.lexists(path)]
@@ -108,7 +109,7 @@ def decide_track(track: Track, named: Named, prints: Fingerprint, manifest: Mani
 
 
 def refuse(decisions: Sequence[Decision]) -> None:
-    """UsageError if anything that is in the way of this run has to stay."""
+    """Raises UsageError if a file stands in the way of this run that must not be replaced."""
     refused = [decision for decision in decisions if decision.action == REFUSE]
     if refused:
         more = f"; so do outputs of {len(refused) - 1} more" if len(refused) > 1 else ""
@@ -121,7 +122,7 @@ def refuse(decisions: Sequence[Decision]) -> None:
 
 
 def other_engine_notice(decisions: Sequence[Decision]) -> str | None:
-    """The sentence about stems that another version of the engine made; None where there are none."""
+    """A sentence about the tracks that are made again because of the engine's version; None for no track."""
     count = sum(decision.other_engine for decision in decisions)
     if not count:
         return None
@@ -133,7 +134,7 @@ def other_engine_notice(decisions: Sequence[Decision]) -> str | None:
 
 
 def identify(track: Track, manifest: Manifest) -> InputId:
-    """The track's input by its content; OSError if it can't be read. What came through a pipe has no date."""
+    """Identify the track's input by its content. What came through a pipe has no date. OSError."""
     assert track.file is not None, "copy a pipe to a file first"
     if not track.source.once:
         return manifest.identify(track.file)
@@ -141,7 +142,7 @@ def identify(track: Track, manifest: Manifest) -> InputId:
 
 
 def query_ids(named: Named) -> dict[str, QueryId]:
-    """The queries by stem, as the manifest knows them."""
+    """The identity of each query, by the stem that it asks for."""
     return {query.name: query.identity for query in named.batch.queries}
 
 

@@ -43,7 +43,7 @@ class Source:
 
     @property
     def name(self) -> str:
-        """How it is called in messages and results."""
+        """Its name in messages and results."""
         return STDIN if self.path is None else str(self.path)
 
     @property
@@ -53,6 +53,7 @@ class Source:
 
     @property
     def track(self) -> str:
+        """The name for its folder of stems: the file's name without suffix, or "stdin"."""
         return STDIN_TRACK if self.path is None else self.relative.stem
 
     @property
@@ -68,7 +69,7 @@ class Source:
 
 @dataclass
 class Found:
-    """What the arguments came to. Failures are inputs too: one result each, and the others go on."""
+    """The files that were found, and the arguments that failed: each of these has a result, the others go on."""
 
     sources: list[Source] = field(default_factory=list)
     failures: list[tuple[str, SepcliError]] = field(default_factory=list)  # (argument, why)
@@ -211,7 +212,7 @@ def _identity(path: Path) -> str:
 
 
 class Originals:
-    """The inputs of a run, to ask whether writing a file would destroy one of them."""
+    """The inputs of a run. It tells whether writing a file would destroy one of them."""
 
     def __init__(self, sources: Sequence[Source]):
         self._by_path: dict[str, Source] = {}

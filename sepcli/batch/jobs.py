@@ -55,7 +55,9 @@ WAIT_SECONDS = 0.5  # between two looks at a track on which another process work
 
 
 def run(batch: Batch, listener: Listener | None = None, named: Named | None = None) -> Iterator[Result]:
-    """Separate the batch. named: what `names` gave for it, where that was asked for before.
+    """Separate the batch; yields a Result for every input as soon as there is one.
+
+    named: the stems and paths, where the caller has asked `names` for them already.
 
     A SepcliError out of it is the whole run's: no model, no device, no folder, or files in the way; no track
     was separated then.
@@ -176,7 +178,7 @@ class _Loop:
         self.device, self.precision, self.listener = device, precision, listener
 
     def results(self, tracks: Sequence[Track]) -> Iterator[Result]:
-        """A Result for each of the tracks; those on which another process works come last."""
+        """Yields a Result for each track. Tracks on which another process works come last."""
         engine = self._engine()
         waiting: list[Track] = []
         for number, track in enumerate(tracks, 1):

@@ -56,6 +56,8 @@ class QueryId:
 
 @dataclass(frozen=True)
 class Output:
+    """One file that a track has been separated into."""
+
     stem: str
     path: str  # below the output folder, with forward slashes
     bytes: int | None = None  # None while it is only planned
@@ -63,7 +65,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Record:
-    """A track's outputs, what they were made from and with which settings."""
+    """The files of one track, what they were made from, and with which settings."""
 
     done: bool
     settings: str  # settings_hash
@@ -74,7 +76,7 @@ class Record:
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:
-    """16 hex digits for everything that changes samples or files; the order of the keys doesn't matter."""
+    """16 hex digits that differ if any of the settings differs. The order of the keys does not matter."""
     text = json.dumps(settings, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -131,10 +133,11 @@ class Manifest:
                 self._inputs[identity.path] = self._recorded[identity.path] = identity
 
     def record_of(self, output: Path) -> Record | None:
-        """What is known of a file in the folder; None if it is not ours."""
+        """The record of a file in the folder; None if sepcli did not make it."""
         return self._by_output.get(self.relative(output))
 
     def relative(self, output: Path) -> str:
+        """The path below the output folder, with forward slashes on every system."""
         return output.relative_to(self.folder).as_posix()
 
     def stands(self, record: Record) -> bool:
@@ -169,7 +172,7 @@ class Manifest:
             self._append({"kind": "input", "input": asdict(identity)})
 
     def add(self, record: Record, about: Mapping[str, Any] | None = None) -> None:
-        """Append it. about: what a reader may want to know besides, such as gain and seconds."""
+        """Append a record. about: more facts for a human reader, such as gain and seconds."""
         line = {
             "kind": "done" if record.done else "begin",
             "settings": record.settings,

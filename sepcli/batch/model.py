@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Model:
-    """What a run asks of its model, in the order of the run: sources, weights, half, separator."""
+    """Answers what a run asks about its model: sources, weights, half, and at last the network itself."""
 
     def __init__(self, batch: Batch, listener: Listener):
         self.batch, self.listener = batch, listener
@@ -36,12 +36,12 @@ class Model:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The stems that it has by name."""
+        """The stems that the model has by name, in its order."""
         entry = self.batch.entry
         return self._load_whole().sources if entry is None else entry.sources
 
     def weights(self, stems: Stems, *, may_load: bool = True) -> list[str] | None:
-        """What identifies the files that these stems need: their SHA-256; None where it is not known.
+        """The SHA-256 of each file that these stems need; None where it is not known.
 
         Where the catalogue has no hash and the file is not on this machine, the model is loaded, if it may be.
         """
@@ -75,7 +75,7 @@ class Model:
 
     @property
     def half(self) -> bool:
-        """Whether it may run in reduced precision."""
+        """Whether the model may run in reduced precision."""
         entry = self.batch.entry
         return self._load_whole().model.half if entry is None else entry.half
 

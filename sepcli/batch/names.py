@@ -24,7 +24,7 @@ ROUNDS = 4  # of telling inputs apart, each of which may run into names of other
 
 @dataclass(frozen=True)
 class Stems:
-    """The stems of a run, in the order of its files."""
+    """The stems that a run writes, in the order of its files."""
 
     named: tuple[str, ...]  # that the model knows by name; () too where the queries alone are wanted
     asked: tuple[str, ...]  # the queries'
@@ -32,12 +32,12 @@ class Stems:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """What the model is to make."""
+        """The stems that the model has to make."""
         return (*self.named, *self.asked)
 
     @property
     def files(self) -> tuple[str, ...]:
-        """What is written."""
+        """The names of all written files: the stems, then the residual."""
         return self.targets if self.residual is None else (*self.targets, self.residual)
 
 
@@ -51,11 +51,11 @@ class Track:
 
     @classmethod
     def of(cls, source: Source, outputs: Mapping[str, Path]) -> Track:
-        """The track of an input that can be read where it is; a pipe has to be copied first (`read_from`)."""
+        """A track that is read where its input is. A pipe has no file yet: copy it, then call `read_from`."""
         return cls(source, outputs, None if source.once else source.path)
 
     def read_from(self, file: Path) -> Track:
-        """This track, to be read from `file`."""
+        """The same track, but read from `file`."""
         return replace(self, file=file)
 
 
@@ -99,7 +99,7 @@ def names(batch: Batch, sources: Sequence[str]) -> Named:
 
 
 def names_if_known(batch: Batch) -> Named | None:
-    """`names` for a model of the catalogue; None for another, whose stems are known once it is loaded."""
+    """`names` for a model of the catalogue; None for others, which have to be loaded to know their stems."""
     return None if batch.entry is None else names(batch, batch.entry.sources)
 
 
@@ -112,7 +112,7 @@ def choose_stems(
     model: str,
     catalog: Catalog | None = None,
 ) -> Stems:
-    """The wanted stems of a model: its own in their order, then the queries'.
+    """The wanted stems of a model: first its own, in its order, then the stems of the queries.
 
     rest: whether the residual is written too. model: its name in errors. catalog: where others are looked for
     that have a stem which this one lacks. UsageError for such a stem, and where there is nothing to make.
@@ -147,7 +147,7 @@ def _unknown_stem(stem: str, sources: Sequence[str], model: str, catalog: Catalo
 def name_files(
     sources: Sequence[Source], stems: Sequence[str], *, out: Path, template: str, model: str, ext: str
 ) -> tuple[list[dict[str, Path]], list[str]]:
-    """({stem: path} for every source, notices): paths that differ from each other on this file system.
+    """Choose paths that differ from each other on this file system: ([{stem: path} of each source], notices).
 
     Inputs that would get the same paths are told apart by their folder or suffix, with a notice. UsageError
     where the template can't do, or where they can't be told apart.
@@ -166,6 +166,7 @@ class _Naming:
         self.notices: list[str] = []
 
     def paths(self, sources: Sequence[Source]) -> list[dict[str, Path]]:
+        """{stem: path} for each source, all different. UsageError where that can't be."""
         templates = [self.template] * len(sources)
         found: list[dict[str, Path]] = []
         groups: list[tuple[int, ...]] = []
@@ -248,7 +249,7 @@ def _with_fields(template: str, fields: Sequence[str]) -> str:
 
 
 def guard_inputs(sources: Sequence[Source], queries: Iterable[Query], outputs: Sequence[Path]) -> None:
-    """UsageError where an output is one of the inputs or queries, by any name of it."""
+    """Raises UsageError where an output would overwrite an input or a query, under whatever name or link."""
     refuse_overwriting(queries, outputs)
     originals = Originals(sources)
     for path in outputs:

@@ -39,12 +39,12 @@ _SEPARATORS = re.compile(r"[/\\]" if os.name == "nt" else "/")
 
 
 def rest_name(targets: Collection[str]) -> str:
-    """The name of what the targets leave: `no_vocals` for one target, `rest` for several or none."""
+    """The name of the residual: `no_vocals` where vocals are the only target, else `rest`."""
     return f"no_{next(iter(targets))}" if len(targets) == 1 else "rest"
 
 
 def check_template(template: str, stems: Collection[str]) -> None:
-    """UsageError where no input could give good names: before any file is looked at.
+    """Raises UsageError for a template that can't give good names, whatever the inputs are.
 
     stems: the names of all outputs of one track; with more than one, `{stem}` must tell them apart.
     """
@@ -179,7 +179,7 @@ def _printable(text: str) -> str:
 
 
 def collision_key(path: Path, *, fold: bool | None = None) -> str:
-    """Equal for two paths that would be one file.
+    """A key that is equal for two paths which would be the same file.
 
     fold: whether the file system ignores case, as `folds_case` finds out; None = by the system's custom.
     Accents composed or decomposed count as one always: macOS stores them alike, and two names that look the
@@ -229,7 +229,7 @@ def check_writable(folder: Path) -> None:
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """OutputError `disk_full` where the file system of `folder` has less than `needed` bytes free."""
+    """Raises OutputError `disk_full` if the file system of `folder` has less than `needed` bytes free."""
     free = shutil.disk_usage(_nearest(folder)).free
     if free < needed:
         raise OutputError(

@@ -51,15 +51,17 @@ class Query:
 
     @property
     def seconds(self) -> float:
+        """Its length."""
         return self.audio.shape[1] / self.samplerate
 
     @property
     def identity(self) -> QueryId:
+        """How the manifest knows it. Only for a query that came as a file."""
         assert self.path is not None
         return QueryId(os.path.realpath(self.path), self.sha256)
 
     def converted(self, samplerate: int, channels: int) -> NDArray[np.float32]:
-        """[C, T] at `samplerate` Hz in `channels` (1 or 2); UsageError where nothing is left of it."""
+        """The audio [C, T] at `samplerate` Hz with 1 or 2 channels. UsageError if its channels cancel out."""
         audio = self.audio
         if len(audio) != channels:
             audio = audio.mean(axis=0, keepdims=True) if channels == 1 else np.repeat(audio, channels, axis=0)
@@ -89,7 +91,7 @@ def parse_query(text: str) -> tuple[str, Path]:
 
 
 def read_queries(texts: Sequence[str], targets: Sequence[str], *, rest: bool) -> tuple[Query, ...]:
-    """The queries of a command line, in order. targets, rest: what is asked for beside them."""
+    """Read the queries of a command line, in order. targets, rest: what else is asked for."""
     parsed = [parse_query(text) for text in texts]
     check_names([name for name, _ in parsed], targets, rest=rest)
     return tuple(_read_file(name, path) for name, path in parsed)
@@ -107,7 +109,7 @@ def make_queries(
 
 
 def check_names(names: Sequence[str], targets: Sequence[str], *, rest: bool) -> None:
-    """UsageError for a name that can't be a file's, or that stands for two stems."""
+    """Raises UsageError for a name that no file can have, or that two stems would share."""
     for name in names:
         if name != legal_name(name) or not name.strip():
             raise UsageError(
@@ -138,8 +140,8 @@ def check_names(names: Sequence[str], targets: Sequence[str], *, rest: bool) -> 
         if (name := seen.get(_folded(target))) is not None:
             raise UsageError(
                 f"The target '{target}' and the query '{name}' would become one stem.",
-                remedy=f"Leave {parameter('targets', target)} out if only the query is meant, or give the query "
-                f"another name in {parameter('queries')}.",
+                remedy=f"Leave {parameter('targets', target)} out if only the query is meant, or give the "
+                f"query another name in {parameter('queries')}.",
                 code="equal_names",
             )
 
@@ -220,7 +222,7 @@ def _unusable(name: str, problem: InputError) -> UsageError:
 
 
 def check_length(query: Query, min_query: float, model: str) -> None:
-    """UsageError for one that is shorter than the model declares, in seconds."""
+    """Raises UsageError for a query that is shorter than `min_query` seconds."""
     if query.seconds < min_query:
         raise UsageError(
             f"The query '{query.name}' has {query.seconds:.2f} s, but '{model}' needs {min_query:g} s or more.",
@@ -249,7 +251,7 @@ def load_asked(
     progress: Callable[[int, int | None], None] | None = None,
     notice: Callable[[str], None] = lambda text: None,
 ) -> Loaded:
-    """The model of that name, bound to the queries and narrowed to the targets and the queries' stems.
+    """Load a model, bind it to the queries, and narrow it to the targets and the queries' stems.
 
     targets: None for all stems, or for none but the queries' where there are any. The rest is as for
     loading.load_model, and so are the errors; UsageError besides for a model that takes no queries.
@@ -277,7 +279,7 @@ def load_asked(
 
 
 def narrow(model: Separator, targets: Sequence[str], queries: Sequence[Query], *, name: str) -> Separator:
-    """The model for these of its stems, then for those of the queries; the whole model where both are empty.
+    """Narrow a model to the targets and then the queries' stems; both empty: the whole model.
 
     name: what the model is called in errors. UsageError for a stem it lacks, or a query it can't take.
     """
@@ -311,7 +313,7 @@ def needs_one(model: str) -> UsageError:
 
 
 def refuse_overwriting(queries: Iterable[Query], outputs: Iterable[Path]) -> None:
-    """UsageError where an output is the file of a query, by any name of it."""
+    """Raises UsageError where an output would overwrite the file of a query, under whatever name or link."""
     files = {}
     for query in queries:
         if query.path is not None:

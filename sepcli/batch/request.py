@@ -56,7 +56,7 @@ class Request:
 
 
 def output_spec(spec: OutputSpec, *, some: bool) -> OutputSpec:
-    """What the files are to be. An exact sum of only some stems needs the residual, so it is written too."""
+    """`spec` with the residual where it is needed: an exact sum of only some stems is none without it."""
     return replace(spec, rest=spec.rest or (spec.sum == "exact" and some))
 
 

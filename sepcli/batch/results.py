@@ -20,7 +20,7 @@ NOT_DONE = "not_done"  # the error code of inputs that the run did not come to
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one input. exit_code: what it asks of the process."""
+    """What became of one input."""
 
     input: str
     status: str  # "done", "skipped" or "failed"
@@ -46,7 +46,7 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0 also for what an interruption or a full disk left over: the cause has its own code."""
+        """The exit code that it asks for; 0 if the input was not reached: what stopped the run has one."""
         return self.error.exit_code if self.error is not None and self.reached else 0
 
     def as_json(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 class Listener:
-    """Hears what happens, in order; this one does nothing. Calls come from the thread that runs the batch."""
+    """Is told what happens, in order; this one ignores it. It is called by the thread that runs the batch."""
 
     def notice(self, text: str) -> None:
         """A sentence the user should see."""
@@ -86,30 +86,30 @@ class Listener:
         """The stems and where they go are known."""
 
     def device(self, device: Device, precision: Precision) -> None:
-        """Where and how it will be computed."""
+        """The device and the precision are chosen."""
 
     def downloading(self) -> AbstractContextManager[Callable[[int, int | None], None] | None]:
-        """Around the loading of the model; gives the callback(bytes done, in all or None)."""
+        """A context around the loading of the model. It gives callback(bytes done, bytes in all or None)."""
         return nullcontext()
 
     def loaded(self, loaded: Loaded) -> None:
         """The model is ready."""
 
     def expected(self, seconds: float) -> None:
-        """About how much audio there is to separate in all."""
+        """There are about so many seconds of audio to separate in all."""
 
     def started(self, track: Track, number: int, count: int) -> None:
         """The track `number` of `count` begins."""
 
     def progress(self, done: float, total: float | None) -> None:
-        """Audio seconds of the current track."""
+        """So many audio seconds of the current track are done, of `total`, None while unknown."""
 
     def failed(self, error: BaseException) -> None:
-        """An exception that no one foresaw, for whoever wants its traceback."""
+        """An exception that nobody foresaw was raised; its traceback may be of use."""
 
 
 def unfinished(batch: Batch, results: Collection[Result], why: str | SepcliError) -> list[Result]:
-    """A Result for every input that has none among `results`: the run was stopped, or could not begin."""
+    """A Result for each input that has none yet, because the run was stopped or could not begin."""
     have = {result.input for result in results}
     left = [source.name for source in batch.sources if source.name not in have]
     if isinstance(why, SepcliError):

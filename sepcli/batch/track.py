@@ -183,7 +183,7 @@ class _Files:
         self._warnings: list[str] = []
 
     def write(self, block: np.ndarray) -> None:
-        """[F, C, T] as `levels.combine` gives it."""
+        """Write a block [F, C, T] of `levels.combine` into all files."""
         if not self._writers:
             self._open()
         if self.plan.clamps:
@@ -211,17 +211,20 @@ class _Files:
             )
 
     def close(self) -> None:
+        """Finish all files."""
         while self._writers:
             self._writers[0].close()
             self._warnings += self._writers[0].warnings
             del self._writers[0]  # only now: `abort` takes care of one that can't be closed
 
     def abort(self) -> None:
+        """Stop writing, and remove what has been written."""
         for writer in self._writers:
             writer.abort()
         self._writers = []
 
     def warnings(self) -> list[str]:
+        """Sentences about what the files had to leave out or cut off."""
         said = list(dict.fromkeys(self._warnings))
         if self.plan.clip == "gain" or not self.plan.clamps:
             return said

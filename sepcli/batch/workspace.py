@@ -45,7 +45,7 @@ _NO_LOCKS = (NotImplementedError, OSError)
 
 
 class Workspace:
-    """A context manager; `track()` inside it gives each track a folder of its own.
+    """The hidden folder of one run; a context manager. `track()` gives each track a folder inside it.
 
     folder: the output folder; made where it is missing. Leftovers of dead processes in it are removed.
     """
@@ -62,7 +62,7 @@ class Workspace:
 
     @contextlib.contextmanager
     def track(self) -> Iterator[Path]:
-        """A folder for the unfinished files of one track; gone with all it holds afterwards, come what may."""
+        """Yields a folder for the unfinished files of one track. It is removed afterwards, whatever happens."""
         path = self.path / str(next(self._numbers))
         try:
             path.mkdir()
@@ -131,7 +131,7 @@ def _make_locked(folder: Path) -> tuple[Path, FileLock]:
 
 
 def remove_leftovers(folder: Path) -> int:
-    """Remove the work folders in `folder` whose processes are dead; how many there were."""
+    """Remove the work folders of dead processes in `folder`. Returns how many there were."""
     removed = 0
     for path in folder.glob(f"{PREFIX}*"):
         with contextlib.suppress(Timeout, *_NO_LOCKS):  # alive; another user's; no locks to tell by
@@ -246,7 +246,7 @@ class Spool:
             raise from_os(error, path) from error
 
     def write(self, block: NDArray[np.float32]) -> None:
-        """block [width, T]."""
+        """Append a block [width, T]."""
         assert block.shape[0] == self.width and block.dtype == np.float32
         try:
             self._file.write(np.ascontiguousarray(block.T).data)
@@ -255,7 +255,7 @@ class Spool:
         self.frames += block.shape[1]
 
     def blocks(self, frames: int = 65536) -> Iterator[NDArray[np.float32]]:
-        """All that was written, from its beginning, in blocks [width, T] of at most `frames`."""
+        """Read everything from the beginning, in blocks [width, T] of at most `frames`."""
         try:
             self._file.seek(0)  # writes what is still buffered, so this too can find the disk full
         except OSError as error:
@@ -265,6 +265,7 @@ class Spool:
             yield np.frombuffer(raw, dtype=np.float32).reshape(-1, self.width).T
 
     def close(self) -> None:
+        """Remove the file."""
         with contextlib.suppress(OSError):  # a full disk was reported when it mattered
             self._file.close()
         self.path.unlink(missing_ok=True)

@@ -32,7 +32,7 @@ SHOWN_FAILURES = 20  # of the summary; all of them were printed as they happened
 
 
 class Reporter(Listener):
-    """A context manager: bars stop drawing when it ends, whatever happened.
+    """Shows a run as it goes on; a context manager, so that the bars end however the run does.
 
     bars: draw them, if standard error is a terminal. json: a Result an object on standard output.
     """
@@ -147,7 +147,7 @@ class Reporter(Listener):
     # --- results ---
 
     def count(self, result: Result) -> None:
-        """Take it in, for programs only."""
+        """Count a result, and print it for programs."""
         self.results.append(result)
         if self.json:
             console.print_json(result.as_json())
@@ -155,7 +155,7 @@ class Reporter(Listener):
             console.event("result", input=result.input, status=result.status)
 
     def result(self, result: Result) -> None:
-        """Take it in and show it."""
+        """Count a result, and show it."""
         self.count(result)
         if console.reports_json():
             return

@@ -494,4 +494,5 @@ def _to_stdout(request: Request, inputs: list[str], models: Catalog, bars: bool,
 
 
 def parse_rate(text: str) -> str | int:
-    return int(text) if text.isdecimal() else text  # OutputSpec judges the word
+    """ "44100" -> 44100; a word stays one, and OutputSpec judges it."""
+    return int(text) if text.isdecimal() else text
