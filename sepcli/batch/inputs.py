@@ -69,7 +69,7 @@ class Source:
 
 @dataclass
 class Found:
-    """The files that were found, and the arguments that failed: each of these has a result, the others go on."""
+    """The files that were found, and the arguments that failed: each of these has a result."""
 
     sources: list[Source] = field(default_factory=list)
     failures: list[tuple[str, SepcliError]] = field(default_factory=list)  # (argument, why)
