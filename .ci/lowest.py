@@ -16,7 +16,7 @@ def lowest(project: dict) -> list[str]:
     requirements = [
         *project["project"]["dependencies"],
         *(one for extra in project["project"].get("optional-dependencies", {}).values() for one in extra),
-        *project["dependency-groups"]["test"],
+        *(one for one in project["dependency-groups"]["test"] if isinstance(one, str)),  # the extras once more
     ]
     found = set()
     for text in requirements:

@@ -8,6 +8,7 @@ remedy is the next step. Commands turn the class into the process's exit code (d
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -200,6 +201,45 @@ def first_line(error: BaseException, lines: int = 1) -> str:
     """
     said = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(said[:lines]).rstrip(".") or type(error).__name__
+
+
+# --- packages that only some commands need ---
+
+# Not part of the base installation: the extra that brings each, and what it is needed for.
+EXTRAS = {
+    "librosa": ("voice", "finds out where somebody sings, and at which pitch"),
+    "matplotlib": ("train", "draws the pictures"),
+    "mido": ("render", "reads and writes MIDI files"),
+    "pesq": ("pesq", "measures PESQ"),
+    "pyworld": ("sing", "makes speech sing"),
+    "tomli_w": ("train", "writes settings as TOML"),
+}
+
+
+def missing(package: str) -> DeviceError | None:
+    """The error of a package of EXTRAS that can't be imported, with the command that installs it; else None.
+
+    package: as it is imported.
+    """
+    extra, purpose = EXTRAS[package]
+    try:
+        importlib.import_module(package)
+        return None
+    except Exception as error:  # noqa: BLE001  (a package built for another numpy or system raises anything)
+        absent = isinstance(error, ModuleNotFoundError) and error.name == package
+        fact = "is not installed" if absent else f"can't be imported ({first_line(error)})"
+    return DeviceError(
+        f"{package.replace('_', '-')} {fact}; it {purpose}.",
+        remedy=f"Install it: pip install 'sepcli[{extra}]'",
+        code=f"no_{package}",
+    )
+
+
+def require(package: str) -> None:
+    """Raise the error of `missing` where the package can't be imported. To be called before any work."""
+    error = missing(package)
+    if error is not None:
+        raise error
 
 
 # --- exit codes ---

@@ -103,6 +103,14 @@ def losses(run):
     return [(line["step"], line["loss"]) for line in read_metrics(run) if "loss" in line]
 
 
+def test_without_matplotlib_the_curves_are_not_drawn(place, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(arguments(place, "run", "--max-steps", "4")) == 0
+    assert "The curves are not drawn: matplotlib is not installed" in capsys.readouterr().err
+    files = {entry.name for entry in (place / "run").iterdir()}
+    assert files == {"config.toml", "metrics.jsonl", "model.safetensors", "state.pt"}
+
+
 def test_a_run_is_a_model(place, capsys):
     assert main(arguments(place)) == 0
     run = place / "run"

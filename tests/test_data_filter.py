@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -278,6 +279,14 @@ def test_a_folder_gives_a_report_a_list_and_a_picture(data, tmp_path):
     assert report["mean"]["bass"] == pytest.approx({"vocals": 0, "drums": 100 / 3, "bass": 200 / 3, "other": 0})
     assert (report["keep_above"], report["off_below"], report["made_with"]["threshold"]) == (70, 30, -10)
     assert sorted(path.name for path in out.iterdir()) == ["kept.txt", "matrix.png", "report.json"]
+
+
+def test_without_matplotlib_there_is_no_picture(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    out, said = tmp_path / "report", []
+    run_filter(data, out, notice=said.append)
+    assert sorted(path.name for path in out.iterdir()) == ["kept.txt", "report.json"]
+    assert len(said) == 1 and said[0].startswith("The picture is left out: matplotlib is not installed")
 
 
 def test_what_is_done_is_not_done_again(data, tmp_path):

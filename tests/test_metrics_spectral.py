@@ -1,9 +1,10 @@
-"""Distances of spectra: laws, and librosa's transform and mel filters as a second opinion."""
+"""Distances of spectra: laws, and what librosa and torchaudio say of the transform and the mel filters."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import torchaudio.functional
 
 from sepcli.metrics import spectral
 from sepcli.metrics.spectral import HOP, SIZE, Distance, Stretches, mel_bank, power_frames
@@ -97,7 +98,7 @@ def test_a_sine_of_minus_sixty_decibels_is_where_sound_begins():
         assert spectral.sounding(power_frames(sine[None])).all() == heard
 
 
-# --- librosa ---
+# --- librosa and torchaudio ---
 
 
 def test_the_transform_is_librosas():
@@ -113,3 +114,11 @@ def test_the_mel_filters_are_librosas(rate):
     theirs = librosa.filters.mel(sr=rate, n_fft=SIZE, n_mels=spectral.MELS, norm=None, dtype=np.float64).T
     np.testing.assert_allclose(mel_bank(rate), theirs, atol=1e-9)
     assert (mel_bank(rate).max(axis=0) > 0).all()
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_the_mel_filters_are_torchaudios_to_its_single_precision(rate):
+    theirs = torchaudio.functional.melscale_fbanks(
+        SIZE // 2 + 1, 0.0, rate / 2, spectral.MELS, rate, norm=None, mel_scale="slaney"
+    )
+    np.testing.assert_allclose(mel_bank(rate), theirs, atol=3e-5)  # its frequencies are float32: 1.3e-5 apart

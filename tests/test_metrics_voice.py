@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 
-from sepcli.errors import DeviceError
 from sepcli.metrics import voice
 from sepcli.metrics.voice import VoiceSums, pitch
 from tests.needs import need
@@ -113,13 +112,6 @@ def test_pesq_wants_enough_of_a_voice():
     assert np.isnan(measured(sung(2), sung(2), pesq=True)["pesq"])
     noisy = sung(5) + 0.02 * np.random.default_rng(2).standard_normal(5 * RATE)
     assert 1 <= measured(sung(5), noisy, pesq=True)["pesq"] < 4
-
-
-def test_without_librosa_the_remedy_is_said(monkeypatch):
-    monkeypatch.setattr(voice.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DeviceError, match="librosa is not installed") as error:
-        voice.require_pitch()
-    assert error.value.remedy == "Install it: pip install 'sepcli[voice]'" and not voice.has_pesq()
 
 
 def test_librosa_is_imported_only_where_a_pitch_is_wanted():

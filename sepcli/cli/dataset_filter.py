@@ -162,6 +162,7 @@ def filter_(
             begun=display.begun,
             progress=display.progress,
             done=display.done,
+            notice=console.notice,
         )
     if not json:
         _print_verdicts(verdicts, rule)

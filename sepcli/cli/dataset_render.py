@@ -59,7 +59,7 @@ def render(
         typer.Option(
             "--vocals",
             rich_help_panel=MUSIC,
-            help="Add vocals of synthetic singers (needs flite, espeak-ng and pip install pyworld).",
+            help="Add vocals of synthetic singers (needs flite, espeak-ng and pip install 'sepcli[sing]').",
         ),
     ] = False,
     soundfont: Annotated[

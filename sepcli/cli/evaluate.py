@@ -345,7 +345,9 @@ def _run(request: EvaluationRequest, protocols: Sequence[str], csv: Path | None,
     say_windows(found, protocols)
     say_voiced(found)
     if request.out is not None:
-        written = comparison.write(request.out, groups, protocols, zero_mean=request.zero_mean)
+        written = comparison.write(
+            request.out, groups, protocols, zero_mean=request.zero_mean, notice=console.notice
+        )
         names = ", ".join([rows.ROWS_NAME, *(path.name for path in written)])
         console.say(f"In {request.out}: {names}.")
     return worst_exit_code(row.error.exit_code for row in found if row.error is not None)

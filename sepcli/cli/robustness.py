@@ -167,7 +167,8 @@ def robustness(
         )
         console.print_columns(list(table(found)))
     if out is not None:
-        console.say(f"In {out}: {', '.join(path.name for path in write(found, out))}.")
+        written = write(found, out, notice=console.notice)
+        console.say(f"In {out}: {', '.join(path.name for path in written)}.")
 
 
 def parse_strengths(text: str) -> tuple[float, ...]:

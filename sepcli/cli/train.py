@@ -164,11 +164,9 @@ def configured(
 
 
 def print_config(config: TrainConfig) -> None:
-    import tomli_w
+    from sepcli.training.config import as_tables, to_toml
 
-    from sepcli.training.config import as_tables
-
-    sys.stdout.write(tomli_w.dumps(as_tables(config)))
+    sys.stdout.write(to_toml(as_tables(config)))
 
 
 def run_folder(out: Path | None) -> Path:

@@ -18,7 +18,7 @@ from sepcli.data.quality_report import Report
 from sepcli.engine.device import choose_device, choose_precision
 from sepcli.engine.pipeline import Engine
 from sepcli.engine.settings import Settings
-from sepcli.errors import InputError
+from sepcli.errors import InputError, missing
 from sepcli.loading import Loaded
 
 
@@ -37,6 +37,7 @@ def filter_dataset(
     begun: Callable[[int, int], None] = lambda songs, known: None,
     progress: SongProgress | None = None,
     done: Callable[[Verdict, bool], None] = lambda verdict, before: None,
+    notice: Callable[[str], None] = lambda text: None,
 ) -> list[Verdict]:
     """Judge every song below `root` and write the report into `out`; the verdicts, in the songs' order.
 
@@ -44,7 +45,7 @@ def filter_dataset(
     for separation. options: those that the model was loaded with. force: begin anew where `out` has a report
     of another model, folder or way of measuring.
     begun: called with the number of songs, and how many of them the report knows. done: called after each song
-    with whether it was known before.
+    with whether it was known before. notice: called with what the user should know besides.
 
     A song that can't be measured has an `error` in its verdict. InputError: there are no songs. UsageError: a
     report made in another way is there. OutputError: `out` can't be written. DeviceError: memory ran out.
@@ -79,7 +80,10 @@ def filter_dataset(
             verdict = measure_song(by_name[name], engine, rule, progress)
         report.add(verdict)
         done(verdict, verdict.error is None and name in same)
-    report.finish()
+    lacking = missing("matplotlib")
+    if lacking:
+        notice(f"The picture is left out: {lacking}")
+    report.finish(picture=lacking is None)
     return report.verdicts
 
 

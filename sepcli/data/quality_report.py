@@ -83,12 +83,12 @@ class Report:
         kept = [verdict.name for verdict in self.verdicts if verdict.status == "kept"]
         self._replace(KEPT, "".join(f"{name}\n" for name in kept))
 
-    def finish(self) -> None:
-        """The end of a whole run: songs that are no longer in the data are forgotten; the picture."""
+    def finish(self, *, picture: bool = True) -> None:
+        """The end of a whole run: songs that are no longer in the data are forgotten; then the picture."""
         self.known = {}
         self.write()
         with self._written():
-            if any(verdict.matrix for verdict in self.verdicts):
+            if picture and any(verdict.matrix for verdict in self.verdicts):
                 draw(self.verdicts, self.rule, self.folder / PICTURE)
             else:
                 (self.folder / PICTURE).unlink(missing_ok=True)

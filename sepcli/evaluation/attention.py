@@ -30,7 +30,7 @@ from sepcli.engine.device import told_of_memory
 from sepcli.engine.pipeline import Progress
 from sepcli.engine.separator import Inspectable, Separator
 from sepcli.engine.streams import DECODED_AHEAD
-from sepcli.errors import UsageError
+from sepcli.errors import UsageError, require
 from sepcli.models.family import entry_can
 from sepcli.nn.stft import centred_stft
 from sepcli.sound.channels import ChannelMap
@@ -267,8 +267,9 @@ class _Spectrogram:
 def check_picture(path: Path, inputs: Mapping[str, Path], *, force: bool) -> None:
     """UsageError where the picture can't be written there: no picture's name, an input's, a file's in the way.
 
-    inputs: {what it is: where}, never overwritten.
+    inputs: {what it is: where}, never overwritten. DeviceError where what draws is not installed.
     """
+    require("matplotlib")
     if path.suffix.lower() not in PICTURES:
         raise UsageError(
             f"'{path}' has no ending of a picture.",

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sepcli.errors import OutputError
+from sepcli.errors import OutputError, missing
 from sepcli.evaluation.rows import Row, line_as_json, scores_of
 from sepcli.metrics import plots
 from sepcli.metrics.summary import PROTOCOLS, Line, Scores, defined, metric, summarize
@@ -78,19 +78,29 @@ def as_json(groups: Sequence[Group], *, zero_mean: bool = False) -> Iterator[dic
 
 
 def write(
-    folder: Path, groups: Sequence[Group], protocols: Sequence[str], *, zero_mean: bool = False
+    folder: Path,
+    groups: Sequence[Group],
+    protocols: Sequence[str],
+    *,
+    zero_mean: bool = False,
+    notice: Callable[[str], None] = lambda text: None,
 ) -> list[Path]:
     """The summary, and pictures where there is something to compare. OutputError where they can't be written.
 
     Several models: boxes over tracks. A sweep: the mean over the stems against each swept option, a line for
     each model and setting of the others, dashed for what has no such option. Every metric that was asked for is
-    drawn, by the protocol's first statistic.
+    drawn, by the protocol's first statistic. Without matplotlib there are no pictures, and `notice` is told so.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         summary = folder / SUMMARY_NAME
         text = json.dumps([*as_json(groups, zero_mean=zero_mean)], indent=1)
         summary.write_text(text + "\n", encoding="utf-8")
+        if _nothing_to_draw(groups):
+            return [summary]
+        if lacking := missing("matplotlib"):
+            notice(f"Pictures are left out: {lacking}")
+            return [summary]
         return [summary, *_draw(folder, groups, protocols, zero_mean)]
     except OSError as error:
         raise OutputError(
@@ -98,6 +108,11 @@ def write(
             code="not_writable",
             remedy="Choose another folder with -o.",
         ) from error
+
+
+def _nothing_to_draw(groups: Sequence[Group]) -> bool:
+    """Whether there is one model only, and no sweep."""
+    return len({group.model for group in groups}) < 2 and not any(group.swept for group in groups)
 
 
 def _draw(folder: Path, groups: Sequence[Group], protocols: Sequence[str], zero_mean: bool) -> Iterator[Path]:

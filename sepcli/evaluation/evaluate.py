@@ -16,12 +16,11 @@ from typing import Any
 from sepcli.batch.manifest import settings_hash
 from sepcli.data.layouts import Problem, StemTrack, find_tracks
 from sepcli.engine.device import tune_process
-from sepcli.errors import InputError, SepcliError, UsageError
+from sepcli.errors import InputError, SepcliError, UsageError, missing, require
 from sepcli.evaluation.evaluator import EvaluationListener, Evaluator, Task
 from sepcli.evaluation.rows import Row, RowFile
 from sepcli.evaluation.runs import EvaluationRequest, expand
 from sepcli.evaluation.workers import carry_out
-from sepcli.metrics.voice import has_pesq, require_pitch
 
 
 def evaluate(request: EvaluationRequest, listener: EvaluationListener | None = None) -> Iterator[Row]:
@@ -32,9 +31,9 @@ def evaluate(request: EvaluationRequest, listener: EvaluationListener | None = N
     listener = listener or EvaluationListener()
     request = request.narrowed()
     if request.voices:
-        require_pitch()
-        if not has_pesq():
-            listener.notice("PESQ is left out: the package is not installed (pip install 'sepcli[pesq]').")
+        require("librosa")
+        if lacking := missing("pesq"):
+            listener.notice(f"PESQ is left out: {lacking}")
     tune_process()
     expanded = expand(request)
     tracks, broken = find_material(request, listener)

@@ -17,11 +17,10 @@ from sepcli.data.layouts import StemTrack
 from sepcli.engine.device import choose_device, choose_precision, told_of_memory
 from sepcli.engine.pipeline import Engine, Progress
 from sepcli.engine.settings import Settings
-from sepcli.errors import InputError, UsageError
+from sepcli.errors import InputError, UsageError, missing
 from sepcli.evaluation.rows import DIGITS, Row
 from sepcli.evaluation.runs import PUBLISHED_OVERLAP, EvaluationRequest, Run
 from sepcli.evaluation.scoring import PSEUDO_MODELS, Estimator, Material, Model, score
-from sepcli.metrics.voice import has_pesq
 from sepcli.weights.catalog import load_catalog
 
 METRICS_VERSION = 2  # of what rows mean: another number, and none of an earlier evaluation is kept
@@ -117,7 +116,7 @@ class Evaluator:
         if request.windows:
             how["windows"] = True
         if request.voices:
-            how["voices"] = {"of": list(request.voices), "pesq": has_pesq()}
+            how["voices"] = {"of": list(request.voices), "pesq": missing("pesq") is None}
         if run.spec in PSEUDO_MODELS:
             return Prepared(run, None, {"model": run.spec, **how}, request.targets, self.silent)
         loaded = self._load(run, listener)
@@ -223,7 +222,7 @@ class Evaluator:
                     zero_mean=request.zero_mean,
                     windows=request.windows,
                     voices=request.voices,
-                    pesq=has_pesq(),
+                    pesq=missing("pesq") is None,
                     progress=progress,
                 )
         except InputError as error:

@@ -37,7 +37,7 @@ from sepcli.engine.pipeline import Engine
 from sepcli.engine.separator import Coder, Separator
 from sepcli.engine.settings import Settings
 from sepcli.engine.streams import InputStream
-from sepcli.errors import InputError, OutputError, UsageError
+from sepcli.errors import InputError, OutputError, UsageError, missing
 from sepcli.evaluation.scoring import Block, InStep, Material
 from sepcli.metrics import plots
 from sepcli.metrics.sdr import Sums, frame_samples
@@ -281,14 +281,20 @@ def _heard(material: Material, feed: InputStream, engine: Engine) -> Generator[B
         yield feed.channel_map.split(block).reshape(-1, block.shape[1])
 
 
-def write(found: Study, folder: Path) -> list[Path]:
-    """The numbers, and a picture if there is noise. OutputError where they can't be written."""
+def write(found: Study, folder: Path, notice: Callable[[str], None] = lambda text: None) -> list[Path]:
+    """The numbers, and a picture if there is noise. OutputError where they can't be written.
+
+    Without matplotlib there is no picture, and `notice` is told so.
+    """
     numbers, picture = folder / NUMBERS_NAME, folder / PICTURE_NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
         numbers.write_text(json.dumps(found.as_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
         lines, levels = _lines(found)
         if not lines:
+            return [numbers]
+        if lacking := missing("matplotlib"):
+            notice(f"The picture is left out: {lacking}")
             return [numbers]
         title = f"{found.model}: {found.stem} that come back, mean of {len(found.scores)} tracks"
         plots.line_plot(picture, title, "SDR in dB", "deviation of the noise", lines, levels)

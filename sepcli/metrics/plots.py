@@ -11,6 +11,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sepcli.errors import require
+
 INCHES_A_GROUP = 1.9  # of a box plot's width
 DPI = 150
 TITLE_POINTS, TITLE_CHARACTERS = 11, 11  # the latter an inch
@@ -22,6 +24,7 @@ def box_plot(path: Path, title: str, label: str, scores: Mapping[str, Mapping[st
 
     A box spans the quartiles, its line is the median, its whiskers reach 1.5 boxes; every track is a dot too.
     """
+    require("matplotlib")
     from matplotlib.figure import Figure
 
     stems = sorted({stem for each in scores.values() for stem in each})
@@ -62,6 +65,7 @@ def line_plot(
     Numbers that reach over more than a factor of ten have a logarithmic axis. levels: {name: dB} of what has no
     such option, dashed from side to side.
     """
+    require("matplotlib")
     from matplotlib.figure import Figure
 
     words = list(dict.fromkeys(word for each in scores.values() for word in each))

@@ -12,19 +12,17 @@ Model", 2025, section IV-B); what its text leaves open is decided here and in do
 
 Pitch and PESQ are of the mean of the channels at 16 kHz. The track is worked on in pieces of 10 s, so memory
 does not grow with it; for pitch they overlap by half a second on both sides. librosa and pesq are imported on
-first use.
+first use; whoever asks for pitch or PESQ has made sure that they are installed (errors.require).
 """
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from sepcli.errors import DeviceError
 from sepcli.metrics.spectral import HOP, Stretches, distance_frames, mel_bank, mel_error_frames, sounding
 
 Floats = NDArray[np.float64]
@@ -38,20 +36,6 @@ QUIET = 1e-4  # a piece whose samples are all below has no pitch
 PIECE_SECONDS, MARGIN_SECONDS = 10.0, 0.5
 LEAST_VOICE = 3.2  # seconds in a piece, for PESQ: P.862.3, 7.2
 METRICS = ("lsd", "mel_mae", "log_f0_rmse", "pesq", "voiced")
-
-
-def require_pitch() -> None:
-    """DeviceError where librosa is missing."""
-    if importlib.util.find_spec("librosa") is None:
-        raise DeviceError(
-            "librosa is not installed: voiced regions are found with its pitch tracker.",
-            remedy="Install it: pip install 'sepcli[voice]'",
-            code="no_librosa",
-        )
-
-
-def has_pesq() -> bool:
-    return importlib.util.find_spec("pesq") is not None
 
 
 def pitch(wave: Floats) -> Floats:

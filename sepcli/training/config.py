@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sepcli.data.mixing import DataSource
-from sepcli.errors import UsageError, did_you_mean, from_os
+from sepcli.errors import UsageError, did_you_mean, from_os, require
 from sepcli.nn.losses import Term
 from sepcli.system.tables import TableError, read_table
 
@@ -231,6 +231,14 @@ def make_train_config(tables: Mapping[str, Any]) -> TrainConfig:
         return read_table(TrainConfig, tables)
     except TableError as error:
         raise UsageError(str(error), remedy=error.remedy or f"Correct {error.path}.") from None
+
+
+def to_toml(tables: Mapping[str, Any]) -> str:
+    """Tables as TOML. DeviceError where the package that writes it is missing."""
+    require("tomli_w")
+    import tomli_w
+
+    return tomli_w.dumps(tables)
 
 
 def as_tables(config: Any) -> Any:

@@ -21,7 +21,7 @@ from sepcli.batch.outputspec import OutputSpec
 from sepcli.batch.request import Batch, Request, look_up
 from sepcli.batch.results import Listener, Result
 from sepcli.data.mixing import DataSource
-from sepcli.errors import InputError, OutputError, UsageError
+from sepcli.errors import InputError, OutputError, UsageError, require
 from sepcli.sound.decode import AUDIO_SUFFIXES
 from sepcli.training.config import TrainConfig
 from sepcli.training.setup import make_network, make_objective
@@ -87,7 +87,11 @@ def lessons(
 
 
 def check_student(config: TrainConfig) -> tuple[str, ...]:
-    """The student's stems. UsageError where it or its objective can't be: to be known before a long lesson."""
+    """The student's stems. To be called before a long lesson: all that could stop the training after it.
+
+    UsageError where the student or its objective can't be, DeviceError where a package is missing.
+    """
+    require("tomli_w")
     model = make_network(config.model).model
     make_objective(config, model)
     return model.sources

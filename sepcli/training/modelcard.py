@@ -21,6 +21,7 @@ from sepcli.engine.separator import Queryable
 from sepcli.errors import ModelError, UsageError
 from sepcli.loading import OWN_FORMAT, load_model, make_config
 from sepcli.models.family import Arch, get_family
+from sepcli.training.config import to_toml
 from sepcli.weights.checkpoint import read_checkpoint
 from sepcli.weights.download import file_sha256
 from sepcli.weights.modelspec import RUN_FILE
@@ -301,9 +302,7 @@ def _listed(words: tuple[str, ...]) -> str:
 
 
 def _fenced(tables: Mapping[str, Any]) -> str:
-    import tomli_w
-
-    return f"```toml\n{tomli_w.dumps(tables)}```\n"
+    return f"```toml\n{to_toml(tables)}```\n"
 
 
 # --- the entry ---
@@ -311,8 +310,6 @@ def _fenced(tables: Mapping[str, Any]) -> str:
 
 def entry(run: Run, repo: str, commit: str, license: str | None) -> str:
     """The model as a table of weights.toml or of any --catalog file, pinned to `commit`."""
-    import tomli_w
-
     table: dict[str, Any] = {
         "family": run.family,
         "arch": run.arch,
@@ -341,7 +338,7 @@ def entry(run: Run, repo: str, commit: str, license: str | None) -> str:
                 "note": "They chose these weights.",
             }
         ]
-    return tomli_w.dumps({repo.partition("/")[2]: table})
+    return to_toml({repo.partition("/")[2]: table})
 
 
 def _differences(config: Any) -> dict[str, Any]:

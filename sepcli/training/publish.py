@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from sepcli import __version__
 from sepcli.errors import ModelError, UsageError, first_line
 from sepcli.training import modelcard
+from sepcli.training.config import to_toml
 from sepcli.training.modelcard import CONFIG, CURVES, METRICS, Run, read_run
 from sepcli.weights.download import file_sha256
 from sepcli.weights.modelspec import HUB_SCHEME, RUN_FILE
@@ -72,9 +73,7 @@ def prepare(folder: Path, repo: str, *, branch: str = "main", license: str | Non
     files: dict[str, Path | bytes] = {CARD: modelcard.card(run, repo, branch, license).encode()}
     files[RUN_FILE] = run.checkpoint
     if run.settings:
-        import tomli_w
-
-        files[CONFIG] = tomli_w.dumps(run.settings).encode()
+        files[CONFIG] = to_toml(run.settings).encode()
     if (folder / METRICS).is_file():
         files[METRICS] = modelcard.public_metrics(folder / METRICS)
     if run.has_curves:

@@ -20,10 +20,10 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from sepcli.errors import OutputError, UsageError, first_line
+from sepcli.errors import OutputError, UsageError, first_line, missing
 from sepcli.loading import save_model
 from sepcli.system.files import atomic_write
-from sepcli.training.config import VALID_METRICS, TrainConfig, as_tables
+from sepcli.training.config import VALID_METRICS, TrainConfig, as_tables, to_toml
 from sepcli.training.loop import Best, Step
 from sepcli.training.setup import Network
 from sepcli.training.state import load_state, save_state
@@ -65,7 +65,7 @@ class RunFolder:
                 self._refuse_other_settings(state["config"])
                 self._cut_metrics(state["steps"])
                 self._since = state["seconds"]
-            self._write_text("config.toml", _toml(as_tables(self.config)))
+            self._write_text("config.toml", to_toml(as_tables(self.config)))
         except OSError as error:
             raise OutputError(
                 f"The run folder '{self.path}' can't be written: {error.strerror}.", remedy="Choose another -o."
@@ -199,7 +199,12 @@ class RunFolder:
             beside.write_text(text, encoding="utf-8")
 
     def draw(self) -> None:
-        """curves.png from metrics.jsonl: the loss and its parts, and the scores, over steps."""
+        """curves.png from metrics.jsonl: the loss and its parts, and the scores, over steps.
+
+        Without matplotlib nothing is drawn.
+        """
+        if missing("matplotlib"):
+            return
         from matplotlib.figure import Figure
 
         lines = read_metrics(self.path)
@@ -248,12 +253,6 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return lines
-
-
-def _toml(tables: Mapping[str, Any]) -> str:
-    import tomli_w
-
-    return tomli_w.dumps(tables)
 
 
 def _differences(theirs: Any, ours: Any, where: tuple[str, ...] = ()) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 
 from sepcli.data.mixing import batches_from
 from sepcli.engine.device import choose_device
-from sepcli.errors import UsageError
+from sepcli.errors import UsageError, missing, require
 from sepcli.training.beginning import begin
 from sepcli.training.config import TrainConfig
 from sepcli.training.distributed import join_team
@@ -47,6 +47,7 @@ def train(
     """
     if not config.data.train:
         raise UsageError("There is nothing to train on.", remedy="Name a folder of stems with --data.")
+    require("tomli_w")  # the run's config.toml
     chosen = choose_device(device)
     team = join_team(chosen.torch.type)
     place = chosen.torch
@@ -78,6 +79,8 @@ def train(
             trainer.load_state_dict(state)
             run.go_on(state)
         if team.leads:
+            if lacking := missing("matplotlib"):
+                notice(f"The curves are not drawn: {lacking}")
             watch(run, trainer.steps)
         fit(trainer, lambda start, stop: batches_from(batches, start, stop, config.run.workers), validate, run)
         if team.leads:

@@ -32,7 +32,7 @@ from sepcli.data.synthetic.soundfont import read_presets
 from sepcli.data.synthetic.sounds import Studio, draw_sound
 from sepcli.data.synthetic.vocals import sing_part
 from sepcli.data.synthetic.voice import check_speech
-from sepcli.errors import OutputError, UsageError
+from sepcli.errors import OutputError, UsageError, require
 from sepcli.system.processes import in_processes
 
 GENERATOR = 3  # grows when the same seed gives other songs; in every song.json
@@ -74,7 +74,7 @@ class Rendered:
 
 
 def check_settings(settings: Settings) -> None:
-    """Raise before any work where FluidSynth, a SoundFont or the drums folder is missing."""
+    """Raise before any work where mido, FluidSynth, a SoundFont or the drums folder is missing."""
     if settings.stems not in GROUPINGS:
         raise UsageError(
             f"There is no grouping of stems named {settings.stems!r}; there are: {', '.join(GROUPINGS)}.",
@@ -88,6 +88,7 @@ def check_settings(settings: Settings) -> None:
                 "/usr/share/sounds/sf2/FluidR3_GM.sf2."
             ),
         )
+    require("mido")
     find_fluidsynth()
     for path in settings.soundfonts:
         read_presets(path)

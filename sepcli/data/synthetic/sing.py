@@ -20,7 +20,6 @@ from sepcli.data.synthetic.voice import (
     SAMPLERATE,
     SPEAKERS,
     Syllable,
-    _pyworld,
     inventory,
 )
 
@@ -120,7 +119,8 @@ def _sing_phrase(
     spoken: bool,
 ) -> tuple[np.ndarray, float]:
     """(audio, seconds by which it begins before the first note)."""
-    world = _pyworld()
+    import pyworld as world
+
     chosen = [singer.syllables[int(rng.integers(len(singer.syllables)))] for _ in phrase]
     starts = np.array([note.start * beat for note in phrase])
     ends = np.array([(note.start + note.length) * beat for note in phrase])
@@ -246,7 +246,8 @@ def _pitch(rng, singer: Singer, phrase, starts, ends, total: int, spoken: bool) 
 
 def _inhale(rng, singer: Singer, audio: np.ndarray) -> tuple[np.ndarray, float]:
     """(audio with a breath before it, its seconds): noise through an open vowel, swelling and cut off."""
-    world = _pyworld()
+    import pyworld as world
+
     seconds = float(rng.uniform(0.15, 0.45))
     count = int(seconds / FRAME_SECONDS)
     syllable = singer.syllables[int(rng.integers(len(singer.syllables)))]

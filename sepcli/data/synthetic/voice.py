@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from sepcli.errors import DeviceError, OutputError
+from sepcli.errors import DeviceError, OutputError, require
 
 SAMPLERATE = 44100  # Hz, of the frames; speech of 16 or 22.05 kHz is extended
 FRAME_SECONDS = 0.005
@@ -95,19 +95,7 @@ def check_speech() -> None:
             remedy=_REMEDY,
             code="no_speech",
         )
-    _pyworld()
-
-
-def _pyworld():
-    try:
-        import pyworld
-    except ImportError as error:
-        raise DeviceError(
-            f"pyworld can't be imported ({error}): sung vocals need it.",
-            remedy="Install it: pip install pyworld",
-            code="no_pyworld",
-        ) from None
-    return pyworld
+    require("pyworld")
 
 
 def speak(program: str, voice: str, word: str) -> tuple[np.ndarray, int]:
@@ -138,7 +126,8 @@ def analyse(audio: np.ndarray, samplerate: int, formant_shift: float = 1.0) -> S
 
     formant_shift: factor of all resonances, above 1 for a smaller vocal tract.
     """
-    world = _pyworld()
+    import pyworld as world
+
     loud = np.flatnonzero(np.abs(audio) > 0.01 * np.abs(audio).max(initial=1e-9))
     if loud.size < samplerate // 20:
         return None

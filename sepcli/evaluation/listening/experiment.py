@@ -27,7 +27,7 @@ from sepcli.batch.manifest import settings_hash
 from sepcli.batch.outputs import check_writable
 from sepcli.data.layouts import StemTrack
 from sepcli.engine.device import tune_process
-from sepcli.errors import InputError, UsageError
+from sepcli.errors import InputError, UsageError, require
 from sepcli.evaluation.evaluate import find_material, row_key
 from sepcli.evaluation.evaluator import EvaluationListener, Evaluator
 from sepcli.evaluation.listening.key import Item, Key, read_key, write_text
@@ -35,7 +35,7 @@ from sepcli.evaluation.listening.webmushra import AUDIO, MIXTURE, configuration
 from sepcli.evaluation.runs import VOICES, EvaluationRequest, Run, expand
 from sepcli.evaluation.scoring import Material
 from sepcli.metrics.loudness import loudness
-from sepcli.metrics.voice import VoiceSums, require_pitch
+from sepcli.metrics.voice import VoiceSums
 from sepcli.sound.encode import AudioWriter
 from sepcli.system.files import atomic_output
 
@@ -76,7 +76,7 @@ def make(
     """
     listener = listener or EvaluationListener()
     stem, seed = _single(request)
-    require_pitch()
+    require("librosa")
     tune_process()
     hidden = REFERENCE in request.models
     request = replace(
