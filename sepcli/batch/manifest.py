@@ -228,7 +228,7 @@ class Manifest:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Alone: other processes wait their turn. Where there are no locks, a single append has to do."""
-        lock = FileLock(self.folder / LOCK_NAME, mode=0o666)
+        lock = FileLock(self.folder / LOCK_NAME)
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(OSError, NotImplementedError):
                 stack.enter_context(lock)

@@ -117,7 +117,7 @@ def _make_locked(folder: Path) -> tuple[Path, FileLock]:
     """A new work folder and its lock, which this process holds; not held where the file system has no locks."""
     while True:
         path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
-        lock = FileLock(path / _LOCK)
+        lock = FileLock(path / _LOCK, thread_local=False)
         try:
             lock.acquire()
         except _NO_LOCKS:  # then leftovers stay
