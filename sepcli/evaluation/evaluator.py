@@ -14,6 +14,7 @@ from typing import Any
 
 from sepcli import loading
 from sepcli.data.layouts import StemTrack
+from sepcli.engine import ENGINE_VERSION
 from sepcli.engine.device import choose_device, choose_precision, told_of_memory
 from sepcli.engine.pipeline import Engine, Progress
 from sepcli.engine.settings import Settings
@@ -125,6 +126,7 @@ class Evaluator:
         settings = self._settings(run, loaded)
         identity = {
             "model": loaded.name,
+            "engine": ENGINE_VERSION,
             "weights": list(loaded.hashes),
             # With those that follow from others, as the model says; what it doesn't tell is as it was given.
             "options": {**self._options(run), **loaded.model.used()},
