@@ -144,7 +144,7 @@ def test_completion_survives_a_broken_catalogue(tmp_path):
         ["separate"],
         ["separate", "--nonsense", "a.wav"],
         ["nonsense"],
-        ["separate", "--format", "aiff", "a.wav"],
+        ["separate", "--format", "wma", "a.wav"],
         ["separate", "--shifts", "-1", "a.wav"],
         ["separate", "--bitrate", "x", "a.wav"],
         ["models"],

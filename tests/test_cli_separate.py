@@ -16,6 +16,7 @@ from sepcli import loading
 from sepcli.cli.app import main
 from sepcli.cli.options import parse_batch_size, parse_options, parse_time
 from sepcli.errors import ModelError, UsageError
+from sepcli.sound.formats import FORMATS
 from tests import fake_model
 from tests.test_jobs import STEMS, song, tree
 
@@ -76,6 +77,31 @@ def test_a_template_and_a_format(capfd):
     template = "{model}/{track} - {stem}.{ext}"
     code, *_ = separate(capfd, "a.wav", "--template", template, "--format", "flac", "-o", "o")
     assert code == 0 and "fake/a - bass.flac" in tree("o")
+
+
+@pytest.mark.parametrize("format", ["aiff", "caf"])
+def test_aiff_and_caf_add_up_to_the_input_and_are_kept_when_the_run_goes_on(capfd, format):
+    song("a.wav")
+    arguments = ("a.wav", "--format", format, "--sum", "exact")
+    assert separate(capfd, *arguments)[0] == 0
+    assert tree("separated") == sorted(f"a/{stem}.{format}" for stem in STEMS)
+    stems = [soundfile.read(f"separated/a/{stem}.{format}", dtype="int16")[0].astype(int) for stem in STEMS]
+    mix, _ = soundfile.read("a.wav", dtype="int16")
+    assert soundfile.info("a.wav").subtype == "PCM_16" and np.array_equal(sum(stems), mix)
+    assert soundfile.info(f"separated/a/bass.{format}").subtype == "PCM_16"
+    code, _, err = separate(capfd, *arguments)
+    assert code == 0 and "1 skipped" in err
+
+
+def test_a_format_or_depth_that_is_unknown_names_those_there_are(capfd):
+    song("a.wav")
+    code, _, err = separate(capfd, "a.wav", "--format", "wma")
+    assert code == 2 and all(format in err for format in FORMATS)
+    code, _, err = separate(capfd, "a.wav", "--bit-depth", "20")
+    assert code == 2 and "'20' is none of keep, 16, 24, 32f." in err
+    code, _, err = separate(capfd, "a.wav", "--format", "flac", "--bit-depth", "32f")
+    assert code == 2 and "--bit-depth 32f is more than flac holds: it takes keep, 16 or 24." in err
+    assert "Choose wav, aiff or caf with --format." in err
 
 
 def test_quiet_says_nothing_but_errors(capfd):

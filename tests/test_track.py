@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -175,7 +176,7 @@ def test_silence_gives_silence(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "subtype, kept_wav, kept_flac",
+    "subtype, kept, kept_flac",
     [
         ("PCM_U8", "PCM_16", "PCM_16"),
         ("PCM_16", "PCM_16", "PCM_16"),
@@ -185,9 +186,11 @@ def test_silence_gives_silence(tmp_path):
         ("DOUBLE", "FLOAT", "PCM_24"),
     ],
 )
-def test_depth_is_kept(tmp_path, subtype, kept_wav, kept_flac):
+def test_depth_is_kept(tmp_path, subtype, kept, kept_flac):
     path = song(tmp_path, noise(5000), subtype=subtype)
-    assert soundfile.info(separate(path).outputs["drums"]).subtype == kept_wav
+    for form in ("wav", "aiff", "caf"):
+        info = soundfile.info(separate(path, out=form, format=form).outputs["drums"])
+        assert (info.format.lower(), info.subtype) == (form, kept)
     flac = separate(path, out="flac", format="flac")
     assert soundfile.info(flac.outputs["drums"]).subtype == kept_flac
     assert soundfile.info(separate(path, out="24", depth="24").outputs["drums"]).subtype == "PCM_24"
@@ -245,7 +248,7 @@ def test_rest_is_the_input_minus_the_stems_at_its_own_rate(tmp_path, samplerate)
 @pytest.mark.parametrize("bits", [16, 24])
 @pytest.mark.parametrize("samplerate", [44100, 48000])
 @pytest.mark.parametrize("rest", [False, True])
-@pytest.mark.parametrize("form", ["wav", "flac"])
+@pytest.mark.parametrize("form", ["wav", "flac", "aiff", "caf"])
 def test_exact_sum_of_integers_is_the_input(tmp_path, bits, samplerate, rest, form):
     path = song(tmp_path, noise(30_000, peak=0.9), samplerate, f"PCM_{bits}")
     model = Shares({"drums": 0.31, "other": 0.17, "vocals": 0.23}, normalize=True)
@@ -282,9 +285,10 @@ def test_exact_sum_at_32_bits_is_the_input_as_float32_holds_it(tmp_path):
     assert loud.gain < 1 and ints(loud.outputs["a"], 32).max() > 0.99 * 2**31
 
 
-def test_exact_sum_of_floats(tmp_path):
+@pytest.mark.parametrize("form", ["wav", "aiff", "caf"])
+def test_exact_sum_of_floats(tmp_path, form):
     path = song(tmp_path, noise(30_000), 48000, subtype="FLOAT")
-    result = separate(path, Shares({"a": 0.37, "other": 0.2, "c": 0.1}), sum="exact")
+    result = separate(path, Shares({"a": 0.37, "other": 0.2, "c": 0.1}), sum="exact", format=form)
     stems = read(result)
     mix, _ = soundfile.read(path)
     error = np.abs(sum(stems.values()) - mix)
@@ -373,13 +377,14 @@ def test_a_model_that_gives_nan_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "spec, said",
     [
-        (dict(format="mp3", sum="exact"), "--sum exact"),
-        (dict(format="ogg", depth="16"), "--bit-depth"),
-        (dict(format="wav", bitrate=320), "--bitrate"),
-        (dict(format="mp3", bitrate=0), "--bitrate"),
-        (dict(format="flac", depth="32f"), "FLAC"),
+        (dict(format="mp3", sum="exact"), "sum=exact"),
+        (dict(format="ogg", depth="16"), "bit_depth=16"),
+        (dict(format="wav", bitrate=320), "bitrate="),
+        (dict(format="mp3", bitrate=0), "bitrate=0"),
+        (dict(format="mp3", bitrate=321), "8 to 320"),
+        (dict(format="flac", depth="32f"), "flac holds: it takes keep, 16 or 24"),
         (dict(depth="32f", clip="clamp"), "never clamped"),
-        (dict(format="aiff"), "wav, flac"),
+        (dict(format="wma"), "wav, flac, aiff, caf, ogg"),
         (dict(depth="20"), "keep, 16, 24, 32f"),
         (dict(clip="limit"), "gain, clamp, none"),
         (dict(sum="most"), "none, exact"),
@@ -393,14 +398,25 @@ def test_requests_that_contradict_themselves(spec, said):
     assert said in caught.value.message and caught.value.remedy
 
 
-def test_the_formats_are_those_of_the_encoder():
-    from sepcli.batch.outputspec import FORMATS as NAMES
+def test_a_track_too_long_for_aiff_is_said_before_it_is_separated(tmp_path, monkeypatch):
+    """The limit is 4 GiB; here it is made small."""
     from sepcli.sound.formats import FORMATS
 
-    assert set(NAMES) == set(FORMATS)
+    path = song(tmp_path, noise(100_000))
+    monkeypatch.setitem(FORMATS, "aiff", replace(FORMATS["aiff"], max_bytes=300_000))
+    done = []
+    with pytest.raises(UsageError, match="aiff files end at") as caught:
+        separate(path, format="aiff", progress=lambda *seconds: done.append(seconds))
+    assert caught.value.code == "too_large" and "wav, flac or caf" in caught.value.remedy
+    assert not done and not list((tmp_path / "out").iterdir())
+    assert separate(path, format="aiff", duration=1.0, out="part").frames == 44100
+    assert separate(path, format="caf", out="caf").frames == 100_000
 
 
-@pytest.mark.parametrize("form, depth", [("wav", "16"), ("wav", "32f"), ("flac", "24"), ("mp3", "keep")])
+@pytest.mark.parametrize(
+    "form, depth",
+    [("wav", "16"), ("wav", "32f"), ("flac", "24"), ("aiff", "24"), ("caf", "32f"), ("mp3", "keep")],
+)
 def test_the_room_that_is_asked_for_is_enough_and_not_absurd(tmp_path, form, depth):
     from sepcli.sound.decode import probe
 

@@ -89,7 +89,7 @@ def look_up(request: Request, arguments: Sequence[str], catalog: Catalog, suffix
     suffixes: of the files that a folder is searched for, in lower case with the dot. UsageError, ModelError,
     OutputError for what can't be; a single input that can't be read is a failure of the batch instead.
     """
-    from sepcli.sound.formats import check_format
+    from sepcli.sound.writers import check_format
 
     check_format(request.spec.format, bitrate=request.spec.bitrate)
     model = read_model(request.model, catalog)

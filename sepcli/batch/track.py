@@ -33,10 +33,10 @@ from sepcli.engine.streams import Block, InputStream, MixStream, OutputStream
 from sepcli.errors import parameter
 from sepcli.sound.decode import AudioInfo, AudioReader, probe
 from sepcli.sound.encode import AudioWriter
-from sepcli.sound.formats import check_format
 from sepcli.sound.levels import Levels, PeakMeter, Scale
 from sepcli.sound.resample import frames_at
 from sepcli.sound.tags import read_tags
+from sepcli.sound.writers import check_format
 from sepcli.system.background import WriteBehind
 
 # The engine hands on the samples of a whole batch at once, up to some hundred megabytes on a large GPU, so
@@ -102,7 +102,10 @@ def render(
             again = MixStream(read, info.samplerate, info.channels, plan.samplerate)
             stack.callback(again.close)
         levels = Levels(engine.sources, rest=plan.rest, exact=plan.exact, scale=Scale.of(plan.depth))
-        files = _Files(folder, names, plan, info, levels, _frames_ahead(mix, info, start, duration, plan))
+        frames = _frames_ahead(mix, info, start, duration, plan)
+        if frames is not None:
+            plan.check_size(frames, info.channels)
+        files = _Files(folder, names, plan, info, levels, frames)
         stack.callback(files.abort)
         sink: _Sink = _Spooled(folder, files, again) if plan.spools else _Direct(files, again)
         stack.callback(sink.abort)

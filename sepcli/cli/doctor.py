@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 
 from sepcli import __version__
 from sepcli.cli import console
-from sepcli.errors import SepcliError, first_line
+from sepcli.errors import OutputError, SepcliError, first_line
 
 LOW_SPACE = 2_000_000_000  # bytes free in the cache; the largest models take about 0.7 GB
 NEEDED = ("torch", "numpy", "soundfile", "soxr", "safetensors", "huggingface_hub")
@@ -126,14 +126,15 @@ def _device() -> Iterator[Finding]:
 
 
 def _formats() -> Iterator[Finding]:
-    from sepcli.sound.encode import formats_report
+    from sepcli.sound.formats import FORMATS
+    from sepcli.sound.writers import SEPCLI_WRITES, writer_text
 
-    for name, writable, how in formats_report():
-        if writable:
-            yield Finding(f"write {name}", "ok", how)
-        else:
-            state = "problem" if name == "wav" else "note"
-            yield Finding(f"write {name}", state, how, "Install a complete ffmpeg (see its line).")
+    for name, spec in FORMATS.items():
+        try:
+            yield Finding(f"write {name}", "ok", writer_text(spec))
+        except OutputError as problem:
+            state = "problem" if name == SEPCLI_WRITES else "note"
+            yield Finding(f"write {name}", state, problem.message, problem.remedy)
 
 
 def _ffmpeg() -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Collection
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,6 +28,7 @@ from sepcli.cli.options import (
 )
 from sepcli.cli.signals import Terminated
 from sepcli.errors import INTERRUPTED, TERMINATED, SepcliError, UsageError, from_os, worst_exit_code
+from sepcli.sound.formats import DEPTHS, FORMATS, LOSSLESS, listed
 from sepcli.weights.catalog import DEFAULT_MODEL, STUDIO_MODEL
 
 if TYPE_CHECKING:
@@ -36,22 +38,6 @@ if TYPE_CHECKING:
     from sepcli.weights.entries import Catalog
 
 STDOUT = "-"
-
-
-class Format(StrEnum):
-    wav = "wav"
-    flac = "flac"
-    ogg = "ogg"
-    opus = "opus"
-    mp3 = "mp3"
-    m4a = "m4a"
-
-
-class Depth(StrEnum):
-    keep = "keep"
-    int16 = "16"
-    int24 = "24"
-    float32 = "32f"
 
 
 class Clip(StrEnum):
@@ -69,6 +55,20 @@ class ProgressStyle(StrEnum):
     auto = "auto"
     json = "json"
     none = "none"
+
+
+def _one_of(words: Collection[str]) -> Callable[[str], str]:
+    def check(word: str) -> str:
+        if word not in words:
+            raise typer.BadParameter(f"'{word}' is none of {', '.join(words)}.")
+        return word
+
+    return check
+
+
+def _default_bitrates() -> str:
+    lossy = [(spec.name, spec.bitrates) for spec in FORMATS.values() if spec.bitrates is not None]
+    return ", ".join(f"{name} {bitrates.default_text}" for name, bitrates in lossy)
 
 
 WHAT, WHERE, FILES, LEVELS = "What to separate", "Where it goes", "What the files are", "Levels"
@@ -195,23 +195,27 @@ def separate(
         ),
     ] = False,
     format: Annotated[
-        Format,
+        str,
         typer.Option(
             "--format",
-            metavar="|".join(Format),
+            metavar="|".join(FORMATS),
+            callback=_one_of(FORMATS),
+            autocompletion=lambda: list(FORMATS),
             rich_help_panel=FILES,
-            help="wav and flac are exact; the others are lossy.",
+            help=f"{listed(LOSSLESS, 'and')} are exact; the others are lossy.",
         ),
-    ] = Format.wav,
+    ] = "wav",
     depth: Annotated[
-        Depth,
+        str,
         typer.Option(
             "--bit-depth",
-            metavar="|".join(Depth),
+            metavar="|".join(DEPTHS),
+            callback=_one_of(DEPTHS),
+            autocompletion=lambda: list(DEPTHS),
             rich_help_panel=FILES,
-            help="Of wav and flac. keep: the input's, but at least 16; 24 for a lossy input.",
+            help="Of exact formats. keep: the input's, but at least 16; 24 for a lossy input.",
         ),
-    ] = Depth.keep,
+    ] = "keep",
     bitrate: Annotated[
         int | None,
         typer.Option(
@@ -219,7 +223,7 @@ def separate(
             metavar="KBITS",
             min=1,
             rich_help_panel=FILES,
-            help="Of lossy formats, in kbit/s. Default: mp3 320, m4a 256, opus 192, ogg quality 8.",
+            help=f"Of lossy formats, in kbit/s. Default: {_default_bitrates()}.",
         ),
     ] = None,
     samplerate: Annotated[
@@ -358,8 +362,8 @@ def separate(
         queries=tuple(query or ()),
         template=template,
         spec=OutputSpec(
-            format=format.value,
-            depth=depth.value,
+            format=format,
+            depth=depth,
             bitrate=bitrate,
             samplerate=parse_rate(samplerate),
             clip=clip.value if clip else None,

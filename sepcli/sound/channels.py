@@ -13,7 +13,7 @@ import numpy as np
 
 from sepcli.errors import InputError
 
-# Which channels of a file go through a stereo model together, by the order that WAV, FLAC and ffmpeg share:
+# The channels of a file that go through a stereo model together, in the order that WAV, FLAC and ffmpeg share:
 # front left, right, centre, LFE, then the back and side pairs. A channel on its own goes in on both sides.
 _PAIRS: dict[int, tuple[tuple[int, ...], ...]] = {
     1: ((0,),),
@@ -50,7 +50,7 @@ class ChannelMap:
         self.groups = len(self._members)
 
     def split(self, block: np.ndarray) -> np.ndarray:
-        """[C, T] -> [G, Cm, T]."""
+        """The groups [G, Cm, T] of a block [C, T]."""
         assert block.shape[0] == self.file_channels, (block.shape, self.file_channels)
         if self._members == (tuple(range(self.model_channels)),):
             return block[None]  # the common case costs no copy
@@ -58,7 +58,7 @@ class ChannelMap:
         return block[np.array(repeated)]
 
     def join(self, stems: np.ndarray) -> np.ndarray:
-        """[S, G, Cm, T] -> [S, C, T]."""
+        """The stems [S, C, T] of a file from the stems [S, G, Cm, T] of its groups."""
         assert stems.shape[1:3] == (self.groups, self.model_channels), stems.shape
         if self._members == (tuple(range(self.model_channels)),):
             return stems[:, 0]

@@ -1,15 +1,15 @@
 """Audio files as streams of samples: what a file holds (`probe`), and its samples block by block.
 
 Knows the two decoders (libsndfile, else ffmpeg) and the many ways in which a file can be odd; nothing of
-models or resampling. What decodes is the truth: lengths in headers are only expectations, and a file that
-ends early gives what there is and a warning. Memory is a block, whatever the length of the file.
+models or resampling. The decoded samples are the truth: a length in a header is only an expectation, and a
+file that ends early gives the samples it has, and a warning. One block is in memory, however long the file is.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from sepcli.errors import InputError
+from sepcli.errors import InputError, SepcliError, from_os, parameter
 from sepcli.sound import ffmpeg, sndfile
 
 _LIBSNDFILE_SUFFIXES = frozenset(
@@ -55,8 +55,8 @@ class AudioInfo:
     duration: float | None = None  # seconds, from the header; may be an estimate
 
 
-# libsndfile's sample formats by what is needed to keep their samples. A-law, mu-law and the ADPCMs decode to
-# 16-bit integers; all that is not listed has at most 24 bits.
+# libsndfile's sample formats, and the depth that keeps their samples. A-law, mu-law and the ADPCMs decode to
+# 16-bit integers; formats that are not listed have at most 24 bits.
 _DEPTHS = {
     **dict.fromkeys("PCM_S8 PCM_U8 DPCM_8".split(), "8"),
     **dict.fromkeys("PCM_16 ULAW ALAW IMA_ADPCM MS_ADPCM GSM610 VOX_ADPCM ALAC_16 DPCM_16".split(), "16"),
@@ -69,7 +69,7 @@ _DEPTHS = {
 
 
 def probe(path: Path) -> AudioInfo:
-    """What the file holds; InputError (with a code) where it is no audio that can be read here."""
+    """What the file holds; InputError (with a code) where it is not audio that can be read here."""
     path = Path(path)
     _check_file(path)
     try:
@@ -94,10 +94,9 @@ def probe(path: Path) -> AudioInfo:
 
 
 def _check_file(path: Path) -> None:
+    """InputError where the path can't be an audio file, with the reason."""
     try:
         status = path.stat()
-    except FileNotFoundError:
-        raise InputError(f"{_name(path)} does not exist.", remedy="Check the path.", code="missing") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         raise _unreadable(path, error) from None
     if stat.S_ISDIR(status.st_mode):
@@ -114,10 +113,12 @@ def _check_file(path: Path) -> None:
         )
 
 
-def _unreadable(path: Path, error: Exception) -> InputError:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+def _unreadable(path: Path, error: Exception) -> SepcliError:
+    """What the system or libsndfile refused, as an InputError."""
+    if isinstance(error, OSError):
+        return from_os(error, path, reading=InputError)
     return InputError(
-        f"{_name(path)} can't be read: {reason}.",
+        f"{_name(path)} can't be read: {error}.",
         remedy="Check the name and its permissions.",
         code="unreadable",
     )
@@ -217,7 +218,7 @@ def _seconds(text: object) -> float | None:
 class AudioReader:
     """A file's samples as [C, T] float32 blocks at the file's own rate, full scale at 1.0.
 
-    start, duration: seconds; the part of the file to read, exact to the frame. block: frames a block.
+    start, duration: the part of the file to read, in seconds, exact to the frame. block: frames in a block.
     Iterate once. `warnings` and `frames_read` are complete when the iteration has ended.
 
     InputError: "not_finite" for NaN or infinite samples, "no_frames" where nothing decodes, "start" where
@@ -245,7 +246,7 @@ class AudioReader:
 
     @property
     def expected(self) -> int | None:
-        """How many frames will probably come; None where nothing is known. For progress, not for sizes."""
+        """How many frames will probably come, for a progress bar; None where nothing is known."""
         total = self.info.frames
         if total is None and self.info.duration is not None:
             total = round(self.info.duration * self.samplerate)
@@ -277,13 +278,14 @@ class AudioReader:
                 f"{_name(self.path)} is cut short or damaged: {self._failure}; {seconds:.3f} s of it decode."
             )
 
-    def _soundfile_blocks(self) -> Iterator[np.ndarray]:
+    def _soundfile_blocks(self) -> Generator[np.ndarray, None, None]:
+        """Blocks [T, C] from `start` to the end, by libsndfile."""
         info = self.info
         stream = info.container == "mp3" and info.frames is None and os.name != "nt"
         try:
             with sndfile.opened(self.path, stream=stream) as file:
                 at, skip = 0, self._start
-                # Seeks are exact where a frame is a place in the file; a lossy decoder needs what is before.
+                # A seek is exact in lossless files; a lossy decoder needs the samples before.
                 if skip and not info.lossy and info.frames is not None:
                     at = file.seek(min(skip, info.frames))
                     skip -= at
@@ -307,7 +309,8 @@ class AudioReader:
         except OSError as error:
             raise _unreadable(self.path, error) from None
 
-    def _ffmpeg_blocks(self) -> Iterator[np.ndarray]:
+    def _ffmpeg_blocks(self) -> Generator[np.ndarray, None, None]:
+        """Blocks [T, C] from `start` to the end, by ffmpeg."""
         if not ffmpeg.available():
             raise InputError(
                 f"{_name(self.path)} needs ffmpeg to be read.", remedy="Install ffmpeg.", code="needs_ffmpeg"
@@ -353,7 +356,7 @@ class AudioReader:
         if self._start and not self._failure:
             return InputError(
                 f"{_name(self.path)} ends before {self._start / self.samplerate:.3f} s.",
-                remedy="Give a smaller --start.",
+                remedy=f"Give a smaller {parameter('start')}.",
                 code="start",
             )
         reason = f": {self._failure}" if self._failure else ""

@@ -1,8 +1,8 @@
-"""Write stems: samples to WAV, FLAC, Ogg Vorbis, Opus, MP3 and M4A, block by block.
+"""Write stems to audio files, block by block, in any of the output formats.
 
-Knows formats, rounding and what can go wrong on a disk; nothing of stems or gains. WAV is written by wav.py,
-the rest by libsndfile, and by ffmpeg what libsndfile lacks (M4A always). No sample is lost in silence: what
-the file system refuses becomes an OutputError with its reason.
+Knows rounding, the encoders and what can go wrong on a disk; nothing of stems or gains. WAV is written by
+wav.py, the rest by libsndfile, and what libsndfile lacks by ffmpeg (M4A always): formats.py says which. No
+sample is lost in silence: what the file system refuses becomes an error with its reason.
 """
 
 from __future__ import annotations
@@ -11,63 +11,61 @@ import errno
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
 from sepcli.errors import DISK_FULL, NOT_WRITABLE, from_os
-from sepcli.sound import ffmpeg
-from sepcli.sound.formats import (
-    FORMATS,
-    Format,
-    check_format,
-    formats_report,
-    muxer_options,
-    output_rate,
-    sndfile_writes,
-)
+from sepcli.sound import ffmpeg, writers
+from sepcli.sound.formats import FORMATS, SEPCLI, SUBTYPES, Format, is_integer, output_rate
 from sepcli.sound.id3 import id3v2
 from sepcli.sound.tags import Tags, add_tags, read_cover
 from sepcli.sound.wav import WavFile
 
-__all__ = [
-    "FORMATS", "AudioWriter", "check_format", "formats_report", "output_rate", "quantize",
-]  # fmt: skip
 
-_BITS = {"16": 16, "24": 24, "32": 32}
-_DEPTHS = {"wav": ("16", "24", "32", "32f"), "flac": ("16", "24")}
+def quantize(block: NDArray[np.float32], depth: str) -> NDArray[np.int32]:
+    """Round float32 samples, full scale at 1.0, to integers of `depth` ("16", "24", "32"); any shape.
 
-
-def quantize(block: np.ndarray, depth: str) -> np.ndarray:
-    """float32, full scale at 1.0 -> int32 in the range of `depth` ("16", "24", "32"); any shape.
-
-    To nearest, ties to even. Up to 24 bits exact in float32: scaling by a power of two changes no digit, and
-    24 bits is what its mantissa holds; the largest of 32 bits is a float64 only. Clamped: full scale itself
-    is one step above the largest integer.
+    To the nearest, ties to even. Up to 24 bits this is exact in float32: scaling by a power of two changes no
+    digit, and its mantissa holds 24 bits. The largest integers of 32 bits need a float64. Full scale itself is
+    one step above the largest integer, so what is beyond is clamped.
     """
-    full = 1 << (_BITS[depth] - 1)
+    full = 1 << (int(depth) - 1)
     wide = np.float64 if depth == "32" else np.float32
     scaled = np.rint(np.multiply(block, wide(full), dtype=wide))
     return np.clip(scaled, -full, full - 1, out=scaled).astype(np.int32)
 
 
 class _Encoder(Protocol):
-    tagged: bool  # it has written the tags itself
+    """What writes one file. OSError where the system refuses."""
 
-    def write(self, frames: np.ndarray) -> None: ...  # [T, C]
-    def close(self) -> None: ...
-    def abort(self) -> None: ...
+    tagged: bool  # it has written all tags itself
+
+    def write(self, frames: np.ndarray) -> None:
+        """Add frames [T, C], contiguous: integers of the depth's range, else float32."""
+        ...
+
+    def close(self) -> None:
+        """Complete the file."""
+        ...
+
+    def abort(self) -> None:
+        """Let go of the file as it is."""
+        ...
 
 
 class AudioWriter:
     """One output file: `write` blocks, then `close`; or `abort`, which removes it.
 
     path: the file; for wav also an open descriptor (standard output), which stays open. samplerate: Hz, one
-    that the format has (`output_rate`). depth: "16", "24", "32" or "32f" for wav, "16" or "24" for flac; the
-    lossy formats take the float samples. bitrate: kbit/s. frames: how many will come, where that is known.
+    that the format has (`output_rate`). depth: of lossless formats, one of `Format.depths`; the lossy ones take
+    the float samples. bitrate: kbit/s. frames: how many will come, where that is known.
 
     `warnings` is complete after `close`. As a context manager: `close`, or `abort` after an exception.
+
+    OutputError: the file can't be written. UsageError "too_large": the format holds no file of that size.
     """
 
     def __init__(
@@ -82,46 +80,51 @@ class AudioWriter:
         tags: Tags | None = None,
         frames: int | None = None,
     ):
-        assert isinstance(path, int) is False or format == "wav", "only wav goes into a descriptor"
-        assert format not in _DEPTHS or depth in _DEPTHS[format], (format, depth)
+        spec = FORMATS[format]
+        assert not isinstance(path, int) or SEPCLI in spec.writers, "only wav goes into a descriptor"
+        assert not spec.lossless or depth in spec.depths, (format, depth)
         assert output_rate(format, samplerate)[0] == samplerate, (format, samplerate)
         self.path, self.format, self.channels = path, format, channels
-        self.depth = depth if format in ("wav", "flac") else "lossy"
+        self.depth = depth if spec.lossless else "lossy"
         self.frames_written = 0
         self.warnings: list[str] = []
-        self._samplerate, self._tags = samplerate, tags
-        spec = FORMATS[format]
-        bitrate = bitrate or spec.default_bitrate
+        if tags and spec.max_text is not None:
+            tags, long = tags.within(spec.max_text)
+            self.warnings += [f"The tag '{name}' is too long for {format} and was left out." for name in long]
+        self._spec, self._samplerate, self._tags = spec, samplerate, tags
+        if frames is not None:
+            self._check_size(frames)
         self._encoder: _Encoder
         try:
-            if format == "wav":
+            if SEPCLI in spec.writers:
                 text = tags.text if tags else {}
                 self._encoder = WavFile(path, samplerate, channels, depth, tags=text, frames=frames)
-            elif sndfile_writes(format):
-                self._encoder = _SndfileEncoder(
-                    Path(path), spec, samplerate, channels, self.depth, bitrate, tags
-                )
+                return
+            assert isinstance(path, Path)
+            if writers.sndfile_writes(spec):
+                self._encoder = _SndfileEncoder(path, spec, samplerate, channels, self.depth, bitrate, tags)
             else:
-                self._encoder = _FfmpegEncoder(Path(path), spec, samplerate, channels, bitrate)
+                self._encoder = _FfmpegEncoder(path, spec, samplerate, channels, bitrate)
         except OSError as error:
             if error.errno not in NOT_WRITABLE:  # it was opened, and then refused its header
                 self._remove()
             raise from_os(error, path) from error
 
     def write(self, block: np.ndarray) -> None:
-        """[C, T] float32, full scale at 1.0. Integer depths are rounded to nearest and clamped; float never."""
-        if self.depth in _BITS:
+        """Add a block [C, T] float32, full scale at 1.0: rounded and clamped for integers, else as it is."""
+        if is_integer(self.depth):
             self.write_ints(quantize(block, self.depth))
         else:
             self._put(block)
 
     def write_ints(self, block: np.ndarray) -> None:
-        """[C, T] int32, already in the range of the depth: written digit for digit."""
-        assert self.depth in _BITS, f"{self.format} {self.depth} holds no integers"
+        """Add a block [C, T] int32, already in the range of the depth: it is written digit for digit."""
+        assert is_integer(self.depth), f"{self.format} {self.depth} holds no integers"
         self._put(block)
 
     def _put(self, block: np.ndarray) -> None:
         assert block.shape[0] == self.channels, (block.shape, self.channels)
+        self._check_size(self.frames_written + block.shape[1])
         try:
             self._encoder.write(np.ascontiguousarray(block.T))
         except OSError as error:
@@ -129,7 +132,7 @@ class AudioWriter:
         self.frames_written += block.shape[1]
 
     def close(self) -> None:
-        """Finish the file; its sizes and tags are right only after this."""
+        """Complete the file; its sizes and tags are right only after this."""
         try:
             self._encoder.close()
         except OSError as error:
@@ -137,8 +140,7 @@ class AudioWriter:
         if self._tags is None or isinstance(self.path, int) or ffmpeg.find() is None:
             return
         if not self._encoder.tagged:
-            spec = FORMATS[self.format]
-            failure = add_tags(self.path, spec.container, self._tags, muxer_options(spec, self._samplerate))
+            failure = add_tags(self.path, self._spec, self._samplerate, self._tags)
             if failure:
                 self.warnings.append(f"Tags beyond the basic ones could not be written: {failure}.")
 
@@ -147,6 +149,10 @@ class AudioWriter:
         with suppress(OSError):
             self._encoder.abort()
         self._remove()
+
+    def _check_size(self, frames: int) -> None:
+        if self._spec.lossless:
+            self._spec.check_size(frames, self.channels, self.depth)
 
     def _remove(self) -> None:
         if not isinstance(self.path, int):
@@ -164,19 +170,20 @@ class AudioWriter:
 
 
 class _Sink:
-    """The file that libsndfile writes into, as soundfile calls it. It remembers why a write failed.
+    """The file that libsndfile writes into, as an object with Python's file methods.
 
-    libsndfile itself would say "system error" or nothing. Nothing may be raised here: soundfile's callbacks
-    would print it and go on, Ctrl-C included.
+    It remembers why a write failed; libsndfile itself would say "system error" or nothing. Nothing may be
+    raised here: soundfile's callbacks would print it and go on, Ctrl-C included.
     """
 
     def __init__(self, path: Path, prefix: bytes = b""):
-        """prefix: what stands in the file before all that libsndfile writes, and that it does not see."""
+        """prefix: bytes at the beginning of the file, which libsndfile does not see."""
         self._file = open(path, "wb", buffering=0)  # noqa: SIM115
         self.error: BaseException | None = None
         self._begin = self.write(prefix)
 
     def write(self, data: bytes) -> int:
+        """Write as much as possible; the number of bytes. What went wrong stands in `error`."""
         rest = memoryview(data)
         try:
             while rest and self.error is None:
@@ -186,6 +193,7 @@ class _Sink:
         return len(data) - len(rest)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As a file's `seek`, counted from the end of the prefix; -1 when closed."""
         if self._file.closed:
             return -1
         if whence == os.SEEK_SET:
@@ -193,13 +201,27 @@ class _Sink:
         return self._file.seek(offset, whence) - self._begin
 
     def tell(self) -> int:
+        """As a file's `tell`, counted from the end of the prefix; -1 when closed."""
         return -1 if self._file.closed else self._file.tell() - self._begin
 
+    def truncate(self) -> None:
+        """End the file here; raises nothing, as `write`."""
+        try:
+            self._file.truncate()
+        except OSError as error:
+            self.error = self.error or error
+
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
+_SFC_SET_ADD_PEAK_CHUNK = 0x1050  # sndfile.h
+
+
 class _SndfileEncoder:
+    """A file that libsndfile writes."""
+
     def __init__(
         self,
         path: Path,
@@ -210,27 +232,38 @@ class _SndfileEncoder:
         bitrate: int | None,
         tags: Tags | None,
     ):
-        assert spec.sndfile is not None
-        major, subtype = spec.sndfile
-        self._shift = 0
-        options: dict[str, Any] = {}
-        if depth in _BITS:
-            subtype = f"PCM_{depth}"
-            self._shift = 32 - _BITS[depth]  # libsndfile takes the upper bits of 32
-        else:
-            options = _compression(subtype, samplerate, channels, bitrate)
-        self.tagged = major == "MP3"  # libsndfile's own tag would be Latin-1
+        self._shift = 32 - int(depth) if is_integer(depth) else 0  # libsndfile takes the upper bits of 32
+        options = {} if spec.lossless else _compression(spec, samplerate, channels, bitrate)
+        subtype = SUBTYPES[depth] if spec.lossless else spec.subtype
+        self.tagged = spec.id3_first  # libsndfile's own ID3 tag would be Latin-1
         prefix = id3v2(tags.text, *read_cover(tags)) if tags and self.tagged else b""
         self._sink = _Sink(path, prefix)
         try:
             self._file = soundfile.SoundFile(
-                self._sink, "w", samplerate, channels, subtype, format=major, **options
+                self._sink,  # pyright: ignore[reportArgumentType]  (has a file's methods)
+                "w",
+                samplerate,
+                channels,
+                subtype,
+                format=spec.sndfile,
+                **options,
             )
+            if subtype == "FLOAT":
+                self._leave_out_the_time()
             if not self.tagged:
                 self._set_text(tags)
         except soundfile.SoundFileError as error:
             self._sink.close()
             self._fail(error)
+
+    def _leave_out_the_time(self) -> None:
+        """No PEAK chunk: it would hold the time of day, and two runs would give different bytes.
+
+        soundfile has no public way to tell libsndfile so. The header was written with it, and is now written
+        again, shorter.
+        """
+        soundfile._snd.sf_command(self._file._file, _SFC_SET_ADD_PEAK_CHUNK, soundfile._ffi.NULL, 0)
+        self._sink.truncate()
 
     def _set_text(self, tags: Tags | None) -> None:
         for name, text in (tags.sndfile if tags else {}).items():
@@ -264,44 +297,51 @@ class _SndfileEncoder:
         if self._sink.error is not None:
             raise self._sink.error
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: Exception) -> NoReturn:
         self._check()
         raise OSError(errno.EIO, f"libsndfile: {error}") from error
 
 
-def _compression(subtype: str, samplerate: int, channels: int, bitrate: int | None) -> dict[str, Any]:
-    """libsndfile's one number, 0 (most bits) to 1 (fewest), for a bit rate in kbit/s.
+def _compression(spec: Format, samplerate: int, channels: int, bitrate: int | None) -> dict[str, Any]:
+    """libsndfile's one number, 0 (most bits) to 1 (fewest), for a bit rate in kbit/s or the format's default.
 
     MP3: linear in the bit rate of the MPEG version's table. Opus: linear in 6 to 256 kbit/s a channel.
     Vorbis: its quality, by the nominal rates of libvorbis for a pair of channels at 44.1 kHz.
     """
-    if subtype == "MPEG_LAYER_III" and bitrate is not None:
+    assert spec.bitrates is not None
+    bitrate = bitrate or spec.bitrates.default
+    if spec.subtype == "MPEG_LAYER_III" and bitrate is not None:
         low, high = (32, 320) if samplerate >= 32000 else (8, 160) if samplerate >= 16000 else (8, 64)
         level = (high - bitrate) / (high - low)
         # 1 itself is refused; LAME takes the nearest rate of its table anyway.
         return {"compression_level": min(0.99, max(0.0, level)), "bitrate_mode": "CONSTANT"}
-    if subtype == "OPUS" and bitrate is not None:
+    if spec.subtype == "OPUS" and bitrate is not None:
         level = 1 - (bitrate / channels - 6) / 250
         return {"compression_level": min(1.0, max(0.0, level))}
-    quality = 8.0
+    quality = spec.bitrates.quality
     if bitrate is not None:
         stereo = bitrate * 2 / channels * 44100 / samplerate
         quality = float(np.interp(stereo, [64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 500], range(11)))
+    assert quality is not None
     return {"compression_level": 1 - quality / 10}
 
 
 class _FfmpegEncoder:
+    """A lossy file that ffmpeg writes, from float samples through a pipe."""
+
     tagged = False
 
     def __init__(self, path: Path, spec: Format, samplerate: int, channels: int, bitrate: int | None):
-        # ffmpeg would say why, but in its own words; and it would keep a name that we can't open.
+        assert spec.bitrates is not None
+        # ffmpeg would say in its own words why a file can't be opened; the system's reason is clearer.
         with open(path, "wb"):
             pass
-        quality = ("-b:a", f"{bitrate}k") if bitrate else ("-q:a", "8")
+        bitrate = bitrate or spec.bitrates.default
+        quality = ("-b:a", f"{bitrate}k") if bitrate else ("-q:a", str(spec.bitrates.quality))
         self._process = ffmpeg.Process(
             [
                 *("-f", "f32le", "-ar", str(samplerate), "-ac", str(channels), "-i", "pipe:0"),
-                *("-c:a", spec.codec, *quality, "-f", spec.container, *muxer_options(spec, samplerate)),
+                *("-c:a", spec.codec, *quality, "-f", spec.container, *spec.muxer_options(samplerate)),
                 ffmpeg.url(path),
             ],
             feed=True,
@@ -322,7 +362,7 @@ class _FfmpegEncoder:
     def abort(self) -> None:
         self._process.kill()
 
-    def _fail(self) -> None:
+    def _fail(self) -> NoReturn:
         status = self._process.finish()
         said = "; ".join(self._process.messages()) or f"status {status}"
         self._process.kill()

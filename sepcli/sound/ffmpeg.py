@@ -1,7 +1,7 @@
-"""ffmpeg as an optional subprocess, for what libsndfile can't read or write.
+"""Run ffmpeg, an optional program, for the files that libsndfile can't read or write.
 
-Knows how to find, start and stop it and how to hand it any file name; what is asked of it stands with those
-who ask (decode.py, encode.py, tags.py). Nothing here is needed for WAV, FLAC, Ogg, Opus and MP3.
+Knows how to find, start and stop it, and how to give it any file name. Its arguments stand where they are
+needed (decode.py, encode.py, tags.py). WAV, FLAC, AIFF, CAF, Ogg, Opus and MP3 need no ffmpeg.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-# Never reads the terminal, overwrites what we name, says only what goes wrong.
+# It never reads the terminal, overwrites the file that we name, and prints errors only.
 QUIET = ("-nostdin", "-hide_banner", "-y", "-v", "error")
 
 
@@ -26,12 +26,12 @@ def find(tool: str = "ffmpeg") -> str | None:
 
 
 def available() -> bool:
-    """Both tools are there: reading needs ffprobe too. Distributions ship them together."""
+    """Whether ffmpeg and ffprobe are found: reading needs both. Distributions ship them together."""
     return find("ffmpeg") is not None and find("ffprobe") is not None
 
 
 def url(path: Path) -> str | bytes:
-    """`path` as an argument. `file:` keeps a name from being taken as an option or another protocol.
+    """`path` as an argument. With `file:` before it, no name is taken for an option or another protocol.
 
     As bytes where the system has byte names: a name that is not UTF-8 arrives as it is on the disk.
     """
@@ -65,6 +65,7 @@ class Process:
         return self._process.wait()
 
     def kill(self) -> None:
+        """End it if it still runs, and free what it held."""
         if self._process.poll() is None:
             self._process.kill()
         try:
@@ -79,7 +80,7 @@ class Process:
 
 
 def run(arguments: Sequence[str | bytes], *, feed: bytes = b"") -> tuple[int, bytes, list[str]]:
-    """One call: exit status, standard output, messages."""
+    """Run it once, with `feed` on its standard input: exit status, standard output, messages."""
     program = find("ffmpeg")
     assert program is not None
     done = subprocess.run(

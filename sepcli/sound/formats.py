@@ -1,45 +1,223 @@
-"""The output formats: what each can hold, and whether this machine can write it.
+"""The output formats: one table of what each can hold and who can write it.
 
-Knows rates, channel counts, bit rates and who encodes what; the encoding itself is encode.py.
+The choices of the command line, the checks of a request, the estimate of disk space, the encoder and `sepcli
+doctor` all read this table, so a new format is one entry. No library is imported here, since `--help` reads it
+too; whether this machine can write a format is asked in writers.py.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import soundfile
+from sepcli.errors import UsageError, parameter
 
-from sepcli.errors import OutputError, UsageError
-from sepcli.sound import ffmpeg
+SEPCLI, LIBSNDFILE, FFMPEG = "sepcli", "libsndfile", "ffmpeg"  # who writes
+
+# libsndfile's names for the sample types of lossless files: integers of 16, 24 and 32 bits, and float32.
+SUBTYPES = {"16": "PCM_16", "24": "PCM_24", "32": "PCM_32", "32f": "FLOAT"}
+
+HEADER_BYTES = 1 << 16  # a file's headers, text tags and padding take at most about this
+
+
+@dataclass(frozen=True)
+class BitRates:
+    """What can be asked of a lossy encoder, in kbit/s for all channels together."""
+
+    lowest: int
+    highest: int
+    default: int | None = None  # where none is asked for; None: `quality` is used instead
+    quality: int | None = None  # on the encoder's own scale
+    peak: int | None = None  # of dense stereo music at `quality`
+
+    @property
+    def default_text(self) -> str:
+        """The default for help texts: "192" or "quality 8"."""
+        return f"quality {self.quality}" if self.default is None else str(self.default)
+
+    @property
+    def estimate(self) -> int:
+        """The most that stereo takes where no bit rate is asked for, in kbit/s."""
+        estimate = self.peak if self.default is None else self.default
+        assert estimate is not None
+        return estimate
 
 
 @dataclass(frozen=True)
 class Format:
-    """What a format can hold and who writes it."""
+    """One output format. It is lossless if it has `depths`, lossy if it has `bitrates`."""
 
-    sndfile: tuple[str, str] | None  # libsndfile's format and subtype
-    codec: str  # ffmpeg's encoder, where libsndfile can't; "" = no substitute (integers must arrive exactly)
+    name: str  # also the suffix of its files
     container: str  # ffmpeg's muxer
+    max_rate: int  # Hz
+    max_channels: int
+    depths: tuple[str, ...] = ()  # keys of SUBTYPES
+    bitrates: BitRates | None = None
     rates: tuple[int, ...] = ()  # Hz; () = any up to max_rate
-    max_rate: int = 0  # Hz
-    max_channels: int = 8
-    bitrates: tuple[int, int] | None = None  # kbit/s that can be asked for; None: lossless
-    default_bitrate: int | None = None  # kbit/s where none is asked for; None: lossless, or Vorbis quality 8
+    fine_rates: int | None = None  # Hz; higher rates are multiples of 10 Hz
+    max_bytes: int | None = None  # the largest file that its headers can describe
+    max_text: int | None = None  # bytes of all its text tags
+    covers: bool = True  # whether it can hold a picture
+    sndfile: str = ""  # libsndfile's format; "" = libsndfile does not write it
+    subtype: str = ""  # libsndfile's sample type, if lossy
+    codec: str = ""  # ffmpeg's encoder; "" = never by ffmpeg, since integers must arrive exactly
+    muxing: tuple[str, ...] = ()  # options for ffmpeg's muxer; {rate} stands for the rate in Hz
+    id3_first: bool = False  # its tags are an ID3v2 tag before all else, which sepcli writes
+
+    @property
+    def lossless(self) -> bool:
+        """Whether a file gives back the samples that were written."""
+        return self.bitrates is None
+
+    @property
+    def writers(self) -> tuple[str, ...]:
+        """Who can write it, the best first: SEPCLI, LIBSNDFILE, FFMPEG."""
+        known = ((LIBSNDFILE, self.sndfile), (FFMPEG, self.codec))
+        return tuple(writer for writer, name in known if name) or (SEPCLI,)
+
+    @property
+    def subtypes(self) -> tuple[str, ...]:
+        """The sample types that libsndfile must be able to write."""
+        return (self.subtype,) if self.subtype else tuple(SUBTYPES[depth] for depth in self.depths)
+
+    def muxer_options(self, samplerate: int) -> tuple[str, ...]:
+        """Options for ffmpeg when it writes such a file at `samplerate` Hz."""
+        return tuple(option.format(rate=samplerate) for option in self.muxing)
+
+    def kept_depth(self, depth: str) -> str:
+        """The depth for samples of `depth`: the same, or the deepest integers if the format lacks it."""
+        assert self.lossless
+        return depth if depth in self.depths else [each for each in self.depths if is_integer(each)][-1]
+
+    def check_bitrate(self, bitrate: int) -> None:
+        """UsageError where the format has no bit rates, or not this one (kbit/s)."""
+        if self.bitrates is None:
+            raise UsageError(
+                f"{parameter('bitrate')} has no meaning for {parameter('format', self.name)}: it is lossless.",
+                remedy=f"Leave it out, or choose a lossy format: {', '.join(LOSSY)}.",
+            )
+        low, high = self.bitrates.lowest, self.bitrates.highest
+        if not low <= bitrate <= high:
+            raise UsageError(
+                f"{parameter('bitrate', bitrate)} is out of range: {self.name} takes {low} to {high} kbit/s.",
+                remedy="Choose a number in this range, or leave it out.",
+            )
+
+    def check_channels(self, channels: int) -> None:
+        """UsageError where a file can't have so many channels."""
+        if channels > self.max_channels:
+            wide = [name for name in LOSSLESS if FORMATS[name].max_channels >= channels]
+            raise UsageError(
+                f"{self.name} holds up to {self.max_channels} channels, the input has {channels}.",
+                remedy=f"Choose {listed(wide, 'or')}.",
+            )
+
+    def check_size(self, frames: int, channels: int, depth: str) -> None:
+        """UsageError where a file of so many frames would be larger than the format allows."""
+        if self.max_bytes is not None:
+            self.check_bytes(frames * channels * sample_bytes(depth) + HEADER_BYTES)
+
+    def check_bytes(self, size: int) -> None:
+        """UsageError where a file of `size` bytes would be larger than the format allows."""
+        if self.max_bytes is None or size <= self.max_bytes:
+            return
+        larger = [name for name in LOSSLESS if FORMATS[name].max_bytes is None]
+        raise UsageError(
+            f"{self.name} files end at {_gib(self.max_bytes)} GiB, and each stem of this input would take "
+            f"{_gib(size)} GiB or more.",
+            remedy=f"Choose {listed(larger, 'or')} with {parameter('format')}, or a smaller "
+            f"{parameter('bit_depth')} or {parameter('sample_rate')}.",
+            code="too_large",
+        )
 
 
-_MPEG4_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
-_MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
-FORMATS = {
-    "wav": Format(None, "", "wav", max_rate=0xFFFFFFFF, max_channels=0xFFFF),
-    "flac": Format(("FLAC", "PCM_24"), "", "flac", max_rate=655350),
-    # libvorbis takes up to 200 kHz; above, libsndfile 1.2.2 crashes.
-    "ogg": Format(("OGG", "VORBIS"), "libvorbis", "ogg", (), 192000, 255, (32, 500)),
-    "opus": Format(("OGG", "OPUS"), "libopus", "opus", _OPUS_RATES, 48000, 255, (6, 510), 192),
-    "mp3": Format(("MP3", "MPEG_LAYER_III"), "libmp3lame", "mp3", _MP3_RATES, 48000, 2, (8, 320), 320),
-    "m4a": Format(None, "aac", "ipod", _MPEG4_RATES, 96000, 8, (16, 529), 256),
-}
+_MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+_MPEG4_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+
+_TABLE = (
+    Format(
+        "wav", "wav",
+        max_rate=0xFFFFFFFF, max_channels=0xFFFF,
+        depths=("16", "24", "32", "32f"),
+        covers=False,
+    ),
+    Format(
+        "flac", "flac",
+        max_rate=655350, max_channels=8,
+        depths=("16", "24"),
+        fine_rates=65535,  # its frame headers count larger rates in tens of Hz
+        sndfile="FLAC",
+    ),
+    Format(
+        "aiff", "aiff",
+        # libsndfile writes no larger rate into the 80-bit float of the header, and no more channels.
+        max_rate=0x3FFFFFFF, max_channels=1024,
+        depths=("16", "24", "32", "32f"),
+        max_bytes=0xFFFFFFFF,  # all sizes have 32 bits; libsndfile and ffmpeg would write wrong ones
+        max_text=8000,  # libsndfile 1.2.2 writes longer texts, but then can't read the file
+        sndfile="AIFF",
+        # Without these, ffmpeg writes a few text chunks only, and no cover.
+        muxing=("-write_id3v2", "1", "-id3v2_version", "3"),
+    ),
+    Format(
+        "caf", "caf",
+        max_rate=0x7FFFFFFF, max_channels=1024,
+        depths=("16", "24", "32", "32f"),
+        max_text=8000,  # libsndfile 1.2.2 leaves out what exceeds 16 KiB, and reads no file with 64 KiB of text
+        covers=False,
+        sndfile="CAF",
+    ),
+    Format(
+        "ogg", "ogg",
+        max_rate=192000,  # libvorbis takes up to 200 kHz; above, libsndfile 1.2.2 crashes
+        max_channels=255,
+        # Quality 8 is about 256 kbit/s for stereo, but for dense music it goes well above.
+        bitrates=BitRates(32, 500, quality=8, peak=400),
+        sndfile="OGG", subtype="VORBIS", codec="libvorbis",
+    ),
+    Format(
+        "opus", "opus",
+        max_rate=48000, max_channels=255,
+        bitrates=BitRates(6, 510, default=192),
+        rates=_OPUS_RATES,
+        sndfile="OGG", subtype="OPUS", codec="libopus",
+    ),
+    Format(
+        "mp3", "mp3",
+        max_rate=48000, max_channels=2,
+        bitrates=BitRates(8, 320, default=320),
+        rates=_MP3_RATES,
+        sndfile="MP3", subtype="MPEG_LAYER_III", codec="libmp3lame",
+        muxing=("-id3v2_version", "3"),  # what players of all ages read
+        id3_first=True,
+    ),
+    Format(
+        "m4a", "ipod",
+        max_rate=96000, max_channels=8,
+        bitrates=BitRates(16, 529, default=256),
+        rates=_MPEG4_RATES,
+        codec="aac",
+        # The movie's clock ticks in milliseconds by default: its edit list would cut up to one off the end.
+        muxing=("-movie_timescale", "{rate}"),
+    ),
+)  # fmt: skip
+
+FORMATS: dict[str, Format] = {format.name: format for format in _TABLE}
+LOSSLESS = tuple(format.name for format in _TABLE if format.lossless)
+LOSSY = tuple(format.name for format in _TABLE if not format.lossless)
+# The depths that may be asked for. 32-bit integers are only kept: the samples are float32, which holds 24 bits.
+DEPTHS = ("keep", *(depth for depth in SUBTYPES if depth != "32"))
+
+
+def is_integer(depth: str) -> bool:
+    """Whether `depth` means integers: "16", "24" and "32", but not "32f" or "lossy"."""
+    return depth.isdecimal()
+
+
+def sample_bytes(depth: str) -> int:
+    """The bytes of one sample of a lossless file."""
+    return int(depth.removesuffix("f")) // 8
 
 
 def output_rate(format: str, samplerate: int) -> tuple[int, str | None]:
@@ -49,96 +227,21 @@ def output_rate(format: str, samplerate: int) -> tuple[int, str | None]:
     """
     spec = FORMATS[format]
     if spec.rates:
-        rate = next((r for r in spec.rates if r >= samplerate), spec.max_rate)
+        rate = next((each for each in spec.rates if each >= samplerate), spec.max_rate)
     else:
         rate = min(samplerate, spec.max_rate)
-        if format == "flac" and rate > 65535:  # its frame headers count larger rates in tens of Hz
+        if spec.fine_rates is not None and rate > spec.fine_rates:
             rate = -(-rate // 10) * 10
     if rate == samplerate:
         return rate, None
     return rate, f"{format} has no {samplerate} Hz; written at {rate} Hz."
 
 
-def check_format(format: str, *, channels: int = 2, bitrate: int | None = None) -> None:
-    """Raise where this machine can't write such a file: UsageError for the request, OutputError for tools."""
-    if format not in FORMATS:
-        raise UsageError(f"There is no output format {format!r}.", remedy=f"Choose among {', '.join(FORMATS)}.")
-    spec = FORMATS[format]
-    if bitrate is not None:
-        if spec.bitrates is None:
-            raise UsageError(
-                f"{format} is lossless and has no bit rate.",
-                remedy="Leave out --bitrate or choose mp3, ogg ...",
-            )
-        low, high = spec.bitrates
-        if not low <= bitrate <= high:
-            raise UsageError(
-                f"{format} takes {low} to {high} kbit/s, not {bitrate}.", remedy="Change --bitrate."
-            )
-    if channels > spec.max_channels:
-        raise UsageError(
-            f"{format} holds up to {spec.max_channels} channels, the input has {channels}.",
-            remedy="Choose wav or flac.",
-        )
-    if sndfile_writes(format):
-        return
-    if spec.codec and ffmpeg.find() is None:
-        raise OutputError(
-            f"{format} needs ffmpeg to be written, and none is found.",
-            remedy="Install ffmpeg, or choose wav, flac, ogg, opus or mp3.",
-            code="needs_ffmpeg",
-        )
-    if not spec.codec or not _ffmpeg_writes(format):
-        raise OutputError(
-            f"Neither libsndfile nor the ffmpeg that is found can write {format}.",
-            remedy="Install the soundfile package's own libsndfile, or ffmpeg 4.4 or later; or choose wav.",
-            code="no_encoder",
-        )
+def listed(words: Iterable[str], last: str) -> str:
+    """["a", "b", "c"] -> "a, b and c", with `last` before the last word."""
+    *others, final = words
+    return f"{', '.join(others)} {last} {final}" if others else final
 
 
-def formats_report() -> list[tuple[str, bool, str]]:
-    """(format, can it be written here, by whom or what is missing), for `doctor`."""
-    report = []
-    for name, spec in FORMATS.items():
-        how = "sepcli" if name == "wav" else f"libsndfile {soundfile.__libsndfile_version__}"
-        writable = True
-        if not sndfile_writes(name):
-            how = f"ffmpeg ({spec.codec})"
-            if not spec.codec:
-                writable, how = False, "libsndfile was built without it"
-            elif ffmpeg.find() is None:
-                writable, how = False, "needs ffmpeg"
-            elif not _ffmpeg_writes(name):
-                writable, how = False, f"ffmpeg lacks {spec.codec}"
-        report.append((name, writable, how))
-    return report
-
-
-def sndfile_writes(format: str) -> bool:
-    wanted = FORMATS[format].sndfile
-    if format == "wav":
-        return True  # our own
-    if wanted is None:
-        return False
-    return wanted[0] in soundfile.available_formats() and wanted[1] in soundfile.available_subtypes(wanted[0])
-
-
-def _ffmpeg_writes(format: str) -> bool:
-    """Asked by a trial: a tenth of a second of silence to nowhere."""
-    spec = FORMATS[format]
-    silence = bytes(2 * 4800)
-    raw = ("-f", "s16le", "-ar", "48000", "-ac", "1", "-i", "pipe:0")
-    options = muxer_options(spec, 48000)
-    status, _, _ = ffmpeg.run(
-        [*raw, "-c:a", spec.codec, "-f", spec.container, *options, os.devnull], feed=silence
-    )
-    return status == 0
-
-
-def muxer_options(spec: Format, samplerate: int) -> tuple[str, ...]:
-    # The movie's clock ticks in milliseconds by default: its edit list would cut up to one off the end.
-    if spec.container == "ipod":
-        return ("-movie_timescale", str(samplerate))
-    if spec.container == "mp3":
-        return ("-id3v2_version", "3")  # what players of all ages read
-    return ()
+def _gib(size: int) -> str:
+    return f"{size / (1 << 30):.1f}"

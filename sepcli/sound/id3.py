@@ -1,7 +1,7 @@
 """ID3v2.3 tags, as they stand before the frames of an MP3.
 
-Our own because libsndfile writes Latin-1 only, and because a tag that is written first costs no copy of the
-file and can't touch its gapless header. Knows nothing of files: text and a picture in, bytes out
+libsndfile would write Latin-1 only. And a tag that is written first needs no copy of the finished file, as
+ffmpeg would make, and can't touch its gapless header. Knows nothing of files: text and a picture in, bytes out
 (id3.org/id3v2.3.0).
 """
 
@@ -11,8 +11,8 @@ import re
 import struct
 from collections.abc import Mapping
 
-# ffmpeg's names -> text frames. Names that are themselves such an id (TBPM) stand for it; the rest become
-# user text (TXXX).
+# ffmpeg's names -> ids of text frames. A name that is itself such an id (TBPM) is used as it is; any other name
+# becomes a frame of user text (TXXX).
 _TEXT_FRAMES = {
     "title": "TIT2",
     "artist": "TPE1",
@@ -30,19 +30,19 @@ _TEXT_FRAMES = {
     "isrc": "TSRC",
 }
 _FRAME_ID = re.compile(r"t[a-z0-9]{3}")
-_UTF16 = b"\1"  # the encoding byte; 2.3 knows Latin-1 and this
+_UTF16 = b"\1"  # the byte for the encoding; version 2.3 knows Latin-1 and UTF-16
 _FRONT_COVER = 3
 
 
 def id3v2(text: Mapping[str, str], image: bytes = b"", kind: str = "image/jpeg") -> bytes:
-    """The whole tag; b"" where there is nothing to say. kind: the MIME type of the cover `image`."""
+    """The whole tag; b"" without text and picture. kind: the MIME type of the cover `image`."""
     frames = b"".join(_frame(name, value) for name, value in text.items() if value)
     if image:
         body = b"\0" + kind.encode() + b"\0" + bytes([_FRONT_COVER]) + b"\0" + image
         frames += _header("APIC", len(body)) + body
     if not frames:
         return b""
-    size = len(frames)  # in four bytes of seven bits, so that it never looks like an MPEG frame
+    size = len(frames)  # written as four bytes of seven bits, so that it never looks like an MPEG frame
     return b"ID3\3\0\0" + bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0)) + frames
 
 

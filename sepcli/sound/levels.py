@@ -31,7 +31,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sepcli.errors import ModelError
+from sepcli.errors import ModelError, parameter
 
 # The stem that takes the residual of `--sum exact` where no rest is written: by the field's convention it
 # holds "everything else" already.
@@ -57,11 +57,12 @@ class Scale:
 
     @property
     def lowest(self) -> float:
+        """The smallest sample."""
         return -1.0
 
     @property
     def highest(self) -> float:
-        """Two's complement has one step less above zero than below."""
+        """The largest sample: two's complement has one step less above zero than below."""
         return 1.0 if self.bits is None else 1.0 - 1.0 / self.steps
 
     @property
@@ -96,7 +97,7 @@ class PeakMeter:
         if not (np.isfinite(highest).all() and np.isfinite(lowest).all()):
             raise ModelError(
                 "The model gave samples that are not finite numbers.",
-                remedy="Try --precision float32; if it still happens, verify the weights: "
+                remedy=f"Try {parameter('precision', 'float32')}; if it still happens, verify the weights: "
                 "`sepcli models verify`.",
                 code="not_finite_stems",
             )
@@ -142,7 +143,8 @@ class Levels:
         assert len(stems) == self.stems and (mix is not None or not self.needs_mix)
         if not self.needs_mix:
             return stems if gain == 1.0 else (stems.astype(np.float64) * gain).astype(np.float32)
-        assert mix is not None and mix.shape == stems.shape[1:], (mix.shape, stems.shape)
+        assert mix is not None
+        assert mix.shape == stems.shape[1:], (mix.shape, stems.shape)
         # float64 throughout: a float32 sum of several stems would lose more than the last stem's last bit.
         target = mix.astype(np.float64) * gain
         wanted = stems.astype(np.float64) * gain

@@ -42,7 +42,7 @@ class Resampler:
             self._stream = soxr.ResampleStream(in_rate, out_rate, channels, dtype="float32", quality=QUALITY)
 
     def process(self, block: np.ndarray) -> np.ndarray:
-        """[C, T] -> [C, T'], what has become final: T' may be 0, soxr looks some hundred frames ahead."""
+        """[C, T] -> [C, T'], the frames that are final. T' may be 0: soxr looks some hundred frames ahead."""
         assert block.shape[0] == self.channels, (block.shape, self.channels)
         self._fed += block.shape[1]
         if self._stream is None:
@@ -51,10 +51,12 @@ class Resampler:
         return self._feed(block)
 
     def flush(self, frames: int | None = None) -> np.ndarray:
-        """[C, T'], the rest: up to `frames` in all, by default `frames_at` of what came in.
+        """The last frames [C, T'], so that `frames` have come out in all.
 
-        Beyond the end of the input there is silence. That only fills the fraction of a frame that rounding
-        leaves open: asking for more is a mistake of the caller.
+        None: `frames_at` of those that came in.
+
+        Beyond the end of the input there is silence. It only fills the fraction of a frame that rounding leaves
+        open: asking for more is a mistake of the caller.
         """
         natural = frames_at(self._fed, self.in_rate, self.out_rate)
         wanted = natural if frames is None else frames
@@ -73,6 +75,7 @@ class Resampler:
         return np.concatenate(tails, axis=1)[:, :missing]
 
     def _feed(self, block: np.ndarray, last: bool = False) -> np.ndarray:
+        assert self._stream is not None
         interleaved = np.ascontiguousarray(block.T, dtype=np.float32)  # [T, C], as soxr wants it
         out = self._stream.resample_chunk(interleaved, last=last).T
         self._given += out.shape[1]
@@ -82,10 +85,10 @@ class Resampler:
 def resampled(
     blocks: Iterable[np.ndarray], in_rate: int, out_rate: int, channels: int, *, frames: int | None = None
 ) -> Iterator[np.ndarray]:
-    """A stream of [C, T] float32 blocks at another rate.
+    """Bring a stream of [C, T] float32 blocks from `in_rate` to `out_rate` (Hz).
 
-    frames: exactly so many frames come out (the number a file had before it was brought to the model's
-    rate); None gives `frames_at` of what came in.
+    frames: exactly so many frames come out (the number that a file had before it was brought to the model's
+    rate); None: `frames_at` of the frames that came in.
     """
     resampler = Resampler(in_rate, out_rate, channels)
     left = frames

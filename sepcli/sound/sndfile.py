@@ -1,7 +1,6 @@
-"""libsndfile as it has to be opened to get every sample of a file, and to know when a file ends early.
+"""Open files with libsndfile so that every sample is read, and a file that ends early is noticed.
 
-Knows the peculiarities of soundfile and libsndfile; nothing of what the samples are for. `decode.py` is what
-everybody else uses.
+Knows the peculiarities of soundfile and libsndfile, and is used by decode.py alone.
 """
 
 from __future__ import annotations
@@ -24,21 +23,23 @@ UNKNOWN_FRAMES = 1 << 62  # from here on a frame count means "unknown"; libsndfi
 
 
 class Sequential(soundfile.SoundFile):
-    """soundfile seeks to where it already is after every read of a seekable file.
+    """A file that is read straight on.
 
-    That restarts Opus decoding in mid-stream, which changes samples; reading straight on does not.
+    After every read of a seekable file, soundfile seeks to where it already is. That restarts Opus decoding in
+    mid-stream, which changes samples.
     """
 
     def seekable(self) -> bool:
+        """False, so that soundfile does not seek by itself."""
         return False
 
 
 @contextmanager
 def opened(path: Path, *, stream: bool = False) -> Iterator[Sequential]:
-    """The file under libsndfile, for reading.
+    """Open the file for reading.
 
-    By descriptor where the system has them: any name, of any length or encoding, and no guess from the
-    suffix. stream: through a pipe, so that libsndfile can't estimate the length.
+    By its descriptor where the system allows it: then the name can have any length and encoding, and libsndfile
+    guesses nothing from its suffix. stream: through a pipe, so that libsndfile can't estimate the length.
     """
     with ExitStack() as stack:
         if stream:
@@ -53,7 +54,7 @@ def opened(path: Path, *, stream: bool = False) -> Iterator[Sequential]:
             offset = unfinished(path)
             if offset is not None:
                 raw = stack.enter_context(closing(Unfinished(path, offset)))
-                file = stack.enter_context(Sequential(raw))
+                file = stack.enter_context(Sequential(raw))  # pyright: ignore[reportArgumentType]  (has a file's methods)
         yield file
 
 
@@ -79,11 +80,11 @@ def _as_pipe(path: Path) -> Iterator[int]:
 
 
 def mp3_length_is_guessed(path: Path) -> bool:
-    """An MP3 without a Xing, Info or VBRI header: libsndfile takes the first frame's bit rate for all.
+    """Whether libsndfile can only guess the length of an MP3: it has no Xing, Info or VBRI header.
 
-    It would then end a file of variable bit rate too early (or late). Through a pipe it knows no file size,
-    guesses nothing, and decodes to the end. With such a header the file itself is better: it then knows the
-    encoder's delay and padding, too.
+    It takes the first frame's bit rate for all, and ends a file of variable bit rate too early (or late).
+    Through a pipe it knows no file size, guesses nothing, and decodes to the end. A file with such a header is
+    better read directly: libsndfile then knows the encoder's delay and padding, too.
     """
     if os.name == "nt":  # descriptors do not cross between C runtimes there
         return False
@@ -95,7 +96,7 @@ def mp3_length_is_guessed(path: Path) -> bool:
 
 
 def frames_before_error(file: soundfile.SoundFile, at: int) -> int:
-    """How many frames a read that failed has delivered from frame `at` on: where libsndfile stopped."""
+    """How many frames from frame `at` on a failed read has still delivered."""
     try:
         return max(0, file.tell() - at)
     except Error:
@@ -104,12 +105,12 @@ def frames_before_error(file: soundfile.SoundFile, at: int) -> int:
 
 # libsndfile corrects what a header states and writes both numbers into its log.
 _CORRECTED = re.compile(r"(?:data|SSND|Data Size|riff)\s*: (\d+) \(should be (\d+)\)")
-# What programs that write to a pipe state as a size because they can't know it.
+# Sizes that programs state when they write to a pipe and can't know the size.
 _PLACEHOLDERS = (0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
 def missing_end(log: str) -> str:
-    """What libsndfile's log says of a file that is cut short; "" where it says nothing of the kind."""
+    """The reason from libsndfile's log why a file is cut short; "" where the log names none."""
     for stated, there in _CORRECTED.findall(log):
         streamed = any(abs(int(stated) - size) <= 4096 for size in _PLACEHOLDERS)
         if int(there) < int(stated) and not streamed:

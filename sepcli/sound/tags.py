@@ -1,9 +1,9 @@
 """Text tags and the cover: read from the input, put on each stem.
 
-Knows libsndfile's text fields and ffmpeg, which knows all tags and pictures. WAV and MP3 get theirs while
-they are written (wav.py, id3.py); the others after the encoding, by a copy that re-encodes nothing: the
-samples stay as they are (tests/test_tags.py). What can't be put on is left out: a tag is never a reason for a
-track to fail.
+libsndfile knows a few text fields; ffmpeg knows all tags and pictures. WAV and MP3 files get their tags while
+they are written (wav.py, id3.py). The others get theirs afterwards, in a copy by ffmpeg that re-encodes
+nothing, so the samples stay as they are (tests/test_tags.py). A tag that can't be written is left out: it is
+never a reason for a track to fail.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ import base64
 import os
 import secrets
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from sepcli.errors import from_os
 from sepcli.sound import ffmpeg
 from sepcli.sound.decode import AudioInfo
+from sepcli.sound.formats import Format
 
-# What describes the file and not the music, or would be wrong for a stem: encoder's own notes, container
-# brands, gapless data and loudness corrections of the mix.
+# Tags that describe the file and not the music, or would be wrong for a stem: notes of the encoder, brands of
+# the container, gapless data, and loudness corrections of the mix.
 _DROPPED = frozenset(
     "encoder encoded_by encoding_settings tsse software major_brand minor_version compatible_brands vendor_id"
     " handler_name creation_time duration language itunsmpb itunnorm itunpgap gapless_playback"
@@ -37,27 +39,35 @@ SNDFILE_FIELDS = {
 
 @dataclass(frozen=True)
 class Tags:
-    """What to put on an output."""
+    """Text tags and the cover for the outputs of one input."""
 
-    text: Mapping[str, str] = field(default_factory=dict)  # ffmpeg's names, lower-case
+    text: Mapping[str, str] = field(default_factory=dict)  # by ffmpeg's names, lower-case
     title: str = ""  # of the track: its title tag, else the name of its file
-    source: Path | None = None  # where the cover is
+    source: Path | None = None  # the file with the cover
     cover: int | None = None  # the stream of `source` that is the cover; None: there is none
 
     def for_stem(self, stem: str) -> Tags:
         """The same with the title "TITLE (STEM)"."""
         return replace(self, text={**self.text, "title": f"{self.title} ({stem})"})
 
+    def within(self, size: int) -> tuple[Tags, list[str]]:
+        """The tags whose texts fit into `size` bytes together, and the names of the longer ones left out."""
+        text = dict(sorted(self.text.items(), key=lambda item: len(item[1].encode("utf-8", "replace"))))
+        long = []
+        while sum(len(name) + len(value.encode("utf-8", "replace")) for name, value in text.items()) > size:
+            long.append(text.popitem()[0])
+        return replace(self, text={name: self.text[name] for name in self.text if name in text}), long
+
     @property
     def sndfile(self) -> dict[str, str]:
-        """What libsndfile can carry, by its field names."""
+        """The texts that libsndfile can write, by its names for them."""
         return {
             SNDFILE_FIELDS[name]: text for name, text in self.text.items() if name in SNDFILE_FIELDS and text
         }
 
 
 def read_tags(path: Path, info: AudioInfo) -> Tags:
-    """The input's tags: all of them and the cover through ffmpeg where it is found, else libsndfile's."""
+    """The tags of the file `path`: all and the cover if ffmpeg is found, else the texts libsndfile knows."""
     path = Path(path)
     found: dict[str, str] = dict(info.tags)
     cover = None
@@ -84,19 +94,18 @@ def _clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\0", "")
 
 
-def add_tags(path: Path, container: str, tags: Tags, options: Sequence[str] = ()) -> str:
+def add_tags(path: Path, spec: Format, samplerate: int, tags: Tags) -> str:
     """Put tags and cover on a finished file, by copying its streams next to it and renaming.
 
-    container: ffmpeg's name of the file's format; options: for writing that. Returns "" or why the file was
-    left as it was.
+    samplerate: the file's, in Hz. Returns "", or why the file was left as it was.
     """
-    # In the run's work folder, with which it goes should the process die.
+    # The folder is the run's work folder, which is removed even if this process dies.
     temporary = path.with_name(f".sepcli-part-{os.getpid()}-{secrets.token_hex(4)}")
     text = dict(tags.text)
-    ogg = container in ("ogg", "opus")
+    ogg = spec.container in ("ogg", "opus")
     picture: list[str | bytes] = []
     streams: list[str | bytes] = []
-    if tags.cover is not None and tags.source is not None:
+    if tags.cover is not None and tags.source is not None and spec.covers:
         if ogg:
             text["METADATA_BLOCK_PICTURE"] = _picture_block(*read_cover(tags))
         else:
@@ -105,24 +114,26 @@ def add_tags(path: Path, container: str, tags: Tags, options: Sequence[str] = ()
     arguments = [
         *("-i", ffmpeg.url(path), "-f", "ffmetadata", "-i", "pipe:0", *picture, "-map", "0:a", *streams),
         *("-c", "copy", "-map_metadata", "1", *(("-map_metadata:s:a:0", "1:g") if ogg else ())),
-        *("-f", container, *options, ffmpeg.url(temporary)),
+        *("-f", spec.container, *spec.muxer_options(samplerate), ffmpeg.url(temporary)),
     ]
     try:
         status, _, messages = ffmpeg.run(arguments, feed=_ffmetadata(text))
         if status or not temporary.exists() or temporary.stat().st_size == 0:
             return messages[0] if messages else f"ffmpeg ended with status {status}"
+        if spec.max_bytes is not None and temporary.stat().st_size > spec.max_bytes:
+            return f"with them the file would be larger than {spec.name} allows"
         if ogg and _last_granule(temporary) != _last_granule(path):
             return "ffmpeg's copy of a file this short would change its length"
         os.replace(temporary, path)
     except OSError as error:
-        return error.strerror or str(error)
+        return from_os(error, path).message.rstrip(".")
     finally:
         temporary.unlink(missing_ok=True)
     return ""
 
 
 def _last_granule(path: Path) -> int:
-    """Where an Ogg stream says that it ends: what lies beyond in its last packet is padding (RFC 3533)."""
+    """The position at which an Ogg stream says that it ends (RFC 3533); later samples are padding. -1: none."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 2 * 65307))  # the largest page there is, twice
         tail = file.read()
@@ -131,7 +142,7 @@ def _last_granule(path: Path) -> int:
 
 
 def _ffmetadata(text: Mapping[str, str]) -> bytes:
-    """ffmpeg's text format for tags; through a pipe there is no limit on their length."""
+    """The tags in ffmpeg's text format. It goes through a pipe: a command line would limit their length."""
     lines = [";FFMETADATA1"]
     lines += [f"{_escape(name)}={_escape(value)}" for name, value in text.items() if value]
     return "\n".join([*lines, ""]).encode("utf-8", "replace")

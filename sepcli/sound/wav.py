@@ -1,13 +1,13 @@
-"""WAV as we write it, and the two things about WAV headers that libsndfile does not tell.
+"""Write WAV files, and read those that were never finished.
 
 Our own writer, because libsndfile (through soundfile) can't turn a WAV into RF64 once it has grown over
 4 GiB, stamps the time of day into float files (two runs would give different bytes), and drops the reason
-when the disk is full. Reading is libsndfile's business.
+when the disk is full. Finished files are read by libsndfile.
 
     RIFF size WAVE | JUNK, room for ds64 | fmt | fact (float) | LIST INFO (tags) | data size, samples, pad
     RF64  -1  WAVE | ds64, 64-bit sizes  | ...                    as soon as a size passes 32 bits
-    (EBU Tech 3306). The room is left only where a file could come near 4 GiB or its length is unknown, so
-    that an ordinary file has the ordinary 44-byte header.
+    (EBU Tech 3306). The room for ds64 is left only where a file could come near 4 GiB or its length is unknown,
+    so that an ordinary file has the ordinary 44-byte header.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-SIZE_LIMIT = 0xFFFFFFFF  # the largest size a RIFF header can state; as a size, "see ds64" or "unknown"
+SIZE_LIMIT = 0xFFFFFFFF  # the largest size that fits into a RIFF header; it also means "see ds64" or "unknown"
 _DS64_BYTES = 28  # RIFF size, data size, frames: 64 bits each; table length: 32 bits
 _BITS = {"16": 16, "24": 24, "32": 32, "32f": 32}
 
@@ -41,11 +41,11 @@ class WavFile:
     """A WAV being written: `write` interleaved samples, then `close`.
 
     path: a file, or an open descriptor (standard output), which stays open. depth: "16", "24", "32" or "32f".
-    frames: how many will come, None where that is not known; a pipe's header can't be corrected afterwards,
-    so there it states these.
+    frames: how many will come, None where that is not known. The header of a pipe can't be corrected
+    afterwards, so it states this number.
     """
 
-    tagged = True  # tags are part of the header
+    tagged = True  # the tags are part of the header
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class WavFile:
         self._info = _info_list(tags or {})
         self._data_bytes = 0
         expected = None if frames is None else frames * self._frame_bytes
-        # Unbuffered: what the disk refuses is known at the write that it refuses.
+        # Unbuffered: a full disk is known at the write that fails.
         self._file = open(path, "wb", buffering=0, closefd=not isinstance(path, int))  # noqa: SIM115
         self._patchable = self._file.seekable()
         self._roomy = expected is None or expected + 4096 + len(self._info) > SIZE_LIMIT
@@ -80,7 +80,7 @@ class WavFile:
             raw = np.ascontiguousarray(frames, dtype="<f4").tobytes()
         elif self._bits == 16:
             raw = frames.astype("<i2").tobytes()
-        else:  # the low three, or all four, bytes of each
+        else:  # the low three bytes of each, or all four
             kept = self._bits // 8
             raw = np.ascontiguousarray(frames, dtype="<i4").view(np.uint8).reshape(-1, 4)[:, :kept].tobytes()
         self._put(raw)
@@ -96,6 +96,7 @@ class WavFile:
         self._file.close()
 
     def abort(self) -> None:
+        """Close the file as it is."""
         self._file.close()
 
     def _put(self, raw: bytes) -> None:
@@ -150,17 +151,19 @@ def _info_list(tags: Mapping[str, str]) -> bytes:
 
 
 class Unfinished:
-    """A WAV whose header says "no data" although data follows: its writer was stopped, or could not seek.
+    """A WAV file whose header states no data although data follows, as an object for libsndfile to read.
 
-    Reads as the same file with the size "unknown", for which libsndfile takes what there is.
+    Its writer was stopped, or could not seek. The size is read as "unknown", and libsndfile then reads to the
+    end of the file.
     """
 
     def __init__(self, path: Path, offset: int):
-        """offset: of the size field of the data chunk, as `unfinished` gives it."""
+        """offset: the place of the data chunk's size field, as `unfinished` gives it."""
         self._file = path.open("rb")
         self._offset = offset
 
     def readinto(self, buffer: memoryview) -> int:
+        """Fill `buffer` from the file; the number of bytes."""
         at = self._file.tell()
         got = self._file.readinto(buffer)
         for i in range(4):
@@ -169,17 +172,20 @@ class Unfinished:
         return got
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As a file's `seek`."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
+        """As a file's `tell`."""
         return self._file.tell()
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
 def unfinished(path: Path) -> int | None:
-    """The offset of a data chunk's size field that states 0 although more follows; else None."""
+    """Where the data chunk's size field stands if it says 0 although data follows, in bytes; else None."""
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(0)
