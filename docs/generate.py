@@ -76,10 +76,15 @@ has failed, and this is printed.
 CATALOGUE_FORMAT = """
 ## Your own models
 
-A TOML file in the format of `weights.toml` adds models or replaces whole entries: those of
-[installed packages](#catalogues-of-packages), `catalog.toml` in your configuration folder (`~/.config/sepcli/`,
-`~/Library/Application Support/sepcli/`, `%APPDATA%\\sepcli\\`), files named in `SEPCLI_CATALOG` (separated as in
-`PATH`), and `--catalog FILE`. If two of them have a model of the same name, the later in this list wins.
+A TOML file in the format of `weights.toml` adds models, or replaces whole entries. sepcli reads these, in this
+order; if two of them have a model of the same name, the later one wins:
+
+1. `weights.toml` of sepcli;
+2. [catalogues of installed packages](#catalogues-of-packages);
+3. `catalog.toml` in your configuration folder (`~/.config/sepcli/`, `~/Library/Application Support/sepcli/`,
+   `%APPDATA%\\sepcli\\`);
+4. files that `SEPCLI_CATALOG` names (separated as in `PATH`);
+5. `--catalog FILE`.
 
 ```toml
 [my_model]
@@ -117,16 +122,17 @@ A key that is not listed here is refused, so that a misspelt key can't be overlo
 
 ## Catalogues of packages
 
-An installed Python package can bring models too. It has a catalogue in its folder and names it by an entry point of
-the group `sepcli.catalogs`. In the package's `pyproject.toml`:
+An installed Python package can bring models, too. It has a catalogue in its folder, and names it by an entry point of
+the group `sepcli.catalogs` in its `pyproject.toml`:
 
 ```toml
 [project.entry-points."sepcli.catalogs"]
 my-models = "my_package:catalog.toml"        # any name = "PACKAGE:FILE.toml"
 ```
 
-The file is read, the package's code is not run. Several such catalogues are read in the alphabetical order of their
-names. A broken one is left out with a notice; all other models stay usable.
+sepcli reads the file and runs no code of the package. Several such catalogues are read in the alphabetical order of
+their names. A broken one is left out with a notice, and all other models stay usable. If the models are of a family
+that sepcli does not have, [the package can bring the family as well](add-a-family.md).
 """
 
 
