@@ -143,24 +143,27 @@ stem is called NAME, or like the file without its suffix. It may have the name o
 beside it. `-t` adds stems by name; without it only the queries' stems are made.
 
 **What is there already.** `.sepcli.jsonl` in the output folder, the *manifest*, gets a line for each finished track: its
-outputs with their sizes, the settings that change samples or files, and the content of the input and of the queries
-(hashed once, then known by size and date). The device, the batch size and what is printed are not among these
-settings.
+outputs with their sizes, the settings that change samples or files, the version of the engine, and the content of the
+input and of the queries (hashed once, then known by size and date). The device, the batch size, `--template` and what is
+printed are not among these settings.
 
 | in the output folder | without options | `--no-resume` | `--force` |
 |---|---|---|---|
 | all outputs, same input, same settings | skipped | made again | skipped |
 | some of them missing, or of another size | made again | made again | made again |
 | outputs of an older version of the same input or query file | made again | made again | made again |
+| outputs of another version of the engine, which may have given other samples | made again, with a notice | made again | made again |
 | outputs of another input or query, or of other settings | refused, 2 | refused, 2 | replaced |
 | files that sepcli did not make | refused, 2 | refused, 2 | replaced |
 
 A refusal comes before any work. Stems appear under their names only when all stems of a track are complete, so after a
 kill or a power cut the same command goes on where it stopped.
 
-**Several processes** may share one output folder. `--shard I/N` gives each process its part: 1/4, 2/4, 3/4 and 4/4 for
-four. The parts follow from a hash of the relative path, so they are the same on every machine, whatever other files
-there are.
+**Several processes** may share one output folder: give each the same command. A track on which one of them works is left
+to it by the others, and what a killed process left is taken over. `--shard I/N` divides the inputs beforehand: 1/4, 2/4,
+3/4 and 4/4 for four processes. The parts follow from a hash of the relative path, so they are the same on every machine,
+whatever other files there are. Use it where several machines share a folder whose file system has no locks, or where
+each has its own folder.
 
 **Failures.** An input that fails is reported and the next one begins. An output that can't be written ends the
 batch.
