@@ -376,8 +376,8 @@ def test_names_what_the_file_is_instead(tmp_path, data, word):
 
 
 def test_missing_file_and_folder(tmp_path):
-    assert refused(tmp_path / "nothing.th").code == "checkpoint_unreadable"
-    assert refused(tmp_path).code == "checkpoint_unreadable"
+    assert refused(tmp_path / "nothing.th").code == "missing"
+    assert refused(tmp_path).code == "unreadable"
 
 
 def test_legacy_sources_of_classes_are_ignored(tmp_path):

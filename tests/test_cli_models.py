@@ -13,6 +13,7 @@ import pytest
 
 from sepcli.cli import models
 from sepcli.cli.app import main
+from sepcli.cli.options import complete_model
 from tests.fakehub import FakeHub, commit_of
 
 DATA = {name: random.Random(name).randbytes(50_000) for name in ("drums", "vocals")}
@@ -196,9 +197,9 @@ def test_a_weak_check_is_said_at_download_and_shown_at_verify(hub, catalog, run)
 
 
 def test_completion_offers_names_and_never_fails(catalog, monkeypatch):
-    assert models.complete_model("htdemucs_") == ["htdemucs_ft", "htdemucs_6s"]
+    assert [name for name, _ in complete_model("htdemucs_")] == ["htdemucs_ft", "htdemucs_6s"]
     catalog.write_text("[broken")
-    assert models.complete_model("ht") == []
+    assert complete_model("ht") == []
 
 
 def test_listing_imports_nothing_heavy(tmp_path):

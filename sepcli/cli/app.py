@@ -1,7 +1,8 @@
 """The `sepcli` program: its commands, and how every command ends.
 
-Knows no command's work. Whatever a command raises becomes one clear message and the exit code of
-`sepcli.errors`; a traceback is shown only with SEPCLI_DEBUG=1 or -vv. No torch here: `--help` is instant.
+Does not know what the commands do. Every exception becomes one clear message and an exit code of
+`sepcli.errors`; a traceback is shown only with SEPCLI_DEBUG=1 or -vv. Imports no torch, so that `--help` is
+instant.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # unexpected exceptions are ours to report (`main`)
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-# Their bases, by way of a public name: typer brings its own click from 0.2x on.
-ClickUsageError, ClickException = typer.BadParameter.__mro__[1:3]
+# click's base class of errors, found through a public name: from 0.2x on, typer brings a click of its own.
+ClickException: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 def _print_version(wanted: bool) -> None:
@@ -88,7 +89,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code (docs/cli.md) is returned, never raised."""
+    """Run one command; the exit code (docs/cli.md) is returned, not raised. arguments: sys.argv by default."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started us, or a Windows program without a console
@@ -98,10 +99,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    """One command, and every way in which it can end."""
     catch_signals()
     console.report_as("text")
     if not sys.warnoptions and not _wants_traceback(arguments):
-        warnings.simplefilter("ignore")  # of libraries, to their programmers
+        warnings.simplefilter("ignore")  # those of libraries are for programmers
         warnings.simplefilter("default", SepcliWarning)
         warnings.showwarning = lambda message, *_: console.notice(str(message))
     try:
@@ -149,9 +151,9 @@ def _internal(problem: Exception) -> SepcliError:
 
 
 def _of_a_stream(problem: OSError) -> SepcliError | None:
-    """The error of the standard stream that can't be written; None where it was something else.
+    """The error of a standard stream that can't be written; None if the exception is of something else.
 
-    Files have their own errors everywhere, so that what is left without a name is a stream's.
+    Files have errors of their own everywhere: an OSError without a file's name comes from a stream.
     """
     if problem.filename is not None:
         return None
@@ -160,11 +162,11 @@ def _of_a_stream(problem: OSError) -> SepcliError | None:
             stream.flush()
         except OSError:
             return from_os(problem, number)
-    return from_os(problem, 1) if problem.errno in DISK_FULL else None  # not buffered
+    return from_os(problem, 1) if problem.errno in DISK_FULL else None  # without a buffer, flush raises nothing
 
 
 def _reader_left(arguments: Sequence[str]) -> int:
-    """Whoever reads our output has enough: no error for a list (`| head`), but for stems and results."""
+    """The reader of our output is gone: no error for a list (`| head`), but an error for stems and results."""
     _discard(sys.stdout)
     return OutputError.exit_code if "separate" in arguments[:1] else 0
 
@@ -201,6 +203,7 @@ def _discard(stream: TextIO) -> None:
 
 
 def _wants_traceback(arguments: Sequence[str]) -> bool:
+    """Whether tracebacks are to be shown, also before the options are parsed."""
     verbose = sum(
         argument.count("v") if argument.strip("v") == "-" else argument == "--verbose" for argument in arguments
     )
@@ -208,7 +211,7 @@ def _wants_traceback(arguments: Sequence[str]) -> bool:
 
 
 def _bad_command_line(problem: BaseException, arguments: Sequence[str]) -> int:
-    """An option that does not exist, a value it can't take: exit 2, whatever click's class says."""
+    """Report an option that does not exist, or a value that it can't take. Always exit code 2."""
     context = getattr(problem, "ctx", None)
     if type(problem).__name__ == "NoArgsIsHelpError":  # its message is the help page
         sys.stderr.write(problem.format_message() + "\n")  # type: ignore[attr-defined]

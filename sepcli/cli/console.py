@@ -1,7 +1,7 @@
-"""What the commands print, and where: results on standard output, everything else on standard error.
+"""How the commands print: results on standard output, everything else on standard error.
 
-Knows nothing of models or audio. rich is imported on first use, so completion and `--version` don't pay for
-it. It honours NO_COLOR; where standard error is no terminal, progress becomes plain lines.
+Knows nothing of models or audio. rich is imported on first use, so that completion and `--version` don't wait
+for it. NO_COLOR turns colours off. Where standard error is no terminal, progress is printed as plain lines.
 
 Three ways to report what happens (`report_as`):
     text   sentences and, on a terminal, bars
@@ -40,27 +40,29 @@ def report_as(style: str) -> None:
 
 
 def reports_json() -> bool:
+    """Whether messages and progress are JSON lines."""
     return _style == "json"
 
 
 def is_quiet() -> bool:
+    """Whether only errors are printed."""
     return _style == "quiet"
 
 
 def wants_tracebacks(verbosity: int = 0) -> bool:
-    """-v given twice, or SEPCLI_DEBUG=1."""
+    """Whether errors are printed with tracebacks: -v was given twice, or SEPCLI_DEBUG is 1."""
     return verbosity >= 2 or os.environ.get("SEPCLI_DEBUG", "0") not in ("", "0")
 
 
 @cache
 def out() -> Console:
-    """Standard output: what the user asked for, and nothing else."""
+    """The console of standard output: the results that the user asked for, and nothing else."""
     return _console(stderr=False)
 
 
 @cache
 def err() -> Console:
-    """Standard error: progress, notices, errors, summaries."""
+    """The console of standard error: progress, notices, errors, summaries."""
     return _console(stderr=True)
 
 
@@ -71,12 +73,12 @@ def _console(stderr: bool) -> Console:
 
 
 def shown(text: str | Path) -> str:
-    """`text` as it can be printed anywhere: bytes of a name that are not UTF-8 become U+FFFD."""
+    """`text` in a form that can be printed anywhere: bytes of a name that are not UTF-8 become U+FFFD."""
     return os.fsencode(str(text)).decode("utf-8", "replace")
 
 
 def say(message: str, style: str | None = None) -> None:
-    """One line on standard error; not wrapped, so that a path in it can be copied whole."""
+    """Print one line on standard error. It is not wrapped, so that a path in it can be copied whole."""
     if _style == "json":
         event("notice", message=message)
     elif _style == "text":
@@ -84,11 +86,12 @@ def say(message: str, style: str | None = None) -> None:
 
 
 def notice(message: str) -> None:
+    """Print one line in yellow: something that the user should know, but that stops nothing."""
     say(message, style="yellow")
 
 
 def error(problem: SepcliError) -> None:
-    """The fact, and the next step under it. Printed whatever the style."""
+    """Print an error: the fact, and under it the next step. Also when quiet."""
     if _style == "json":
         event("error", **error_fields(problem))
         return
@@ -99,21 +102,22 @@ def error(problem: SepcliError) -> None:
 
 
 def error_fields(problem: SepcliError) -> dict[str, str]:
+    """An error as the JSON object that programs get."""
     return {"code": problem.code, "message": problem.message, "remedy": problem.remedy}
 
 
 def event(name: str, **fields: Any) -> None:
-    """One line of NDJSON on standard error."""
+    """Print one JSON object as a line on standard error."""
     _write_line(sys.stderr, {"event": name, **fields})
 
 
 def print_json(fields: Any) -> None:
-    """One line of JSON on standard output, at once. ASCII: any terminal and any byte of a name survives."""
+    """Print JSON as one line on standard output, at once. In ASCII: any terminal shows any file's name."""
     _write_line(sys.stdout, fields)
 
 
 def print_columns(rows: Sequence[Sequence[str]]) -> None:
-    """A table on standard output, its head the first row; a line a row, never wrapped, so it can be piped."""
+    """Print a table on standard output, its head first. Lines are never wrapped, so that it can be piped."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
@@ -126,7 +130,7 @@ def _write_line(stream: Any, fields: Any) -> None:
 
 
 def failure_object(problem: SepcliError) -> dict[str, Any]:
-    """What `--json` prints when a command fails as a whole, before any input: `input` is null."""
+    """What `--json` prints if a command fails as a whole, before any input: `input` is null."""
     return {"input": None, "status": "failed", "error": error_fields(problem)}
 
 
@@ -150,10 +154,10 @@ def clock(seconds: float) -> str:
 
 
 def started_bars(*columns: str) -> Progress | None:
-    """Bars on standard error, started: a description, a bar, and rich's columns of these class names.
+    """Start progress bars on standard error: a description, a bar, and columns of rich by their class names.
 
-    None where nobody would see them: no terminal, or quiet. They are gone when they are stopped; standard
-    output is left alone, for it may be piped.
+    None where nobody would see them: no terminal, or quiet. They disappear when they are stopped. They don't
+    touch standard output, which may be piped.
     """
     if not err().is_terminal or is_quiet():
         return None
@@ -172,7 +176,7 @@ def started_bars(*columns: str) -> Progress | None:
 
 
 class AudioBar:
-    """A context manager: one bar in audio seconds on a terminal, else a line now and then."""
+    """Progress in seconds of audio, as a context manager: a bar on a terminal, else a line now and then."""
 
     def __init__(self) -> None:
         self._bars: Progress | None = None
@@ -188,7 +192,7 @@ class AudioBar:
             self._bars.stop()
 
     def show(self, text: str, done: float, total: float | None) -> None:
-        """text: what is worked on. done, total: seconds."""
+        """Show how far the work is. text: what is worked on. done, total: seconds of audio."""
         if self._bars is not None:
             if self._bar is None:
                 self._bar = self._bars.add_task(text, total=total)
@@ -200,9 +204,10 @@ class AudioBar:
 
 @contextmanager
 def download_progress(description: str = "Downloading") -> Iterator[Callable[[int, int | None], None]]:
-    """Yields `callback(done, total)` in bytes; draws nothing for what is never called (a cached file).
+    """Yields `callback(done, total)`, in bytes, which shows the progress of a download.
 
-    May be used for one file after another: a smaller `done` than before begins the next.
+    Shows nothing until it is called, so nothing for a cached file. It may serve one file after another: a
+    smaller `done` than before begins the next one.
     """
     if _style == "quiet":
         yield lambda done, total: None
@@ -240,7 +245,7 @@ def download_progress(description: str = "Downloading") -> Iterator[Callable[[in
 
 
 def _every(interval: float, show: Callable[[int, int | None], None]) -> Callable[[int, int | None], None]:
-    """`show`, but at most once in `interval` seconds, and always for the last byte."""
+    """`show`, but called at most once in `interval` seconds, and always for the last byte."""
     last = time.monotonic()
 
     def callback(done: int, total: int | None) -> None:

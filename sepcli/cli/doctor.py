@@ -1,7 +1,7 @@
-"""`sepcli doctor`: what of this installation works, and what to do about the rest.
+"""`sepcli doctor`: which parts of this installation work, and what to do about the others.
 
-Looks at libraries, device, formats and folders; separates nothing and asks no network. A problem counts
-against the exit code only where `sepcli separate` can't work at all.
+Looks at libraries, device, formats and folders. Separates nothing and makes no request. The exit code is 1 only
+if `sepcli separate` can't work at all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 
 from sepcli import __version__
 from sepcli.cli import console
-from sepcli.errors import OutputError, SepcliError, first_line
+from sepcli.errors import ModelError, OutputError, SepcliError, first_line
 
 LOW_SPACE = 2_000_000_000  # bytes free in the cache; the largest models take about 0.7 GB
 NEEDED = ("torch", "numpy", "soundfile", "soxr", "safetensors", "huggingface_hub")
@@ -24,8 +24,11 @@ NEEDED = ("torch", "numpy", "soundfile", "soxr", "safetensors", "huggingface_hub
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. state: "ok", "note" (something is missing that not everybody needs) or
-    "problem" (`separate` can't work)."""
+    """One line of the report.
+
+    what: the part that was looked at. state: "ok", "note" (something is missing that not everybody needs) or
+    "problem" (`separate` can't work). fact, remedy: sentences; remedy is "" where nothing is to be done.
+    """
 
     what: str
     state: str
@@ -34,7 +37,7 @@ class Finding:
 
 
 def report(json: bool = False) -> int:
-    """Print every finding; 1 if `separate` can't work, else 0."""
+    """Print every finding as it is made, or all as JSON. The exit code: 1 if `separate` can't work, else 0."""
     findings = []
     for check in CHECKS:
         for finding in _safely(check):
@@ -64,7 +67,7 @@ def _print(finding: Finding) -> None:
 
 
 def _safely(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """A check that fails is itself a finding: the report always comes to its end."""
+    """The findings of a check. A check that raises is itself a finding, so that the report is complete."""
     try:
         yield from check()
     except Exception as error:  # noqa: BLE001
@@ -174,9 +177,14 @@ def _models() -> Iterator[Finding]:
 
 
 def _cache() -> Iterator[Finding]:
-    from sepcli.weights.transfer import hub_cache, offline
+    from sepcli.weights.cache import hub_cache
+    from sepcli.weights.transfer import offline
 
-    folder = hub_cache()
+    try:
+        folder = hub_cache()
+    except ModelError as error:  # no home folder; the model inside the package works
+        yield Finding("cache", "note", error.message, error.remedy)
+        return
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free
     fact = f"{folder}, {console.bytes_text(free)} free"

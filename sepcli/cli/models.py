@@ -1,7 +1,7 @@
-"""`sepcli models`: what there is, what is on this machine, and moving between the two and the hub.
+"""`sepcli models`: list the models, download, check and remove them, and publish one of your own.
 
-Parses, asks the catalogue and the cache, prints. Results go to standard output, one a line and never
-wrapped, so that they can be piped; progress, notices and questions to standard error. No torch, but in `push`.
+Results go to standard output, one a line and never wrapped, so that they can be piped; progress, notices and
+questions go to standard error. Only `push` loads torch.
 """
 
 from __future__ import annotations
@@ -13,23 +13,19 @@ from typing import Annotated, Any
 
 import typer
 
-from sepcli.cli import separate
+from sepcli.cli import console
+from sepcli.cli.options import complete_model
 from sepcli.errors import ModelError, UsageError
 from sepcli.weights.catalog import load_catalog
 from sepcli.weights.entries import Catalog, Entry
 
-ASK_ABOVE = 1_000_000_000  # bytes that a download may take without a question
+ASK_ABOVE = 1_000_000_000  # bytes; a larger download is asked about first
 
 app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
     help="List, download, check, remove and publish models.",
 )
-
-
-def complete_model(incomplete: str) -> list[str]:
-    """Model names for shell completion; no name rather than an error."""
-    return [name for name, _ in separate.complete_model(incomplete)]
 
 
 Catalogs = Annotated[
@@ -55,8 +51,6 @@ def list_(
 
     Each with its stems, size, licence, how its files are checked, and whether they are downloaded.
     """
-    from sepcli.cli import console
-
     known = _catalog(catalog)
     entries = list(known.values()) if target is None else _having(known, target)
     if json:
@@ -82,8 +76,6 @@ def info(name: Name, json: AsJson = False, catalog: Catalogs = None) -> None:
 
     Licence, origin, training data, limits, scores, networks, and each file with its source and check.
     """
-    from sepcli.cli import console
-
     entry = _catalog(catalog).find(name)
     if json:
         console.print_json(_described(entry))
@@ -161,7 +153,6 @@ def download(
 
     They then work offline. More than 1 GB is asked about first.
     """
-    from sepcli.cli import console
     from sepcli.weights import download as hub
 
     known = _catalog(catalog)
@@ -181,8 +172,8 @@ def download(
                 with console.download_progress(f"{entry.name}{of}") as progress:
                     hub.fetch(file, progress=progress, notice=console.notice)
         except ModelError as problem:
-            if problem.code in ("no_space", "not_writable", "offline"):
-                raise  # the others would meet the same
+            if problem.code in ("no_space", "not_writable", "no_home", "offline"):
+                raise  # it would stop the other downloads too
             console.error(problem)
             failed = True
             continue
@@ -195,9 +186,8 @@ def download(
 def verify(names: Names = None, catalog: Catalogs = None) -> None:
     """Check the bundled and downloaded models again.
 
-    Hashes each file, whatever is remembered of it; a wrong one is deleted. Without a name: all models.
+    Hashes each file again; a wrong one is deleted. Without a name: all models.
     """
-    from sepcli.cli import console
     from sepcli.weights import download as hub
 
     known = _catalog(catalog)
@@ -233,9 +223,8 @@ def verify(names: Names = None, catalog: Catalogs = None) -> None:
 def where(name: Name, catalog: Catalogs = None) -> None:
     """Print where a model's files are.
 
-    One path a line, also of a file that is not downloaded yet.
+    One path a line; for a file that is not downloaded yet, the path it will have.
     """
-    from sepcli.cli import console
     from sepcli.weights import download as hub
 
     for file in _catalog(catalog).find(name).files:
@@ -247,7 +236,6 @@ def where(name: Name, catalog: Catalogs = None) -> None:
 @app.command()
 def remove(name: Name, catalog: Catalogs = None) -> None:
     """Delete a model's downloaded files."""
-    from sepcli.cli import console
     from sepcli.weights import download as hub
 
     entry = _catalog(catalog).find(name)
@@ -283,11 +271,15 @@ def push(
             "--revision", "--branch", metavar="BRANCH", help="The branch to add to; made if it is not there."
         ),
     ] = "main",
-    message: Annotated[str | None, typer.Option("--message", metavar="TEXT", help="Of the commit.")] = None,
+    message: Annotated[
+        str | None, typer.Option("--message", metavar="TEXT", help="The message of the commit.")
+    ] = None,
     license: Annotated[
         str | None,
         typer.Option(
-            "--license", metavar="ID", help="Of the weights: mit, cc-by-4.0, ... Without it the card has none."
+            "--license",
+            metavar="ID",
+            help="The licence of the weights: mit, cc-by-4.0, ... Without it the card has none.",
         ),
     ] = None,
     dry_run: Annotated[
@@ -300,7 +292,6 @@ def push(
     One commit with the weights, the settings, the curves and a model card made from them. Prints the name that
     --model takes, pinned to this commit, and an entry for a --catalog file. Log in first with `hf auth login`.
     """
-    from sepcli.cli import console
     from sepcli.training.publish import prepare, publish
 
     upload = prepare(run, repo, branch=branch, license=license)
@@ -343,11 +334,12 @@ _CHECKS = {
 }
 
 
-def _catalog(extra: Sequence[Path] | None) -> Catalog:
-    return load_catalog(extra or ())
+def _catalog(files: Sequence[Path] | None) -> Catalog:
+    return load_catalog(files or ())
 
 
 def _having(catalog: Catalog, stem: str) -> list[Entry]:
+    """The models with this stem; UsageError names the stems there are."""
     found = catalog.having(stem)
     if not found:
         stems = dict.fromkeys(stem for entry in catalog.values() for stem in entry.sources)
@@ -360,9 +352,7 @@ def _having(catalog: Catalog, stem: str) -> list[Entry]:
 
 
 def _ask(files: Iterable[Any]) -> None:
-    """Go on only with the user's consent."""
-    from sepcli.cli import console
-
+    """Ask before a large download: ends the command on a "no", UsageError where nobody can answer."""
     sizes = [file.about_bytes for file in files]
     total = console.bytes_text(sum(size or 0 for size in sizes))
     amount = f"at least {total}" if None in sizes else total
@@ -373,8 +363,7 @@ def _ask(files: Iterable[Any]) -> None:
 
 
 def _size(entry: Entry) -> str:
-    from sepcli.cli import console
-
+    """The size of its files as a text; "?" where it is not known."""
     if entry.size is not None:
         return console.bytes_text(entry.size)
     about = [file.about_bytes for file in entry.files]
@@ -382,7 +371,7 @@ def _size(entry: Entry) -> str:
 
 
 def _presence(entry: Entry) -> str:
-    """ "yes", "no" or "2 of 4"."""
+    """Whether its files are on this machine: "yes", "no" or "2 of 4"."""
     from sepcli.weights import download as hub
 
     present = sum(hub.is_cached(file) for file in entry.files)
@@ -390,7 +379,7 @@ def _presence(entry: Entry) -> str:
 
 
 def _described(entry: Entry) -> dict[str, Any]:
-    """The entry as JSON; sizes in bytes, null where unknown."""
+    """The entry as a JSON object; sizes in bytes, null where unknown."""
     from sepcli.weights import download as hub
 
     return {

@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM as exceptions, so that both end a command cleanly.
 
-Knows nothing of what is interrupted. The first signal raises in the main thread (KeyboardInterrupt, or
-Terminated); the next Ctrl-C is not caught any more and ends the process at once, even inside a long
-computation that never returns to Python.
+Knows nothing of the work that is interrupted. The first signal raises an exception in the main thread
+(KeyboardInterrupt or Terminated). The next one is not caught any more: it ends the process at once, even inside
+a long computation that never returns to Python.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived. Not an Exception: no `except Exception` may swallow it."""
+    """SIGTERM arrived. A BaseException, so that no `except Exception` swallows it."""
 
 
 def catch_signals() -> None:
-    """Install both handlers; nothing in a thread that can't, such as a test's."""
+    """Install both handlers. Does nothing outside the main thread, where Python can't."""
     if threading.current_thread() is not threading.main_thread():
         return
     signal.signal(signal.SIGINT, _interrupt)
@@ -36,6 +36,7 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _give_up_next_time() -> None:
+    """Let the next signal end the process at once."""
     default: Any = signal.SIG_DFL
     signal.signal(signal.SIGINT, default)
     signal.signal(signal.SIGTERM, default)

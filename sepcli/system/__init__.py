@@ -1,1 +1,1 @@
-"""What the operating system is asked for: threads, processes, files that appear whole."""
+"""Below all other rooms: threads, processes, files that appear whole, and TOML tables read strictly."""

@@ -1,8 +1,8 @@
 """Run one end of a stream in a thread of its own: `prefetch` the input, `WriteBehind` the output.
 
-Knows nothing of audio: items in, items out, in order. Both ends wait at a bounded queue, so no side can run
-away with the memory; an exception crosses to the other side with its traceback; and stopping early stops the
-thread.
+Knows nothing of audio: items go in and come out in the same order. Both ends wait at a queue of bounded length,
+so neither side can fill the memory. An exception of one side is raised on the other, with its traceback.
+Stopping early stops the thread.
 
     source --thread--> [ . . . ] --> consumer           prefetch(source, depth)
     producer --> [ . . . ] --thread--> consume(item)      WriteBehind(consume, depth)
@@ -19,17 +19,17 @@ T = TypeVar("T")
 
 # On Windows a wait without a limit can't be interrupted by Ctrl-C, so every wait is a loop of short ones.
 WAKE_SECONDS = 0.5
-# A thread that is stuck in a system call (a network drive) must not keep Ctrl-C waiting for ever: after this
-# it is left behind; it is a daemon and ends with the process.
+# A thread that hangs in a system call (a network drive) must not keep Ctrl-C waiting for ever: after this time
+# nobody waits for it any more. It is a daemon thread and ends with the process.
 JOIN_SECONDS = 10.0
 
 
 class _Stopped(Exception):
-    """The other side wants no more."""
+    """The other side takes no more items."""
 
 
 class _Queue(Generic[T]):
-    """A bounded queue that both sides can end."""
+    """A queue of at most `depth` items between two threads. Either side can end it."""
 
     def __init__(self, depth: int):
         assert depth >= 1, depth
@@ -41,6 +41,7 @@ class _Queue(Generic[T]):
         self._error: BaseException | None = None  # what the producer ended with
 
     def put(self, item: T) -> None:
+        """Append an item; waits while the queue is full. _Stopped if the consumer takes no more."""
         with self._changed:
             while len(self._items) >= self._depth and not self._stopped:
                 self._changed.wait(WAKE_SECONDS)
@@ -50,7 +51,7 @@ class _Queue(Generic[T]):
             self._changed.notify_all()
 
     def get(self) -> T:
-        """The next item; StopIteration after the last, or the error that the producer ended with."""
+        """The next item. After the last one: StopIteration, or the error that the producer ended with."""
         with self._changed:
             while not self._items and not self._finished and not self._stopped:
                 self._changed.wait(WAKE_SECONDS)
@@ -63,12 +64,14 @@ class _Queue(Generic[T]):
         raise StopIteration
 
     def finish(self, error: BaseException | None = None) -> None:
+        """The producer's last word: no more items, and the error that ended them, if one did."""
         with self._changed:
             self._finished = True
             self._error = error
             self._changed.notify_all()
 
     def stop(self) -> None:
+        """The consumer's last word: what is in the queue is dropped, and nothing more is taken."""
         with self._changed:
             self._stopped = True
             self._items.clear()
@@ -76,10 +79,10 @@ class _Queue(Generic[T]):
 
 
 def prefetch(source: Iterable[T], depth: int = 4) -> Generator[T, None, None]:
-    """`source`, computed in a thread that runs at most `depth` items ahead of the consumer.
+    """The items of `source`, computed in a thread that is at most `depth` items ahead of the consumer.
 
-    The thread starts with the first `next`. Closing the generator (or losing it) stops the thread and closes
-    `source` there, so a decoder's `finally` runs in the thread that opened the file.
+    The thread starts with the first `next`. Closing the generator (or dropping the last reference to it) stops
+    the thread and closes `source` there, so a decoder's `finally` runs in the thread that opened the file.
     """
     queue: _Queue[T] = _Queue(depth)
 
@@ -111,16 +114,16 @@ def prefetch(source: Iterable[T], depth: int = 4) -> Generator[T, None, None]:
             except StopIteration:
                 return
             yield item
-            del item  # the consumer's reference is the last one
+            del item  # so that the consumer has the last reference, and decides when the memory is free
     finally:
         queue.stop()
         thread.join(JOIN_SECONDS)
 
 
 class WriteBehind(Generic[T]):
-    """Calls `consume(item)` for each `put` item, in order, in a thread that is at most `depth` items behind.
+    """Calls `consume(item)` for each item that is `put`, in order, in a thread at most `depth` items behind.
 
-    After `consume` has failed, `put` and `close` raise what it raised. As a context manager: `close` after
+    Once `consume` has failed, `put` and `close` raise its exception. As a context manager: `close` after
     success, `abort` after an exception.
     """
 
@@ -146,7 +149,7 @@ class WriteBehind(Generic[T]):
             del item
 
     def put(self, item: T) -> None:
-        """Hand over one item; waits while `depth` items are pending."""
+        """Hand over one item; waits while `depth` items are in the queue."""
         try:
             self._queue.put(item)
         except _Stopped:
@@ -155,7 +158,7 @@ class WriteBehind(Generic[T]):
             raise RuntimeError("put after close or abort") from None
 
     def close(self) -> None:
-        """Wait until everything has been consumed; raises what `consume` raised."""
+        """Wait until every item has been consumed; raises the exception of `consume`."""
         self._queue.finish()
         while self._thread.is_alive():
             self._thread.join(WAKE_SECONDS)
@@ -164,7 +167,7 @@ class WriteBehind(Generic[T]):
             raise self._error
 
     def abort(self) -> None:
-        """Drop what is pending and stop; never raises what `consume` raised."""
+        """Drop the items in the queue and stop. Never raises the exception of `consume`."""
         self._queue.stop()
         self._thread.join(JOIN_SECONDS)
 

@@ -1,6 +1,6 @@
-"""Work in several processes: items in, results out as they get done; no process outlives this one.
+"""Work in several processes: items go in, results come out as they are done. No process outlives this one.
 
-Knows nothing of the work. Processes are spawned, so that this works with CUDA and on every system.
+Knows nothing of the work. Processes are spawned, not forked, so that CUDA works in them, on every system.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sepcli.errors import DeviceError, Spelling, parameter, spell, spelling
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-JOIN_SECONDS = 10.0  # for processes that were told to end
+JOIN_SECONDS = 10.0  # how long processes that were told to end are waited for
 
 
 def in_processes(
@@ -31,11 +31,11 @@ def in_processes(
     *,
     begin: Callable[[], object] | None = None,
 ) -> Generator[Result, None, None]:
-    """work(item) for each item, in the order in which they get done. What `work` raises ends all.
+    """The results of work(item), in the order in which they are done. An exception of `work` ends them all.
 
-    work, begin: can be pickled. begin: called first in each process. Items are taken only as they are needed,
-    two for each process. Closing the iterator ends the processes, which are gone when it returns.
-    DeviceError where a process dies, as it does when the system ends it for its memory.
+    jobs: the number of processes. work, begin: functions that can be pickled. begin: called first in each
+    process. Items are taken only when they are needed, two for each process. Closing the iterator ends the
+    processes, and waits for their end. DeviceError where a process dies, as when the system takes its memory.
     """
     before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (begin, spelling()))
@@ -59,14 +59,14 @@ def in_processes(
         ours = set(multiprocessing.active_children()) - before
         for process in ours:
             process.terminate()
-        # Not join(): where the pool's own thread waits for the same process, that can return before it is over.
+        # Not join(): while the pool's own thread waits for the same process, join can return before its end.
         deadline = time.monotonic() + JOIN_SECONDS
         while any(process.is_alive() for process in ours) and time.monotonic() < deadline:
             time.sleep(0.01)
 
 
 def _begin(begin: Callable[[], object] | None, rule: Spelling) -> None:
-    """In a new process: Ctrl-C is the parent's to handle, and without a parent there is nothing to do."""
+    """Prepare a new process: only the parent handles Ctrl-C, and the process ends when the parent is gone."""
     spell(rule)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
@@ -75,6 +75,7 @@ def _begin(begin: Callable[[], object] | None, rule: Spelling) -> None:
 
 
 def _leave_with_parent() -> None:
+    """Wait for the parent's end, then end this process at once."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -82,11 +82,13 @@ def _hints(kind: type) -> dict[str, Any]:
 
 def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
     """A value of TOML as the type that its field has."""
-    hint = _not_none(hint) if value is not None else hint
+    if value is None and type(None) in typing.get_args(hint):  # TOML has none, but a caller may
+        return None
+    hint = _not_none(hint)
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any or (value is None and type(None) in inner):
+    if hint is Any:
         return value
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return read_table(hint, value, where, key)
     if origin is tuple and isinstance(value, list | tuple):
         kinds = [inner[0]] * len(value) if inner[-1] is ... else inner

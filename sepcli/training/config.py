@@ -8,6 +8,7 @@ error must not cost a night.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -216,10 +217,9 @@ def parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UsageError(f"'{text}' is not of the form KEY=VALUE.", remedy="For example optim.lr=1e-3.")
-    try:
+    parsed: Any = value
+    with contextlib.suppress(tomllib.TOMLDecodeError):
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value
     for part in reversed(key.strip().split(".")):
         parsed = {part: parsed}
     return parsed

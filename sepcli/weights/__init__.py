@@ -1,1 +1,1 @@
-"""Pretrained weights: the catalogue, downloads, and checkpoints read as plain data. Knows no network."""
+"""Pretrained weights: the catalogue, downloads, and checkpoints read as plain data. Knows no neural network."""

@@ -1,11 +1,11 @@
 """Read any checkpoint file as inert data: .safetensors, and what `torch.save` wrote (.th, .pt, .ckpt).
 
-Knows nothing of any family: it gives tensors, containers and numbers, and leaves their meaning to
-`models/<family>/checkpoint.py`.
+Knows nothing of any family: it gives tensors, containers and numbers; `models/<family>/checkpoint.py` knows
+their meaning.
 
-A pickle is a program, so what it may call is a short list (`unpickling.py`). torch.load is not used: it hands
-TorchScript archives to an interpreter and depends on environment variables, while the file layout itself is
-small and stable:
+A pickle is a program, so it may call only what is on a short list (`unpickling.py`). torch.load is not used: it
+hands TorchScript archives to an interpreter and depends on environment variables, while the layout of the files
+is small and stable:
 
     zip     <name>/data.pkl        the object; each storage a persistent id (type, key, device, elements)
             <name>/data/<key>      the bytes of one storage, not compressed: mapped, not read
@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sepcli.errors import ModelError
+from sepcli.errors import ModelError, first_line, from_os
 from sepcli.weights.unpickling import CONVERT, Unpickler
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of a file by torch.save before 1.6
@@ -36,11 +36,11 @@ _AGAIN = "Download it again, or check that it is the file you meant."
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One file, read.
+    """The content of one file.
 
-    payload: for safetensors {name: Tensor}; else the unpickled object, with `Inert` where it named classes
-    (`unpickling.py`).
-    metadata: the header's strings for safetensors; else empty.
+    payload: of safetensors {name: Tensor}; else the unpickled object, with an `Inert` (`unpickling.py`) in the
+    place of each class that it names.
+    metadata: the strings in the header of safetensors; else empty.
     """
 
     path: Path
@@ -50,9 +50,10 @@ class Checkpoint:
 
 
 def network_state(checkpoint: Checkpoint, system: str) -> Mapping[str, Tensor]:
-    """The tensors of a file that holds nothing but networks, plain or below PyTorch Lightning's `state_dict`.
+    """The tensors of a file that holds a network's state and nothing else, by name.
 
-    ModelError, naming the system, where it holds anything else or nothing.
+    They stand at the top of the file, or in `state_dict`, where PyTorch Lightning puts them. ModelError, with
+    the name of the system, if the file holds anything else or nothing.
     """
     payload = checkpoint.payload
     state = payload.get("state_dict", payload) if isinstance(payload, Mapping) else None
@@ -63,7 +64,7 @@ def network_state(checkpoint: Checkpoint, system: str) -> Mapping[str, Tensor]:
     ):
         raise ModelError(
             f"The checkpoint '{checkpoint.path}' is not one of {system}: it holds no network state.",
-            remedy="Download it again, or check that it is the file you meant.",
+            remedy=_AGAIN,
             code="checkpoint_damaged",
         )
     return state
@@ -72,11 +73,11 @@ def network_state(checkpoint: Checkpoint, system: str) -> Mapping[str, Tensor]:
 def read_checkpoint(
     path: str | os.PathLike[str], device: str = "cpu", *, foreign: Collection[str] = ()
 ) -> Checkpoint:
-    """Read `path`, whatever its suffix says; ModelError if it is damaged, of no known format, or unsafe.
+    """Read a checkpoint, whatever its suffix is. ModelError if it is damaged, of an unknown format, or unsafe.
 
-    device: where tensors go; on "cpu" they stay mapped to the file until they are copied.
-    foreign: top-level packages whose classes become `Inert` (their code is not loaded, they need not be
-    installed); any other unlisted name is refused.
+    device: where the tensors go; on "cpu" they stay mapped to the file until they are copied.
+    foreign: top-level packages whose classes become `Inert`: their code is not loaded, and they need not be
+    installed. Any other name that is not on the list is refused.
     """
     path = Path(path)
     try:
@@ -84,15 +85,13 @@ def read_checkpoint(
             head = file.read(512)
             size = os.fstat(file.fileno()).st_size
     except OSError as error:
-        raise ModelError(
-            f"The checkpoint '{path}' can't be read: {error.strerror or error}.",
-            remedy="Check the path and its permissions.",
-            code="checkpoint_unreadable",
-        ) from error
+        raise from_os(error, path, reading=ModelError) from error
     try:
         if head.startswith(b"PK\x03\x04"):
             payload = _read_zip(path, foreign)
-        elif head[4:9] == b"\0\0\0\0{":  # a header's length, far below 4 GB, may well begin as a pickle does
+        elif (
+            head[4:9] == b"\0\0\0\0{"
+        ):  # first: the header's length, far below 4 GB, may begin as a pickle does
             return _read_safetensors(path, device)
         elif head.startswith(b"\x80") and len(head) > 1:
             payload = _read_legacy(path, foreign)
@@ -106,10 +105,10 @@ def read_checkpoint(
     except ModelError:
         raise
     except Exception as error:  # whatever a damaged file provokes in a parser
-        detail = str(error).strip().splitlines()
+        kind, said = type(error).__name__, first_line(error)[:200]
+        reason = kind if said == kind else f"{kind}: {said}"
         raise ModelError(
-            f"The checkpoint '{path}' is damaged or incomplete"
-            f" ({type(error).__name__}{': ' + detail[0][:200] if detail else ''}).",
+            f"The checkpoint '{path}' is damaged or incomplete ({reason}).",
             remedy=_AGAIN,
             code="checkpoint_damaged",
         ) from error
@@ -117,7 +116,7 @@ def read_checkpoint(
 
 
 def _looks_like(head: bytes) -> str:
-    """What a file that is no checkpoint is instead: the usual results of a failed download."""
+    """What a file is instead of a checkpoint, in words: mostly the result of a failed download."""
     start = head.lstrip().lower()
     if not head:
         return "empty"
@@ -141,6 +140,7 @@ def _read_safetensors(path: Path, device: str) -> Checkpoint:
 
 
 def _moved(value: Any, device: str) -> Any:
+    """`value` with all tensors in it on `device`."""
     if isinstance(value, Tensor):
         return value.to(device)
     if isinstance(value, dict):
@@ -154,7 +154,7 @@ def _moved(value: Any, device: str) -> Any:
 
 
 def _mapped(path: Path) -> mmap.mmap:
-    """The file in memory, copy-on-write: pages are read when a tensor is, and no write reaches the file."""
+    """The file mapped into memory, copy-on-write: pages are read when they are used, writes stay in memory."""
     with open(path, "rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
@@ -171,6 +171,7 @@ def _flat(buffer: Any, offset: int, elements: int, dtype: torch.dtype) -> Tensor
 
 
 def _read_zip(path: Path, foreign: Collection[str]) -> Any:
+    """The object in a zip file of torch.save, since torch 1.6."""
     memory = _mapped(path)
     with zipfile.ZipFile(path) as archive:
         entries = {info.filename: info for info in archive.infolist()}
@@ -192,7 +193,7 @@ def _read_zip(path: Path, foreign: Collection[str]) -> Any:
             )
 
         def stored(name: str) -> tuple[Any, int, int]:
-            """Buffer, offset and size in bytes of an entry."""
+            """A buffer, and the offset and size in bytes of the entry's content in it."""
             info = entries[name]
             if info.compress_type != zipfile.ZIP_STORED:
                 data = bytearray(archive.read(name))
@@ -219,11 +220,12 @@ def _read_zip(path: Path, foreign: Collection[str]) -> Any:
 
 
 def _read_legacy(path: Path, foreign: Collection[str]) -> Any:
+    """The object in a file of torch.save before 1.6."""
     memory = _mapped(path)
     storages: dict[str, Tensor] = {}
 
     def storage(dtype: torch.dtype, key: str, elements: int, view: Any = None) -> Tensor:
-        """Empty for now: the contents stand behind the object in the file."""
+        """Zeros for now: in the file, the values come after the object."""
         if not 0 <= elements * dtype.itemsize <= len(memory):
             raise ValueError(f"a tensor of {elements} elements does not fit in the file")
         if key not in storages:

@@ -1,6 +1,6 @@
-"""What a catalogue holds: models as frozen entries, and the questions one asks of them.
+"""The models of a catalogue as frozen entries, and the questions one asks of them.
 
-"Which models have this stem", "which files does that need", "how is each file checked". Knows nothing of TOML,
+Which models have this stem? Which files does that need? How is each file checked? Knows nothing of TOML, neural
 networks, caches or downloads.
 """
 
@@ -31,11 +31,11 @@ class WeightFile:
     sha256: str | None = None  # 64 hex digits
     sha256_prefix: str | None = None  # first 8 or more digits, as in the name of an official `.th`
     git_sha1: str | None = None  # id of the git blob, 40 hex digits
-    fallback: WeightFile | None = None  # the same model elsewhere, tried only after this source failed
+    fallback: WeightFile | None = None  # the same weights from another source, tried after this one failed
 
     @property
     def check(self) -> str:
-        """How much of the content is known beforehand: one of CHECKS."""
+        """How much of the content is known before the download: one of CHECKS."""
         if self.sha256 or self.git_sha1:
             return "full"
         if self.sha256_prefix:
@@ -44,18 +44,19 @@ class WeightFile:
 
     @property
     def filename(self) -> str:
+        """The file's name without folders, as its source calls it."""
         return (self.path or self.package or (self.url or "").partition("?")[0]).rsplit("/", 1)[-1]
 
     @property
     def source(self) -> str:
-        """Where it comes from, as printed: hf://owner/name@revision/path, the URL, or package:path."""
+        """Its source as it is printed: hf://owner/name@revision/path, the URL, or package:path."""
         if self.repo:
             return f"hf://{self.repo}@{self.revision}/{self.path}"
         return self.url or f"package:{self.package}"
 
     @property
     def about_bytes(self) -> int | None:
-        """Its size, or that of its fallback, which holds the same weights in another container."""
+        """Its size in bytes, or its fallback's, which holds the same weights; None if neither is known."""
         if self.bytes is None and self.fallback is not None:
             return self.fallback.bytes
         return self.bytes
@@ -63,29 +64,29 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class Member:
-    """One network of an entry and its weight for each of the entry's sources."""
+    """One network of an entry, and its weight in the sum for each of the entry's sources."""
 
     file: WeightFile
     arch: str
-    config: Mapping[str, Any]  # the differences from the original constructor's defaults
-    weights: tuple[float, ...] | None = None  # one per source of the entry; None = 1 for all
+    config: Mapping[str, Any]  # the differences from the defaults of the original constructor
+    weights: tuple[float, ...] | None = None  # one for each source of the entry; None = 1 for all
 
 
 @dataclass(frozen=True)
 class Score:
-    """One figure of quality, and whose it is."""
+    """One measured figure of quality, and who measured it."""
 
     metric: str
     set: str  # the data it was measured on
     value: float  # over all stems, in dB unless the metric says otherwise
     by: str  # "published" or "ours"
-    stems: Mapping[str, float]  # the same for each stem, where known
+    stems: Mapping[str, float]  # the figure of each stem, where known
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One model by name. A text that nothing is known about is ""."""
+    """One model of the catalogue. A text is "" where nothing is known."""
 
     name: str
     family: str
@@ -93,9 +94,9 @@ class Entry:
     samplerate: int  # Hz
     channels: int
     members: tuple[Member, ...]
-    segment: float | Fraction | None = None  # seconds; overrides the members' own
-    min_query: float | None = None  # seconds of the shortest example; None: it takes no audio queries
-    half: bool = False  # reduced precision was measured to be harmless
+    segment: float | Fraction | None = None  # seconds; takes the place of the members' own
+    min_query: float | None = None  # seconds of the shortest example; None: takes no audio queries
+    half: bool = False  # reduced precision was measured, and is harmless
     half_note: str = ""
     license: str = "unspecified"  # of the weights
     license_note: str = ""
@@ -104,11 +105,11 @@ class Entry:
     training_data: str = ""
     limits: str = ""
     scores: tuple[Score, ...] = ()
-    published_overlap: float | None = None  # where the paper used another than 0.25
+    published_overlap: float | None = None  # the paper's, where it is not 0.25; a share of a segment
     catalog_path: Path = Path()
 
     def members_for(self, targets: Collection[str] | None = None) -> tuple[Member, ...]:
-        """The members that the wanted stems need; all of them for None."""
+        """The members that the stems in `targets` need; all of them for None."""
         if targets is None:
             return self.members
         wanted = [index for index, source in enumerate(self.sources) if source in targets]
@@ -119,21 +120,22 @@ class Entry:
         )
 
     def files_for(self, targets: Collection[str] | None = None) -> tuple[WeightFile, ...]:
-        """The distinct files of those members, in order."""
+        """The files that the stems in `targets` need, each once, in order; all files for None."""
         return tuple(dict.fromkeys(member.file for member in self.members_for(targets)))
 
     @property
     def stems_text(self) -> str:
-        """What it makes, for people: its stems, and those of which it is given an example."""
+        """Its stems as a text: "drums, bass"; "(queries)" where it separates a sound by an example of it."""
         return ", ".join([*self.sources, *(["(queries)"] if self.min_query is not None else [])])
 
     @property
     def files(self) -> tuple[WeightFile, ...]:
+        """All its files, each once, in order."""
         return self.files_for(None)
 
     @property
     def size(self) -> int | None:
-        """Bytes of all distinct files; None if one is unknown."""
+        """The bytes of all its files; None if the size of one is unknown."""
         sizes = [file.bytes for file in self.files]
         return None if None in sizes else sum(size for size in sizes if size is not None)
 
@@ -163,11 +165,11 @@ class Catalog(Mapping[str, Entry]):
         return [entry for entry in self._entries.values() if stem in entry.sources]
 
     def taking_queries(self) -> list[Entry]:
-        """The models that make a stem from an example of it."""
+        """The models that separate a sound by an example of it."""
         return [entry for entry in self._entries.values() if entry.min_query is not None]
 
     def find(self, name: str) -> Entry:
-        """The entry of that name; ModelError names the near ones."""
+        """The entry called `name`; ModelError names those with a similar name."""
         if name in self._entries:
             return self._entries[name]
         raise ModelError(

@@ -124,6 +124,7 @@ def read_entries(path: Path, mtime_ns: int, size: int) -> dict[str, Entry]:
 
 
 def _entry(name: str, values: Any, path: Path) -> Entry:
+    """One model from its table. Here and below, `where` is a table's place in the file, for errors."""
     if not _NAME.fullmatch(name):
         raise TableError("", name, "is no model name", "Use letters, digits, '.', '_' and '-'.")
     table = read_table(_EntryTable, values, key=name)
@@ -134,6 +135,8 @@ def _entry(name: str, values: Any, path: Path) -> Entry:
     if overlap is not None and not 0 <= overlap < 1:
         raise TableError(name, "published_overlap", f"is {overlap:g}, but must be from 0 to below 1")
     members = _members(table, name)
+    if table.min_query is not None and not table.min_query > 0:
+        raise TableError(name, "min_query", f"is {table.min_query:g}, but must be seconds above 0")
     if table.min_query is not None and len(members) > 1:
         raise TableError(name, "min_query", "belongs to a model of one network, not to several members")
     return Entry(
@@ -144,7 +147,7 @@ def _entry(name: str, values: Any, path: Path) -> Entry:
         channels=table.channels,
         members=members,
         segment=_seconds(table.segment, name, "segment"),
-        min_query=_seconds(table.min_query, name, "min_query"),
+        min_query=table.min_query,
         half=table.half,
         half_note=table.half_note,
         license=table.license,
@@ -160,6 +163,7 @@ def _entry(name: str, values: Any, path: Path) -> Entry:
 
 
 def _check_sources(table: _EntryTable, where: str) -> None:
+    """Stems have names that are legal in file names, each once."""
     for stem in table.sources:
         if not _STEM.fullmatch(stem):
             raise TableError(
@@ -223,6 +227,7 @@ def _setting(key: str, value: Any, where: str) -> Any:
 
 
 def _frozen(value: Any) -> Any:
+    """`value` with tuples in the place of lists, so that nobody changes it."""
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 
@@ -250,6 +255,7 @@ def _score(score: _ScoreTable, table: _EntryTable, where: str) -> Score:
 
 
 def _file(name: str, table: _SourceTable, where: str) -> WeightFile:
+    """One weight file. name: its key in `files`, which its fallback shares."""
     for key in ("repo", "path", "url", "package"):
         if getattr(table, key) == "":
             raise TableError(where, key, "is empty", "Give it a value or leave it out.")

@@ -1,4 +1,4 @@
-"""What `--model` names, told apart without opening anything; loads no torch.
+"""What the user means by a model's name, told without opening a file; loads no torch.
 
 htdemucs                         a name in the catalogue
 my/run  my/model.safetensors     a run folder, or a checkpoint that says what it is
@@ -22,7 +22,7 @@ _SUFFIXES = frozenset({".safetensors", ".th", ".pt", ".pth", ".ckpt"})
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file on the hub. repo: owner/name. revision: None for the newest."""
+    """A file on the hub. repo: owner/name. revision: a branch, a tag or a commit; None for the newest."""
 
     repo: str
     revision: str | None
@@ -31,7 +31,10 @@ class HubFile:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One of: an entry; an entry and the file that stands for its own; a file; a hub file."""
+    """A model as it was asked for.
+
+    Either a catalogue's entry, or an entry with a local file in the place of its own, or a file, or a hub file.
+    """
 
     text: str  # as it was given
     entry: Entry | None = None
@@ -40,7 +43,7 @@ class ModelSpec:
 
     @property
     def name(self) -> str:
-        """A catalogue name, or that of the file or of its run; what {model} stands for in file names."""
+        """A name for people and for {model} in file names: the entry's, the file's or the run folder's."""
         if self.entry is not None:
             return self.entry.name
         path = Path(self.hub.path) if self.hub is not None else self.file
@@ -51,7 +54,7 @@ class ModelSpec:
 
 
 def read_model(text: str, catalog: Catalog) -> ModelSpec:
-    """ModelError for what is neither in the catalogue nor a file here, UsageError for a bad hub address."""
+    """What `text` names. ModelError if there is no such entry or file, UsageError for a bad hub address."""
     if text in catalog:
         return ModelSpec(text, catalog[text])
     if text.startswith(HUB_SCHEME):
@@ -60,7 +63,7 @@ def read_model(text: str, catalog: Catalog) -> ModelSpec:
     if equals and name in catalog:
         path = Path(os.path.expanduser(file))
         if not path.is_file():
-            raise ModelError(f"There is no file '{path}'.", remedy="Correct the path behind '='.")
+            raise ModelError(f"There is no file '{path}'.", remedy="Correct the path after '='.")
         return ModelSpec(text, catalog[name], path)
     path = Path(os.path.expanduser(text))
     if path.is_dir():
@@ -78,7 +81,7 @@ def read_model(text: str, catalog: Catalog) -> ModelSpec:
             code="unknown_model",
             remedy="Correct the path, or choose a model of `sepcli models list`.",
         )
-    return ModelSpec(text, catalog.find(name))  # refuses, naming the near ones
+    return ModelSpec(text, catalog.find(name))  # raises, with the near names
 
 
 def _hub_file(text: str) -> HubFile:

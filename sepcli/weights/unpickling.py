@@ -1,8 +1,8 @@
-"""What a pickle may call: a pickle is a program, and here it can reach next to nothing.
+"""Read a pickle safely: a pickle is a program, and here it can call next to nothing.
 
-Only the short table `_LISTED` of constructors written for it, and the classes of packages that the caller names
-as markers, which remember their name and nothing else; any other name stops the reading. Knows no file layout:
-the bytes of tensors come from whoever reads the file (`checkpoint.py`).
+It may call the constructors in the short table `_LISTED`, which were written for it. Classes of the packages
+that the caller names become markers, which remember the class's name and nothing else. Any other name stops the
+reading. Knows no file layout: `checkpoint.py` reads the file and gives the bytes of the tensors.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ CONVERT = "Use a .safetensors version of these weights, or a file of only tensor
 
 
 class Inert(type):
-    """The name of a foreign class or function, standing where a pickle referred to it.
+    """A marker in the place of a foreign class or function that a pickle names.
 
-    It is a class itself because a pickle may make instances of it (NEWOBJ wants a type): those are
-    `InertObject`s, which keep what they were given and do nothing with it.
+    It is a class itself, because a pickle may make instances of it (NEWOBJ wants a type). Its instances are
+    `InertObject`s: they keep what they were given and do nothing with it.
     """
 
     dotted: str  # "demucs.htdemucs.HTDemucs"
@@ -42,7 +42,12 @@ class Inert(type):
 
 
 class InertObject:
-    """What an instance of a foreign class was made from; none of that class's code."""
+    """The arguments and state of an instance of a foreign class, without any of that class's code."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    state: Any
+    items: list[Any]  # what was appended, and (key, value) of what was set by key
 
     def __new__(cls, *args: Any, **kwargs: Any) -> InertObject:
         self = object.__new__(cls)
@@ -69,7 +74,7 @@ class InertObject:
 
 
 class _Call:
-    """One constructor a pickle may call. It holds no attributes a pickle could set."""
+    """A constructor that a pickle may call. It has no attributes that a pickle could set."""
 
     __slots__ = ("_function",)
 
@@ -84,18 +89,18 @@ class _Call:
 
 
 class _StorageType(NamedTuple):  # a tuple: a pickle can't change it
-    dtype: torch.dtype | None  # None: bytes, whose type the tensor names itself
+    dtype: torch.dtype | None  # None: bytes; the tensor itself names their type
 
 
 class _OrderedDict(OrderedDict):
-    """A state dict may carry attributes (versions of its modules); they are dropped."""
+    """An OrderedDict whose attributes are dropped: a state dict may carry the versions of its modules."""
 
     def __setstate__(self, state: Any) -> None:
         pass
 
 
 def _fraction(value: Any, denominator: int = 1) -> Fraction:
-    """Not every text: the Fraction of '1e999999999' would take hours."""
+    """A Fraction, but not of every text: the one of '1e999999999' would take hours."""
     if isinstance(value, str):
         numerator, _, below = value.partition("/")
         return Fraction(int(numerator), int(below or 1))
@@ -103,7 +108,7 @@ def _fraction(value: Any, denominator: int = 1) -> Fraction:
 
 
 class _Dtype:
-    """numpy.dtype, of plain numbers only."""
+    """In the place of numpy.dtype, for plain numbers only."""
 
     __slots__ = ("code", "order")
 
@@ -119,21 +124,21 @@ class _Dtype:
 
 
 def _scalar(dtype: _Dtype, data: bytes) -> Any:
-    """A numpy scalar, as Python's own number."""
+    """A scalar of numpy, as a number of Python."""
     import numpy
 
     return numpy.frombuffer(data, dtype=numpy.dtype(dtype.order + dtype.code), count=1)[0].item()
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How protocol 2 writes bytes."""
+    """The bytes of a text: pickles of protocol 2 write bytes this way."""
     if encoding not in ("latin1", "latin-1"):
         raise ValueError(f"encoding {encoding!r}")
     return text.encode("latin1")
 
 
 def _tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
-    """What gradients and hooks the tensor had is dropped. as_strided checks the bounds of the storage."""
+    """A tensor without its gradients and hooks. as_strided checks the bounds of the storage."""
     return torch.as_strided(storage, tuple(size), tuple(stride), offset)
 
 
@@ -178,7 +183,7 @@ _LISTED: dict[str, Any] = {
     "torch.storage.UntypedStorage": _StorageType(None),
 }
 for _module in ("builtins", "__builtin__"):
-    # The last ones as values: settings of Lightning files name the types of their fields.
+    # The last ones as values: in Lightning's files, settings name the types of their fields.
     _plain = (set, frozenset, complex, dict, list, tuple, str, int, float, bool)
     _LISTED |= {f"{_module}.{kind.__name__}": _Call(kind) for kind in _plain}
 for _name, _kind in _STORAGES.items():
@@ -189,9 +194,10 @@ for _name, _kind in _STORAGES.items():
 
 
 class Unpickler(pickle.Unpickler):
-    """file: the pickle. path: the checkpoint, for messages. foreign: packages whose classes may be named.
+    """Reads one pickle, with the names of `_LISTED` and of the `foreign` packages only.
 
-    storage(dtype, key, elements, view): the values of a tensor, [elements] or a part of them.
+    file: the pickle. path: the checkpoint, for messages. foreign: packages whose classes become markers.
+    storage(dtype, key, elements, view): gives the values of a tensor, [elements] or a part of them.
     """
 
     def __init__(
@@ -206,6 +212,7 @@ class Unpickler(pickle.Unpickler):
         self._inert: dict[str, Inert] = {}
 
     def find_class(self, module: str, name: str) -> Any:
+        """What stands for `module.name`; ModelError if it is not on the list."""
         dotted = f"{module}.{name}"
         if dotted in _LISTED:
             return _LISTED[dotted]
@@ -221,6 +228,7 @@ class Unpickler(pickle.Unpickler):
         )
 
     def persistent_load(self, pid: Any) -> Tensor | Inert:
+        """The values of a tensor, which the pickle names by type, key and size."""
         if pid[0] == "module" and isinstance(pid[1], Inert):  # the legacy layout adds a class's source text
             return pid[1]
         kind, storage_type, key, _location, elements, *view = pid
