@@ -11,15 +11,16 @@ from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from math import isclose
 from pathlib import Path
-from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import torch
 
 from sepcli.engine.ensemble import Ensemble
 from sepcli.engine.separator import Queryable, Separator, source_indices
-from sepcli.errors import ModelError, UsageError
-from sepcli.models.family import Arch, Family, Package, family_names, get_family
+from sepcli.errors import ModelError, UsageError, parameter
+from sepcli.models.config import make_config, parse_options, plain_config
+from sepcli.models.detection import entry_config, find_network, same_setting
+from sepcli.models.family import Arch, Family, Package, all_families, get_family, hidden_family
 from sepcli.weights import download
 from sepcli.weights.catalog import load_catalog
 from sepcli.weights.checkpoint import Checkpoint, read_checkpoint
@@ -71,9 +72,9 @@ def load_model(
     if wanted.hub is not None:
         hub = wanted.hub
         fetched = download.fetch_hf(hub.repo, hub.revision, hub.path, progress=progress, notice=notice)
-        return _load_path(wanted.name, fetched.path, fetched.source, targets, options)
+        return _load_path(wanted.name, fetched.path, fetched.source, targets, options, catalog, notice)
     assert wanted.file is not None
-    return _load_path(wanted.name, wanted.file, str(wanted.file), targets, options)
+    return _load_path(wanted.name, wanted.file, str(wanted.file), targets, options, catalog, notice)
 
 
 # --- a catalogue entry -------------------------------------------------------------------------------------
@@ -92,13 +93,13 @@ def _load_entry(
     if local is not None and len({member.file.name for member in entry.members}) > 1:
         raise UsageError(
             f"'{entry.name}' is made of {len(entry.members)} files, so one file can't stand for it.",
-            remedy="Give its files in a --catalog file instead (docs/models.md).",
+            remedy=f"Name its files in a catalogue of your own ({parameter('catalog')}; docs/models.md).",
         )
     models, weights, hashes, origins = [], [], [], []
-    packages = get_family(entry.family).packages
+    family = _family(entry.family, notice)
     for member in members:
         path, digest, origin = _member_file(member, local, progress, notice)
-        model = _build_member(entry, member, read_checkpoint(path, foreign=packages), options)
+        model = _build_member(entry, member, family, read_checkpoint(path, foreign=family.packages), options)
         row = dict(zip(entry.sources, member.weights or [1.0] * len(entry.sources), strict=True))
         models.append(_narrowed(model, [name for name in wanted if row[name] > 0]))
         weights.append([row[name] for name in wanted])
@@ -116,12 +117,10 @@ def _member_file(member: Member, local: Path | None, progress, notice: Notice) -
 
 
 def _build_member(
-    entry: Entry, member: Member, checkpoint: Checkpoint, options: Mapping[str, str]
+    entry: Entry, member: Member, family: Family, checkpoint: Checkpoint, options: Mapping[str, str]
 ) -> Separator:
-    family = get_family(entry.family)
-    arch = _arch(family, member.arch)
-    named = {"sources": entry.sources} if "sources" in {field.name for field in fields(arch.config)} else {}
-    config = make_config(arch, {**named, **member.config})
+    arch = family.arch(member.arch)
+    config = entry_config(arch, entry, member)
     package = describe(checkpoint, family)
     if package is not None:
         exempt = family.training_only | ({"segment"} if entry.segment is not None else set())
@@ -135,8 +134,7 @@ def _build_member(
             remedy="Correct `min_query` in the catalogue; without it a model takes no queries.",
             code="config_mismatch",
         )
-    if entry.segment is not None:
-        model.segment = replace(model.segment, samples=int(entry.segment * model.samplerate))
+    _shorten(model, entry.segment)
     model.half = entry.half
     return model
 
@@ -151,9 +149,7 @@ def _refuse_disagreement(name: str, arch: Arch, ours: Any, package: Package, exe
     theirs = make_config(arch, package.config)
     for field in fields(ours):
         a, b = getattr(ours, field.name), getattr(theirs, field.name)
-        # Published files say [] where the constructor's default is None: no bands, either way.
-        same = a == b or (a in (None, ()) and b in (None, ()))
-        if field.name not in exempt and not same:
+        if field.name not in exempt and not same_setting(a, b):
             raise ModelError(
                 f"The catalogue gives '{name}' {field.name} = {a!r}, but its file says {b!r}.",
                 remedy="Correct [config] in the catalogue, or the file it names.",
@@ -161,7 +157,7 @@ def _refuse_disagreement(name: str, arch: Arch, ours: Any, package: Package, exe
             )
 
 
-# --- a file that says what it is ---------------------------------------------------------------------------
+# --- a file of its own -------------------------------------------------------------------------------------
 
 
 def _load_path(
@@ -170,31 +166,88 @@ def _load_path(
     origin: str,
     targets: Sequence[str] | None,
     options: Mapping[str, str],
+    catalog: Mapping[str, Entry],
+    notice: Notice,
 ) -> Loaded:
-    families = [get_family(family_name) for family_name in family_names()]
+    """A file that says what it is, or whose tensors tell."""
+    families = list(all_families(notice))
     checkpoint = read_checkpoint(path, foreign=frozenset().union(*(family.packages for family in families)))
-    for family in families:
-        package = describe(checkpoint, family)
-        if package is not None:
-            break
-    else:
-        raise ModelError(
-            f"'{path}' does not say which network it is for.",
-            remedy="Give it a catalogue entry's: --model NAME=FILE, with a NAME of `sepcli models list`.",
-        )
-    arch = _arch(family, package.arch)
-    model = _fill(family, arch, make_config(arch, package.config), checkpoint, options)
+    family, arch, config, segment = _described(checkpoint, families, notice) or _detected(
+        checkpoint, families, catalog, notice
+    )
+    model = _fill(family, arch, config, checkpoint, options)
+    _shorten(model, segment)
     narrowed = _narrowed(model, _wanted(model.sources, targets))
     return Loaded(name, narrowed, model.sources, (download.file_sha256(path),), origin)
 
 
+_NAME_IT = "Give it the settings of a catalogue entry: {}, with a NAME of `sepcli models list`."
+Network = tuple[Family, Arch, Any, Fraction | float | None]  # with its Config, and seconds of a call if others
+
+
+def _described(checkpoint: Checkpoint, families: Sequence[Family], notice: Notice) -> Network | None:
+    own = _own_header(checkpoint)
+    if own is not None:  # a family that is not there is an error that names it
+        families = [_family(own["family"], notice)]
+    claims = [(family, said) for family in families if (said := describe(checkpoint, family)) is not None]
+    if len(claims) > 1:
+        raise ModelError(
+            f"'{checkpoint.path}' is claimed by two model families, "
+            f"{' and '.join(family.name for family, _ in claims)}.",
+            remedy=_NAME_IT.format(parameter("model", "NAME=FILE")),
+            code="ambiguous",
+        )
+    for family, said in claims:
+        arch = family.arch(said.arch)
+        return family, arch, make_config(arch, said.config), None
+    return None
+
+
+def _detected(
+    checkpoint: Checkpoint, families: Sequence[Family], catalog: Mapping[str, Entry], notice: Notice
+) -> Network:
+    found = find_network(checkpoint, families, catalog.values())
+    if found is None:
+        raise ModelError(
+            f"'{checkpoint.path}' does not say which network it is for.",
+            remedy=_NAME_IT.format(parameter("model", "NAME=FILE")),
+        )
+    notice(found.notice)
+    return found.family, found.arch, found.config, found.segment
+
+
 def describe(checkpoint: Checkpoint, family: Family) -> Package | None:
     """What a checkpoint says of itself: in our own header, else in a way that `family` knows."""
-    own = checkpoint.metadata.get(OWN_FORMAT)
+    own = _own_header(checkpoint)
     if own is None:
-        return family.describe(checkpoint)
-    said = json.loads(own)
-    return Package(said["arch"], said["config"]) if said["family"] == family.name else None
+        return None if family.describe is None else family.describe(checkpoint)
+    return Package(own["arch"], own["config"]) if own["family"] == family.name else None
+
+
+def _own_header(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """{"family": ..., "arch": ..., "config": {...}} in a file that sepcli wrote; None in others."""
+    text = checkpoint.metadata.get(OWN_FORMAT)
+    if text is None:
+        return None
+    try:
+        said = json.loads(text)
+        kinds = {"family": str, "arch": str, "config": dict}
+        if not all(isinstance(said[key], kind) for key, kind in kinds.items()):
+            raise ValueError(text)
+    except (ValueError, LookupError, TypeError) as error:
+        raise ModelError(
+            f"What '{checkpoint.path}' says of itself can't be read.",
+            remedy="Get the file again, or write it anew.",
+            code="checkpoint_damaged",
+        ) from error
+    return said
+
+
+def _family(name: str, notice: Notice) -> Family:
+    hidden = hidden_family(name)
+    if hidden is not None:
+        notice(f"The model family '{name}' is sepcli's own; the one in the package {hidden} is not used.")
+    return get_family(name)
 
 
 # --- building ----------------------------------------------------------------------------------------------
@@ -212,37 +265,10 @@ def _wanted(sources: Sequence[str], targets: Sequence[str] | None) -> tuple[str,
     return wanted
 
 
-def _arch(family: Family, name: str) -> Arch:
-    if name not in family.archs:
-        raise ModelError(
-            f"The family '{family.name}' has no network '{name}'; it has {', '.join(family.archs)}.",
-            remedy="Correct `arch` in the catalogue, or update sepcli.",
-        )
-    return family.archs[name]
-
-
-def make_config(arch: Arch, given: Mapping[str, Any]) -> Any:
-    """The network's Config from values as they stand in TOML, JSON or a checkpoint.
-
-    Lists become tuples, and a string like "39/5" a Fraction, so that values from different places compare
-    equal.
-    """
-    known = {field.name for field in fields(arch.config)}
-    unknown = sorted(set(given) - known)
-    if unknown:
-        raise ModelError(
-            f"{arch.name} has no setting {', '.join(unknown)}.",
-            remedy="The file may be made for a newer version: update sepcli.",
-        )
-    return arch.config(**{name: _plain(value) for name, value in given.items()})
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return tuple(_plain(item) for item in value)
-    if isinstance(value, str) and value.count("/") == 1 and value.replace("/", "").isdecimal():
-        return Fraction(value)
-    return value
+def _shorten(model: Separator, segment: Fraction | float | None) -> None:
+    """Give the model calls of so many seconds; None: it keeps its own."""
+    if segment is not None:
+        model.segment = replace(model.segment, samples=int(segment * model.samplerate))
 
 
 def _fill(
@@ -266,9 +292,7 @@ def _fill(
     if options or arch.options is not None:
         model.options = parse_options(arch, options)
     model.eval()
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    return model
+    return model.requires_grad_(False)
 
 
 def _complaint(error: Exception) -> str:
@@ -277,36 +301,12 @@ def _complaint(error: Exception) -> str:
     return lines[1] if len(lines) > 1 else lines[0] if lines else type(error).__name__
 
 
-def parse_options(arch: Arch, options: Mapping[str, str]) -> Any:
-    """`-O key=value` pairs -> the network's Options; UsageError names the options there are."""
-    kinds = get_type_hints(arch.options) if arch.options else {}
-    known = {field.name: kinds[field.name] for field in fields(arch.options)} if arch.options else {}
-    values = {}
-    for key, text in options.items():
-        if key not in known:
-            there = f"it has {', '.join(known)}" if known else "it has none"
-            raise UsageError(
-                f"{arch.name} has no option '{key}': {there}.", remedy="Leave -O out, or correct it."
-            )
-        # One that may be None, for "follows from the others", is given as what it is otherwise.
-        kind = next((kind for kind in get_args(known[key]) if kind is not NoneType), known[key])
-        try:
-            values[key] = kind(text)
-        except ValueError:
-            raise UsageError(
-                f"-O {key}={text}: '{text}' is not {kind.__name__}.", remedy=f"Give {key} as {kind.__name__}."
-            ) from None
-    return arch.options(**values) if arch.options else None
-
-
 def save_model(
     model_state: Mapping[str, torch.Tensor], path: Path, *, family: str, arch: str, config: Any
 ) -> None:
     """Write a checkpoint in sepcli's own self-describing format (safetensors, config in the header)."""
     from safetensors.torch import save_file
 
-    values = {field.name: getattr(config, field.name) for field in fields(config)}
-    said = {"family": family, "arch": arch, "config": values}
-    header = json.dumps(said, default=str)  # a Fraction becomes "39/5"
+    header = json.dumps({"family": family, "arch": arch, "config": plain_config(config)})
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model_state.items()}
     save_file(tensors, path, metadata={OWN_FORMAT: header})

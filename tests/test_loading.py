@@ -7,9 +7,11 @@ import torch
 
 from sepcli.engine.ensemble import Ensemble
 from sepcli.errors import ModelError, UsageError
-from sepcli.loading import load_model, make_config, parse_options, save_model
+from sepcli.loading import load_model, save_model
+from sepcli.models.config import make_config, parse_options
 from sepcli.models.family import Arch, get_family
 from sepcli.weights.catalog import read_catalog
+from sepcli.weights.checkpoint import read_checkpoint
 
 SOURCES = ("drums", "bass", "other", "vocals")
 SMALL = {"channels": 8, "depth": 2, "t_layers": 1, "t_heads": 2, "segment": Fraction(1, 4), "nfft": 512}
@@ -177,7 +179,29 @@ def test_options_are_typed_and_known():
     assert parse_options(sampler, {"level": "0.5"}) == Options(level=0.5)
     with pytest.raises(UsageError, match="it has steps"):
         parse_options(sampler, {"stps": "8"})
-    with pytest.raises(UsageError, match="'many' is not int"):
+    with pytest.raises(UsageError, match="'many', which is not int"):
         parse_options(sampler, {"steps": "many"})
     with pytest.raises(UsageError, match="it has none"):
         parse_options(arch(), {"steps": "8"})
+
+
+@pytest.mark.parametrize("seconds", [Fraction(1), Fraction(1, 4), 1, 0.5])
+def test_a_whole_number_of_seconds_stays_a_fraction(tmp_path, seconds):
+    path = save(tmp_path / "a.safetensors", segment=seconds)
+    assert load_model(str(path)).model.config.segment == seconds
+    said = json.loads(read_checkpoint(path).metadata["sepcli"])
+    if seconds == 1:  # as older versions wrote it
+        from safetensors.torch import load_file, save_file
+
+        said["config"]["segment"] = "1"
+        save_file(load_file(path), path, metadata={"sepcli": json.dumps(said)})
+        assert load_model(str(path)).model.config.segment == Fraction(1)
+
+
+def test_a_damaged_header_is_said(tmp_path):
+    from safetensors.torch import save_file
+
+    for header in ("{", "[]", '{"family": "demucs"}', '{"family": "demucs", "arch": 1, "config": {}}'):
+        save_file({"x": torch.zeros(2)}, tmp_path / "x.safetensors", metadata={"sepcli": header})
+        with pytest.raises(ModelError, match="What '.*' says of itself can't be read"):
+            load_model(str(tmp_path / "x.safetensors"))

@@ -222,7 +222,6 @@ class Hears(Asked):
 TOYS = Family(
     "toys",
     {"Asked": Arch("Asked", Config, Hears)},
-    lambda checkpoint: None,
     lambda checkpoint, model: dict(checkpoint.payload),
 )
 ENTRY = """
@@ -240,7 +239,7 @@ files.model = {{ url = "https://x.invalid/m" }}
 @pytest.fixture
 def toys(monkeypatch):
     monkeypatch.setattr(loading, "get_family", lambda name: TOYS)
-    monkeypatch.setattr(loading, "family_names", lambda: ["toys"])
+    monkeypatch.setattr(loading, "all_families", lambda notice: [TOYS])
 
 
 def save(path="model.safetensors", sources=("drums", "vocals")):

@@ -20,7 +20,7 @@ import os
 import struct
 import zipfile
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,10 @@ class Checkpoint:
     payload: Any
     metadata: dict[str, str] = field(default_factory=dict)
     format: str = "safetensors"  # or "torch"
+
+    def shapes_only(self) -> Checkpoint:
+        """The same names and shapes without values, on torch's "meta" device: converting it costs no memory."""
+        return replace(self, payload=_moved(self.payload, "meta"))
 
 
 def network_state(checkpoint: Checkpoint, system: str) -> Mapping[str, Tensor]:
@@ -144,10 +148,10 @@ def _moved(value: Any, device: str) -> Any:
     if isinstance(value, Tensor):
         return value.to(device)
     if isinstance(value, dict):
-        return type(value)((key, _moved(item, device)) for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return type(value)(_moved(item, device) for item in value)
-    return value
+        return {key: _moved(item, device) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_moved(item, device) for item in value]
+    return tuple(_moved(item, device) for item in value) if isinstance(value, tuple) else value
 
 
 # --- the two layouts of torch.save ---

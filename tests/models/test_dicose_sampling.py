@@ -217,14 +217,14 @@ def test_what_is_used_is_recorded():
 @pytest.mark.parametrize(
     ("arch", "options", "message"),
     [
-        ("Diffusion", {"steps": "0"}, "steps=0 is too little: the least is 1"),
+        ("Diffusion", {"steps": "0"}, "steps is 0, but must be 1 or more"),
         ("Diffusion", {"corrections": "0"}, "corrections"),
-        ("Diffusion", {"sigma_max": "0.00001"}, "sigma_max=1e-05 is too little: the least is 0.0001"),
+        ("Diffusion", {"sigma_max": "0.00001"}, "sigma_max is 1e-05, but must be 0.0001 or more"),
         ("Diffusion", {"churn": "-1"}, "churn"),
         ("Consistency", {"sigma_max": "-1"}, "sigma_max"),
         ("Consistency", {"sigma_max": "high"}, "is not float"),
         ("Consistency", {"corrections": "2"}, "has no option 'corrections': it has steps, sigma_max"),
-        ("MSDM", {"posterior": "laplace"}, "posterior=laplace"),
+        ("MSDM", {"posterior": "laplace"}, "posterior is 'laplace', but can be dirac or gaussian"),
         ("ISDM", {"rho": "nan"}, "rho"),
     ],
 )
@@ -379,7 +379,7 @@ def test_from_the_shell_the_values_used_are_in_the_result(tmp_path, monkeypatch,
     _, result, _ = separate("given", "-O", "steps=2", "-O", "sigma_max=0.03")
     assert result["options"] == {"steps": 2, "sigma_max": 0.03}
     code, result, _ = separate("bad", "-O", "steps=0")
-    assert code == 2 and "steps=0 is too little" in result["error"]["message"]
+    assert code == 2 and "steps is 0, but must be 1 or more" in result["error"]["message"]
 
 
 def test_from_the_shell_too_few_steps_are_told(tmp_path, monkeypatch, capfd):

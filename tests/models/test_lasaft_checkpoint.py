@@ -93,9 +93,14 @@ def test_a_lightning_file_is_the_model(variant, legacy, lightning, tmp_path, mon
     assert peak_error(run(loaded.model, mix), run(model, mix)[:, 1:2]) < 1e-5
 
 
-def test_a_lightning_file_without_a_catalogue_entry_says_nothing(lightning):
+def test_a_lightning_file_without_a_catalogue_entry_is_known_by_its_tensors(lightning):
+    """Its window has as many bins as the network; what shapes do not tell is said."""
+    model, notices = tiny("v2 none"), []
+    loaded = load_model(str(lightning(model)), notice=notices.append)
+    assert loaded.sources == model.sources and loaded.model.config.n_fft == model.config.n_fft
+    assert "does not say" in notices[0] and "LaSAFTv2" in notices[0] and "activation = relu" in notices[0]
     with pytest.raises(ModelError, match="which network"):
-        load_model(str(lightning(tiny("v2 none"))))
+        load_model(str(lightning(model, n_fft=512)))
 
 
 def test_another_window_is_refused(lightning):

@@ -113,7 +113,7 @@ def test_impossible_configurations(changes, words):
 
 def test_options():
     assert LatentDiffusionOptions().steps == 20
-    with pytest.raises(UsageError, match="-O steps=0 is too little"):
+    with pytest.raises(UsageError, match="steps is 0, but must be 1 or more"):
         LatentDiffusionOptions(0)
 
 

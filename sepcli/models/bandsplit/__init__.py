@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from sepcli.models.bandsplit.bandsplit import BandSplit, BandSplitConfig
-from sepcli.models.bandsplit.checkpoint import convert, describe
+from sepcli.models.bandsplit.checkpoint import convert
 from sepcli.models.family import Arch, Family
 
 FAMILY = Family(
     name="bandsplit",
     archs={"BandSplit": Arch("BandSplit", BandSplitConfig, BandSplit)},
-    describe=describe,
     convert=convert,
-    training_only=frozenset(),
 )

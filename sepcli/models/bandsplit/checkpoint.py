@@ -1,17 +1,11 @@
-"""BandSplit checkpoints are sepcli's own: the loader knows what they say, and the names are the network's."""
+"""BandSplit checkpoints are sepcli's own, which say what they are; the tensors have the network's names."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from sepcli.engine.separator import Separator
-from sepcli.models.family import Package
 from sepcli.weights.checkpoint import Checkpoint
-
-
-def describe(checkpoint: Checkpoint) -> Package | None:
-    """None: no other program writes such files, and ours are recognised by their own header."""
-    return None
 
 
 def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sepcli.models.demucs.checkpoint import convert, describe
 from sepcli.models.demucs.demucs import Demucs, DemucsConfig
+from sepcli.models.demucs.detect import detect
 from sepcli.models.demucs.gibbs import GibbsDemucs, GibbsOptions, Orderless
 from sepcli.models.demucs.hdemucs import HDemucs, HDemucsConfig
 from sepcli.models.demucs.htdemucs import HTDemucs, HTDemucsConfig
@@ -23,8 +24,9 @@ FAMILY = Family(
         "Demucs": Arch("Demucs", DemucsConfig, Demucs),
         "GibbsDemucs": Arch("GibbsDemucs", DemucsConfig, GibbsDemucs, GibbsOptions),
     },
-    describe=describe,
     convert=convert,
+    describe=describe,
+    detect=detect,
     training_only=frozenset(_TRAINING | _UNREAD),
     packages=frozenset({"demucs", "diffq"}),
     objectives={"orderless": Orderless},

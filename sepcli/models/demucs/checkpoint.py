@@ -91,6 +91,13 @@ def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 
+def network_tensors(checkpoint: Checkpoint) -> Mapping[str, Tensor] | None:
+    """The file's tensors by their published names; None where it is quantised, or holds other things."""
+    state = _state(checkpoint)
+    named = not is_quantised(state) and all(isinstance(value, Tensor) for value in state.values())
+    return state if named else None
+
+
 def _joined(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The original's sparse attention has q, k and v apart; its dense one and all of ours have them joined."""
     joined = {}

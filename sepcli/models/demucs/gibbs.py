@@ -33,7 +33,7 @@ from torch import Tensor
 
 from sepcli.engine.noise import Noise
 from sepcli.engine.separator import source_indices
-from sepcli.errors import UsageError
+from sepcli.models.config import check_options
 from sepcli.models.demucs.demucs import Demucs, DemucsConfig
 from sepcli.models.objective import Examples, Objective, check_trains
 from sepcli.nn.losses import Criterion, Loss
@@ -50,20 +50,7 @@ class GibbsOptions:
     eta: float = 0.75  # share of the steps after which alpha_min is reached
 
     def __post_init__(self) -> None:
-        bounds = {
-            "steps": (0, math.inf),
-            "alpha_max": (0, 1),
-            "alpha_min": (0, self.alpha_max),
-            "eta": (1e-6, 1),
-        }
-        for name, (low, high) in bounds.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise UsageError(
-                    f"-O {name}={value:g} is out of range: it is {low:g} to {high:g}.",
-                    remedy=f"Give {name} within it, or leave it out.",
-                    code="bad_option",
-                )
+        check_options(self, steps=0, alpha_max=(0, 1), alpha_min=(0, self.alpha_max), eta=(1e-6, 1))
 
     def alpha(self, step: int) -> float:
         """alpha_n of the file's head."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sepcli.models.dicose.checkpoint import convert, describe
+from sepcli.models.dicose.checkpoint import convert
+from sepcli.models.dicose.detect import detect
 from sepcli.models.dicose.deterministic import Deterministic, DoubleDeterministic
 from sepcli.models.dicose.frame import DicoseConfig
 from sepcli.models.dicose.joint import ISDM, MSDM, JointOptions
@@ -33,8 +34,8 @@ FAMILY = Family(
         "MSDM": Arch("MSDM", SampledConfig, MSDM, JointOptions),
         "ISDM": Arch("ISDM", SampledConfig, ISDM, JointOptions),
     },
-    describe=describe,
     convert=convert,
+    detect=detect,
     objectives={"label": Labelled, "denoising": Denoising, "consistency": Distillation},
     # Named by Lightning's files next to the weights: data sets, distributions of noise, settings and paths.
     packages=frozenset(

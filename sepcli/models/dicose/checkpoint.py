@@ -17,7 +17,6 @@ from torch import Tensor
 
 from sepcli.engine.separator import Separator
 from sepcli.errors import ModelError
-from sepcli.models.family import Package
 from sepcli.weights.checkpoint import Checkpoint, network_state
 
 _UNET = ("model.unet.", "model.diffusion.net.")  # the same tensors twice
@@ -31,11 +30,6 @@ PUBLISHED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Consistency": {"unet.": ("net.model.unet.", "net.model.diffusion.net."), "base.": _BASE},
     "MSDM": {"unet.": _UNET},
 }
-
-
-def describe(checkpoint: Checkpoint) -> Package | None:
-    """None: such a file names no network, and ours are recognised by their own header."""
-    return None
 
 
 def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:

@@ -28,10 +28,10 @@ from torch import Tensor, nn
 
 from sepcli.engine.noise import Noise
 from sepcli.engine.separator import source_indices
-from sepcli.errors import UsageError
+from sepcli.errors import UsageError, parameter
+from sepcli.models.config import check_options
 from sepcli.models.dicose.sampled import Sampled, SampledConfig, draws, told
 from sepcli.models.dicose.unet import UNet
-from sepcli.models.family import check_options
 from sepcli.nn.diffusion import (
     MAX_CHURN,
     Denoise,
@@ -98,9 +98,9 @@ class JointOptions:
         check_options(self, steps=1, corrections=1, churn=0, sigma_min=1e-6, sigma_max=self.sigma_min, rho=1)
         if self.posterior not in POSTERIORS:
             raise UsageError(
-                f"-O posterior={self.posterior} is not known.",
+                f"The option posterior is '{self.posterior}', but can be {' or '.join(POSTERIORS)}.",
                 code="bad_option",
-                remedy=f"Choose {' or '.join(POSTERIORS)}.",
+                remedy=f"Correct posterior ({parameter('options')}), or leave it out.",
             )
 
     @property

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from sepcli.engine.noise import Noise
+from sepcli.models.config import check_options
 from sepcli.models.dicose.deterministic import Base
 from sepcli.models.dicose.sampled import Network, Sampled, SampledConfig, draws, told
 from sepcli.models.dicose.unet import Taps, UNet
-from sepcli.models.family import check_options
 from sepcli.nn.diffusion import (
     Denoise,
     Draw,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sepcli.models.family import Arch, Family
-from sepcli.models.lasaft.checkpoint import convert, describe
+from sepcli.models.lasaft.checkpoint import convert
+from sepcli.models.lasaft.detect import detect
 from sepcli.models.lasaft.objectives import Labelled, Queried
 from sepcli.models.lasaft.query import LaSAFTQuery, LaSAFTQueryConfig
 from sepcli.models.lasaft.v1 import LaSAFTv1, LaSAFTv1Config
@@ -16,8 +17,8 @@ FAMILY = Family(
         "LaSAFTv2": Arch("LaSAFTv2", LaSAFTv2Config, LaSAFTv2),
         "LaSAFTQuery": Arch("LaSAFTQuery", LaSAFTQueryConfig, LaSAFTQuery),
     },
-    describe=describe,
     convert=convert,
+    detect=detect,
     # Named by Lightning's files next to the weights: its callbacks, and settings as OmegaConf keeps them.
     packages=frozenset({"pytorch_lightning", "omegaconf", "collections", "typing", "argparse", "lasaft"}),
     objectives={"label": Labelled, "query": Queried},

@@ -13,16 +13,11 @@ from torch import Tensor
 
 from sepcli.engine.separator import Separator
 from sepcli.errors import ModelError
-from sepcli.models.family import Package
+from sepcli.models.lasaft.query import LaSAFTQuery
 from sepcli.weights.checkpoint import Checkpoint, network_state
 
 PREFIX = "spec2spec."
 WINDOW = "stft.stft.window"
-
-
-def describe(checkpoint: Checkpoint) -> Package | None:
-    """None: such a file names no network, and ours are recognised by their own header."""
-    return None
 
 
 def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
@@ -33,6 +28,8 @@ def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
             _check_window(checkpoint, len(value), model)
         else:
             tensors[name.removeprefix(PREFIX)] = value.float() if value.is_floating_point() else value
+    if isinstance(model, LaSAFTQuery) and not model.sources:  # the authors' files have no latents of stems
+        tensors.setdefault("mean_latents", model.mean_latents)  # an empty table
     return tensors
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from sepcli.models.family import Arch, Family, Origin
-from sepcli.models.ldm.checkpoint import convert, describe
+from sepcli.models.ldm.checkpoint import convert
 from sepcli.models.ldm.codec import Codec, CodecConfig, CodecOptions
+from sepcli.models.ldm.detect import detect
 from sepcli.models.ldm.latent import LatentDiffusion, LatentDiffusionConfig, LatentDiffusionOptions
 from sepcli.models.ldm.objectives import Latent
 from sepcli.models.ldm.reconstruction import Reconstruction
@@ -20,7 +21,7 @@ FAMILY = Family(
             "LatentDiffusion", LatentDiffusionConfig, LatentDiffusion, LatentDiffusionOptions, base=_BASE
         ),
     },
-    describe=describe,
     convert=convert,
+    detect=detect,
     objectives={"reconstruction": Reconstruction, "latent": Latent},
 )

@@ -16,28 +16,27 @@ import torch
 from torch import Tensor
 
 from sepcli.engine.separator import Separator
-from sepcli.models.family import Package
 from sepcli.weights.checkpoint import Checkpoint, network_state
 
 # A codebook's vectors, and what else stands beside them: counts and running sums of their training.
 _CODEBOOK = re.compile(r"quantizer\.(?:vq\.)?layers\.(\d+)\._?codebook\.(embed|embed_avg|cluster_size|inited)")
 
 
-def describe(checkpoint: Checkpoint) -> Package | None:
-    """None: such a file names no network, and ours are recognised by their own header."""
-    return None
-
-
 def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
     """The file's tensors under the names of `model`, in float32."""
+    return {name: value.float() for name, value in named_as_ours(checkpoint).items()}
+
+
+def named_as_ours(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The file's tensors under our names, but for what only training needs."""
     tensors: dict[str, Tensor] = {}
     books: dict[int, Tensor] = {}
     for name, value in network_state(checkpoint, "EnCodec").items():
         codebook = _CODEBOOK.fullmatch(name)
         if codebook is None:
-            tensors[_ours(name)] = value.float()
+            tensors[_ours(name)] = value
         elif codebook[2] == "embed":
-            books[int(codebook[1])] = value.float()
+            books[int(codebook[1])] = value
     if books:
         tensors["quantizer.codebooks"] = torch.stack([books[number] for number in sorted(books)])
     return tensors

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from sepcli.engine.noise import Noise
 from sepcli.engine.separator import Segment, Separator, source_indices
-from sepcli.models.family import check_options
+from sepcli.models.config import check_options
 from sepcli.models.ldm.codec import level
 from sepcli.models.ldm.gain import placed, rising
 from sepcli.models.ldm.generator import Generator, GeneratorShape

@@ -1,0 +1,158 @@
+"""Which network a file is for that does not say so: from the names and shapes of its tensors.
+
+    each family's `detect`     ->  a network, and settings that shapes tell     at most one may claim a file
+    the catalogue              ->  entries whose networks have tensors of the same names and shapes
+    what shapes leave open     ->  as in those entries, if they agree; without any entry, as published
+
+A notice says whatever was not told by the file itself. Knows no family by name, and loads no weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from typing import Any
+
+import torch
+
+from sepcli.errors import ModelError, SepcliError, parameter
+from sepcli.models.config import make_config
+from sepcli.models.family import Arch, Family
+from sepcli.weights.checkpoint import Checkpoint
+from sepcli.weights.entries import Entry, Member
+
+
+@dataclass(frozen=True)
+class Found:
+    """A network for a file, with a Config that makes its tensors those of the file."""
+
+    family: Family
+    arch: Arch
+    config: Any
+    segment: Fraction | float | None  # seconds of a call, where an entry has another than its network's
+    notice: str  # for the user: what was taken from where
+
+
+def find_network(checkpoint: Checkpoint, families: Iterable[Family], entries: Iterable[Entry]) -> Found | None:
+    """The network whose tensors have exactly the file's names and shapes; None where no family knows one.
+
+    ModelError where two families claim the file, or where entries that fit it have different settings.
+    """
+    empty, entries = checkpoint.shapes_only(), list(entries)
+    found = [each for family in families if (each := _in_family(empty, family, entries)) is not None]
+    if len(found) > 1:
+        claims = " and ".join(f"{each.arch.name} of the family '{each.family.name}'" for each in found)
+        raise ModelError(
+            f"'{checkpoint.path}' does not say which network it is for; its tensors are those of {claims}.",
+            remedy=f"Say which it is: {parameter('model', 'NAME=FILE')}, with a NAME of `sepcli models list`.",
+            code="ambiguous",
+        )
+    return found[0] if found else None
+
+
+def _in_family(empty: Checkpoint, family: Family, entries: list[Entry]) -> Found | None:
+    if family.detect is None:
+        return None
+    try:
+        told = family.detect(empty)
+    except (SepcliError, LookupError, ValueError, ArithmeticError):  # nothing is where that family has it
+        return None
+    if told is None:
+        return None
+    arch = family.arch(told.arch)
+    tried: list[tuple[Any, bool]] = []  # entries share Configs, and building a network takes a while
+
+    def fitting(config: Any) -> bool:
+        known = [result for other, result in tried if other == config]
+        if not known:
+            known = [fits(empty, family, arch, config)]
+            tried.append((config, known[0]))
+        return known[0]
+
+    of_family = [entry for entry in entries if entry.family == family.name]
+    same = [(entry, config) for entry in of_family for config in _configs(arch, entry) if fitting(config)]
+    says = f"'{empty.path}' does not say which network it is for; its tensors are those of {arch.name}"
+    if same:
+        entry, config = same[0]
+        _refuse_differences(says, family, same)
+        stems = ", ".join(entry.sources) or "none of its own"
+        notice = (
+            f"{says}, as in '{entry.name}' of the catalogue. The settings of '{entry.name}' are used, and its "
+            f"names of stems: {stems}."
+        )
+        return Found(family, arch, config, entry.segment, notice)
+    config = make_config(arch, {**told.assumed, **told.config})
+    if not fits(empty, family, arch, config):
+        return None
+    settings = ", ".join(
+        f"{field.name} = {_text(getattr(config, field.name))}"
+        for field in fields(config)
+        if field.name not in told.config and field.name not in family.training_only
+    )
+    return Found(
+        family, arch, config, None, f"{says}. What they do not tell is taken to be as published: {settings}."
+    )
+
+
+def fits(empty: Checkpoint, family: Family, arch: Arch, config: Any) -> bool:
+    """Whether a network of this config has exactly the tensors of a checkpoint (`Checkpoint.shapes_only`)."""
+    try:
+        with torch.device("meta"):
+            model = arch.build(config)
+            tensors = family.convert(empty, model)
+    except (SepcliError, LookupError, ValueError, TypeError, RuntimeError):
+        return False
+    ours = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    return ours == {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def entry_config(arch: Arch, entry: Entry, member: Member) -> Any:
+    """The Config that the catalogue gives one network of an entry."""
+    named = {"sources": entry.sources} if "sources" in {field.name for field in fields(arch.config)} else {}
+    return make_config(arch, {**named, **member.config})
+
+
+def _configs(arch: Arch, entry: Entry) -> list[Any]:
+    """The different Configs of those members of an entry that are such a network."""
+    configs: list[Any] = []
+    for member in entry.members:
+        config = entry_config(arch, entry, member) if member.arch == arch.name else None
+        if config is not None and config not in configs:
+            configs.append(config)
+    return configs
+
+
+def _refuse_differences(says: str, family: Family, same: list[tuple[Entry, Any]]) -> None:
+    """ModelError where the entries that fit a file do not agree on what it computes."""
+    (first, ours), differing, names = same[0], set[str](), [same[0][0].name]
+    for entry, theirs in same[1:]:
+        found = {
+            field.name
+            for field in fields(ours)
+            if field.name not in family.training_only
+            and not same_setting(getattr(ours, field.name), getattr(theirs, field.name))
+        }
+        found |= {"segment"} if entry.segment != first.segment else set()
+        if found:
+            differing |= found
+            names += [entry.name] if entry.name not in names else []
+    if differing:
+        raise ModelError(
+            f"{says}, of which the catalogue has some that differ in {', '.join(sorted(differing))}: "
+            f"{', '.join(names)}.",
+            remedy=f"Say which it is: {parameter('model', 'NAME=FILE')}, or give its settings in a catalogue "
+            "of your own (docs/models.md).",
+            code="ambiguous",
+        )
+
+
+def same_setting(one: Any, other: Any) -> bool:
+    """Whether two values of a setting mean the same: published files say [] where the default is None."""
+    return one == other or (one in (None, ()) and other in (None, ()))
+
+
+def _text(value: Any) -> str:
+    if value in (None, ()):
+        return "none"
+    return " ".join(map(_text, value)) if isinstance(value, tuple) else str(value)
