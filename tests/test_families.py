@@ -1,6 +1,7 @@
 """Families that installed packages bring, by entry points: found, used, refused with the package's name."""
 
 from importlib.metadata import entry_points
+from itertools import count
 
 import pytest
 import torch
@@ -48,14 +49,15 @@ FAMILY = Family("{name}", {{"Gain": Arch("Gain", GainConfig, Gain)}}, convert)
 """
 
 
+NUMBERS = count()  # an imported module's name is not free again
+
+
 @pytest.fixture
 def install(tmp_path, monkeypatch):
     """Puts a package on the path that offers one family."""
-    number = 0
 
     def install(name, family, source=GAIN, version="1.0", value="{module}:FAMILY"):
-        nonlocal number
-        number += 1
+        number = next(NUMBERS)
         module, folder = f"families_{number}", tmp_path / f"site{number}"
         information = folder / f"{name}-{version}.dist-info"
         information.mkdir(parents=True)
