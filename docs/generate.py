@@ -76,6 +76,9 @@ has failed, and this is printed.
 CATALOGUE_FORMAT = """
 ## Your own models
 
+A single checkpoint needs no entry: `--model FILE` is enough if the file says which network it is for, or if the names
+and shapes of its tensors show it. `--model NAME=FILE` takes the file for the model NAME of the catalogue.
+
 A TOML file in the format of `weights.toml` adds models, or replaces whole entries. sepcli reads these, in this
 order; if two of them have a model of the same name, the later one wins:
 

@@ -11,7 +11,10 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+import torch
 
 from sepcli.weights.catalog import bundled_catalog, read_catalog
 
@@ -103,17 +106,27 @@ def test_the_family_that_a_page_makes_up_works_as_written(tmp_path):
     with (tmp_path / "weights.toml").open("a", encoding="utf-8") as catalog:
         catalog.write(f"\n{entry}")
 
-    def run(*words):
-        done = subprocess.run(
-            [sys.executable, "-m", *words],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+    # A file of the made-up program, which does not say what it is.
+    torch.save({"module.share": torch.tensor([0.25, 0.5, 0.25])}, tmp_path / "own.ckpt")
+    soundfile.write(tmp_path / "song.wav", np.full((100, 2), 0.5), 44100)
+    script = """
+import pytest
+from sepcli.cli.app import main
 
-    assert " passed" in run("pytest", "-q", "-p", "no:cacheprovider", "tests/models/test_gain.py")
-    assert "vocals" in run("sepcli.cli.app", "models", "info", "gain")
+assert pytest.main(["-q", "-p", "no:cacheprovider", "tests/models/test_gain.py"]) == 0
+assert main(["models", "info", "gain"]) == 0
+assert main(["separate", "song.wav", "-m", "own.ckpt", "-o", "stems", "--device", "cpu"]) == 0
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout and "gain.safetensors" in done.stdout
+    stems = {path.stem: soundfile.read(path)[0] for path in (tmp_path / "stems" / "song").iterdir()}
+    assert set(stems) == {"stem1", "stem2", "stem3"}
+    assert stems["stem1"].tolist() == [[0.125, 0.125]] * 100
