@@ -238,19 +238,19 @@ def test_leaving_early_ends_ffmpeg(tmp_path, monkeypatch):
     wav, path = tmp_path / "a.wav", tmp_path / "a.m4a"
     write(wav, music(FRAMES * 20), "PCM_16")
     run_ffmpeg("-i", wav, "-c:a", "alac", path)
-    started = []
-    original = ffmpeg.Process.__init__
+    reader = AudioReader(path, block=100)
+    started, popen = [], subprocess.Popen
 
-    def remember(self, *arguments, **options):
-        original(self, *arguments, **options)
-        started.append(self)
+    def start(*arguments, **options):
+        started.append(popen(*arguments, **options))
+        return started[-1]
 
-    monkeypatch.setattr(ffmpeg.Process, "__init__", remember)
-    blocks = iter(AudioReader(path, block=100))
+    monkeypatch.setattr(subprocess, "Popen", start)
+    blocks = iter(reader)
     next(blocks)
-    assert started[0]._process.poll() is None
+    assert len(started) == 1 and started[0].poll() is None
     blocks.close()
-    assert started[0]._process.poll() is not None
+    assert started[0].poll() is not None
 
 
 def test_without_ffmpeg(tmp_path, without_ffmpeg):

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from sepcli import __version__
 from sepcli.cli import console
 from sepcli.errors import ModelError, OutputError, SepcliError, first_line
+from sepcli.sound.formats import FFMPEG, FORMATS
 
 LOW_SPACE = 2_000_000_000  # bytes free in the cache; the largest models take about 0.7 GB
 NEEDED = ("torch", "numpy", "soundfile", "soxr", "safetensors", "huggingface_hub")
@@ -129,7 +130,6 @@ def _device() -> Iterator[Finding]:
 
 
 def _formats() -> Iterator[Finding]:
-    from sepcli.sound.formats import FORMATS
     from sepcli.sound.writers import SEPCLI_WRITES, writer_text
 
     for name, spec in FORMATS.items():
@@ -144,10 +144,11 @@ def _ffmpeg() -> Iterator[Finding]:
     found = {tool: shutil.which(tool) for tool in ("ffmpeg", "ffprobe")}
     missing = [tool for tool, path in found.items() if path is None]
     if missing:
+        only = [name for name, spec in FORMATS.items() if spec.writers == (FFMPEG,)]
         yield Finding(
             "ffmpeg",
             "note",
-            f"{' and '.join(missing)} not found: no m4a, no video files, no covers",
+            f"{' and '.join(missing)} not found: no {', no '.join(only)}, no video files, no covers",
             "Install it with your package manager (apt install ffmpeg, brew install ffmpeg, winget install "
             "ffmpeg), or from https://ffmpeg.org, so that it is found on PATH.",
         )
