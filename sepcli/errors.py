@@ -75,6 +75,9 @@ class SepcliWarning(UserWarning):
     """Something is wrong that was left out or worked around. The command line prints it as a notice."""
 
 
+Notice = Callable[[str], None]  # takes a sentence that the user should see, and that stops nothing
+
+
 # --- what the operating system says ---
 
 DISK_FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})

@@ -6,7 +6,7 @@ Knows no family by name; asks each whether it knows a file. Downloads only what 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from math import isclose
@@ -17,7 +17,7 @@ import torch
 
 from sepcli.engine.ensemble import Ensemble
 from sepcli.engine.separator import Queryable, Separator, source_indices
-from sepcli.errors import ModelError, UsageError, parameter
+from sepcli.errors import ModelError, Notice, UsageError, parameter
 from sepcli.models.config import make_config, parse_options, plain_config
 from sepcli.models.detection import entry_config, find_network, same_setting
 from sepcli.models.family import Arch, Family, Package, all_families, get_family, hidden_family
@@ -26,10 +26,9 @@ from sepcli.weights.catalog import load_catalog
 from sepcli.weights.checkpoint import Checkpoint, read_checkpoint
 from sepcli.weights.entries import Catalog, Entry, Member
 from sepcli.weights.modelspec import read_model
+from sepcli.weights.transfer import ByteProgress
 
 OWN_FORMAT = "sepcli"  # the safetensors header key of checkpoints that sepcli wrote itself
-
-Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def load_model(
     catalog: Catalog | None = None,
     targets: Sequence[str] | None = None,
     options: Mapping[str, str] | None = None,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: ByteProgress | None = None,
     notice: Notice = lambda text: None,
 ) -> Loaded:
     """The separator that `spec` names, on the CPU, in float32, in eval mode.
@@ -85,7 +84,7 @@ def _load_entry(
     local: Path | None,
     targets: Sequence[str] | None,
     options: Mapping[str, str],
-    progress: Callable[[int, int | None], None] | None,
+    progress: ByteProgress | None,
     notice: Notice,
 ) -> Loaded:
     wanted = _wanted(entry.sources, targets)

@@ -12,11 +12,11 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from sepcli.errors import ModelError, UsageError
+from sepcli.errors import ModelError, Notice, UsageError
 from sepcli.loading import load_model
 from sepcli.models.family import Arch, Origin
 from sepcli.training.config import ModelTable
-from sepcli.training.setup import Network, Notice
+from sepcli.training.setup import Network
 
 
 def begin(

@@ -28,8 +28,6 @@ from sepcli.training.config import VALID_METRICS, ModelTable, TrainConfig
 from sepcli.training.distributed import Team
 from sepcli.training.objectives import choose_objective
 
-Notice = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class Network:

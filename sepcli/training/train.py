@@ -10,13 +10,13 @@ import torch
 
 from sepcli.data.mixing import batches_from
 from sepcli.engine.device import choose_device
-from sepcli.errors import UsageError, missing, require
+from sepcli.errors import Notice, UsageError, missing, require
 from sepcli.training.beginning import begin
 from sepcli.training.config import TrainConfig
 from sepcli.training.distributed import join_team
 from sepcli.training.loop import Best, Trainer, fit
 from sepcli.training.run import RunFolder
-from sepcli.training.setup import Notice, make_batches, make_network, make_objective, make_validation, split
+from sepcli.training.setup import make_batches, make_network, make_objective, make_validation, split
 
 
 @dataclass(frozen=True)

@@ -18,18 +18,16 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sepcli.errors import ModelError, from_os
+from sepcli.errors import ModelError, Notice, from_os
 from sepcli.system.files import atomic_write, content_sha256
 from sepcli.weights.cache import find, hub_home, is_commit, own_folder, place_of
 from sepcli.weights.entries import Entry, WeightFile
-from sepcli.weights.transfer import Progress, transfer
-
-Notice = Callable[[str], None]  # takes a sentence that the user should see
+from sepcli.weights.transfer import ByteProgress, transfer
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,9 @@ def destination(file: WeightFile) -> Path:
     return cached(file) or place_of(file)
 
 
-def fetch(file: WeightFile, *, progress: Progress | None = None, notice: Notice = lambda text: None) -> Fetched:
+def fetch(
+    file: WeightFile, *, progress: ByteProgress | None = None, notice: Notice = lambda text: None
+) -> Fetched:
     """The checked file, downloaded if it is not cached; ModelError says what failed and what to do."""
     for source in _sources(file):
         if find(source):
@@ -101,7 +101,7 @@ def fetch_hf(
     revision: str | None,
     path: str,
     *,
-    progress: Progress | None = None,
+    progress: ByteProgress | None = None,
     notice: Notice = lambda text: None,
 ) -> Fetched:
     """A checked file of any hub repository. revision: None is "main". `source` then names the commit."""
@@ -265,7 +265,7 @@ def _wrong(file: WeightFile, what: str, remedy: str = "") -> ModelError:
     )
 
 
-def _checked_download(file: WeightFile, progress: Progress | None, notice: Notice) -> Fetched:
+def _checked_download(file: WeightFile, progress: ByteProgress | None, notice: Notice) -> Fetched:
     transfer(file, progress)
     return _checked(file, notice)
 

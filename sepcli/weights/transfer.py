@@ -28,7 +28,7 @@ from sepcli.system.files import atomic_write
 from sepcli.weights.cache import hub_cache, hub_home, is_commit, place_of
 from sepcli.weights.entries import WeightFile
 
-Progress = Callable[[int, int | None], None]  # bytes done, bytes in all (None: not known)
+ByteProgress = Callable[[int, int | None], None]  # bytes done, bytes in all (None: not known)
 
 _BLOCK = 1 << 20  # bytes
 _RETRIES = 3  # of a URL whose server is busy or whose connection breaks
@@ -49,7 +49,7 @@ def _is_offline(file: WeightFile) -> ModelError:
     )
 
 
-def transfer(file: WeightFile, progress: Progress | None) -> Path:
+def transfer(file: WeightFile, progress: ByteProgress | None) -> Path:
     """Download the file into its place, and return the path; ModelError says what failed."""
     if file.package:
         raise ModelError(
@@ -71,7 +71,7 @@ def hub_failures() -> tuple[type[Exception], ...]:
     return (errors.EntryNotFoundError, errors.HFValidationError, transport, OSError, RuntimeError)
 
 
-def _hub_download(file: WeightFile, progress: Progress | None) -> Path:
+def _hub_download(file: WeightFile, progress: ByteProgress | None) -> Path:
     """Have the hub client download the file into its cache; the path there."""
     from huggingface_hub import errors, hf_hub_download
 
@@ -110,7 +110,7 @@ def _hub_download(file: WeightFile, progress: Progress | None) -> Path:
         logger.setLevel(level)
 
 
-def _bar(progress: Progress | None, size: int | None) -> type:
+def _bar(progress: ByteProgress | None, size: int | None) -> type:
     """A tqdm class that draws nothing and reports bytes to `progress`.
 
     size: of the file in bytes, where the catalogue knows it. The hub's transfer client makes two bars a file,
@@ -228,7 +228,7 @@ def _local_failure(error: BaseException, what: str) -> ModelError | None:
     return None
 
 
-def _url_download(file: WeightFile, progress: Progress | None) -> Path:
+def _url_download(file: WeightFile, progress: ByteProgress | None) -> Path:
     """Download a URL into its place in the cache, where it appears complete or not at all."""
     place = place_of(file)
     for attempt in range(_RETRIES):
@@ -246,7 +246,7 @@ def _url_download(file: WeightFile, progress: Progress | None) -> Path:
     raise AssertionError("the last attempt returns or raises")
 
 
-def _url_blocks(file: WeightFile, progress: Progress | None) -> Iterator[bytes]:
+def _url_blocks(file: WeightFile, progress: ByteProgress | None) -> Iterator[bytes]:
     """The content of a URL in blocks; EOFError if it ends before the length that the server announced."""
     context = ssl.create_default_context()
     with contextlib.suppress(ImportError, OSError):  # the Python of python.org for macOS has no certificates
