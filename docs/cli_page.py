@@ -16,6 +16,7 @@ import typer
 
 from sepcli import errors
 from sepcli.cli.app import app
+from sepcli.cli.panels import argument_name
 
 EXIT_WORDS = {
     0: "All inputs are done, or were done before.",
@@ -63,7 +64,7 @@ def _exit_codes() -> str:
 
 def _command(name: str, command: Any) -> str:
     arguments = [param for param in command.params if param.param_type_name == "argument"]
-    usage = " ".join(["sepcli", name, "[OPTIONS]", *(_argument(param) for param in arguments)])
+    usage = " ".join(["sepcli", name, "[OPTIONS]", *(argument_name(param) for param in arguments)])
     text = f"\n## sepcli {name}\n\n```\n{usage}\n```\n\n{inspect.cleandoc(command.help or '')}\n"
     sections: dict[str, list[str]] = {}
     for param in command.params:
@@ -76,15 +77,9 @@ def _command(name: str, command: Any) -> str:
     return text
 
 
-def _argument(param: Any) -> str:
-    name = (param.metavar or param.name.upper()).strip("[].")
-    name += "..." if param.nargs == -1 else ""
-    return name if param.required else f"[{name}]"
-
-
 def _names(param: Any) -> str:
     if param.param_type_name == "argument":
-        return f"`{_argument(param)}`"
+        return f"`{argument_name(param)}`"
     names = ", ".join([*param.opts, *param.secondary_opts])
     value = "" if param.is_flag or param.count else f" {param.metavar or param.name.upper()}"
     return f"`{names}{value}`".replace("|", "\\|")

@@ -60,7 +60,8 @@ def sepcli(
 ) -> None:
     """Take music apart into stems: vocals, drums, bass and more.
 
-    Start with `sepcli separate song.wav`; see the models with `sepcli models list`.
+    Start with `sepcli separate song.wav`. `sepcli models list` shows the models, and `sepcli COMMAND --help`
+    the options of a command.
     """
     if context.invoked_subcommand is None:
         sys.stdout.write(context.get_help() + "\n")
@@ -77,7 +78,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(dataset_app, name="dataset")
 
 
-@app.command("doctor")
+@app.command("doctor", cls=PanelCommand)
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Check this installation, with a remedy for each problem.
 

@@ -21,28 +21,33 @@ if TYPE_CHECKING:
 
 
 def check(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=False, help="The tracks of stems.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", show_default=False, help="A folder of tracks with their stems.")
+    ],
     layout: Annotated[
         str,
         typer.Option("--layout", metavar="auto|stems|musdb|slakh|pools", help="How the folder is organised."),
     ] = "auto",
     silent: Annotated[
-        float, typer.Option("--silent", metavar="DBFS", help="A stem whose peak is below is silent.")
+        float,
+        typer.Option("--silent", metavar="DBFS", help="A stem is silent if its peak is below this level."),
     ] = -60.0,
     min_snr: Annotated[
         float,
         typer.Option(
-            "--min-snr", metavar="DB", help="Stems whose sum is below against the mixture don't add up."
+            "--min-snr",
+            metavar="DB",
+            help="Stems don't add up to the mixture if the SNR of their sum is below this.",
         ),
     ] = 20.0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each track.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print no progress.")] = False,
 ) -> None:
     """Read every file of a folder of stems and report what is wrong with it.
 
-    Durations, rates and channels; files that are broken or hold NaN; stems that are silent; tracks whose files
-    differ in length; and where there is a mixture, whether the stems add up to it, and if not, which of them
-    are early, late or inverted. The exit code is 1 if there is any problem.
+    It prints durations, rates and channels, and finds files that are broken or hold NaN, stems that are silent,
+    and tracks whose files differ in length. Where there is a mixture, it says whether the stems add up to it,
+    and if not, which of them are early, late or inverted. The exit code is 1 if there is any problem.
     """
     console.report_as("quiet" if quiet else "text")
 

@@ -32,7 +32,9 @@ RULE, REPORT = "What is kept", "What is reported"
 
 
 def filter_(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=False, help="The tracks of stems.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", show_default=False, help="A folder of tracks with their stems.")
+    ],
     model: Annotated[
         str,
         typer.Option(
@@ -41,18 +43,20 @@ def filter_(
             metavar="MODEL",
             autocompletion=complete_model,
             show_default=False,
-            help="What judges: as for `sepcli separate`. Its stems should be those of the data.",
+            help="The model that decides, as for `separate`. It should have the same stems as the data.",
         ),
     ],
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="DIR", help="Where report.json, kept.txt and matrix.png go.")
+        Path,
+        typer.Option("-o", "--out", metavar="DIR", help="The folder for report.json, kept.txt and matrix.png."),
     ] = Path("quality"),
     layout: Annotated[
         str,
         typer.Option("--layout", metavar="auto|stems|musdb|slakh|pools", help="How the folder is organised."),
     ] = "auto",
     force: Annotated[
-        bool, typer.Option("--force", help="Begin anew where the report there was made in another way.")
+        bool,
+        typer.Option("--force", help="Begin anew, even if the report in the folder was made in another way."),
     ] = False,
     keep_above: Annotated[
         float,
@@ -60,7 +64,7 @@ def filter_(
             "--keep-above",
             metavar="PERCENT",
             rich_help_panel=RULE,
-            help="Each stem must be found in more than this share of its own segments.",
+            help="Keep a song if each stem is found in more than this share of its own segments ...",
         ),
     ] = 70.0,
     off_below: Annotated[
@@ -69,13 +73,13 @@ def filter_(
             "--off-below",
             metavar="PERCENT",
             rich_help_panel=RULE,
-            help="Every other part must be found in less than this share of them.",
+            help="... and every other output in less than this share of them.",
         ),
     ] = 30.0,
     segment: Annotated[
         float,
         typer.Option(
-            "--segment", metavar="SECONDS", rich_help_panel=RULE, help="The length of the judged segments."
+            "--segment", metavar="SECONDS", rich_help_panel=RULE, help="The length of these segments."
         ),
     ] = 1.0,
     threshold: Annotated[
@@ -84,7 +88,7 @@ def filter_(
             "--threshold",
             metavar="DB",
             rich_help_panel=RULE,
-            help="A part is found in a segment where it is louder than this, relative to the stem.",
+            help="An output is found in a segment if it is louder than this, relative to the stem.",
         ),
     ] = -10.0,
     floor: Annotated[
@@ -93,7 +97,7 @@ def filter_(
             "--floor",
             metavar="DBFS",
             rich_help_panel=RULE,
-            help="Segments in which the stem itself is below say nothing.",
+            help="Segments in which the stem itself is below this level do not count.",
         ),
     ] = -60.0,
     device: Device = "auto",
@@ -105,7 +109,7 @@ def filter_(
             "--catalog",
             metavar="FILE",
             rich_help_panel=COMPUTE,
-            help="More models, in the format of weights.toml; repeatable.",
+            help="A file with more models, in the format of weights.toml; repeatable.",
         ),
     ] = None,
     options: Annotated[
@@ -114,7 +118,7 @@ def filter_(
             "-O",
             metavar="KEY=VALUE",
             rich_help_panel=COMPUTE,
-            help="An option of the model itself; repeatable.",
+            help="An option that only this kind of model has, such as steps=4; repeatable.",
         ),
     ] = None,
     json: Annotated[
@@ -123,13 +127,16 @@ def filter_(
             "--json", rich_help_panel=REPORT, help="Print one JSON object for each song on standard output."
         ),
     ] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", rich_help_panel=REPORT, help="Errors only.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", rich_help_panel=REPORT, help="Print only errors.")
+    ] = False,
 ) -> None:
     """Find the songs whose stems hold what their names say.
 
-    A model separates every stem alone. A song is kept where nearly all of each stem comes back as itself and
-    little as anything else: the quality matrix of HT Demucs, with its limits. Nothing in DIR is changed. A run
-    that was stopped goes on with the same command, and other limits alone need no new separation.
+    A model separates every stem by itself. A song is kept if nearly all of each stem comes back as itself, and
+    little as anything else: this is the quality matrix of HT Demucs, with its limits. Nothing in DIR is
+    changed. If a run was stopped, give the same command again: it goes on where it stopped. Other limits need
+    no new separation.
     """
     console.report_as("quiet" if quiet else "text")
     size, given = parse_batch_size(batch_size), parse_options(options or ())

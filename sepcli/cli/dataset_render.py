@@ -23,15 +23,19 @@ MUSIC, SOUND, RUN = "What is played", "How it sounds", "How it runs"
 def render(
     out: Annotated[Path, typer.Argument(metavar="OUT", show_default=False, help="The folder to fill.")],
     hours: Annotated[
-        float, typer.Option("--hours", metavar="HOURS", min=0.0, rich_help_panel=MUSIC, help="How much music.")
+        float,
+        typer.Option(
+            "--hours", metavar="HOURS", min=0.0, rich_help_panel=MUSIC, help="How much music to make."
+        ),
     ] = 1.0,
     seed: Annotated[
         int,
         typer.Option(
             "--seed",
+            metavar="N",
             min=0,
             rich_help_panel=MUSIC,
-            help="The same seed gives the same songs, however many; other seeds may share a folder.",
+            help="The same seed gives the same songs, however many. Songs of several seeds may share a folder.",
         ),
     ] = 0,
     drums: Annotated[
@@ -41,7 +45,7 @@ def render(
             metavar="DIR",
             rich_help_panel=MUSIC,
             show_default=False,
-            help="Human drum performances: the folder of the Groove MIDI Dataset. Without it all drums are "
+            help="A folder with human drum performances, the Groove MIDI Dataset. Without it all drums are "
             "programmed.",
         ),
     ] = None,
@@ -90,23 +94,30 @@ def render(
             min=8000,
             max=96000,
             rich_help_panel=SOUND,
-            help="Of the files; FluidSynth goes up to 96000.",
+            help="The sample rate of the files; FluidSynth goes up to 96000.",
         ),
     ] = 44100,
-    mono: Annotated[bool, typer.Option("--mono", rich_help_panel=SOUND, help="One channel.")] = False,
+    mono: Annotated[bool, typer.Option("--mono", rich_help_panel=SOUND, help="Write one channel.")] = False,
     jobs: Annotated[
         int,
         typer.Option(
-            "-j", "--jobs", metavar="N", min=1, rich_help_panel=RUN, help="Songs made at once, a core each."
+            "-j",
+            "--jobs",
+            metavar="N",
+            min=1,
+            rich_help_panel=RUN,
+            help="How many songs are made at a time, each on a core.",
         ),
     ] = 1,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", rich_help_panel=RUN, help="Errors only.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", rich_help_panel=RUN, help="Print only errors.")
+    ] = False,
 ) -> None:
     """Make up songs and render them as stems, to train on.
 
-    Chords, bass lines, accompaniments and melodies come from a seeded generator, drums from human performances
-    or drum machines; FluidSynth plays them with the instruments of a SoundFont. What is finished is kept: the
-    same command goes on where it stopped, and more --hours add songs.
+    Chords, bass lines, accompaniments and melodies come from a random generator, drums from human performances
+    or drum machines. FluidSynth plays them with the instruments of a SoundFont. Finished songs are kept: the
+    same command goes on where it stopped, and with more --hours it adds songs.
     """
     console.report_as("quiet" if quiet else "text")
 

@@ -34,7 +34,8 @@ def distill(
             metavar="MODEL",
             autocompletion=complete_model,
             rich_help_panel="Teacher",
-            help="Who is learnt from: anything that separate --model takes; for consistency a diffusion model.",
+            help="The model to learn from: anything that `separate --model` takes. For consistency it is a "
+            "diffusion model.",
         ),
     ] = None,
     student: Annotated[
@@ -42,7 +43,8 @@ def distill(
         typer.Option(
             "--student",
             "--preset",
-            help="The network and how it learns: a preset's name, or a TOML file.",
+            metavar="NAME|FILE",
+            help="The network that learns, and how: a name from `train --list-presets`, or a TOML file.",
             rich_help_panel="Run",
         ),
     ] = None,
@@ -52,14 +54,15 @@ def distill(
             "--method",
             metavar="|".join(Method),
             rich_help_panel="Teacher",
-            help="consistency: a diffusion model's student does in a step or a few what the teacher does in "
-            "many; output: any student learns any teacher's stems.",
+            help="consistency: the student of a diffusion model learns to do in one or a few steps what the "
+            "teacher does in many. output: any student learns from the stems of any teacher.",
         ),
     ] = Method.consistency,
     data: Annotated[
         list[str] | None,
         typer.Option(
             "--data",
+            metavar="PATH",
             help="What to learn from; repeatable. consistency: folders of stems; output: files and "
             "folders of music, without stems.",
             rich_help_panel="Data",
@@ -69,7 +72,8 @@ def distill(
         list[str] | None,
         typer.Option(
             "--stems",
-            help="output: folder of true stems to learn from besides; repeatable.",
+            metavar="DIR",
+            help="output: a folder of true stems, to learn from these too; repeatable.",
             rich_help_panel="Data",
         ),
     ] = None,
@@ -77,7 +81,9 @@ def distill(
         Path | None,
         typer.Option(
             "--cache",
-            help="output: where the teacher's stems are kept, for other students too; default: RUN.teacher.",
+            metavar="DIR",
+            help="output: where the stems of the teacher are kept, for other students too. Default: "
+            "RUN.teacher.",
             rich_help_panel="Data",
         ),
     ] = None,
@@ -87,13 +93,19 @@ def distill(
             "--match",
             metavar="LAYER=LAYER",
             rich_help_panel="Teacher",
-            help="output: match a layer of the teacher with one of the student besides, by their names in "
-            "torch; repeatable. The teacher then runs at every step.",
+            help="output: also make a layer of the student agree with one of the teacher; first the "
+            "teacher's, then the student's, by their names in torch; repeatable. The teacher then runs "
+            "at every step.",
         ),
     ] = None,
     match_weight: Annotated[
         float,
-        typer.Option("--match-weight", help="output: of that, beside the loss.", rich_help_panel="Teacher"),
+        typer.Option(
+            "--match-weight",
+            metavar="WEIGHT",
+            help="output: how much --match counts beside the loss.",
+            rich_help_panel="Teacher",
+        ),
     ] = 1.0,
     valid: shared.Valid = None,
     set_: shared.Sets = None,
@@ -107,12 +119,12 @@ def distill(
     json: shared.Json = False,
     quiet: shared.Quiet = False,
 ) -> None:
-    """Train a student on what a teacher does: in fewer steps, or with a smaller network.
+    """Train a student model to do what its teacher does, but faster.
 
-    consistency: the student begins as the teacher, a diffusion model, and learns on true stems, as with `sepcli
-    train`, to give at once what the teacher walks to. output: the teacher separates music that has no stems,
-    once, what it makes is kept beside the run, and a student of any kind is trained on that. The same command
-    goes on where it stopped.
+    consistency: the student begins as a copy of the teacher, a diffusion model. It learns on true stems, as in
+    `sepcli train`, to reach in one step what the teacher reaches in many. output: the teacher separates music
+    without stems, once; its stems are kept beside the run, and a student of any kind is trained on them. If a
+    run was stopped, give the same command again: it goes on where it stopped.
     """
     shared.report_as(json=json, quiet=quiet)
     if teacher is None:

@@ -54,9 +54,9 @@ def evaluate(
             autocompletion=complete_model,
             show_default=False,
             rich_help_panel=WHAT,
-            help="As for `separate`, or oracle:irm1, oracle:irm2, oracle:ibm, oracle:mwf (masks that know the "
-            "stems), mixture or silence; repeatable. Several separated by commas are runs of one model: their "
-            "mean and deviation.",
+            help="As for `separate`; or oracle:irm1, oracle:irm2, oracle:ibm, oracle:mwf (masks that know "
+            "the true stems), mixture or silence; repeatable. Names separated by commas count as runs "
+            "of one model, which gets their mean and deviation.",
         ),
     ] = None,
     data: Annotated[
@@ -66,7 +66,7 @@ def evaluate(
             metavar="DIR",
             show_default=False,
             rich_help_panel=WHAT,
-            help="A folder of tracks: DIR/TRACK/STEM.wav, with a mixture or without.",
+            help="A folder of tracks with their stems: DIR/TRACK/STEM.wav, with a mixture or without.",
         ),
     ] = None,
     layout: Annotated[
@@ -75,7 +75,7 @@ def evaluate(
             "--layout",
             metavar="auto|musdb|stems|slakh",
             rich_help_panel=WHAT,
-            help="How the folder is laid out.",
+            help="How the folder is organised.",
         ),
     ] = "auto",
     target: Annotated[
@@ -85,13 +85,16 @@ def evaluate(
             "--target",
             metavar="STEM",
             rich_help_panel=WHAT,
-            help="Only this stem, and only the work it needs; repeatable.",
+            help="Score only this stem, with only the work that it needs; repeatable.",
         ),
     ] = None,
     duration: Annotated[
         str | None,
         typer.Option(
-            "--duration", metavar="TIME", rich_help_panel=WHAT, help="Only so much of each track's beginning."
+            "--duration",
+            metavar="TIME",
+            rich_help_panel=WHAT,
+            help="Use only this much of the beginning of each track.",
         ),
     ] = None,
     options: Annotated[
@@ -100,7 +103,7 @@ def evaluate(
             "-O",
             metavar="KEY=VALUE",
             rich_help_panel=WHAT,
-            help="An option of the models themselves, of those that have it; repeatable.",
+            help="An option for those models that have it, such as steps=4; repeatable.",
         ),
     ] = None,
     sweep: Annotated[
@@ -109,8 +112,8 @@ def evaluate(
             "--sweep",
             metavar="OPTION=A,B,C",
             rich_help_panel=WHAT,
-            help="A run for each value of overlap, segment, shifts or an option of the model; repeatable, then "
-            "for each combination. Of several models, one that lacks the option has one run.",
+            help="A run for each value of overlap, segment, shifts, or an option of the model. Several "
+            "--sweep give a run for each combination. A model without the option has one run.",
         ),
     ] = None,
     seed: Annotated[
@@ -120,7 +123,7 @@ def evaluate(
             "--seeds",
             metavar="N[,N...]",
             rich_help_panel=WHAT,
-            help="Several: a run for each, and their mean and deviation.",
+            help="With several seeds: a run for each, and their mean and deviation.",
         ),
     ] = "0",
     catalog: Annotated[
@@ -129,7 +132,8 @@ def evaluate(
             "--catalog",
             metavar="FILE",
             rich_help_panel=WHAT,
-            help="More models, in the format of weights.toml; repeatable. Also: $SEPCLI_CATALOG.",
+            help="A file with more models, in the format of weights.toml; repeatable. See also "
+            "$SEPCLI_CATALOG.",
         ),
     ] = None,
     protocol: Annotated[
@@ -139,10 +143,10 @@ def evaluate(
             metavar="|".join(Protocol),
             show_default=False,
             rich_help_panel=HOW,
-            help="musdb: museval v4 SDR, median over frames, then over tracks; mdx: uSDR, mean over tracks; "
-            "sisdr: SI-SDR and SI-SDRi, mean over tracks; msdm, dicose: SI-SDRi, mean over windows of 4 s as "
-            "these papers choose them; ldm: spectra, pitch and PESQ of vocals (or -t) where they are voiced, "
-            "mean over tracks. Repeatable; default: musdb and mdx.",
+            help="musdb: SDR of museval v4, median over frames, then over tracks. mdx: uSDR, mean over "
+            "tracks. sisdr: SI-SDR and SI-SDRi, mean over tracks. msdm, dicose: SI-SDRi, mean over "
+            "windows of 4 s, chosen as in these papers. ldm: spectra, pitch and PESQ of vocals (or of "
+            "-t) where they are voiced, mean over tracks. Repeatable; default: musdb and mdx.",
         ),
     ] = None,
     metrics: Annotated[
@@ -151,11 +155,12 @@ def evaluate(
             "--metrics",
             metavar="isr,sir,sar",
             rich_help_panel=HOW,
-            help="These of museval v4 too; slower, and a track is held in memory.",
+            help="Also compute these metrics of museval v4; slower, and each track is held in memory.",
         ),
     ] = "",
     zero_mean: Annotated[
-        bool, typer.Option("--zero-mean", rich_help_panel=HOW, help="Remove each signal's mean before SI-SDR.")
+        bool,
+        typer.Option("--zero-mean", rich_help_panel=HOW, help="Remove the mean of each signal before SI-SDR."),
     ] = False,
     device: Device = "auto",
     precision: ModelPrecision = Precision.auto,
@@ -165,8 +170,8 @@ def evaluate(
             "--overlap",
             metavar="published|SHARE",
             rich_help_panel=COMPUTE,
-            help="The share of a segment that the next one covers. published: what the model's paper used "
-            "where the catalogue knows it, else 0.25.",
+            help="The share of a segment that the next segment covers. published: as in the model's paper, "
+            "if the catalogue knows it, else 0.25.",
         ),
     ] = "published",
     segment: Segment = None,
@@ -179,7 +184,7 @@ def evaluate(
             metavar="N",
             min=1,
             rich_help_panel=COMPUTE,
-            help="Tracks at a time, each in a process with a model of its own.",
+            help="How many tracks are scored at a time, each in a process with a model of its own.",
         ),
     ] = 1,
     out: Annotated[
@@ -189,8 +194,8 @@ def evaluate(
             "--out",
             metavar="DIR",
             rich_help_panel=WHERE,
-            help="Keep each track's scores, the summary and pictures there; the same command goes on where it "
-            "stopped.",
+            help="Keep the scores of each track, the summary and pictures in this folder. The same command "
+            "then goes on where it stopped.",
         ),
     ] = None,
     resume: Annotated[
@@ -198,23 +203,25 @@ def evaluate(
         typer.Option(
             "--resume/--no-resume",
             rich_help_panel=WHERE,
-            help="With -o: don't compute again what stands there, made with the same settings.",
+            help="With -o: keep the scores that are there, if they were made with the same settings.",
         ),
     ] = True,
     csv: Annotated[
         Path | None,
-        typer.Option("--csv", metavar="FILE", rich_help_panel=WHERE, help="A line for each track and stem."),
+        typer.Option(
+            "--csv", metavar="FILE", rich_help_panel=WHERE, help="Write a line for each track and stem."
+        ),
     ] = None,
     json: Annotated[
         bool,
         typer.Option(
             "--json",
             rich_help_panel=WHERE,
-            help="One JSON object for each track on standard output, then the summary's.",
+            help="Print one JSON object for each track on standard output, then one for the summary.",
         ),
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", rich_help_panel=WHERE, help="Results and errors only.")
+        bool, typer.Option("-q", "--quiet", rich_help_panel=WHERE, help="Print only results and errors.")
     ] = False,
     listening_test: Annotated[
         Path | None,
@@ -222,8 +229,9 @@ def evaluate(
             "--listening-test",
             metavar="DIR",
             rich_help_panel=LISTENING,
-            help="Make a test there, for webMUSHRA: what each model (or reference, the real stem) makes of "
-            "excerpts of vocals, or of -t, without names. The same command goes on where it stopped.",
+            help="Make a listening test for webMUSHRA in this folder: the vocals (or the stem of -t) of "
+            "excerpts, by each model and without names; -m reference is the real stem. The same command"
+            " goes on where it stopped.",
         ),
     ] = None,
     listening_tracks: Annotated[
@@ -234,7 +242,7 @@ def evaluate(
             min=1,
             show_default=False,
             rich_help_panel=LISTENING,
-            help="An excerpt of so many random tracks. Default: 6.",
+            help="How many random tracks give an excerpt. Default: 6.",
         ),
     ] = None,
     listening_results: Annotated[
@@ -243,15 +251,15 @@ def evaluate(
             "--listening-results",
             metavar="FILE",
             rich_help_panel=LISTENING,
-            help="Print the means of what listeners answered in the test in --listening-test: webMUSHRA's "
-            "lms.csv.",
+            help="Print the mean answers of the listeners, from webMUSHRA's lms.csv, for the test in "
+            "--listening-test.",
         ),
     ] = None,
 ) -> None:
     """Measure how well models separate tracks whose stems are known.
 
-    Scores are taken at the tracks' own rate, on what `separate` would give. A stem counts where the track
-    has it and the model makes it. docs/evaluation.md has the formulas.
+    Scores are computed at the sample rate of the track, from the stems that `separate` would give. A stem
+    counts if the track has it and the model makes it. docs/evaluation.md has the formulas.
     """
     console.report_as("quiet" if quiet else "text")
     if listening_results is not None:

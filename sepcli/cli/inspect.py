@@ -29,7 +29,7 @@ def inspect(
             metavar="MODEL",
             autocompletion=complete_model,
             show_default=False,
-            help="As for `separate`, but one that attends to latent sources: a LaSAFT network.",
+            help="As for `separate`, but a model that attends to latent sources: a LaSAFT network.",
         ),
     ],
     target: Annotated[
@@ -39,7 +39,7 @@ def inspect(
             "--target",
             metavar="STEM",
             autocompletion=complete_stem,
-            help="A panel for this stem; repeatable. Default: all of the model's.",
+            help="Draw a panel for this stem; repeatable. Default: all stems of the model.",
         ),
     ] = None,
     query: Annotated[
@@ -47,7 +47,8 @@ def inspect(
         typer.Option(
             "--query",
             metavar="[NAME=]FILE",
-            help="A panel for the stem of this example, for a model that takes queries: as for `separate`.",
+            help="Draw a panel for the stem of this example, for a model that takes queries; as for "
+            "`separate`.",
         ),
     ] = None,
     level: Annotated[
@@ -55,22 +56,24 @@ def inspect(
         typer.Option(
             "--level",
             metavar="N",
-            help="Whose attention is drawn: 1 is the last decoder, the finest in time and the one that the "
-            "paper draws; the deepest has the largest number.",
+            help="Which decoder's attention is drawn. 1 is the last one, the finest in time, which the paper"
+            " draws; the deepest has the largest number.",
         ),
     ] = 1,
     start: Annotated[
-        str | None, typer.Option("--start", metavar="TIME", help="Begin there: seconds, mm:ss or hh:mm:ss.")
+        str | None,
+        typer.Option("--start", metavar="TIME", help="Begin at this time: seconds, mm:ss or hh:mm:ss."),
     ] = None,
     duration: Annotated[
-        str | None, typer.Option("--duration", metavar="TIME", help="Take only so much of the input.")
+        str | None, typer.Option("--duration", metavar="TIME", help="Take only this much of the input.")
     ] = None,
     catalog: Annotated[
         list[Path] | None,
         typer.Option(
             "--catalog",
             metavar="FILE",
-            help="More models, in the format of weights.toml; repeatable. Also: $SEPCLI_CATALOG.",
+            help="A file with more models, in the format of weights.toml; repeatable. See also "
+            "$SEPCLI_CATALOG.",
         ),
     ] = None,
     device: Device = "auto",
@@ -88,24 +91,26 @@ def inspect(
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", rich_help_panel=WHERE, help="Replace a picture that is there.")
+        bool, typer.Option("--force", rich_help_panel=WHERE, help="Replace the picture if it is there already.")
     ] = False,
     json: Annotated[
         bool,
         typer.Option(
             "--json",
             rich_help_panel=WHERE,
-            help="Print a JSON object on standard output: of each stem, the latent sources' mean weights and "
-            "how far they vary.",
+            help="Print a JSON object on standard output: for each stem, the mean weights of the latent "
+            "sources, and how far they vary.",
         ),
     ] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", rich_help_panel=WHERE, help="Errors only.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", rich_help_panel=WHERE, help="Print only errors.")
+    ] = False,
 ) -> None:
     """Draw which latent sources a model attends to.
 
-    A panel for each stem, with time from left to right and a line for each latent source, above the mixture's
-    spectrogram. All panels have one scale; the weights of a moment add up to 1. Where nothing of a network
-    listens to the audio, they are constant.
+    The picture has a panel for each stem, above the spectrogram of the mixture. Time goes from left to right,
+    and each latent source has a line. All panels have the same scale, and the weights of a moment add up to 1.
+    If a network does not listen to the audio, the weights are constant.
     """
     console.report_as("quiet" if quiet else "text")
     begin = parse_time(start, "--start") if start is not None else 0.0

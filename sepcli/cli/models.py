@@ -15,6 +15,7 @@ import typer
 
 from sepcli.cli import console
 from sepcli.cli.options import complete_model
+from sepcli.cli.panels import PanelCommand
 from sepcli.errors import ModelError, UsageError
 from sepcli.weights.catalog import load_catalog
 from sepcli.weights.entries import Catalog, Entry
@@ -30,7 +31,7 @@ app = typer.Typer(
 
 Catalogs = Annotated[
     list[Path] | None,
-    typer.Option("--catalog", metavar="FILE", help="Add the models of this TOML file (repeatable)."),
+    typer.Option("--catalog", metavar="FILE", help="Add the models of this TOML file; repeatable."),
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete_model, help="The model.")]
 Names = Annotated[
@@ -39,7 +40,7 @@ Names = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@app.command("list")
+@app.command("list", cls=PanelCommand)
 def list_(
     target: Annotated[
         str | None, typer.Option("--target", "-t", metavar="STEM", help="Only models that have this stem.")
@@ -49,7 +50,8 @@ def list_(
 ) -> None:
     """List the models.
 
-    Each with its stems, size, licence, how its files are checked, and whether they are downloaded.
+    The table has stems, size and licence of each model, how its files are checked, and whether they are
+    downloaded.
     """
     known = _catalog(catalog)
     entries = list(known.values()) if target is None else _having(known, target)
@@ -70,9 +72,9 @@ def list_(
     console.print_columns([("MODEL", "STEMS", "SIZE", "LICENCE", "CHECK", "DOWNLOADED"), *rows])
 
 
-@app.command()
+@app.command(cls=PanelCommand)
 def info(name: Name, json: AsJson = False, catalog: Catalogs = None) -> None:
-    """Show all that is known of a model.
+    """Show everything that is known about a model.
 
     Licence, origin, training data, limits, scores, networks, and each file with its source and check.
     """
@@ -142,16 +144,18 @@ def info(name: Name, json: AsJson = False, catalog: Catalogs = None) -> None:
             console.out().print(f"{key:<{width}}  {console.shown(value)}", soft_wrap=True)
 
 
-@app.command()
+@app.command(cls=PanelCommand)
 def download(
     names: Names = None,
     every: Annotated[bool, typer.Option("--all", help="Every model of the catalogue.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before more than 1 GB.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Don't ask before a download of more than 1 GB.")
+    ] = False,
     catalog: Catalogs = None,
 ) -> None:
     """Download models and check them.
 
-    They then work offline. More than 1 GB is asked about first.
+    They then work offline. Before it downloads more than 1 GB, it asks.
     """
     from sepcli.weights import download as hub
 
@@ -182,11 +186,11 @@ def download(
         raise typer.Exit(ModelError.exit_code)
 
 
-@app.command()
+@app.command(cls=PanelCommand)
 def verify(names: Names = None, catalog: Catalogs = None) -> None:
     """Check the bundled and downloaded models again.
 
-    Hashes each file again; a wrong one is deleted. Without a name: all models.
+    Each file is hashed again, and a wrong one is deleted. Without a name, all models are checked.
     """
     from sepcli.weights import download as hub
 
@@ -219,11 +223,11 @@ def verify(names: Names = None, catalog: Catalogs = None) -> None:
         raise typer.Exit(code)
 
 
-@app.command()
+@app.command(cls=PanelCommand)
 def where(name: Name, catalog: Catalogs = None) -> None:
     """Print where a model's files are.
 
-    One path a line; for a file that is not downloaded yet, the path it will have.
+    Each path is a line. A file that is not downloaded yet has the path that it will get.
     """
     from sepcli.weights import download as hub
 
@@ -233,7 +237,7 @@ def where(name: Name, catalog: Catalogs = None) -> None:
             console.say(f"{file.filename} is not downloaded; `sepcli models download {name}` gets it.")
 
 
-@app.command()
+@app.command(cls=PanelCommand)
 def remove(name: Name, catalog: Catalogs = None) -> None:
     """Delete a model's downloaded files."""
     from sepcli.weights import download as hub
@@ -250,7 +254,7 @@ def remove(name: Name, catalog: Catalogs = None) -> None:
     )
 
 
-@app.command()
+@app.command(cls=PanelCommand)
 def push(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", show_default=False, help="The folder that `sepcli train` wrote.")
@@ -261,14 +265,17 @@ def push(
             "--repo",
             metavar="OWNER/NAME",
             show_default=False,
-            help="Where on the hub; made if it is not there.",
+            help="The repository on the hub; it is made if it is not there.",
         ),
     ],
     private: Annotated[bool, typer.Option("--private", help="Make it a private repository.")] = False,
     branch: Annotated[
         str,
         typer.Option(
-            "--revision", "--branch", metavar="BRANCH", help="The branch to add to; made if it is not there."
+            "--revision",
+            "--branch",
+            metavar="BRANCH",
+            help="The branch to add to; it is made if it is not there.",
         ),
     ] = "main",
     message: Annotated[
@@ -283,14 +290,15 @@ def push(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be uploaded and the model card; ask nothing.")
+        bool, typer.Option("--dry-run", help="Only print what would be uploaded, and the model card.")
     ] = False,
     json: AsJson = False,
 ) -> None:
     """Publish a trained model on the Hugging Face hub.
 
-    One commit with the weights, the settings, the curves and a model card made from them. Prints the name that
-    --model takes, pinned to this commit, and an entry for a --catalog file. Log in first with `hf auth login`.
+    Makes one commit with the weights, the settings, the curves, and a model card that is made from them. Prints
+    the name that --model takes, pinned to this commit, and an entry for a --catalog file. Log in first with `hf
+    auth login`.
     """
     from sepcli.training.publish import prepare, publish
 

@@ -48,7 +48,7 @@ Device = Annotated[
         "--device",
         metavar="auto|cpu|cuda[:I]|mps",
         rich_help_panel=COMPUTE,
-        help="auto: the GPU if there is one. A device that is absent is an error.",
+        help="auto: the GPU if there is one, else the CPU. Naming a device that is not there is an error.",
     ),
 ]
 ModelPrecision = Annotated[
@@ -57,7 +57,7 @@ ModelPrecision = Annotated[
         "--precision",
         metavar="|".join(Precision),
         rich_help_panel=COMPUTE,
-        help="auto: reduced only where the model allows it and the device is faster with it.",
+        help="auto: reduced precision only if the model allows it and the device is faster with it.",
     ),
 ]
 Segment = Annotated[
@@ -66,7 +66,8 @@ Segment = Annotated[
         "--segment",
         metavar="SECONDS",
         rich_help_panel=COMPUTE,
-        help="The length of a segment; shorter takes less memory. Default: the model's.",
+        help="The length of the pieces that the model gets; shorter ones need less memory. Default: as the "
+        "model says.",
     ),
 ]
 Shifts = Annotated[
@@ -76,12 +77,17 @@ Shifts = Annotated[
         metavar="N",
         min=0,
         rich_help_panel=COMPUTE,
-        help="Average N passes at random offsets: a little better, N times slower.",
+        help="Average N passes at random offsets: usually a little better, N times slower.",
     ),
 ]
 BatchSize = Annotated[
     str,
-    typer.Option("--batch-size", metavar="auto|N", rich_help_panel=COMPUTE, help="Segments computed together."),
+    typer.Option(
+        "--batch-size",
+        metavar="auto|N",
+        rich_help_panel=COMPUTE,
+        help="How many segments are computed together.",
+    ),
 ]
 
 

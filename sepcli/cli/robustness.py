@@ -31,12 +31,15 @@ def robustness(
     data: Annotated[
         Path,
         typer.Option(
-            "--data", metavar="DIR", show_default=False, help="A folder of tracks: DIR/TRACK/STEM.wav."
+            "--data",
+            metavar="DIR",
+            show_default=False,
+            help="A folder of tracks with their stems: DIR/TRACK/STEM.wav.",
         ),
     ],
     layout: Annotated[
         str,
-        typer.Option("--layout", metavar="auto|musdb|stems|slakh|pools", help="How the folder is laid out."),
+        typer.Option("--layout", metavar="auto|musdb|stems|slakh|pools", help="How the folder is organised."),
     ] = "auto",
     target: Annotated[
         str, typer.Option("-t", "--target", metavar="STEM", help="The stem that goes through the codec.")
@@ -46,8 +49,8 @@ def robustness(
         typer.Option(
             "--noise",
             metavar="S[,S...]",
-            help="The noise's deviations: on the waveform beside full scale, on latents and codes beside their "
-            "own deviation.",
+            help="Deviations of the noise: on the waveform relative to full scale, on latents and codes "
+            "relative to their own deviation.",
         ),
     ] = "0,1e-6,1e-3,0.01,0.1,1",
     bandwidth: Annotated[
@@ -56,19 +59,25 @@ def robustness(
             "--bandwidth",
             metavar="KBIT/S",
             show_default=False,
-            help="Of the quantised latents. Default: all codebooks.",
+            help="The bit rate of the quantised latents. Default: all codebooks.",
         ),
     ] = None,
     duration: Annotated[
-        str | None, typer.Option("--duration", metavar="TIME", help="Only so much of each track's beginning.")
+        str | None,
+        typer.Option(
+            "--duration",
+            metavar="TIME",
+            help="Use only this much of the beginning of each track.",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the noise.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="For the noise.")] = 0,
     catalog: Annotated[
         list[Path] | None,
         typer.Option(
             "--catalog",
             metavar="FILE",
-            help="More models, in the format of weights.toml; repeatable. Also: $SEPCLI_CATALOG.",
+            help="A file with more models, in the format of weights.toml; repeatable. See also "
+            "$SEPCLI_CATALOG.",
         ),
     ] = None,
     device: Device = "auto",
@@ -78,8 +87,8 @@ def robustness(
             "--overlap",
             metavar="published|SHARE",
             rich_help_panel=COMPUTE,
-            help="The share of a segment that the next one covers. published: what the model's paper used "
-            "where the catalogue knows it, else 0.",
+            help="The share of a segment that the next segment covers. published: as in the model's paper, "
+            "if the catalogue knows it, else 0.",
         ),
     ] = "published",
     segment: Segment = None,
@@ -91,21 +100,22 @@ def robustness(
             "--out",
             metavar="DIR",
             rich_help_panel=WHERE,
-            help="Write every track's scores and a picture there.",
+            help="Write the scores of all tracks and a picture to this folder.",
         ),
     ] = None,
     json: Annotated[
         bool,
-        typer.Option("--json", rich_help_panel=WHERE, help="Print a JSON object on standard output, no table."),
+        typer.Option("--json", rich_help_panel=WHERE, help="Print a JSON object instead of the table."),
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", rich_help_panel=WHERE, help="Results and errors only.")
+        bool, typer.Option("-q", "--quiet", rich_help_panel=WHERE, help="Print only results and errors.")
     ] = False,
 ) -> None:
     """Measure how much noise the latents of a codec bear.
 
-    The SDR of what comes back, in dB, a mean over tracks: with noise on the waveform, on latents that are not
-    quantised, on latents before they are, and on their codes. docs/ldm.md has the study.
+    A stem goes through the codec with noise added, and the SDR of the result is measured, in dB, as a mean over
+    tracks. The noise is added to the waveform, to latents that are not quantised, to latents before they are
+    quantised, or to their codes. docs/ldm.md describes the study.
     """
     console.report_as("quiet" if quiet else "text")
     strengths = parse_strengths(noise)

@@ -93,8 +93,8 @@ def separate(
             autocompletion=complete_model,
             rich_help_panel=WHAT,
             show_default=f"{DEFAULT_MODEL}, which is inside sepcli",
-            help="A name of `sepcli models list`, a checkpoint file or run folder, NAME=FILE (a local file for "
-            "the catalogue's NAME), or hf://owner/repo[@revision]/file.",
+            help="A name from `sepcli models list`; or your own checkpoint file or run folder; or NAME=FILE "
+            "(a file for the catalogue's model NAME); or hf://owner/repo[@revision]/file.",
         ),
     ] = None,
     target: Annotated[
@@ -105,7 +105,8 @@ def separate(
             metavar="STEM",
             autocompletion=complete_stem,
             rich_help_panel=WHAT,
-            help="Only this stem, and only the work it needs; repeatable. Default: all of the model's.",
+            help="Make only this stem, with only the work that it needs; repeatable. Default: all stems of the "
+            "model.",
         ),
     ] = None,
     query: Annotated[
@@ -114,8 +115,8 @@ def separate(
             "--query",
             metavar="[NAME=]FILE",
             rich_help_panel=WHAT,
-            help="A recording of the sound to take out, for a model that takes queries; repeatable: one stem "
-            "each, called NAME or as the file. Goes with -t; without it, only the queries' stems.",
+            help="A recorded example of the sound to take out, for a model that takes queries; repeatable. "
+            "Each makes one stem, called NAME or like the file. -t adds other stems.",
         ),
     ] = None,
     rest: Annotated[
@@ -123,7 +124,8 @@ def separate(
         typer.Option(
             "--rest",
             rich_help_panel=WHAT,
-            help="Also write what the targets leave, the mix minus them: no_STEM for one, rest for several.",
+            help="Also write the rest, which is the mix minus the stems that are asked for. The file is called "
+            "no_STEM for one stem, rest for several.",
         ),
     ] = False,
     two_stems: Annotated[
@@ -142,13 +144,13 @@ def separate(
             "--start",
             metavar="TIME",
             rich_help_panel=WHAT,
-            help="Begin there in each input: seconds, mm:ss or hh:mm:ss.",
+            help="Begin at this time in each input: seconds, mm:ss or hh:mm:ss.",
         ),
     ] = None,
     duration: Annotated[
         str | None,
         typer.Option(
-            "--duration", metavar="TIME", rich_help_panel=WHAT, help="Take only so much of each input."
+            "--duration", metavar="TIME", rich_help_panel=WHAT, help="Separate only this much of each input."
         ),
     ] = None,
     catalog: Annotated[
@@ -157,13 +159,17 @@ def separate(
             "--catalog",
             metavar="FILE",
             rich_help_panel=WHAT,
-            help="More models, in the format of weights.toml; repeatable. Also: $SEPCLI_CATALOG.",
+            help="A file with more models, in the format of weights.toml; repeatable. See also "
+            "$SEPCLI_CATALOG.",
         ),
     ] = None,
     options: Annotated[
         list[str] | None,
         typer.Option(
-            "-O", metavar="KEY=VALUE", rich_help_panel=WHAT, help="An option of the model itself; repeatable."
+            "-O",
+            metavar="KEY=VALUE",
+            rich_help_panel=WHAT,
+            help="An option that only this kind of model has, such as steps=4; repeatable.",
         ),
     ] = None,
     out: Annotated[
@@ -173,7 +179,7 @@ def separate(
             "--out",
             metavar="DIR",
             rich_help_panel=WHERE,
-            help="The output folder; - writes the WAV of exactly one stem to standard output.",
+            help="The output folder. With - the WAV of exactly one stem goes to standard output.",
         ),
     ] = "separated",
     template: Annotated[
@@ -182,8 +188,8 @@ def separate(
             "--template",
             metavar="TEXT",
             rich_help_panel=WHERE,
-            help="The names of the files in it; there are also {model}, {parent} (the input's folder) and "
-            "{trackext} (its suffix).",
+            help="How files are named in the output folder. {model}, {parent} (the input's folder) and "
+            "{trackext} (its suffix) can be used as well.",
         ),
     ] = "{track}/{stem}.{ext}",
     force: Annotated[
@@ -191,7 +197,8 @@ def separate(
         typer.Option(
             "--force",
             rich_help_panel=WHERE,
-            help="Replace files that sepcli did not make, or made with other settings.",
+            help="Replace files that are in the way: files that sepcli did not make, or made with other "
+            "settings.",
         ),
     ] = False,
     format: Annotated[
@@ -213,7 +220,8 @@ def separate(
             callback=_one_of(DEPTHS),
             autocompletion=lambda: list(DEPTHS),
             rich_help_panel=FILES,
-            help="Of exact formats. keep: the input's, but at least 16; 24 for a lossy input.",
+            help="For exact formats, in bits; 32f is float. keep: as the input, but at least 16; 24 if the "
+            "input is lossy.",
         ),
     ] = "keep",
     bitrate: Annotated[
@@ -223,17 +231,21 @@ def separate(
             metavar="KBITS",
             min=1,
             rich_help_panel=FILES,
-            help=f"Of lossy formats, in kbit/s. Default: {_default_bitrates()}.",
+            help=f"For lossy formats, in kbit/s. Default: {_default_bitrates()}.",
         ),
     ] = None,
     samplerate: Annotated[
         str,
         typer.Option(
-            "--sample-rate", metavar="keep|model|HZ", rich_help_panel=FILES, help="keep: the input's own."
+            "--sample-rate",
+            metavar="keep|model|HZ",
+            rich_help_panel=FILES,
+            help="keep: as the input; model: as the model works.",
         ),
     ] = "keep",
     no_tags: Annotated[
-        bool, typer.Option("--no-tags", rich_help_panel=FILES, help="Leave the input's tags and cover out.")
+        bool,
+        typer.Option("--no-tags", rich_help_panel=FILES, help="Leave out the tags and cover of the input."),
     ] = False,
     clip: Annotated[
         Clip | None,
@@ -242,8 +254,9 @@ def separate(
             metavar="|".join(Clip),
             rich_help_panel=LEVELS,
             show_default=False,
-            help="Where a stem would exceed full scale: gain lowers all stems of the track alike (default, "
-            "except for float files), clamp cuts peaks, none lets the format decide. Float is never clamped.",
+            help="What happens if a stem would exceed full scale. gain (default, except for float files): "
+            "all stems of the track get lower by the same amount; clamp: peaks are cut off; none: the "
+            "format decides. Float is never clamped.",
         ),
     ] = None,
     sum: Annotated[
@@ -252,8 +265,8 @@ def separate(
             "--sum",
             metavar="|".join(Sum),
             rich_help_panel=LEVELS,
-            help="exact: the files add up to the input, sample by sample; what the model leaves over goes to "
-            "the rest, else to `other`. With -t it implies --rest.",
+            help="exact: the files add up to the input, sample by sample. What the model leaves over goes "
+            "into the rest, or else into `other`. With -t it implies --rest.",
         ),
     ] = Sum.none,
     device: Device = "auto",
@@ -264,7 +277,7 @@ def separate(
             "--overlap",
             metavar="SHARE",
             rich_help_panel=COMPUTE,
-            help="The share of a segment that the next one covers, from 0 to less than 1.",
+            help="The share of a segment that the next segment covers, from 0 to less than 1.",
         ),
     ] = 0.25,
     segment: Segment = None,
@@ -275,7 +288,7 @@ def separate(
             "--seed",
             metavar="N",
             rich_help_panel=COMPUTE,
-            help="Of all that is random; the same seed repeats it.",
+            help="For everything that is random: the same seed gives the same result.",
         ),
     ] = 0,
     batch_size: BatchSize = "auto",
@@ -284,7 +297,7 @@ def separate(
         typer.Option(
             "--resume/--no-resume",
             rich_help_panel=BATCH,
-            help="Skip tracks whose stems stand already, made from the same input with the same settings.",
+            help="Skip tracks whose stems are there already, made from the same input with the same settings.",
         ),
     ] = True,
     shard: Annotated[
@@ -293,11 +306,11 @@ def separate(
             "--shard",
             metavar="I/N",
             rich_help_panel=BATCH,
-            help="Only part I of N of the inputs, so that N processes share one folder.",
+            help="Separate only part I of N of the inputs, so that N processes can share the work.",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", rich_help_panel=BATCH, help="Print what would be done, and do nothing.")
+        bool, typer.Option("--dry-run", rich_help_panel=BATCH, help="Only print what would be done.")
     ] = False,
     json: Annotated[
         bool,
@@ -311,10 +324,13 @@ def separate(
             "--progress",
             metavar="|".join(ProgressStyle),
             rich_help_panel=REPORT,
-            help="On standard error. auto: bars on a terminal, else lines; json: one object a line.",
+            help="How progress is shown on standard error. auto: bars on a terminal, else lines; json: one "
+            "object a line.",
         ),
     ] = ProgressStyle.auto,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", rich_help_panel=REPORT, help="Errors only.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", rich_help_panel=REPORT, help="Print only errors.")
+    ] = False,
     verbose: Annotated[
         int,
         typer.Option(
@@ -324,15 +340,15 @@ def separate(
             metavar="",
             show_default=False,
             rich_help_panel=REPORT,
-            help="Say more; twice: show tracebacks.",
+            help="Print more; -vv also prints tracebacks.",
         ),
     ] = 0,
 ) -> None:
     """Separate music into stems.
 
-    They have the level, sample rate, length and depth of the input, are written to
-    separated/TRACK/STEM.wav, and appear under their names only when complete. A run that was stopped goes on
-    where it was when the same command is given again.
+    The stems are written to separated/TRACK/STEM.wav, with the level, sample rate, length and bit depth of the
+    input. A file appears under its name only when all stems of its track are complete. If a run was stopped,
+    give the same command again: it goes on where it stopped.
     """
     console.report_as("json" if progress is ProgressStyle.json else "quiet" if quiet else "text")
     if two_stems is not None:
@@ -394,11 +410,11 @@ def separate(
 
 
 def _say_which_model(models: Catalog) -> None:
-    """Nobody chose the small model: say that it is one, and what the better one costs."""
+    """Nobody chose the small model: say that it is one, and what a large one costs."""
     size = sum(file.about_bytes or 0 for file in models[STUDIO_MODEL].files)
     console.say(
-        f"Model: {DEFAULT_MODEL}, the small one inside sepcli. --model {STUDIO_MODEL} gives studio "
-        f"quality after a download of {size / 1e6:.0f} MB."
+        f"Model: {DEFAULT_MODEL}, the small one inside sepcli. --model {STUDIO_MODEL} is a large one, better "
+        f"by its authors' figures; it is a download of {size / 1e6:.0f} MB."
     )
 
 

@@ -23,25 +23,46 @@ if TYPE_CHECKING:
 
 Out = Annotated[
     Path | None,
-    typer.Option("-o", "--out", help="The run folder; one that is there goes on.", rich_help_panel="Run"),
+    typer.Option(
+        "-o",
+        "--out",
+        metavar="RUN",
+        help="The folder of the run. If the run is there already, it continues.",
+        rich_help_panel="Run",
+    ),
 ]
 Preset = Annotated[
-    str | None, typer.Option("--preset", help="A preset's name, or a TOML file.", rich_help_panel="Run")
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME|FILE",
+        help="The network and its training: a name from --list-presets, or a TOML file.",
+        rich_help_panel="Run",
+    ),
 ]
 Valid = Annotated[
     list[str] | None,
     typer.Option(
         "--valid",
-        help="Folder of stems to validate on; default: a tenth of the tracks.",
+        metavar="DIR",
+        help="A folder of stems to validate on; repeatable. Default: a tenth of the tracks.",
         rich_help_panel="Data",
     ),
 ]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Any setting: optim.lr=1e-3; repeatable.", rich_help_panel="Run"),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change any setting, for example optim.lr=1e-3; repeatable.",
+        rich_help_panel="Run",
+    ),
 ]
 Init = Annotated[
-    str | None, typer.Option("--init", help="Begin with this model's weights.", rich_help_panel="Run")
+    str | None,
+    typer.Option(
+        "--init", metavar="MODEL", help="Begin with the weights of this model.", rich_help_panel="Run"
+    ),
 ]
 Base = Annotated[
     str | None,
@@ -49,37 +70,64 @@ Base = Annotated[
         "--base",
         metavar="MODEL",
         rich_help_panel="Run",
-        help="The trained model that this one builds upon and does not change; for networks that need one.",
+        help="The trained model that this one builds upon; its weights stay as they are. For networks that "
+        "need one.",
     ),
 ]
 MaxSteps = Annotated[
-    int | None, typer.Option("--max-steps", help="Stop after so many steps in all.", rich_help_panel="Run")
+    int | None,
+    typer.Option("--max-steps", metavar="N", help="Stop after this many steps in all.", rich_help_panel="Run"),
 ]
 MaxMinutes = Annotated[
     float | None,
-    typer.Option("--max-minutes", help="Stop after so many minutes of training in all.", rich_help_panel="Run"),
+    typer.Option(
+        "--max-minutes",
+        metavar="MINUTES",
+        help="Stop after this many minutes of training in all.",
+        rich_help_panel="Run",
+    ),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps.", rich_help_panel="Run")]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda[:I]|mps",
+        help="auto: the GPU if there is one, else the CPU.",
+        rich_help_panel="Run",
+    ),
+]
 Precision = Annotated[
     str | None,
-    typer.Option("--precision", help="float32, bfloat16 or float16 products.", rich_help_panel="Run"),
+    typer.Option(
+        "--precision",
+        metavar="float32|bfloat16|float16",
+        help="The precision of the network's products. Default: as the preset says.",
+        rich_help_panel="Run",
+    ),
 ]
 Seed = Annotated[
-    int | None, typer.Option("--seed", help="Of weights, data and dropout.", rich_help_panel="Run")
+    int | None,
+    typer.Option(
+        "--seed",
+        metavar="N",
+        help="For the first weights, the choice of data, and dropout.",
+        rich_help_panel="Run",
+    ),
 ]
 Workers = Annotated[
-    int | None, typer.Option("--workers", help="Processes that read data.", rich_help_panel="Run")
+    int | None,
+    typer.Option("--workers", metavar="N", help="Processes that read data.", rich_help_panel="Run"),
 ]
 ListPresets = Annotated[
-    bool, typer.Option("--list-presets", help="Print the presets and stop.", rich_help_panel="Output")
+    bool, typer.Option("--list-presets", help="Print the presets, and stop.", rich_help_panel="Output")
 ]
 ShowConfig = Annotated[
-    bool, typer.Option("--show-config", help="Print all settings as TOML and stop.", rich_help_panel="Output")
+    bool, typer.Option("--show-config", help="Print all settings as TOML, and stop.", rich_help_panel="Output")
 ]
 Json = Annotated[
-    bool, typer.Option("--json", help="Progress and the result as JSON lines.", rich_help_panel="Output")
+    bool, typer.Option("--json", help="Print progress and the result as JSON lines.", rich_help_panel="Output")
 ]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.", rich_help_panel="Output")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print only errors.", rich_help_panel="Output")]
 
 
 def train(
@@ -87,7 +135,9 @@ def train(
     preset: Preset = None,
     data: Annotated[
         list[str] | None,
-        typer.Option("--data", help="Folder of stems to train on; repeatable.", rich_help_panel="Data"),
+        typer.Option(
+            "--data", metavar="DIR", help="A folder of stems to train on; repeatable.", rich_help_panel="Data"
+        ),
     ] = None,
     valid: Valid = None,
     set_: Sets = None,
@@ -106,8 +156,9 @@ def train(
 ) -> None:
     """Train a model on folders of stems.
 
-    The run folder then is a model: sepcli separate song.wav --model RUN. The same command again goes on where
-    it stopped, also after a kill. docs/training.md has a first run, the recipes and several machines.
+    The run folder is then itself a model: sepcli separate song.wav --model RUN. If a run was stopped, or even
+    killed, give the same command again: it goes on where it stopped. docs/training.md has a first run, recipes,
+    and how to use several machines.
     """
     report_as(json=json, quiet=quiet)
     if list_presets:
