@@ -95,11 +95,17 @@ BatchSize = Annotated[
 
 _SHORT = {
     "model": "-m",
+    "models": "-m",
     "out": "-o",
     "targets": "-t",
     "options": "-O",
     "queries": "--query",
     "catalogs": "--catalog",
+    "seeds": "--seed",
+    "soundfonts": "--soundfont",
+    "stem": "--target",
+    "strengths": "--noise",
+    "sweeps": "--sweep",
 }
 
 

@@ -1,7 +1,7 @@
 """Measuring models on tracks: `sepcli evaluate`, and the validation of a training run.
 
     evaluate     models x seeds x sweep x tracks -> rows
-    scoring      one track under a model, an oracle, the mix or silence
+    scoring      a track, and what a model, an oracle, the mix or silence makes of it -> scores
     scorers      references and estimates -> the scores of each stem
     runs         the request, and the runs of models that it stands for
     evaluator    a run -> a model that is loaded once; a run and a track -> a row

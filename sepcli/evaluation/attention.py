@@ -6,7 +6,7 @@
     window                           |---|=======================|---|
 
 Knows readers of audio and Inspectable separators, none by name. Memory does not depend on the length of the
-song: of many frames few columns are made. (The pictures are Figs. 13 and 14 of "LaSAFT-Net v2".)
+song, because many frames become few columns. (The pictures are Figs. 13 and 14 of "LaSAFT-Net v2".)
 
 Axes: T samples, N frames, K rows of the spectrogram, L latent sources.
 """
@@ -30,7 +30,7 @@ from sepcli.engine.device import told_of_memory
 from sepcli.engine.pipeline import Progress
 from sepcli.engine.separator import Inspectable, Separator
 from sepcli.engine.streams import DECODED_AHEAD
-from sepcli.errors import UsageError, require
+from sepcli.errors import UsageError, parameter, require
 from sepcli.models.family import entry_can
 from sepcli.nn.stft import centred_stft
 from sepcli.sound.channels import ChannelMap
@@ -41,39 +41,40 @@ from sepcli.system.files import atomic_output
 from sepcli.weights.entries import Entry
 
 PICTURES = (".png", ".svg", ".pdf")
-COLUMNS = 1200  # of a picture at most, about a pixel each
+COLUMNS = 1200  # a picture has at most so many; each is about a pixel wide
 ROWS = 240  # of the spectrogram
-LOWEST = 30.0  # Hz
-RANGE = 80.0  # dB below the loudest that are drawn
-SILENT_PEAK = -100.0  # dB; what is never louder is drawn as nothing
-BRIGHTEST = 0.999  # share of all weights that the brightest colour leaves below: single frames may jump
+LOWEST = 30.0  # Hz, where the spectrogram begins
+RANGE = 80.0  # dB below the loudest point; what is quieter is drawn as nothing
+SILENT_PEAK = -100.0  # dB; where nothing is louder, the whole spectrogram is drawn as nothing
+BRIGHTEST = 0.999  # of all weights this share is below the brightest colour: single frames may jump
 DPI = 150
 
 
 @dataclass(frozen=True)
 class Attention:
-    """What was seen of a song. A column is the mean of `every` frames, the last one of those that are left."""
+    """The attention over a song. A column is the mean of `every` frames, the last one of the rest."""
 
-    weights: Mapping[str, NDArray[np.float32]]  # {stem: [columns, L]}, each row of sum 1
+    weights: Mapping[str, NDArray[np.float32]]  # {stem: [columns, L]}; the weights of a column add up to 1
     power: NDArray[np.float32]  # [columns, K] of the mixture; a sine of full scale has 1 in its row, at most
-    rows: NDArray[np.float64]  # [K + 1] Hz: the rows' edges, equally far apart in octaves
+    rows: NDArray[np.float64]  # [K + 1] Hz: the edges of the rows, equally far apart in octaves
     frames: int  # N
-    every: int  # frames a column
-    frame_seconds: float
+    every: int  # how many frames become a column
+    frame_seconds: float  # from one frame to the next
     start: float  # seconds into the song
-    seconds: float  # that were heard
+    seconds: float  # how much of the song it is
     level: int  # see separator.Inspectable
-    warnings: tuple[str, ...] = ()  # of the file
+    warnings: tuple[str, ...] = ()  # about the file
 
     @property
     def edges(self) -> NDArray[np.float64]:
-        """[columns + 1] seconds into the song: halfway between the frames, and both its ends."""
+        """[columns + 1] seconds into the song: halfway between the frames, and both ends of the song."""
         between = self.frame_seconds * (np.arange(self.every, self.frames, self.every) - 0.5)
         return self.start + np.concatenate([[0], between, [self.seconds]])
 
     def means(self) -> dict[str, tuple[list[float], list[float]]]:
-        """{stem: (each latent source's mean over time, its standard deviation between columns)}"""
-        counts, found = np.diff(np.append(np.arange(0, self.frames, self.every), self.frames)), {}
+        """{stem: (each latent source's mean over time, its standard deviation between columns)}."""
+        counts = np.diff(np.append(np.arange(0, self.frames, self.every), self.frames))  # frames in each column
+        found = {}
         for stem, weights in self.weights.items():
             mean = np.average(weights, axis=0, weights=counts)
             deviation = np.sqrt(np.average((weights - mean) ** 2, axis=0, weights=counts))
@@ -85,17 +86,17 @@ class Attention:
 
 
 def inspectable(entry: Entry) -> bool:
-    """Whether a model of the catalogue shows its attention; its weights are not needed to tell."""
+    """Whether a model of the catalogue can show its attention. Its weights are not needed to tell."""
     return entry_can(entry, Inspectable)
 
 
 def shows_none(model: str, catalog: Mapping[str, Entry]) -> UsageError:
-    """The error of a model without attention."""
+    """The error for a model without attention to latent sources."""
     others = ", ".join(entry.name for entry in catalog.values() if inspectable(entry))
     return UsageError(
         f"The model '{model}' has no attention to latent sources that could be drawn.",
-        remedy=f"Choose one that has it with -m: {others or 'none in this catalogue'}, or a checkpoint of such "
-        "a network.",
+        remedy=f"Choose one that has it with {parameter('model')}: {others or 'none in this catalogue'}, or a "
+        "checkpoint of such a network.",
         code="no_attention",
     )
 
@@ -104,33 +105,35 @@ def shows_none(model: str, catalog: Mapping[str, Entry]) -> UsageError:
 
 
 class Columns:
-    """A series of rows, of any length, as `most` columns or fewer: each the mean of equally many.
+    """Averages a series of rows, of any length, to `most` columns at most, each of equally many rows.
 
-    Where there would be more, every two become one.
+    When there would be more columns, two neighbours become one.
     """
 
     def __init__(self, most: int):
-        self.every, self.count = 1, 0  # rows a column, rows so far
+        self.every, self.count = 1, 0  # how many rows become a column; how many rows there were
         self._most = most
         self._done: NDArray[np.float32] | None = None
-        self._open: NDArray[np.float32] | None = None  # rows that fill no column yet
+        self._open: NDArray[np.float32] | None = None  # rows that do not fill a column yet
 
     def add(self, rows: NDArray[np.float32]) -> None:
-        """[n, D]"""
+        """Add rows [n, D]."""
         self.count += len(rows)
         if self._open is not None:
             rows = np.concatenate([self._open, rows])
-        done, self._open = self._filled(rows, self.every)
-        self._done = done if self._done is None else np.concatenate([self._done, done])
-        while len(self._done) > self._most:
-            whole, odd = self._filled(self._done, 2)
-            # A column without a partner is its rows again.
-            self._open = np.concatenate([np.repeat(odd, self.every, axis=0), self._open])
-            self._done = whole
+        done, left = self._filled(rows, self.every)
+        if self._done is not None:
+            done = np.concatenate([self._done, done])
+        while len(done) > self._most:
+            whole, odd = self._filled(done, 2)
+            # A column without a neighbour becomes rows again: as many as it was made of, all equal to it.
+            left = np.concatenate([np.repeat(odd, self.every, axis=0), left])
+            done = whole
             self.every *= 2
+        self._done, self._open = done, left
 
     def take(self) -> NDArray[np.float32]:
-        """[columns, D], the last one of the rows that are left."""
+        """The columns [columns, D]; the last one is the mean of the rows that are left over."""
         assert self._done is not None and self._open is not None, "nothing was added"
         if not len(self._open):
             return self._done
@@ -138,7 +141,7 @@ class Columns:
 
     @staticmethod
     def _filled(rows: NDArray[np.float32], each: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Means of `each` rows, and the rows left over."""
+        """Means over `each` rows, and the rows that are left over."""
         whole = len(rows) // each * each
         means = rows[:whole].reshape(-1, each, rows.shape[1]).mean(axis=1)
         return means, rows[whole:]
@@ -157,18 +160,19 @@ def listen(
     columns: int = COLUMNS,
     progress: Progress | None = None,
 ) -> Attention:
-    """The attention of an Inspectable model, narrowed to the wanted stems, over a file or a part of it.
+    """The attention of an Inspectable model over a file, or over a part of it.
 
-    start, duration: seconds. level: 1 is the last before the output. columns: at most so many. progress: audio
-    seconds done, and in all. The model is prepared for `device`. UsageError for a level that it lacks;
-    InputError as AudioReader; DeviceError where memory runs out.
+    model: narrowed to the wanted stems; it is prepared for `device`. start, duration: seconds. level: 1 is the
+    last before the output. columns: at most so many. progress: called with audio seconds done, and in all.
+    UsageError for a level that the model lacks; InputError as for AudioReader; DeviceError where memory runs
+    out.
     """
     assert isinstance(model, Inspectable), "see `inspectable` and `shows_none`"
     if not 1 <= level <= model.attention_levels:
         raise UsageError(
             f"There is no level {level}: this model attends at levels 1 (the last before its "
             f"output) to {model.attention_levels}.",
-            remedy="Choose one of these with --level.",
+            remedy=f"Choose one of these with {parameter('level')}.",
         )
     device = torch.device("cpu") if device is None else device
     reader = AudioReader(path, info, start=start, duration=duration)
@@ -176,7 +180,7 @@ def listen(
     kept = Columns(columns)
     spectrogram = _Spectrogram(model.samplerate, model.attention_hop, device)
     latents, done = 0, 0
-    with told_of_memory("Use --device cpu, or close other programs."):
+    with told_of_memory(f"Use {parameter('device', 'cpu')}, or close other programs."):
         model.prepare(_call(model), device, dtype)
         with torch.inference_mode(), closing(prefetch(_blocks(reader, model), DECODED_AHEAD)) as blocks:
             for window, frames in _windows(blocks, model):
@@ -206,22 +210,23 @@ def listen(
 
 
 def _call(model: Separator) -> int:
-    """Samples of a call: the model's segment."""
+    """How many samples the model takes in a call: its segment."""
     assert model.segment.samples is not None, "an Inspectable model has calls of one length"
     return model.segment.samples
 
 
 def _blocks(reader: AudioReader, model: Separator) -> Iterator[Tensor]:
-    """[C, T] at the model's rate and channels. Of a surround file, the mean of its pairs."""
+    """Blocks [C, T] at the model's rate and channels. A surround file becomes the mean of its pairs."""
     channels = ChannelMap(reader.channels, model.channels)
     for block in resampled(reader, reader.samplerate, model.samplerate, reader.channels):
         yield torch.from_numpy(channels.split(block).mean(axis=0))
 
 
 def _windows(blocks: Iterator[Tensor], model: Any) -> Iterator[tuple[Tensor, slice]]:
-    """The calls [C, T], and which frames of each are kept: in all, those on samples 0, hop, 2 hop ...
+    """The model's calls: (samples [C, T], which frames of the call are kept).
 
-    A short last stretch is centred in real audio, as in a separation.
+    All kept frames together are centred on the samples 0, hop, 2 hop ... A short last stretch is centred in
+    real audio, as in a separation.
     """
     samples, hop = _call(model), model.attention_hop
     frames, lead = samples // hop + 1, -(-model.segment.margin // hop)
@@ -241,7 +246,8 @@ def _windows(blocks: Iterator[Tensor], model: Any) -> Iterator[tuple[Tensor, sli
 class _Spectrogram:
     """Windows [C, T] -> power [N, K], in rows whose edges are equally far apart in octaves.
 
-    Four times a frame long, so that low tones are told apart; a row is the mean of what it covers of the bins.
+    Transforms are four hops long, so that low tones are told apart. A row is the mean of the bins that it
+    covers, or of parts of them.
     """
 
     def __init__(self, samplerate: int, hop: int, device: torch.device):
@@ -265,9 +271,9 @@ class _Spectrogram:
 
 
 def check_picture(path: Path, inputs: Mapping[str, Path], *, force: bool) -> None:
-    """UsageError where the picture can't be written there: no picture's name, an input's, a file's in the way.
+    """Raise UsageError where no picture may be written: another ending, an input, a file that is there.
 
-    inputs: {what it is: where}, never overwritten. DeviceError where what draws is not installed.
+    inputs: {what it is: where}, never overwritten. DeviceError where matplotlib is missing.
     """
     require("matplotlib")
     if path.suffix.lower() not in PICTURES:
@@ -280,18 +286,18 @@ def check_picture(path: Path, inputs: Mapping[str, Path], *, force: bool) -> Non
             raise UsageError(
                 f"The output '{path}' is {what}.",
                 code="input_is_output",
-                remedy="Choose another with -o; an input is never overwritten.",
+                remedy=f"Choose another with {parameter('out')}; an input is never overwritten.",
             )
     if os.path.lexists(path) and not force:
         raise UsageError(
             f"The output '{path}' exists.",
             code="exists",
-            remedy="Choose another with -o, or replace it with --force.",
+            remedy=f"Choose another with {parameter('out')}, or replace it with {parameter('force')}.",
         )
 
 
 def draw(found: Attention, path: Path, title: str) -> None:
-    """A panel for each stem, and the spectrogram below, over the song's time. OutputError where it can't be."""
+    """Draw a panel for each stem, with the spectrogram below, over the time of the song. OutputError."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
 

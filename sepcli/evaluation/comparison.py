@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sepcli.errors import OutputError, missing
+from sepcli.errors import from_os, missing
 from sepcli.evaluation.rows import Row, line_as_json, scores_of
 from sepcli.metrics import plots
 from sepcli.metrics.summary import PROTOCOLS, Line, Scores, defined, metric, summarize
@@ -24,19 +24,21 @@ SUMMARY_NAME = "summary.json"
 
 @dataclass(frozen=True)
 class Group:
-    """The runs of one model with one set of swept options. scores: one a run. options: those that all share."""
+    """The runs of one model with one set of swept options."""
 
     model: str
     swept: Mapping[str, str]
-    scores: Sequence[Scores]
-    lines: Sequence[Line]
-    options: Mapping[str, Any]
+    scores: Sequence[Scores]  # one for each run
+    lines: Sequence[Line]  # their summary
+    options: Mapping[str, Any]  # of the model; those that are the same in all runs
 
     @property
     def label(self) -> str:
+        """The model's name with its swept options, for tables and pictures."""
         return " ".join([self.model, *(f"{option}={value}" for option, value in self.swept.items())])
 
     def line(self, metric_key: str, statistic: str) -> Line | None:
+        """The line of the summary for that metric and statistic; None where there is none."""
         for each in self.lines:
             if (each.metric, each.statistic) == (metric_key, statistic):
                 return each
@@ -44,7 +46,7 @@ class Group:
 
 
 def compare(rows: Iterable[Row], protocols: Sequence[str]) -> list[Group]:
-    """A group for each model and set of swept options, in the order of the rows; failed rows don't count."""
+    """A group for each model and set of swept options, in the order of the rows. Failed rows don't count."""
     runs: dict[tuple[str, tuple[tuple[str, str], ...]], dict[tuple[str, int], list[Row]]] = {}
     for row in rows:
         group = runs.setdefault((row.model, tuple(row.swept.items())), {})
@@ -69,7 +71,7 @@ def _shared(options: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def as_json(groups: Sequence[Group], *, zero_mean: bool = False) -> Iterator[dict[str, Any]]:
-    """An object for each group and line."""
+    """The summary for JSON: an object for each line of each group."""
     for group in groups:
         for line in group.lines:
             yield line_as_json(
@@ -85,11 +87,12 @@ def write(
     zero_mean: bool = False,
     notice: Callable[[str], None] = lambda text: None,
 ) -> list[Path]:
-    """The summary, and pictures where there is something to compare. OutputError where they can't be written.
+    """Write the summary, and pictures where there is something to compare; their paths. OutputError.
 
-    Several models: boxes over tracks. A sweep: the mean over the stems against each swept option, a line for
-    each model and setting of the others, dashed for what has no such option. Every metric that was asked for is
-    drawn, by the protocol's first statistic. Without matplotlib there are no pictures, and `notice` is told so.
+    Several models are drawn as boxes over tracks. A sweep is drawn as the mean over the stems against each
+    swept option: a line for each model and setting of the other options, and a dashed level for a model that
+    lacks the option. Every metric that was asked for is drawn, by the protocol's first statistic. Without
+    matplotlib there are no pictures, and `notice` is told so.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,11 +106,7 @@ def write(
             return [summary]
         return [summary, *_draw(folder, groups, protocols, zero_mean)]
     except OSError as error:
-        raise OutputError(
-            f"The folder '{folder}' can't be written: {error.strerror}.",
-            code="not_writable",
-            remedy="Choose another folder with -o.",
-        ) from error
+        raise from_os(error, folder) from error
 
 
 def _nothing_to_draw(groups: Sequence[Group]) -> bool:
@@ -148,7 +147,7 @@ def _over_tracks(group: Group, key: str) -> dict[str, list[float]]:
 def _sweep(
     groups: Sequence[Group], option: str, key: str, statistic: str
 ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """{line: {value of the option: dB}}, and the level of what has no such option: {name: dB}."""
+    """({line: {the option's value: dB}}, {name: dB} of the groups that lack the option)."""
     lines: dict[str, dict[str, float]] = {}
     levels: dict[str, float] = {}
     for group in groups:

@@ -1,8 +1,8 @@
 """Models and tracks in, scores out: every run of every model on every track, once.
 
-What is averaged is metrics/summary.py's.
+Knows requests, runs and rows; metrics/summary.py takes the averages.
 
-    models x seeds x sweep -> runs;  run x track -> Row (kept, if rows.jsonl has it);   rows -> summary
+    models x seeds x sweep -> runs;  run x track -> Row (or kept in rows.jsonl);  rows -> summary
 
 All models are loaded once before anything is computed, so that a mistake in the last one shows at once.
 """
@@ -24,9 +24,10 @@ from sepcli.evaluation.workers import carry_out
 
 
 def evaluate(request: EvaluationRequest, listener: EvaluationListener | None = None) -> Iterator[Row]:
-    """A Row for every run and track, as they get done. A SepcliError out of it is the whole evaluation's.
+    """Evaluate: yields a Row for every run and track, as each gets done.
 
-    What can be known before the first track is checked before it: models, device, data, folder.
+    A track that fails has its error in its row. A SepcliError that is raised ends the whole evaluation. Models,
+    device, data and folder are checked before the first track.
     """
     listener = listener or EvaluationListener()
     request = request.narrowed()
@@ -73,9 +74,9 @@ def evaluate(request: EvaluationRequest, listener: EvaluationListener | None = N
 def find_material(
     request: EvaluationRequest, listener: EvaluationListener
 ) -> tuple[list[StemTrack], dict[str, SepcliError]]:
-    """The tracks that can be taken apart, and why some of them can't be read.
+    """The tracks that there is something to separate in, and the errors of those that can't be read, by name.
 
-    InputError where there are none.
+    InputError where no track is left; UsageError for a stem that no track has.
     """
     problems: list[Problem] = []
     found = find_tracks(request.data, request.layout, problems=problems)
@@ -106,7 +107,7 @@ def find_material(
 
 
 def row_key(identity: Mapping[str, Any], track: StemTrack, names: Sequence[str]) -> str:
-    """A hash of what a row depends on: the run, the stems that are scored, the files by size and date."""
+    """A hash of all that a row depends on: the run, the stems that are scored, the files by size and date."""
     files = {}
     for name, path in {**track.stems, **({"": track.mixture} if track.mixture else {})}.items():
         status = path.stat()

@@ -1,6 +1,7 @@
-"""Makes estimators of runs and rows of tasks; loads each model once.
+"""The evaluator: loads the model of a run, and computes the row of a run and a track.
 
-Knows what a run's scores depend on; one track's work is scoring.py's.
+Knows on what the scores of a run depend. How one track is scored is in scoring.py; which tasks there are is
+decided by evaluate.py.
 """
 
 from __future__ import annotations
@@ -18,75 +19,80 @@ from sepcli.engine import ENGINE_VERSION
 from sepcli.engine.device import choose_device, choose_precision, told_of_memory
 from sepcli.engine.pipeline import Engine, Progress
 from sepcli.engine.settings import Settings
-from sepcli.errors import InputError, UsageError, missing
+from sepcli.errors import InputError, UsageError, missing, parameter
 from sepcli.evaluation.rows import DIGITS, Row
 from sepcli.evaluation.runs import PUBLISHED_OVERLAP, EvaluationRequest, Run
 from sepcli.evaluation.scoring import PSEUDO_MODELS, Estimator, Material, Model, score
 from sepcli.weights.catalog import load_catalog
 
-METRICS_VERSION = 2  # of what rows mean: another number, and none of an earlier evaluation is kept
+METRICS_VERSION = 2  # raised when scores change their meaning: no row of an earlier version is used again
 DEFAULT_OVERLAP = 0.25
-SWEPT_SETTINGS = {"overlap": float, "segment": float, "shifts": int}  # beside the model's own options
+SWEPT_SETTINGS = {"overlap": float, "segment": float, "shifts": int}  # of the engine; others are the model's
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run whose model has been looked at. identity: what its scores depend on, but for the track."""
+    """A run whose model was loaded once, so that it is known what it makes."""
 
     run: Run
-    sources: tuple[str, ...] | None  # None: all that a track has
-    identity: Mapping[str, Any]
-    targets: tuple[str, ...] = ()  # that the user wants; () = all
-    silent: frozenset[str] = frozenset()  # stems that every track has, if need be as silence
+    sources: tuple[str, ...] | None  # the stems it makes; None: all that a track has
+    identity: Mapping[str, Any]  # all that its scores depend on, except the track
+    targets: tuple[str, ...] = ()  # the stems that the user wants; () = all
+    silent: frozenset[str] = frozenset()  # stems that every track has, as silence where it has no file
 
     def scored(self, track: StemTrack) -> list[str]:
-        """The stems that this track has, the model makes and the user wants."""
+        """The stems that are scored: the track has them, the model makes them and the user wants them."""
         there = self.silent.union(track.stems)
         made = sorted(there) if self.sources is None else self.sources
         return [name for name in made if name in there and (not self.targets or name in self.targets)]
 
 
 class EvaluationListener:
-    """Hears what happens, in order; this one does nothing."""
+    """Is told what happens in an evaluation, in order. This one does nothing; a display overrides it."""
 
     def notice(self, text: str) -> None:
-        """A sentence the user should see."""
+        """A sentence that the user should see."""
 
     def downloading(self, name: str) -> AbstractContextManager[Callable[[int, int | None], None] | None]:
-        """Around the loading of a model; gives the callback(bytes done, in all or None)."""
+        """A context around the loading of a model. It gives a callback: (bytes done, bytes in all or None)."""
         return nullcontext()
 
     def planned(self, runs: Sequence[Prepared], tracks: Sequence[StemTrack]) -> None:
-        """What will be done."""
+        """Called once, before the first track, with all runs and tracks."""
 
     def progress(self, run: Run, track: StemTrack, done: float, total: float | None) -> None:
-        """Audio seconds of a track; only where one process does all."""
+        """Audio seconds of a track that are done. Called only where one process does all the work."""
 
 
 @dataclass(frozen=True)
 class Task:
+    """A run and a track whose row is to be computed."""
+
     run: Run
     track: StemTrack
-    names: tuple[str, ...]
-    blank: Row
+    names: tuple[str, ...]  # the stems to score
+    blank: Row  # the row without its scores
 
 
 class Evaluator:
-    """Makes estimators of runs and rows of tasks, in this process or in others. there: stems of any track."""
+    """Loads models and computes rows. It can be sent to another process (see `without_models`).
 
-    def __init__(self, request: EvaluationRequest, there: frozenset[str]):
-        self.request, self.there = request, there
-        # Protocols of windows count a stem that a track lacks as silence.
-        self.silent = there if request.windows else frozenset()
-        self._loaded: tuple[Any, loading.Loaded] | None = None  # one that no engine has had yet
-        self._ready: tuple[Run, Estimator] | None = None
+    stems: the names of all stems that at least one track has.
+    """
+
+    def __init__(self, request: EvaluationRequest, stems: frozenset[str]):
+        self.request, self.stems = request, stems
+        # The protocols of windows count a stem that a track lacks as silence.
+        self.silent = stems if request.windows else frozenset()
+        self._loaded: tuple[Any, loading.Loaded] | None = None  # the last model, until an engine takes it
+        self._ready: tuple[Run, Estimator] | None = None  # the last run, ready to estimate
 
     # --- models ---
 
     def fitted(self, runs: Sequence[Run], listener: EvaluationListener) -> list[Run]:
-        """The runs, each with only those options that its model has; those that become the same are one.
+        """The runs, each with only the options that its model has. Runs that become equal are one.
 
-        An option that no model has stays: loading refuses it and says what there is.
+        An option that no model has stays where it is: loading refuses it and names the options that there are.
         """
         wanted = {name for run in runs for name, _ in [*run.options, *run.swept] if name not in SWEPT_SETTINGS}
         specs = dict.fromkeys(run.spec for run in runs if run.spec not in PSEUDO_MODELS)
@@ -106,7 +112,7 @@ class Evaluator:
         )
 
     def prepare(self, run: Run, listener: EvaluationListener) -> Prepared:
-        """Load the run's model, once, to learn what it makes and what it is."""
+        """Load the run's model, once, to learn which stems it makes and what its scores depend on."""
         request = self.request
         how: dict[str, Any] = {
             "version": METRICS_VERSION,
@@ -128,7 +134,7 @@ class Evaluator:
             "model": loaded.name,
             "engine": ENGINE_VERSION,
             "weights": list(loaded.hashes),
-            # With those that follow from others, as the model says; what it doesn't tell is as it was given.
+            # The options as given, then what the model says that it uses: some follow from others.
             "options": {**self._options(run), **loaded.model.used()},
             "overlap": settings.overlap,
             "segment": settings.segment,
@@ -141,11 +147,11 @@ class Evaluator:
         return Prepared(run, sources, identity, request.targets, self.silent)
 
     def estimator(self, run: Run) -> Estimator:
-        """The run's, made ready; that of the last run is kept."""
+        """What makes the run's estimates, ready to work. Only the last run's estimator is kept in memory."""
         if run.spec in PSEUDO_MODELS:
             return PSEUDO_MODELS[run.spec]
         if self._ready is None or self._ready[0] != run:
-            self._ready = None  # its memory first
+            self._ready = None  # frees its memory before the next model is loaded
             loaded = self._load(run, EvaluationListener())
             self._loaded = None
             device = choose_device(self.request.device).torch
@@ -157,7 +163,7 @@ class Evaluator:
     def without_models(self) -> Evaluator:
         """A copy without any model, to be sent to another process; this one forgets its models, too."""
         self._loaded = self._ready = None
-        return Evaluator(self.request, self.there)
+        return Evaluator(self.request, self.stems)
 
     def _load(self, run: Run, listener: EvaluationListener) -> loading.Loaded:
         options = self._options(run)
@@ -177,12 +183,12 @@ class Evaluator:
 
     def _wanted(self, loaded: loading.Loaded) -> tuple[str, ...]:
         """The model's stems that some track has and the user wants: no work is done for others."""
-        there = self.there.intersection(self.request.targets or self.there)
-        wanted = tuple(name for name in loaded.model.sources if name in there)
+        asked = self.stems.intersection(self.request.targets or self.stems)
+        wanted = tuple(name for name in loaded.model.sources if name in asked)
         if not wanted:
             raise UsageError(
                 f"'{loaded.name}' makes {', '.join(loaded.model.sources)}; wanted are "
-                f"{', '.join(sorted(there))}.",
+                f"{', '.join(sorted(asked))}.",
                 remedy="Choose other data, another model or other targets.",
                 code="unknown_stem",
             )
@@ -210,12 +216,12 @@ class Evaluator:
     # --- tracks ---
 
     def row(self, task: Task, progress: Progress | None = None) -> Row:
-        """Whatever happens to one track is in its row; only an exhausted device is the run's failure."""
+        """The row of a task. What is wrong with a track is in its row; only exhausted memory is raised."""
         began = time.perf_counter()
         try:
             request = self.request
             material = Material(task.track, request.duration, self.silent)
-            with told_of_memory("Use a smaller --batch-size or --segment, or fewer --jobs."):
+            with told_of_memory(_less_memory()):
                 found = score(
                     material,
                     self.estimator(task.run),
@@ -245,11 +251,16 @@ class Evaluator:
         )
 
 
+def _less_memory() -> str:
+    return f"Use a smaller {parameter('batch_size')} or {parameter('segment')}, or fewer {parameter('jobs')}."
+
+
 def _parse(key: str, text: str) -> float | int:
+    """The value of a swept setting of the engine."""
     try:
         return SWEPT_SETTINGS[key](text)
     except ValueError:
         raise UsageError(
-            f"--sweep {key}: '{text}' is not a number that {key} can be.",
-            remedy=f"Give numbers, as in --sweep {key}=0,1.",
+            f"'{text}' is not a number that {key} can be, in {parameter('sweeps')}.",
+            remedy="Give numbers, such as 0 and 1.",
         ) from None

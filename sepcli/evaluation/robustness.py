@@ -1,4 +1,4 @@
-"""How much noise the latents of a codec bear: what of a sound comes back, by the noise's strength and place.
+"""How much noise the latents of a codec bear: how well a sound comes back, by strength and place of the noise.
 
     x -> encoder -> z -> quantiser -> codes -> their vectors -> decoder -> y            SDR of y beside x
 
@@ -7,9 +7,10 @@
     before        z + s std(z) eps               is quantised and decoded
     after         codes + s std(codes) eps       are cut off to whole numbers, looked up and decoded
 
-The study of LDM-dmx (section III-B, table I), with std taken over a window. That identity's noise is not
-matched to the sound follows from the table's figures, and that codes are cut off, not rounded, from its loss
-of 10 dB at s = 1e-6. For all strengths the same eps is drawn: a column shows the strength and nothing else.
+This is the study of LDM-dmx (section III-B, table I), with std taken over a window. The paper's figures tell
+two things that its text does not: the noise of `identity` is not matched to the level of the sound, and codes
+are cut off, not rounded (hence a loss of 10 dB at s = 1e-6). All strengths get the same eps, so a column of the
+table shows what the strength does, and nothing else.
 
 Each pair of place and strength is a stem of one Separator, which the engine runs as any other: memory does not
 depend on a track's length. Everything is at the codec's rate. Knows Coders and tracks, none by name.
@@ -37,7 +38,7 @@ from sepcli.engine.pipeline import Engine
 from sepcli.engine.separator import Coder, Separator
 from sepcli.engine.settings import Settings
 from sepcli.engine.streams import InputStream
-from sepcli.errors import InputError, OutputError, UsageError, missing
+from sepcli.errors import InputError, UsageError, from_os, missing, parameter
 from sepcli.evaluation.scoring import Block, InStep, Material
 from sepcli.metrics import plots
 from sepcli.metrics.sdr import Sums, frame_samples
@@ -54,31 +55,32 @@ PLACES = {
 STRENGTHS = (0.0, 1e-6, 1e-3, 0.01, 0.1, 1.0)  # the paper's
 NUMBERS_NAME, PICTURE_NAME = "robustness.json", "robustness.png"
 
-TrackProgress = Callable[[str, float, float | None], None]  # a track, seconds done, seconds in all
+TrackProgress = Callable[[str, float, float | None], None]  # (track, seconds done, seconds in all)
 
 
 class Contaminated(Separator):
-    """A codec of which every stem is what comes back under another noise. See the file's head.
+    """A codec as a separator: each stem is the sound that comes back under another noise (see the file's head).
 
-    places, strengths: of the noise; its stems are all pairs. bandwidth: of the quantiser, None for all of it.
+    places, strengths: of the noise; the stems are all pairs of them. bandwidth: of the quantiser, in kbit/s;
+    None: all of it.
     """
 
     def __init__(
         self,
-        codec: Separator,
+        codec: Coder,
         places: Sequence[str],
         strengths: Sequence[float],
         bandwidth: float | None = None,
     ):
         super().__init__()
-        assert isinstance(codec, Coder)
-        self.codec: Any = codec
+        self.codec = codec
         self.cases = [(place, strength) for place in places for strength in strengths]
         self.sources = tuple(f"{place} {strength:g}" for place, strength in self.cases)
         self.samplerate, self.channels, self.segment = codec.samplerate, codec.channels, codec.segment
         self.normalize, self.bandwidth = codec.normalize, bandwidth
 
     def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
+        """Prepare the codec (see Separator)."""
         self.codec.prepare(samples, device, dtype)
 
     def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
@@ -92,7 +94,7 @@ class Contaminated(Separator):
             "latent": drawn.normal(0, "latent", z.shape[1], z.shape[2]),
         }
         eps = {name: each.to(mix.device) for name, each in eps.items()}
-        codes = None
+        codes: Tensor | None = None
         if any(place == "after" for place, _ in self.cases):
             codes = codec.quantize(z, self.bandwidth)
             eps["after"] = drawn.normal(0, "code", len(codes), z.shape[2]).to(mix.device).transpose(0, 1)
@@ -102,6 +104,7 @@ class Contaminated(Separator):
                 made.append(mix + strength * eps["identity"])
                 continue
             if place == "after":
+                assert codes is not None
                 heard = codec.dequantize(_shaken(codes, strength, eps["after"], codec.codebook_size))
             else:
                 heard = z + strength * _deviation(z) * eps["latent"]
@@ -112,14 +115,14 @@ class Contaminated(Separator):
 
 
 def _shaken(codes: Tensor, strength: float, eps: Tensor, size: int) -> Tensor:
-    """Codes [Q, B, N] and as many normals -> codes that there are, as the file's head says."""
+    """Codes [Q, B, N] and normals of that shape -> codes with noise on them, cut off to existing codes."""
     spread = codes.transpose(0, 1).float()  # [B, Q, N]
     noise = strength * _deviation(spread).transpose(0, 1) * eps
     return (codes + noise).long().clamp(0, size - 1)
 
 
 def _deviation(z: Tensor) -> Tensor:
-    """[B, D, N] -> [B, 1, 1]: over all of an item; of a single value, 0."""
+    """[B, D, N] -> [B, 1, 1]: the standard deviation over a whole item; 0 for a single value."""
     return z.flatten(1).std(1, correction=0)[:, None, None]
 
 
@@ -128,16 +131,16 @@ def _deviation(z: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Study:
-    """What came of it. scores: {track: {place: SDRs in dB, one for each strength}}."""
+    """The result of a study."""
 
     model: str
     stem: str
     strengths: tuple[float, ...]
-    scores: Mapping[str, Mapping[str, tuple[float, ...]]]
+    scores: Mapping[str, Mapping[str, tuple[float, ...]]]  # {track: {place: SDRs in dB, one for each strength}}
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def means(self) -> dict[str, tuple[float, ...]]:
-        """{place: means over the tracks}."""
+        """{place: means over the tracks in dB, one for each strength}."""
         places = list(next(iter(self.scores.values())))
         return {
             place: tuple(
@@ -148,26 +151,28 @@ class Study:
         }
 
     def as_json(self) -> dict[str, Any]:
+        """All of it, with the means, for JSON."""
         return {**asdict(self), "mean": self.means()}
 
 
 def codes(entry: Entry) -> bool:
-    """Whether a model of the catalogue is a codec; its weights are not needed to tell."""
+    """Whether a model of the catalogue is a codec. Its weights are not needed to tell."""
     return entry_can(entry, Coder)
 
 
 def no_codec(model: str, catalog: Mapping[str, Entry]) -> UsageError:
-    """The error of a model that is none."""
+    """The error for a model that is no codec."""
     others = ", ".join(entry.name for entry in catalog.values() if codes(entry))
     return UsageError(
         f"The model '{model}' is no codec: it has no latents to put noise on.",
         code="no_codec",
-        remedy=f"Choose one with -m: {others or 'none in this catalogue'}, or a run that trained one.",
+        remedy=f"Choose one with {parameter('model')}: {others or 'none in this catalogue'}, or a run that "
+        "trained one.",
     )
 
 
 def find_sounds(data: Path, layout: str, stem: str) -> list[StemTrack]:
-    """The tracks that have the stem, with nothing but it. UsageError, naming what there is, where none has."""
+    """The tracks that have the stem, without their other stems. UsageError where none has it."""
     tracks = find_tracks(data, layout)
     found = [
         replace(track, stems={stem: track.stems[stem]}, mixture=None) for track in tracks if stem in track.stems
@@ -177,12 +182,13 @@ def find_sounds(data: Path, layout: str, stem: str) -> list[StemTrack]:
         raise UsageError(
             f"No track has the stem {stem}; there are {', '.join(there)}.",
             code="unknown_stem",
-            remedy="Choose one of them with --target.",
+            remedy=f"Choose one of them with {parameter('stem')}.",
         )
     return found
 
 
 def check_strengths(strengths: Sequence[float]) -> None:
+    """Raise UsageError unless the strengths are different numbers from 0 on."""
     if (
         not strengths
         or len(set(strengths)) < len(strengths)
@@ -190,12 +196,12 @@ def check_strengths(strengths: Sequence[float]) -> None:
     ):
         raise UsageError(
             "The strengths of the noise must be different numbers from 0.",
-            remedy="For example --noise 0,0.01,0.1,1.",
+            remedy=f"For example {parameter('strengths', '0,0.01,0.1,1')}.",
         )
 
 
 def study(
-    codec: Separator,
+    codec: Coder,
     tracks: Sequence[StemTrack],
     stem: str,
     *,
@@ -208,21 +214,21 @@ def study(
     notice: Callable[[str], None] = lambda text: None,
     progress: TrackProgress = lambda track, done, total: None,
 ) -> Study:
-    """The SDR of every place and strength for each track that is not silent.
+    """The SDR at every place and strength, for each track that is not silent.
 
-    codec: a Coder; one without codebooks has the places `identity` and `unquantised` only, and that is said.
-    cut: how tracks are cut, and the seed of the noise; by default windows do not overlap, because where two are
-    mixed, so is their noise, and less of it is left. seconds: only each track's beginning. UsageError for a
-    bandwidth or strengths that can't be; InputError where no track has a sound or one can't be read.
+    codec: a Coder. Without codebooks it has the places `identity` and `unquantised` only, and a notice says so.
+    cut: how tracks are cut, and the seed of the noise. By default windows do not overlap: where two windows are
+    mixed, their noise is averaged, and less of it is left. seconds: only the beginning of each track.
+    UsageError for a bandwidth or strengths that can't be; InputError where all tracks are silent or one can't
+    be read.
     """
-    assert isinstance(codec, Coder)
     check_strengths(strengths)
     places = list(PLACES)
     if not codec.codebooks:
         if bandwidth is not None:
             raise UsageError(
                 f"'{model}' has no codebooks, so it has no bandwidth.",
-                remedy="Leave --bandwidth out, or choose a codec with a quantiser.",
+                remedy=f"Leave {parameter('bandwidth')} out, or choose a codec with a quantiser.",
             )
         places = ["identity", "unquantised"]
         notice(f"'{model}' has no codebooks: noise before and after a quantiser is left out.")
@@ -261,13 +267,13 @@ def study(
 
 
 def _track(engine: Engine, material: Material, stem: str, progress: TrackProgress) -> list[float] | None:
-    """The SDR of every stem of the engine in dB; None where the track is silent."""
+    """The SDR in dB of every stem of the engine; None where the track is silent."""
     name, sums = material.track.name, None
-    with closing(InputStream(material.mix, engine, material.samplerate, material.channels)) as feed:
-        feed.measure()
-        width = feed.channel_map.groups * engine.ensemble.channels
-        with closing(InStep(_heard(material, feed, engine), width)) as reference:
-            for out in feed.separate(lambda done, total: progress(name, done, material.seconds)):
+    with closing(InputStream(material.mix, engine, material.samplerate, material.channels)) as stream:
+        stream.measure()
+        width = stream.channel_map.groups * engine.ensemble.channels
+        with closing(InStep(_heard(material, stream, engine), width)) as reference:
+            for out in stream.separate(lambda done, total: progress(name, done, material.seconds)):
                 made = out.flatten(1, 2).numpy()  # [S, G Cm, n]
                 if sums is None:
                     sums = Sums(len(made), width, frame_samples(engine.samplerate))
@@ -275,14 +281,14 @@ def _track(engine: Engine, material: Material, stem: str, progress: TrackProgres
     return None if sums is None or not sums.present().all() else sums.usdr().tolist()
 
 
-def _heard(material: Material, feed: InputStream, engine: Engine) -> Generator[Block]:
-    """[G Cm, n] blocks: the sound as the codec gets it, once more."""
+def _heard(material: Material, stream: InputStream, engine: Engine) -> Generator[Block]:
+    """The sound as the codec gets it, in [G Cm, n] blocks: G groups of channels, Cm channels of the model."""
     for block in resampled(material.mix(), material.samplerate, engine.samplerate, material.channels):
-        yield feed.channel_map.split(block).reshape(-1, block.shape[1])
+        yield stream.channel_map.split(block).reshape(-1, block.shape[1])
 
 
 def write(found: Study, folder: Path, notice: Callable[[str], None] = lambda text: None) -> list[Path]:
-    """The numbers, and a picture if there is noise. OutputError where they can't be written.
+    """Write the numbers, and a picture if there is noise; their paths. OutputError.
 
     Without matplotlib there is no picture, and `notice` is told so.
     """
@@ -299,16 +305,12 @@ def write(found: Study, folder: Path, notice: Callable[[str], None] = lambda tex
         title = f"{found.model}: {found.stem} that come back, mean of {len(found.scores)} tracks"
         plots.line_plot(picture, title, "SDR in dB", "deviation of the noise", lines, levels)
     except OSError as error:
-        raise OutputError(
-            f"The folder '{folder}' can't be written: {error.strerror}.",
-            code="not_writable",
-            remedy="Choose another folder with -o.",
-        ) from error
+        raise from_os(error, folder) from error
     return [numbers, picture]
 
 
 def _lines(found: Study) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """A line for each place, and the levels without noise, but for those that are another's."""
+    """(a line for each place, the levels without noise that belong to no other place), for the picture."""
     lines: dict[str, dict[str, float]] = {}
     levels: dict[str, float] = {}
     quiet = {"unquantised": "no quantiser, no noise", "before": "quantiser, no noise"}
@@ -322,7 +324,7 @@ def _lines(found: Study) -> tuple[dict[str, dict[str, float]], dict[str, float]]
 
 
 def table(found: Study) -> Iterator[list[str]]:
-    """Lines of text for a table: a strength each, a place in each column; the head first."""
+    """The rows of a table as text: the head, then a row for each strength. Each place is a column."""
     means = found.means()
     yield ["NOISE", *(PLACES[place].upper() for place in means)]
     for k, strength in enumerate(found.strengths):

@@ -1,7 +1,8 @@
-"""Scores of tracks as rows: in JSON, in a CSV file, and in a file of lines that a later run goes on from.
+"""Scores of tracks as rows: in JSON, in a CSV file, and in `rows.jsonl`, from which a later run goes on.
 
-Knows no models and computes nothing. `rows.jsonl` is only ever appended to, a line a track, so a kill leaves at
-most one torn last line, which is ignored. A row is known by its key, a hash of all that its scores depend on.
+Knows no models and computes nothing. Lines are only ever appended to `rows.jsonl`, one for each track, so a
+kill leaves at most one torn last line, which is ignored. A row is found by its key, a hash of all that its
+scores depend on.
 """
 
 from __future__ import annotations
@@ -15,34 +16,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sepcli.errors import OutputError, SepcliError
-from sepcli.metrics.summary import Line, metric
+from sepcli.errors import SepcliError, from_os, parameter
+from sepcli.metrics.summary import Line, Value, metric
 
 ROWS_NAME = "rows.jsonl"
-DIGITS = 6  # after the point, in files
+DIGITS = 6  # after the decimal point, in files
 
 
 @dataclass(frozen=True)
 class Row:
-    """One track under one run of a model."""
+    """The scores of one track in one run of a model."""
 
     model: str  # as the user named it; with commas where it has several runs
-    run: str  # which of them
+    run: str  # the run of that model
     seed: int
     swept: Mapping[str, str]  # the options of a sweep
     track: str
     status: str  # "done", "kept" (from an earlier evaluation) or "failed"
     key: str = ""
-    stems: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # {stem: {metric: dB}}
-    frames: int = 0  # of museval's metrics
-    silent_frames: int = 0  # of these, undefined
-    audio_seconds: float = 0.0
-    seconds: float = 0.0  # that it took
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    stems: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # {stem: {metric: value}}
+    frames: int = 0  # how many museval's metrics have
+    silent_frames: int = 0  # how many of these are undefined
+    audio_seconds: float = 0.0  # the length of the audio
+    seconds: float = 0.0  # that the computation took
+    settings: Mapping[str, Any] = field(default_factory=dict)  # what the scores depend on (evaluator.Prepared)
     error: SepcliError | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The same keys always; NaN is null, infinity the word."""
+        """The row for JSON, with the same keys always. NaN is null, infinity is a word (see `number`)."""
         error = self.error and {
             "code": self.error.code,
             "message": self.error.message,
@@ -60,18 +61,19 @@ class Row:
 
 
 def number(value: float) -> float | str | None:
-    """A decibel in JSON, which has neither NaN (null) nor infinity ("Infinity", "-Infinity")."""
+    """A value for JSON, which has no NaN (it becomes null) and no infinity ("Infinity", "-Infinity")."""
     if math.isnan(value):
         return None
     return round(value, DIGITS) if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _decibel(value: Any) -> float:
+def _value(value: Any) -> float:
+    """The reverse of `number`."""
     return math.nan if value is None else float(value)
 
 
 class RowFile:
-    """The rows that stand in a folder. OutputError where it can't be read or written."""
+    """The file of rows in a folder. OutputError where it can't be read or written."""
 
     def __init__(self, folder: Path):
         self.path = folder / ROWS_NAME
@@ -82,7 +84,7 @@ class RowFile:
             with open(self.path, "ab"):
                 pass
         except OSError as error:
-            raise self._failed(error) from error
+            raise from_os(error, self.path) from error
         for line in lines:
             try:
                 row = json.loads(line)
@@ -91,12 +93,12 @@ class RowFile:
                 continue  # torn by a kill
 
     def find(self, key: str) -> dict[str, Any] | None:
-        """{stems, frames, silent_frames, audio_seconds, seconds} of a row, as Row takes them."""
+        """{stems, frames, silent_frames, audio_seconds, seconds} of the row with that key, if there is one."""
         row = self._scores.get(key)
         if row is None:
             return None
         stems = {
-            stem: {name: _decibel(value) for name, value in scores.items()}
+            stem: {name: _value(value) for name, value in scores.items()}
             for stem, scores in row["stems"].items()
         }
         return {"stems": stems} | {
@@ -104,6 +106,7 @@ class RowFile:
         }
 
     def add(self, row: Row) -> None:
+        """Append a row. What a kill left of the last line gets an end first."""
         line = json.dumps(row.as_json(), allow_nan=False).encode() + b"\n"
         try:
             with open(self.path, "a+b") as file:
@@ -111,23 +114,16 @@ class RowFile:
                     line = b"\n" + line
                 file.write(line)
         except OSError as error:
-            raise self._failed(error) from error
+            raise from_os(error, self.path) from error
 
     @staticmethod
     def _ends_whole(file: Any) -> bool:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
 
-    def _failed(self, error: OSError) -> OutputError:
-        return OutputError(
-            f"'{self.path}' can't be written: {error.strerror}.",
-            code="not_writable",
-            remedy="Choose another folder with -o.",
-        )
-
 
 def write_csv(path: Path, rows: Iterable[Row], *, zero_mean: bool = False) -> None:
-    """A line for each track and stem; empty where a metric is undefined. OutputError if it can't be written."""
+    """Write a line for each track and stem; a cell is empty where a metric is undefined. OutputError."""
     done = [row for row in rows if row.status != "failed"]
     keys = list(dict.fromkeys(key for row in done for scores in row.stems.values() for key in scores))
     swept = list(dict.fromkeys(option for row in done for option in row.swept))
@@ -162,11 +158,9 @@ def write_csv(path: Path, rows: Iterable[Row], *, zero_mean: bool = False) -> No
                         ]
                     )
     except OSError as error:
-        raise OutputError(
-            f"'{path}' can't be written: {error.strerror}.",
-            code="not_writable",
-            remedy="Name another file with --csv.",
-        ) from error
+        refused = from_os(error, path)
+        refused.remedy = f"Name another file with {parameter('csv')}."
+        raise refused from error
 
 
 def line_as_json(
@@ -178,13 +172,13 @@ def line_as_json(
     *,
     zero_mean: bool = False,
 ) -> dict[str, Any]:
-    """A line of a summary: {"summary": protocol, "metric": in full, "statistic", "stems", "mean", ...}.
+    """A line of a summary for JSON: {"summary": protocol, "metric": full name, "statistic", "stems", ...}.
 
-    options: of the model, as it used them. ci95 is half of the 95 % confidence interval over tracks, std the
-    deviation over runs.
+    options: of the model, as it used them. In the values, ci95 is half of the 95 % confidence interval over
+    tracks, std the standard deviation over runs.
     """
 
-    def value(each) -> dict[str, Any]:
+    def value(each: Value) -> dict[str, Any]:
         return {
             "value": number(each.value),
             "ci95": None if each.interval is None else number(each.interval),
@@ -201,5 +195,5 @@ def line_as_json(
 
 
 def scores_of(rows: Sequence[Row]) -> dict[str, Mapping[str, Mapping[str, float]]]:
-    """{track: {stem: {metric: dB}}} of one run's rows that have scores."""
+    """{track: {stem: {metric: value}}} of the rows of one run, without those that failed."""
     return {row.track: row.stems for row in rows if row.status != "failed"}

@@ -1,4 +1,4 @@
-"""What is to be evaluated: a request, and the runs of models that it stands for. Opens nothing."""
+"""What is to be evaluated: a request, and the runs of models that it stands for. Opens no file."""
 
 from __future__ import annotations
 
@@ -7,27 +7,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sepcli.errors import UsageError
+from sepcli.errors import UsageError, parameter
 from sepcli.evaluation.scoring import PSEUDO_MODELS
 from sepcli.metrics.summary import PROTOCOLS
 from sepcli.metrics.windows import RULES, WindowRule
 
-PUBLISHED_OVERLAP = None  # the catalogue's `published_overlap`, else the default
-VOICES = ("vocals",)
+PUBLISHED_OVERLAP = None  # an overlap that is taken from the catalogue's `published_overlap`, else the default
+VOICES = ("vocals",)  # the stems that are measured as voices where no target is named
 
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What to evaluate. models: specs as for `separate --model`, pseudo-models, or several runs "A,B,C"."""
+    """What to evaluate, and how. UsageError for a duration that can't be."""
 
-    models: tuple[str, ...]
-    data: Path
-    layout: str = "auto"
+    models: tuple[str, ...]  # as for `separate`, or pseudo-models; "A,B,C" are several runs of one model
+    data: Path  # the folder of tracks
+    layout: str = "auto"  # of data (data/layouts.py)
     targets: tuple[str, ...] = ()  # only these stems; () = all that a model has
-    protocols: tuple[str, ...] = ()  # of summary.PROTOCOLS, where they want more than what is always computed
+    protocols: tuple[
+        str, ...
+    ] = ()  # names in summary.PROTOCOLS; they matter here where they need extra metrics
     extra: bool = False  # ISR, SIR and SAR too
-    zero_mean: bool = False  # of the SI-SDRs
-    duration: float | None = None  # seconds of each track's beginning
+    zero_mean: bool = False  # remove each signal's mean before an SI-SDR
+    duration: float | None = None  # seconds from each track's beginning; None: all of it
     device: str = "auto"
     precision: str = "auto"
     overlap: float | None = PUBLISHED_OVERLAP
@@ -36,52 +38,52 @@ class EvaluationRequest:
     batch_size: int | None = None
     seeds: tuple[int, ...] = (0,)
     options: Mapping[str, str] = field(default_factory=dict)  # `-O key=value`
-    sweeps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    jobs: int = 1
-    out: Path | None = None  # where rows are kept
-    resume: bool = True  # whether those that stand there are good enough
+    sweeps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # {option: its values}: a run for each
+    jobs: int = 1  # tracks at a time, each in a process
+    out: Path | None = None  # the folder in which rows are kept
+    resume: bool = True  # use the rows that are there already
     catalogs: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if self.duration is not None and self.duration <= 0:
             raise UsageError(
-                f"--duration is {self.duration:g}, but must be more than 0.",
+                f"{parameter('duration', f'{self.duration:g}')} must be more than 0.",
                 remedy="Leave it out, or give seconds.",
             )
 
     @property
     def windows(self) -> tuple[WindowRule, ...]:
-        """All rules if a protocol wants one, as they cost next to nothing; so its rows serve the other, too."""
+        """The rules of windows to score by. All of them if a protocol wants one.
+
+        They cost next to nothing, and the rows then serve the other protocol, too.
+        """
         return RULES if any(PROTOCOLS[name].windows for name in self.protocols) else ()
 
     @property
     def voices(self) -> tuple[str, ...]:
-        """The stems that a protocol measures as voices: those named as targets, else the vocals."""
+        """The stems that a protocol measures as voices: the targets where some are named, else the vocals."""
         asked = any(PROTOCOLS[name].voice for name in self.protocols)
         return (self.targets or VOICES) if asked else ()
 
     def narrowed(self) -> EvaluationRequest:
-        """Without the work on stems that no protocol asks for."""
+        """The request without the work on stems that no protocol asks for."""
         only = self.protocols and all(PROTOCOLS[name].voice for name in self.protocols)
         return replace(self, targets=self.voices) if only else self
 
 
 @dataclass(frozen=True)
 class Run:
-    """One model with one seed and one set of options. model: the group that it is a run of.
+    """One model with one seed and one set of options."""
 
-    options: of the model itself, as given with -O. swept: what varies, settings of the engine among it.
-    """
-
-    model: str
-    spec: str
+    model: str  # the group it belongs to: the name in the request, which may stand for several runs
+    spec: str  # the model itself
     seed: int = 0
-    swept: tuple[tuple[str, str], ...] = ()
-    options: tuple[tuple[str, str], ...] = ()
+    swept: tuple[tuple[str, str], ...] = ()  # (option, value) of a sweep, also settings of the engine
+    options: tuple[tuple[str, str], ...] = ()  # (option, value) of the model itself, the same in all runs
 
     @property
     def group(self) -> tuple[str, tuple[tuple[str, str], ...]]:
-        """Runs that are averaged share it."""
+        """What tells the groups apart: runs of one group are averaged."""
         return self.model, self.swept
 
     def __str__(self) -> str:
@@ -90,7 +92,7 @@ class Run:
 
 
 def expand(request: EvaluationRequest) -> list[Run]:
-    """The runs that a request stands for; pseudo-models have one each. UsageError for what can't be."""
+    """The runs that a request stands for; a pseudo-model has one run. UsageError for an unknown oracle."""
     runs = []
     for text in dict.fromkeys(request.models):
         specs = [text] if Path(text).exists() else [spec for spec in text.split(",") if spec]
@@ -109,5 +111,5 @@ def expand(request: EvaluationRequest) -> list[Run]:
                 swept = tuple(zip(request.sweeps, values, strict=True))
                 runs += [Run(text, spec, seed, swept, tuple(request.options.items())) for seed in request.seeds]
     if not runs:
-        raise UsageError("No model is named.", remedy="Give one with --model.")
+        raise UsageError("No model is named.", remedy=f"Give one with {parameter('models')}.")
     return runs

@@ -1,14 +1,14 @@
-"""One track under one model: references and estimates side by side, block by block.
+"""Scores one track under one model: references and estimates side by side, block by block.
 
-Knows tracks (their stem files, their mixture), the engine and the metrics; nothing of tables, processes or
-command lines. Scores are taken where the listener is: at the track's own rate and channels, on what
-`separate` would write before it makes integers of it. References are read in step with the estimates, so
+Knows tracks (their stem files, their mixture), the engine and the scorers of scorers.py; nothing of tables,
+processes or command lines. Scores are taken where the listener is: at the track's own rate and channels, on
+what `separate` would write before it makes integers of it. References are read in step with the estimates, so
 memory does not grow with the track.
 
     files -> Material -- mix -------> Estimator -- [S, C, n] --> scorers -> {stem: {metric: value}}
                       -- references -----------------------------^
 
-What listens is scorers.py.
+Axes: S stems, C channels, n frames of a block.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ BLOCK_FRAMES = 65536
 
 
 class InStep:
-    """A stream of [C, n] blocks by the number of frames that someone else's blocks have."""
+    """Cuts a stream of [C, n] blocks anew: `take` gives as many frames as are asked for.
+
+    So one stream is read in step with the blocks of another. channels: of the result.
+    """
 
     def __init__(self, blocks: Generator[Block], channels: int):
         self.channels = channels
@@ -46,7 +49,7 @@ class InStep:
         self._left: Block | None = np.empty((channels, 0), np.float32)  # None: ended
 
     def take(self, frames: int) -> Block:
-        """[C, frames]; silent after the end. One channel is given to all."""
+        """The next frames, [C, frames]; silence after the end. A mono stream fills all channels."""
         out, at = np.zeros((self.channels, frames), np.float32), 0
         while at < frames and self._left is not None:
             part = self._left[:, : frames - at]
@@ -58,32 +61,35 @@ class InStep:
         return out
 
     def close(self) -> None:
+        """Close the stream, and with it its file."""
         self._blocks.close()
 
 
 class Stems:
-    """Some stems of a track in step: [S, C, frames]."""
+    """Several stems of a track, read in step with each other."""
 
     def __init__(self, stems: Sequence[InStep], channels: int):
         self._stems, self._channels = stems, channels
 
     def take(self, frames: int) -> Block:
+        """The next frames of all stems, [S, C, frames]; silence after the end of a stem."""
         if not self._stems:
             return np.zeros((0, self._channels, frames), np.float32)
         return np.stack([stem.take(frames) for stem in self._stems])
 
     def close(self) -> None:
+        """Close all their files."""
         for stem in self._stems:
             stem.close()
 
 
 class Material:
-    """A track as an evaluation sees it: the mix, the references, and how much of them.
+    """A track as an evaluation sees it: its mix and its references, or a part of them.
 
-    seconds: only so much, from `start` (seconds) on. silent: stems that the track shall have, too, as silence
-    if it has no file of them. The mix is the mixture's file where there is one, else the sum of all stems, as
-    long as the shortest of them. A mono file in a stereo track is on both sides. InputError where a file has
-    another rate, or channels that don't fit.
+    seconds: only so much, from `start` (seconds) on. silent: stems that count as part of the track even where
+    it has no file of them; they are then silence. The mix is the mixture's file where there is one, else the
+    sum of all stems, as long as the shortest of them. A mono file in a stereo track is on both sides.
+    InputError where a file has another rate, or a number of channels that doesn't fit.
     """
 
     def __init__(
@@ -104,10 +110,11 @@ class Material:
 
     @property
     def seconds(self) -> float:
+        """Its length."""
         return self.frames / self.samplerate
 
     def mix(self) -> Generator[Block]:
-        """[C, n] blocks from the beginning; `frames` in all, where the file decodes to its end."""
+        """The mix from its beginning, in [C, n] blocks: `frames` in all, or fewer where its file breaks off."""
         left = self.frames
         if self.track.mixture is not None:
             with closing(self._read(self.track.mixture)) as blocks:
@@ -125,12 +132,12 @@ class Material:
                 yield block
 
     def references(self, names: Sequence[str]) -> Stems:
-        """A new reader of these stems, from the beginning."""
+        """A new reader of these stems, from their beginning."""
         paths = [self.track.stems.get(name) for name in names]
         return Stems([InStep(self._read(path), self.channels) for path in paths], self.channels)
 
     def _read(self, path: Path | None) -> Generator[Block]:
-        """None: a stem without a file, nothing but its end; as is one that ends before `start`."""
+        """The blocks of a file from `start` on; none for None (a stem without a file), or if it ends before."""
         if path is None:
             return
         info, first = self._readers[path].info, round(self._start * self.samplerate)
@@ -152,58 +159,64 @@ class Material:
             )
 
 
-# --- what makes estimates of it ----------------------------------------------------------------------------
+# --- estimators --------------------------------------------------------------------------------------------
 
 
 class Estimator(Protocol):
-    """Whatever makes stems of a mix: a model, an oracle, or no work at all."""
+    """Makes stems of a mix: a model, an oracle, or one that does no work at all."""
 
     def sources(self, material: Material) -> tuple[str, ...]:
-        """The stems it makes of that track."""
+        """The stems that it makes of this track."""
         ...
 
     def estimate(self, material: Material, progress: Progress | None = None) -> Iterator[Block]:
-        """[S, C, n] blocks at the track's rate, S in the order of `sources`, as many samples as the mix."""
+        """The stems as [S, C, n] blocks at the track's rate, in the order of `sources`, as long as the mix."""
         ...
 
 
 class Model:
-    """A separator through the engine, exactly as `separate` runs it."""
+    """A separator, run by the engine exactly as `separate` runs it."""
 
     def __init__(self, engine: Engine):
         self.engine = engine
 
     def sources(self, material: Material) -> tuple[str, ...]:
+        """The stems that it makes of this track."""
         return self.engine.sources
 
     def estimate(self, material: Material, progress: Progress | None = None) -> Iterator[Block]:
+        """The stems as [S, C, n] blocks (see Estimator)."""
         return separated(material.mix, self.engine, material.samplerate, material.channels, progress)
 
 
 @dataclass(frozen=True)
 class Constant:
-    """The mix itself as every stem (share 1), or silence (share 0): what a model must beat."""
+    """The mix as every stem, times `share`: 1 is the mix itself, 0 is silence. A model must beat both."""
 
     share: float
 
     def sources(self, material: Material) -> tuple[str, ...]:
+        """The stems that it makes of this track."""
         return material.stems
 
     def estimate(self, material: Material, progress: Progress | None = None) -> Iterator[Block]:
+        """The stems as [S, C, n] blocks (see Estimator)."""
         for block in material.mix():
             yield np.repeat(block[None] * np.float32(self.share), len(material.stems), axis=0)
 
 
 @dataclass(frozen=True)
 class Oracle:
-    """Masks that know the stems (metrics/masks.py): all that the track has, and the rest of its mixture."""
+    """Masks that know the true stems (metrics/masks.py) and the rest of the mixture."""
 
-    name: str
+    name: str  # in masks.ORACLES
 
     def sources(self, material: Material) -> tuple[str, ...]:
+        """The stems that it makes of this track."""
         return material.stems
 
     def estimate(self, material: Material, progress: Progress | None = None) -> Iterator[Block]:
+        """The stems as [S, C, n] blocks (see Estimator)."""
         mask = make_mask(self.name)
         if isinstance(mask, Wiener):
             learn(mask, (both[1:] for both in self._blocks(material)))
@@ -211,7 +224,7 @@ class Oracle:
             yield block[: len(material.stems)].astype(np.float32)
 
     def _blocks(self, material: Material) -> Iterator[Block]:
-        """[1 + S, C, n]: the mix, its stems, and the rest of the mixture's file where there is one."""
+        """[1 + S, C, n] blocks: the mix, the stems, and the rest of the mixture's file where there is one."""
         with closing(material.references(material.stems)) as references:
             for block in material.mix():
                 stems = references.take(block.shape[-1])
@@ -231,11 +244,11 @@ EXTRA_METRICS = ("isr", "sir", "sar")
 
 @dataclass(frozen=True)
 class TrackScores:
-    """stems: {stem: {metric: value}}, NaN where a metric is undefined. Names: metrics/summary.py."""
+    """The scores of a track. Metrics have their names in metrics/summary.py."""
 
-    stems: dict[str, dict[str, float]]
-    frames: int  # of museval's metrics, one second each
-    silent_frames: int  # of these, left out because a reference or an estimate is silent
+    stems: dict[str, dict[str, float]]  # {stem: {metric: value}}, NaN where a metric is undefined
+    frames: int  # how many frames of one second museval's metrics have
+    silent_frames: int  # how many of these are left out, as a reference or an estimate is silent
 
 
 def score(
@@ -250,29 +263,30 @@ def score(
     pesq: bool = False,
     progress: Progress | None = None,
 ) -> TrackScores:
-    """Every metric of the stems `names`, which the track has and the estimator makes.
+    """All metrics of the stems `names`; the track has each of them and the estimator makes it.
 
-    A stem whose file is silence is left out: the track does not have it.
-    extra: ISR, SIR and SAR too, for which the track is held in memory. zero_mean: of the SI-SDRs. windows: of
-    protocols that score windows, silent stems too; all stems of the track say then which windows count. voices:
-    stems that are measured as voices; pesq: by PESQ, too. InputError where a file can't be read.
+    A stem whose file is silent is left out: it counts as absent. extra: ISR, SIR and SAR too, for which the
+    track is held in memory. zero_mean: remove each signal's mean before an SI-SDR. windows: the rules of
+    protocols that score windows; these score silent stems, too, and all stems of the track decide which windows
+    count. voices: stems that are measured as voices; pesq: by PESQ, too. InputError where a file can't be read.
     """
     shape = names, material.channels, material.samplerate
     ratios = Ratios(*shape, extra=extra, zero_mean=zero_mean)
     scorers: list[Scorer] = [ratios]
     if windows:
         scorers.append(Windowed(*shape, windows))
-    listening = Voices(names, material.samplerate, voices, pesq=pesq) if set(voices) & set(names) else None
-    if listening is not None:
-        scorers.append(listening)
+    singing = Voices(names, material.samplerate, voices, pesq=pesq) if set(voices) & set(names) else None
+    if singing is not None:
+        scorers.append(singing)
     others = [name for name in material.stems if name not in names] if windows else []
     spent = run_scorers(material, estimator, names, scorers, others=others, progress=progress)
     stems: dict[str, dict[str, float]] = {}
     for each in scorers:
         for name, scores in each.scores().items():
             stems.setdefault(name, {}).update(scores)
-    for name in listening.voices if listening is not None else ():
-        stems[name]["rtf"] = spent / material.seconds if stems[name]["voiced"] else np.nan  # as the others
+    for name in singing.voices if singing is not None else ():
+        # The real-time factor is undefined where the other metrics of a voice are.
+        stems[name]["rtf"] = spent / material.seconds if stems[name]["voiced"] else np.nan
     silent = ratios.silent_frames()
     return TrackScores(stems, len(silent), int(silent.sum()))
 
@@ -286,9 +300,9 @@ def run_scorers(
     others: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> float:
-    """Let scorers hear the whole track. others: stems of which they hear the references, too, after `names`.
+    """Give the whole track to the scorers. The seconds that the estimates took, without those of the scorers.
 
-    Seconds that the estimates took, without what the scorers took.
+    names: the stems to score. others: stems whose references the scorers get besides, after `names`.
     """
     made = estimator.sources(material)
     rows = [made.index(name) for name in names]

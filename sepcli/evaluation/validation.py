@@ -1,6 +1,7 @@
-"""Scores of a Separator in memory, for whoever trains it: a number for each stem, and nothing kept.
+"""Scores of a Separator in memory, for whoever trains it: a number for each stem; nothing is kept.
 
-The engine is that of `separate`, so what is chosen by these numbers is what users get.
+Models run through the engine of `separate`, so a network that is chosen by these numbers is one whose stems
+users get.
 """
 
 from __future__ import annotations
@@ -29,28 +30,30 @@ def mean_scores(
     metric: str = "usdr",
     overlap: float = 0.25,
 ) -> dict[str, float]:
-    """{stem: its mean over the tracks that have it}; a stem that none has is left out.
+    """{stem: its mean score over the tracks that have it}; a stem that no track has is left out.
 
-    metric: "usdr", in dB, where a stem that is silent counts as absent; "lsd", the log-spectral distance of the
-    frames in which the stem sounds (metrics/spectral.py), likewise; or "l1", the mean absolute error of the
-    waveform with full scale at 1.0, silent stems included.
-    model: in any mode; a copy of it is prepared and run, so it stays as it is. seconds_limit: of each track
-    only the first so many. InputError for a track that can't be read.
+    metric: "usdr", in dB, where a silent stem counts as absent; "lsd", the log-spectral distance of the frames
+    in which the stem sounds (metrics/spectral.py), where a silent stem counts as absent, too; or "l1", the mean
+    absolute error of the waveform, full scale being 1.0, where silent stems count. model: in any mode; a copy
+    of it is prepared and run, so it stays as it is. seconds_limit: only so many seconds from the beginning of
+    each track. InputError for a track that can't be read.
     """
     engine = Engine(copy.deepcopy(model), Settings(overlap=overlap), device, dtype)
-    estimator, found = Model(engine), {}
+    estimator = Model(engine)
+    found: dict[str, list[float]] = {}
     for track in tracks:
         names = [name for name in engine.sources if name in track.stems]
         if names:
             material = Material(track, seconds_limit)
-            listens = _scorer(metric, names, material)
-            run_scorers(material, estimator, names, [listens])
-            for name, scores in listens.scores().items():
+            scorer = _scorer(metric, names, material)
+            run_scorers(material, estimator, names, [scorer])
+            for name, scores in scorer.scores().items():
                 found.setdefault(name, []).append(scores[metric])
     return {name: float(np.mean(found[name])) for name in engine.sources if name in found}
 
 
 def _scorer(metric: str, names: Sequence[str], material: Material) -> Scorer:
+    """The scorer that gives this metric."""
     if metric == "l1":
         return AbsoluteError(names)
     if metric == "lsd":

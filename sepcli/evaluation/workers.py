@@ -1,4 +1,7 @@
-"""Carries out the tasks of an evaluation: one after another here, or several at once in other processes."""
+"""Carries out the tasks of an evaluation: one after another here, or several at once in other processes.
+
+Knows the evaluator; nothing of what a task is.
+"""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""A listening test of models: excerpts of tracks, what each model makes of them, and a page to judge that.
+"""Makes a listening test: excerpts of tracks, what each model makes of them, and pages with questions.
 
-Knows runs and tracks by evaluate.py, voices by metrics/voice.py; what is asked is webmushra.py's.
+Knows runs and tracks from evaluate.py, and voices from metrics/voice.py. The questions are in webmushra.py.
 
     tracks, drawn -> a voiced excerpt of each -> key.json
-    excerpt with what is around it -> every model -> the stem, cut, equally loud -> webmushra/.../stimulusK.wav
+    excerpt with its surroundings -> every model -> the stem, cut, equally loud -> webmushra/.../stimulusK.wav
 
-The method is LDM-dmx's (2025, section IV-C): some random tracks, of each a random excerpt of 30 s that is
-voiced over more than half of it, the mixture for comparison, stimuli without names. All that is drawn follows
-from the seed. What is there already is not made again, so a test that was stopped goes on.
+This is the method of LDM-dmx (2025, section IV-C): some random tracks; of each a random excerpt of 30 s, more
+than half of it voiced; the mixture for comparison; stimuli without names. All that is random follows from the
+seed. Files that are there already are not made again, so a test that was stopped goes on.
 
 Axes: C channels, T samples.
 """
@@ -27,7 +27,7 @@ from sepcli.batch.manifest import settings_hash
 from sepcli.batch.outputs import check_writable
 from sepcli.data.layouts import StemTrack
 from sepcli.engine.device import tune_process
-from sepcli.errors import InputError, UsageError, require
+from sepcli.errors import InputError, UsageError, parameter, require
 from sepcli.evaluation.evaluate import find_material, row_key
 from sepcli.evaluation.evaluator import EvaluationListener, Evaluator
 from sepcli.evaluation.listening.key import Item, Key, read_key, write_text
@@ -39,26 +39,26 @@ from sepcli.metrics.voice import VoiceSums
 from sepcli.sound.encode import AudioWriter
 from sepcli.system.files import atomic_output
 
-REFERENCE = "reference"  # among the models: the real stem, hidden
-ITEMS, SECONDS = 6, 30.0  # the paper's
-LEAST_VOICED = 0.5
-STEP = 10.0  # seconds between the places where an excerpt may begin; SECONDS is a multiple
-CONTEXT = 10.0  # seconds on both sides that models hear, too
+REFERENCE = "reference"  # a name among the models: the real stem, hidden among the stimuli
+ITEMS, SECONDS = 6, 30.0  # the paper's excerpts, and how long each is
+LEAST_VOICED = 0.5  # share of an excerpt that must be exceeded
+STEP = 10.0  # seconds between the places where an excerpt may begin; SECONDS is a multiple of it
+CONTEXT = 10.0  # seconds before and after the excerpt that models get, too
 LOUDNESS = -23.0  # LUFS, of every sound: EBU R 128
-MOST_GAIN = 20.0  # dB more than the reference gets: what is nearly silent stays quiet
-WEB = "webmushra"  # the folder that is copied into webMUSHRA's
-VERSION = 1  # of what is made: another number, and no earlier test goes on
+MOST_GAIN = 20.0  # dB that an estimate may be amplified more than the reference: nearly silent ones stay quiet
+WEB = "webmushra"  # the folder whose content is copied into webMUSHRA's
+VERSION = 1  # raised when the files change: no test of an earlier version goes on
 
 Wave = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Made:
-    """A test that is complete. config: the file of webMUSHRA."""
+    """A listening test that is complete."""
 
     key: Key
     folder: Path
-    config: Path
+    config: Path  # the configuration of webMUSHRA
 
 
 def make(
@@ -69,10 +69,11 @@ def make(
     seconds: float = SECONDS,
     listener: EvaluationListener | None = None,
 ) -> Made:
-    """Make a test, or what is missing of it. `reference` among the request's models is the real stem.
+    """Make a listening test in a folder, or what is missing of it. The model `reference` is the real stem.
 
-    The request has one target at most (default: vocals) and one seed. UsageError where the folder holds another
-    test; InputError where no track has such an excerpt.
+    request: with one target at most (default: vocals) and one seed. count: excerpts, each of another track.
+    seconds: the length of each. UsageError where the folder holds another test; InputError where no track has
+    such an excerpt; DeviceError where librosa is missing.
     """
     listener = listener or EvaluationListener()
     stem, seed = _single(request)
@@ -133,18 +134,22 @@ def make(
 
 
 def _single(request: EvaluationRequest) -> tuple[str, int]:
-    """The stem and the seed."""
+    """The stem and the seed of the request. UsageError where it has several."""
     if len(request.targets) > 1:
         raise UsageError(
             "A listening test is of one stem, but several are named.",
-            remedy="Give one --target, and make a test for each.",
+            remedy=f"Give one of {parameter('targets')}, and make a test for each.",
         )
     if len(request.seeds) > 1:
-        raise UsageError("A listening test has one seed, but several are given.", remedy="Give one --seed.")
-    return (request.targets or VOICES)[0], request.seeds[0]
+        raise UsageError(
+            "A listening test has one seed, but several are given.",
+            remedy=f"Give one with {parameter('seeds')}.",
+        )
+    (stem,) = request.targets or VOICES
+    return stem, request.seeds[0]
 
 
-# --- what is heard -----------------------------------------------------------------------------------------
+# --- excerpts and sounds -----------------------------------------------------------------------------------
 
 
 def draw(
@@ -157,14 +162,17 @@ def draw(
     seed: int,
     listener: EvaluationListener,
 ) -> dict[str, Item]:
-    """Excerpts of `count` tracks, or of as many as have one, each with its own order of stimuli."""
+    """Draw excerpts of `count` tracks, or of as many as have one, each with its own order of stimuli.
+
+    labels: the models. InputError where no track has an excerpt.
+    """
     order = sorted(tracks)
     random.Random(seed).shuffle(order)
     items: dict[str, Item] = {}
     for name in order:
         if len(items) == count:
             break
-        lot = random.Random(f"{seed}/{name}")  # a track's lot doesn't depend on the others
+        lot = random.Random(f"{seed}/{name}")  # what is drawn of a track doesn't depend on the others
         try:
             excerpt = find_excerpt(tracks[name], stem, seconds, lot)
         except InputError as error:
@@ -182,7 +190,7 @@ def draw(
     if not items:
         raise InputError(
             f"No track has {seconds:g} s that are voiced in the {stem} over more than half.",
-            remedy="Choose other data, or another --target.",
+            remedy=f"Choose other data, or another {parameter('stem')}.",
             code="no_excerpt",
         )
     if len(items) < count:
@@ -191,10 +199,10 @@ def draw(
 
 
 def find_excerpt(track: StemTrack, stem: str, seconds: float, lot: random.Random) -> tuple[float, float] | None:
-    """(its start in seconds, its voiced share): the first of the places in a drawn order that has enough voice.
+    """(start in seconds, voiced share) of a random place with enough voice; None where there is none.
 
-    Places are STEP apart, and a stretch between two of them is looked at once, when it is first wanted: pYIN
-    takes far longer than all the rest.
+    Places are STEP apart. Each stretch between two of them is analysed at most once, when it is first needed:
+    pYIN takes far longer than all the rest.
     """
     rate = track.samplerate
     places = [
@@ -216,7 +224,7 @@ def find_excerpt(track: StemTrack, stem: str, seconds: float, lot: random.Random
 
 
 def voiced_seconds(material: Material, stem: str) -> float:
-    """How long there is a voice, as the metrics for voices see it."""
+    """For how many seconds the stem is voiced, as the metrics for voices see it."""
     with closing(material.references([stem])) as references:
         heard = references.take(material.frames)
     sums = VoiceSums(1, material.samplerate, pesq=False)
@@ -234,7 +242,7 @@ def _stimulus(
     seconds: float,
     listener: EvaluationListener,
 ) -> None:
-    """Write what the run makes of an excerpt. None: the real stem."""
+    """Write what the run makes of an excerpt; for None, the real stem."""
     excerpt = Material(track, seconds, start=item.start)
     with closing(excerpt.references([stem])) as references:
         real = references.take(excerpt.frames)[0]
@@ -253,7 +261,7 @@ def _stimulus(
 
 
 def equally_loud(wave: Wave, samplerate: int, most: float = np.inf) -> Wave:
-    """[C, T] -> the same at LOUDNESS, by one gain of `most` dB at most; without clipping. Silence stays."""
+    """[C, T] -> the same at LOUDNESS, by one gain of at most `most` dB; nothing clips, silence stays."""
     gain = min(LOUDNESS - loudness(wave, samplerate), most)
     peak = float(np.abs(wave).max(initial=0))
     if not np.isfinite(gain) or peak == 0:
@@ -262,7 +270,10 @@ def equally_loud(wave: Wave, samplerate: int, most: float = np.inf) -> Wave:
 
 
 def _write(path: Path, wave: Wave, samplerate: int, most: float = np.inf) -> None:
-    """16 bits, at least two channels: webMUSHRA plays one channel on the left only. OutputError."""
+    """Write a sound, equally loud, with 16 bits and at least two channels. OutputError.
+
+    webMUSHRA plays a single channel on the left only.
+    """
     if len(wave) == 1:
         wave = np.repeat(wave, 2, axis=0)
     with (

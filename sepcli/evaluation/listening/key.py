@@ -1,6 +1,7 @@
-"""The key of a listening test: which stimulus is which model's. What listeners get doesn't mention it.
+"""The key of a listening test: which stimulus is which model's. Nothing that listeners get mentions it.
 
-Knows names only. It is written before the first sound, so a test that was stopped goes on as it was drawn.
+Knows names only. The key is written before the first sound, so a test that was stopped goes on with the same
+excerpts and orders.
 """
 
 from __future__ import annotations
@@ -19,31 +20,32 @@ KEY_NAME = "key.json"
 
 @dataclass(frozen=True)
 class Item:
-    """An excerpt. start: seconds. voiced: its share with a voice. stimuli: {file name without .wav: model}."""
+    """An excerpt of a track, and its stimuli."""
 
     track: str
-    start: float
-    voiced: float
-    stimuli: Mapping[str, str]
+    start: float  # seconds
+    voiced: float  # the share of it that has a voice
+    stimuli: Mapping[str, str]  # {file name without .wav: model}
 
 
 @dataclass(frozen=True)
 class Key:
-    """test: its id, a hash of all that it was made from. models: what each was, in the order of the request."""
+    """A listening test without its sounds."""
 
-    test: str
+    test: str  # its id, from a hash of all that it was made from
     stem: str
     seed: int
-    seconds: float
-    models: Mapping[str, Any]
+    seconds: float  # the length of an excerpt
+    models: Mapping[str, Any]  # {name: what its estimates depend on}, in the order of the request
     items: Mapping[str, Item]
 
     def write(self, folder: Path) -> None:
+        """Write key.json into the folder of the test. OutputError."""
         write_text(folder / KEY_NAME, json.dumps(asdict(self), indent=1) + "\n")
 
 
 def read_key(folder: Path) -> Key | None:
-    """None where the folder has none; InputError for one that can't be understood."""
+    """The key in a folder; None where there is none. InputError for a key that can't be read or understood."""
     path = folder / KEY_NAME
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
@@ -61,6 +63,6 @@ def read_key(folder: Path) -> Key | None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Whole or not at all. OutputError."""
+    """Write a file as a whole or not at all. OutputError."""
     with atomic_output(path) as beside:
         beside.write_text(text, encoding="utf-8")

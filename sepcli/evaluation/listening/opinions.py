@@ -1,15 +1,16 @@
-"""What listeners said in a listening test, given back to the models by the key, and its means.
+"""The answers of a listening test: read, assigned to the models by the key, and averaged.
 
 Knows the key and the file that webMUSHRA's PHP service writes for its pages (lms.csv); no sounds and no models.
 A line of that file is an answer:
 
-    session_test_id, whatever listeners were asked of themselves, trial_id, stimuli_rating, stimuli, rating_time
+    session_test_id, what listeners were asked about themselves, trial_id, stimuli_rating, stimuli, rating_time
 
-There is no id of a listener in it. Who answers a page twice is taken for two listeners, so a listener is what
-was said of oneself and how often that page and stimulus have come with it before.
+There is no id of a listener in it. Somebody who answers a page twice is taken for two listeners. So a listener
+is told by two things: what was said about oneself, and how many earlier answers of the same kind there are to
+that page and stimulus.
 
-The interval of a mean is over listeners (metrics/interval.py): each one's mean over excerpts is a value,
-weighed by the number of answers. It says how far the mean would change with other listeners, for these
+The interval of a mean is over listeners (metrics/interval.py): the mean of each listener over the excerpts is a
+value, weighed by the number of answers. It says how much the mean would change with other listeners, for these
 excerpts.
 """
 
@@ -22,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sepcli.errors import InputError
+from sepcli.errors import InputError, from_os
 from sepcli.evaluation.listening.key import Key
 from sepcli.evaluation.listening.webmushra import QUESTIONS, SCALE, trial
 from sepcli.metrics.interval import half_width
@@ -33,9 +34,9 @@ NO_ANSWER = "NA"
 
 @dataclass(frozen=True)
 class Opinion:
-    """One answer. listener: whatever tells one from another."""
+    """One answer."""
 
-    listener: tuple[object, ...]
+    listener: tuple[object, ...]  # what tells one listener from another
     item: str
     model: str
     question: str
@@ -44,30 +45,32 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Mean:
-    """interval: half of the 95 % one; NaN for one listener."""
+    """A mean over answers."""
 
     value: float
-    interval: float
+    interval: float  # half of the 95 % interval; NaN for one listener
     answers: int
 
 
 @dataclass(frozen=True)
 class Opinions:
-    """foreign: answers on pages that are not the test's own."""
+    """All answers of a test."""
 
     opinions: Sequence[Opinion]
-    foreign: int
+    foreign: int  # answers on pages that are not the test's own; they are left out
 
     @property
     def listeners(self) -> int:
+        """How many listeners there were."""
         return len({each.listener for each in self.opinions})
 
     @property
     def items(self) -> int:
+        """How many excerpts got an answer."""
         return len({each.item for each in self.opinions})
 
     def mean(self, model: str, question: str) -> Mean:
-        """Over all answers; NaN where there is none."""
+        """The mean over all answers to a question about a model; NaN where there is none."""
         scores: dict[tuple[object, ...], list[int]] = {}
         for each in self.opinions:
             if (each.model, each.question) == (model, question):
@@ -81,7 +84,7 @@ class Opinions:
 
 
 def read_opinions(path: Path, key: Key) -> Opinions:
-    """InputError, with the line, for what can't be an answer of this test."""
+    """Read the answers of a test. InputError, naming the line, for what can't be an answer of it."""
     pages = {trial(item, question): (item, question.name) for item in key.items for question in QUESTIONS}
     opinions: list[Opinion] = []
     seen: Counter[tuple[object, ...]] = Counter()
@@ -117,7 +120,7 @@ def read_opinions(path: Path, key: Key) -> Opinions:
 
 
 def _score(path: Path, number: int, text: str) -> int | None:
-    """None: nothing was chosen."""
+    """The score of an answer; None where nothing was chosen."""
     if text == NO_ANSWER:
         return None
     low, high = SCALE
@@ -129,7 +132,7 @@ def _score(path: Path, number: int, text: str) -> int | None:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """(the line's number, {column: value})."""
+    """The lines of the file: (the line's number, {column: value})."""
     try:
         with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
             lines = csv.reader(file)
@@ -152,11 +155,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                     )
                 yield lines.line_num, dict(zip(head, row, strict=True))
     except OSError as error:
-        raise InputError(
-            f"'{path}' can't be read: {error.strerror}.",
-            code="unreadable",
-            remedy="Name lms.csv, which webMUSHRA writes below its folder results.",
-        ) from None
+        raise from_os(error, path, reading=InputError) from None
     except csv.Error as error:
         raise InputError(
             f"'{path}' is no CSV file: {error}.",

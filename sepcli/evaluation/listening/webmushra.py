@@ -1,17 +1,17 @@
-"""What a listener is asked, as a configuration of webMUSHRA (Schoeffler et al. 2018), in YAML.
+"""The questions of a listening test, as a configuration of webMUSHRA (Schoeffler et al. 2018), in YAML.
 
-Knows the questions and the names of stimuli; no models, so the file can't tell which is which. For each excerpt
-there is a page a question ("likert_multi_stimulus"), with the mixture to compare with and all stimuli, in an
-order that webMUSHRA draws for each listener and page. Excerpts come in a drawn order, too; the questions of one
-excerpt keep theirs, and there is no way back:
+Knows the questions and the names of stimuli; no models, so the file can't tell which stimulus is whose. For
+each excerpt and question there is a page ("likert_multi_stimulus"), with the mixture to compare with and all
+stimuli, in an order that webMUSHRA draws for each listener and page. The excerpts come in a random order, too.
+The questions of one excerpt keep their order, and there is no way back:
 
-    intelligibility first, before the words are known; then isolation; then the quality of what was wanted
+    intelligibility first, before the words are known; then isolation; then the quality of the wanted stem
 
-That order is LDM-dmx's (2025, section IV-C). As in ITU-T P.835 a listener judges one aspect at a time, on a
-scale of 1 to 5 whose steps have words; the words are ours.
+That order is the one of LDM-dmx (2025, section IV-C). As in ITU-T P.835 a listener judges one aspect at a time,
+on a scale of 1 to 5 whose steps have words; the words are ours.
 
-The format is what doc/experimenter.md and the example configurations of webMUSHRA 1.4 show. Its parser reads
-plain YAML only, so every text is a quoted line of its own.
+The format follows doc/experimenter.md and the example configurations of webMUSHRA 1.4. Its parser reads plain
+YAML only, so every text is a quoted line of its own.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from dataclasses import dataclass
 PAGE = "likert_multi_stimulus"
 AUDIO = "configs/resources"  # of webMUSHRA; below it a folder with the test's name
 MIXTURE = "mixture"
-LISTENER = "listener"  # the name of what listeners call themselves
+LISTENER = "listener"  # the name of the field in which listeners name themselves
 
 
 @dataclass(frozen=True)
 class Question:
-    """Asked of each stimulus. labels: of the answers 1 to 5."""
+    """A question about each stimulus."""
 
     name: str
     title: str
-    text: str  # {stem}: what was to be separated
-    labels: tuple[str, str, str, str, str]
+    text: str  # with {stem} for the wanted stem
+    labels: tuple[str, str, str, str, str]  # the words for the answers 1 to 5
 
 
 QUESTIONS = (
@@ -61,12 +61,12 @@ SCALE = (1, 5)
 
 
 def trial(item: str, question: Question) -> str:
-    """The id of a page, in the results, too."""
+    """The id of a page, in the configuration and in the results."""
     return f"{item}_{question.name}"
 
 
 def configuration(test: str, stem: str, items: Mapping[str, Sequence[str]]) -> str:
-    """The whole file. test: its id. items: {item: names of its stimuli}."""
+    """The text of the configuration. test: its id. items: {item: names of its stimuli}."""
     return (
         "\n".join(
             [
@@ -93,7 +93,7 @@ def _head(test: str) -> Iterator[str]:
 
 
 def _welcome(test: str, stem: str, item: str) -> Iterator[str]:
-    """What to do, and a sound to set the volume by."""
+    """The first page: what to do, and a sound to set the volume by."""
     asked = "".join(f"<li><b>{each.title}</b>: {_asked(each, stem)}</li>" for each in QUESTIONS)
     yield "    - type: generic"
     yield "      id: welcome"
@@ -147,7 +147,7 @@ def _asked(question: Question, stem: str) -> str:
 
 
 def _player(test: str, item: str) -> str:
-    """The mixture, by the browser's own player: these pages of webMUSHRA have no reference."""
+    """The mixture in the browser's own player, because these pages of webMUSHRA have no reference."""
     return f"<audio controls src='{AUDIO}/{test}/{item}/{MIXTURE}.wav'></audio>"
 
 
