@@ -409,7 +409,7 @@ def test_what_is_no_result(capfd, key):
         assert f"'{wrong}' is no answer from 1 to 5" in said([*rows[0][:3], wrong, *rows[0][4:]])
     assert "Line 3" in (text := said(rows[0], rows[1][:-1])) and "5 values, but the head 6" in text
     Path("lms.csv").unlink()
-    assert "lms.csv' can't be read" in results(capfd)[2]
+    assert "'lms.csv' does not exist." in results(capfd)[2]
     Path("test/key.json").write_text("{}")
     assert "it is not what sepcli wrote there" in results(capfd)[2]
     Path("test/key.json").unlink()

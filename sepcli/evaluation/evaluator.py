@@ -261,6 +261,6 @@ def _parse(key: str, text: str) -> float | int:
         return SWEPT_SETTINGS[key](text)
     except ValueError:
         raise UsageError(
-            f"'{text}' is not a number that {key} can be, in {parameter('sweeps')}.",
+            f"{parameter('sweeps')} {key}: '{text}' is not a number that {key} can be.",
             remedy="Give numbers, such as 0 and 1.",
         ) from None

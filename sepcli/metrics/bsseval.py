@@ -8,10 +8,10 @@ estimate is explained in three steps by projections on delayed copies of referen
     s + e_spat + e_interf       what they make of all references
     e_artif                     what no reference explains
 
-Version 4 has one set of filters for the whole track and judges frames of a second with it. The filters need
-correlations of the whole track, which are summed in the frequency domain as blocks arrive; judging needs the
-signals again, so the track is held in memory. The projections of a frame are never transformed back: they fit
-into the transform, so their energies are taken where they are (Parseval).
+Version 4 has one set of filters for the whole track and rates frames of a second with it. The filters need
+correlations of the whole track, which are summed in the frequency domain as blocks arrive. The rating needs the
+signals once more, so the track is held in memory. The projections of a frame are never transformed back: the
+transform is long enough to hold them, so their energies are taken in the frequency domain (Parseval).
 """
 
 from __future__ import annotations
@@ -28,25 +28,28 @@ Complexes = NDArray[np.complex128]
 
 TAPS = 512  # of the distortion filters
 FFT = 1 << 15  # samples of a transform for the correlations
-# What is added to the normal equations where they are singular (a mono stem in both channels), as a share of
-# their mean diagonal: the projection hardly depends on it, its filters do.
+# Added to the diagonal of normal equations that are singular (a mono stem in both channels), as a share of its
+# mean: the projection hardly depends on it, only its filters do.
 LOAD = 1e-14
 
 
 class BssEval:
-    """`add` blocks of any length, then `result`. frame: samples; museval takes one second."""
+    """Rates a track: `add` blocks of any length, then ask for the `result`.
+
+    frame: samples of a frame; museval takes one second. taps: the length of the filters.
+    """
 
     def __init__(self, stems: int, channels: int, frame: int, taps: int = TAPS):
         self.stems, self.channels, self.frame, self.taps = stems, channels, frame, taps
         self._step = FFT - (taps - 1)  # samples that one transform advances
         self._blocks: deque[NDArray] = deque()  # [2, S*C, n]: references, estimates
-        self._waiting = np.zeros((2, stems * channels, 0))  # not in the correlations yet
-        self._heard = np.zeros(stems, bool)  # whether the reference is, anywhere
+        self._waiting = np.zeros((2, stems * channels, 0))  # samples that are not in the correlations yet
+        self._heard = np.zeros(stems, bool)  # whether the reference sounds anywhere
         width = stems * channels
         self._spectra = np.zeros((FFT // 2 + 1, width, 2 * width), complex)  # sums over blocks
 
     def add(self, references: NDArray, estimates: NDArray) -> None:
-        """[S, C, T] each."""
+        """Add the next block of references and estimates, [S, C, T] each."""
         assert references.shape == estimates.shape, (references.shape, estimates.shape)
         assert references.shape[:2] == (self.stems, self.channels), references.shape
         block = np.stack([references, estimates]).reshape(2, self.stems * self.channels, -1)
@@ -58,11 +61,12 @@ class BssEval:
             self._waiting = self._waiting[..., self._step :]
 
     def result(self) -> dict[str, Floats]:
-        """{"isr": [S, N] dB, "sir": ..., "sar": ...} for N complete frames; nothing can be added after it.
+        """{"isr": [S, N] dB, "sir": ..., "sar": ...} for N complete frames. Nothing can be added afterwards.
 
-        A frame is NaN for all stems where any reference or estimate is silent (its channels' sum is 0
-        throughout), +inf where an error is 0. A stem whose reference is silent all along is NaN itself and no
-        reason for the others. A track shorter than a frame is one frame. SIR needs a second stem: NaN for one.
+        A frame is NaN for all stems where any reference or estimate is silent (the sum of its channels is 0
+        throughout), +inf where an error is 0. A stem whose reference is silent throughout is NaN and does not
+        make the others NaN. A track shorter than a frame is one frame. SIR needs a second stem: it is NaN for
+        one.
         """
         while self._waiting.shape[-1]:
             self._correlate(self._waiting[..., :FFT])
@@ -73,17 +77,17 @@ class BssEval:
         ratios = [np.empty((3, self.stems, 0))]
         for part in self._frames(frame):
             sums = part.reshape(2, self.stems, self.channels, frame).sum(axis=2)
-            judged = np.full((3, self.stems), np.nan)
+            rated = np.full((3, self.stems), np.nan)
             if (sums != 0).any(axis=-1)[:, self._heard].all():
-                judged[:, self._heard] = self._judge(np.fft.rfft(part, size), whole, own)[:, self._heard]
-            ratios.append(judged[..., None])
+                rated[:, self._heard] = self._rate(np.fft.rfft(part, size), whole, own)[:, self._heard]
+            ratios.append(rated[..., None])
         joined = np.concatenate(ratios, axis=-1)
         if self._heard.sum() == 1:
             joined[1] = np.nan
         return dict(zip(("isr", "sir", "sar"), joined, strict=True))
 
     def _frames(self, frame: int) -> Iterator[Floats]:
-        """[2, S*C, frame], without the rest; the blocks are let go on the way."""
+        """The complete frames [2, S*C, frame]. The memory of the blocks is freed on the way."""
         left = np.zeros((2, self.stems * self.channels, 0))
         while self._blocks:
             left = np.concatenate([left, self._blocks.popleft()], axis=-1)
@@ -102,10 +106,10 @@ class BssEval:
         self._spectra += first.conj().T[:, :, None] * both.T[:, None, :]
 
     def _filters(self, size: int) -> tuple[Complexes, Complexes]:
-        """The projection filters' responses at `size` samples.
+        """The frequency responses of the projection filters, for transforms of `size` samples: (whole, own).
 
-        whole: [F, S*C (of estimates), S*C (of references)], with all references; own: [S, F, C, C], with the
-        stem's own.
+        whole: [F, S*C (of estimates), S*C (of references)], projects on all references. own: [S, F, C, C],
+        projects on the stem's own.
         """
         taps, width, channels = self.taps, self.stems * self.channels, self.channels
         r = np.fft.irfft(self._spectra.transpose(1, 2, 0), FFT)[..., :taps]  # [S*C, 2*S*C, taps]
@@ -124,8 +128,8 @@ class BssEval:
             own[k] = np.fft.rfft(alone.reshape(channels, taps, channels), size, axis=1).transpose(1, 2, 0)
         return whole, own
 
-    def _judge(self, spectra: Complexes, whole: Complexes, own: Complexes) -> Floats:
-        """[2, S*C, F] of one frame -> [3, S] dB."""
+    def _rate(self, spectra: Complexes, whole: Complexes, own: Complexes) -> Floats:
+        """Spectra [2, S*C, F] of one frame -> ISR, SIR and SAR, [3, S] dB."""
         references, estimates = spectra
         everything = (whole @ references.T[:, :, None])[..., 0].T  # [S*C, F]
         alone = own @ references.reshape(self.stems, self.channels, -1).transpose(0, 2, 1)[..., None]
@@ -139,14 +143,17 @@ class BssEval:
         )
 
     def _energy(self, spectra: Complexes) -> Floats:
-        """[S*C, F] -> [S], up to a factor that all share: bins between 0 and Nyquist stand for two."""
+        """Spectra [S*C, F] -> energies [S], up to a common factor: bins between 0 and Nyquist count twice."""
         power = spectra.real**2 + spectra.imag**2
         power[:, 1:-1] *= 2
         return power.sum(axis=-1).reshape(self.stems, self.channels).sum(axis=-1)
 
 
 def _toeplitz_blocks(r: Floats) -> Floats:
-    """r[a, b, k] = sum_n a[n] b[n + k] -> G[a, i, b, j] = sum_n a[n - i] b[n - j]."""
+    """The matrix of the normal equations from correlations.
+
+    r[a, b, k] = sum_n a[n] b[n + k] -> G[a, i, b, j] = sum_n a[n - i] b[n - j].
+    """
     taps = r.shape[-1]
     # Along lags -(taps - 1) ... taps - 1: r_ab[-k] = r_ba[k].
     lags = np.concatenate([r.transpose(1, 0, 2)[..., :0:-1], r], axis=-1)
@@ -155,7 +162,7 @@ def _toeplitz_blocks(r: Floats) -> Floats:
 
 
 def _solve(gram: Floats, right: Floats) -> Floats:
-    """The least-squares filters, from the normal equations by Cholesky."""
+    """The least-squares filters: solves the normal equations by Cholesky."""
     matrix, load = torch.from_numpy(np.ascontiguousarray(gram)), 0.0
     mean = float(matrix.diagonal().mean()) or 1.0
     while True:
@@ -168,5 +175,6 @@ def _solve(gram: Floats, right: Floats) -> Floats:
 
 
 def _decibels(good: Floats, bad: Floats) -> Floats:
+    """10 log10(good / bad), +inf where bad is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(bad == 0, np.inf, 10 * np.log10(good / bad))

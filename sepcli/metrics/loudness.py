@@ -1,13 +1,14 @@
 """How loud a sound is: ITU-R BS.1770-4, in LUFS, for left, right or both.
 
-Knows arrays only. What is heard is filtered (K: a shelf of 4 dB from 1.7 kHz up, as a head makes it, and a
-high-pass at 38 Hz), and of blocks of 400 ms, one every 100 ms, those count that are loud enough:
+Knows arrays only. The sound is filtered (K: a shelf of 4 dB from 1.7 kHz up, which imitates a head, and a
+high-pass at 38 Hz). Of its blocks of 400 ms, one every 100 ms, only those count that are loud enough:
 
     l = -0.691 + 10 log10 sum over channels of the mean square       of a block, or of the mean of some blocks
     L = l of the blocks with l > max(-70, l of those above -70, minus 10)
 
-The recommendation gives both filters as coefficients for 48 kHz. At other rates they are those of the analogue
-filters behind them by the bilinear transform, so that at 48 kHz they are the given ones. All is float64.
+The recommendation gives both filters as coefficients for 48 kHz. For other rates the coefficients are computed
+from the analogue filters behind them, by the bilinear transform; at 48 kHz this gives the coefficients of the
+recommendation. All is float64.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ HIGH_PASS = 38.13547087602444, 0.5003270373238773
 
 
 def loudness(wave: NDArray, samplerate: int) -> float:
-    """[C, T], C up to 2 -> LUFS; minus infinity where no block reaches -70. Less than 400 ms has none."""
+    """The loudness of [C, T], C up to 2, in LUFS; minus infinity below 400 ms, or if no block reaches -70."""
     steps = _k_weighted_steps(np.asarray(wave, np.float64), samplerate)  # the power of each 100 ms
     powers = np.array([steps[k : k + BLOCK_STEPS].mean() for k in range(len(steps) - BLOCK_STEPS + 1)])
     powers = powers[powers > _power(ABSOLUTE_GATE)]
@@ -45,16 +46,16 @@ def _level(powers: Floats) -> float:
 
 
 def _k_weighted_steps(wave: Floats, samplerate: int) -> Floats:
-    """[C, T] -> [N]: of each whole step the mean square, summed over channels."""
+    """[C, T] -> [N]: the mean square of each whole step of the filtered sound, summed over channels."""
     step = round(STEP_SECONDS * samplerate)
     count = wave.shape[-1] // step
-    size = wave.shape[-1] + samplerate  # a second more, so that what the filters ring does not come round
+    size = wave.shape[-1] + samplerate  # a second more, so that the filters' ringing does not wrap around
     heard = np.fft.irfft(np.fft.rfft(wave, size) * k_filter(np.fft.rfftfreq(size), samplerate), size)
     return (heard[:, : count * step].reshape(len(wave), count, step) ** 2).mean(axis=-1).sum(axis=0)
 
 
-def k_filter(frequencies: Floats, samplerate: int) -> NDArray[np.complex128]:
-    """[F] in cycles a sample -> [F]: the response of both filters."""
+def k_filter(frequencies: NDArray[np.floating], samplerate: int) -> NDArray[np.complex128]:
+    """The response [F] of both filters together. frequencies: [F] in cycles per sample."""
     z = np.exp(-2j * math.pi * frequencies)  # a sample's delay
     hertz, quality, gain = SHELF
     k, bend = math.tan(math.pi * hertz / samplerate), gain**SHELF_BEND

@@ -1,8 +1,8 @@
 """Oracles: the best that masks on a spectrogram can do when the stems are known (IRM, IBM, MWF of SiSEC 2018).
 
-Knows nothing of files: spectrograms of the mix and of all its stems in, those of the estimates out; and the
-transform, as a stream. X is the mix [C, F, N], Y the stems [S, C, F, N]; each channel is masked on its own by
-all but the last:
+Knows nothing of files: spectrograms of the mix and of all its stems in, spectrograms of the estimates out. It
+also has the transform to them and back, as a stream. X is the mix [C, F, N], Y the stems [S, C, F, N]. All
+masks but the last treat each channel by itself:
 
     irm1   |Y_j| / sum_k |Y_k|              ideal ratio mask of magnitudes
     irm2   |Y_j|^2 / sum_k |Y_k|^2          of powers
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Complexes = NDArray[np.complex128]
+Complexes = NDArray[np.complexfloating]
 
 SIZE = 2048  # samples of a window
 HOP = SIZE // 2
@@ -36,12 +36,13 @@ _WINDOW = np.hanning(SIZE + 1)[:-1]
 
 
 class Stft:
-    """[..., T] blocks -> [..., F, N] blocks of those frames that are complete, F = 1025."""
+    """The transform as a stream: [..., T] blocks in, [..., F, N] blocks of complete frames out, F = 1025."""
 
     def __init__(self) -> None:
         self._left: Floats | None = None
 
     def process(self, block: NDArray) -> Complexes:
+        """The next block [..., T] -> the frames [..., F, N] that it completes; N may be 0."""
         if self._left is None:
             self._left = np.zeros((*block.shape[:-1], HOP))
         self._left = np.concatenate([self._left, block], axis=-1)
@@ -55,7 +56,7 @@ class Stft:
         return np.fft.rfft(frames * (_WINDOW / _WINDOW.sum()), axis=-1).swapaxes(-1, -2)
 
     def flush(self) -> Complexes:
-        """The frames that reach beyond the end, into silence."""
+        """The last frames, which reach beyond the end, into silence."""
         assert self._left is not None, "no block has come"
         held = self._left.shape[-1] + HOP  # with half a window of silence
         padding = HOP + (-(held - SIZE) % HOP if held > SIZE else SIZE - held)
@@ -63,14 +64,17 @@ class Stft:
 
 
 class Istft:
-    """[..., F, N] blocks -> [..., T] blocks: overlap-add of windowed frames over the sum of squared windows."""
+    """The inverse transform as a stream: overlap-add of windowed frames over the sum of squared windows."""
 
     def __init__(self) -> None:
         self._left: Floats | None = None  # the second half of the last frame
         self._norm = _WINDOW[:HOP] ** 2 + _WINDOW[HOP:] ** 2
 
     def process(self, spec: Complexes) -> Floats:
-        """Half a window of the silence before the beginning is dropped: the first frame gives nothing yet."""
+        """The next frames [..., F, N] -> the samples [..., T] that are complete.
+
+        The first frame gives none: half a window of the silence before the beginning is dropped.
+        """
         frames = np.fft.irfft(spec.swapaxes(-1, -2), SIZE) * (_WINDOW * _WINDOW.sum())  # [..., N, SIZE]
         if frames.shape[-2] == 0:
             return np.zeros((*frames.shape[:-2], 0))
@@ -85,7 +89,7 @@ class Istft:
 
 
 def ratio_mask(power: float) -> Mask:
-    """power: 1 for magnitudes, 2 for powers."""
+    """The ideal ratio mask of magnitudes (power 1) or of powers (power 2)."""
 
     def mask(mix: Complexes, stems: Complexes) -> Complexes:
         weights = np.abs(stems) ** power
@@ -95,21 +99,25 @@ def ratio_mask(power: float) -> Mask:
 
 
 def binary_mask(mix: Complexes, stems: Complexes) -> Complexes:
+    """The ideal binary mask: X [C, F, N], Y [S, C, F, N] -> estimates [S, C, F, N]."""
     return (np.abs(stems) / (EPS + np.abs(mix)) > 0.5) * mix
 
 
 class Wiener:
-    """The multichannel Wiener filter; `learn` from all frames of all stems, then it is a Mask."""
+    """The multichannel Wiener filter: let it `learn` from all frames of all stems; then it is a Mask."""
 
     def __init__(self) -> None:
         self._spatial: Complexes | None = None  # sums, then R, [S, F, C, C]
         self._ready = False
 
     def learn(self, stems: Complexes) -> None:
-        """R_j: the mean over frames of y y^H / P_j, with P_j first taken as the mean of |y|^2 over channels."""
+        """Take in the next frames of the stems [S, C, F, N] for R.
+
+        R_j is the mean over frames of y y^H / P_j, with P_j first taken as the mean of |y|^2 over channels.
+        """
         y = np.moveaxis(stems, 1, -1)  # [S, F, N, C]
         power = (np.abs(y) ** 2).mean(axis=-1)
-        found = np.einsum("sfnc,sfnd->sfcd", y / (EPS + power[..., None]), y.conj())
+        found: Complexes = np.einsum("sfnc,sfnd->sfcd", y / (EPS + power[..., None]), y.conj())
         self._spatial = found if self._spatial is None else self._spatial + found
 
     def __call__(self, mix: Complexes, stems: Complexes) -> Complexes:
@@ -128,19 +136,24 @@ class Wiener:
         return np.einsum("sfn,sfcd,fnd->scfn", power, spatial, whitened, optimize=True)
 
     def _finished(self) -> Complexes:
-        assert self._spatial is not None, "learn first"
+        """R [S, F, C, C], of trace C."""
+        spatial = self._spatial
+        assert spatial is not None, "learn first"
         if not self._ready:
-            channels = self._spatial.shape[-1]
-            trace = np.trace(self._spatial, axis1=-2, axis2=-1).real[..., None, None]
-            eye = np.eye(channels)
-            scaled = np.where(trace > 0, self._spatial * channels / np.where(trace > 0, trace, 1), eye)
-            self._spatial = scaled + SPATIAL_EPS * eye
+            channels = spatial.shape[-1]
+            trace = np.trace(spatial, axis1=-2, axis2=-1).real[..., None, None]
+            eye = np.eye(channels, dtype=np.complex128)
+            scaled = np.where(trace > 0, spatial * channels / np.where(trace > 0, trace, 1), eye)
+            spatial = self._spatial = scaled + SPATIAL_EPS * eye
             self._ready = True
-        return self._spatial
+        return spatial
 
 
 def _inverse(matrices: Complexes) -> Complexes:
-    """Of many Hermitian [..., C, C]; by the formula for one and two channels, which is many times faster."""
+    """The inverses of many Hermitian matrices [..., C, C].
+
+    For one and two channels they come from the formula, which is many times faster.
+    """
     if matrices.shape[-1] == 1:
         return 1 / matrices
     if matrices.shape[-1] > 2:
@@ -155,17 +168,18 @@ ORACLES = ("irm1", "irm2", "ibm", "mwf")
 
 
 def make_mask(name: str) -> Mask:
-    """irm1 | irm2 | ibm | mwf; the last has to `learn` before."""
-    return {
+    """The mask of that name in ORACLES. A `mwf` (Wiener) has to `learn` before it is used."""
+    masks: dict[str, Callable[[], Mask]] = {
         "irm1": lambda: ratio_mask(1),
         "irm2": lambda: ratio_mask(2),
         "ibm": lambda: binary_mask,
         "mwf": Wiener,
-    }[name]()
+    }
+    return masks[name]()
 
 
 def learn(mask: Wiener, blocks: Iterable[NDArray]) -> None:
-    """A first pass over [S, C, T] blocks of all stems."""
+    """Let a Wiener filter learn from [S, C, T] blocks of all stems: a first pass over the track."""
     transform, seen = Stft(), False
     for block in blocks:
         mask.learn(transform.process(block))
@@ -175,7 +189,10 @@ def learn(mask: Wiener, blocks: Iterable[NDArray]) -> None:
 
 
 def masked(mask: Mask, blocks: Iterable[NDArray], samples: int) -> Iterator[Floats]:
-    """[1 + S, C, T] blocks, the mix and then its stems -> [S, C, T'] blocks of estimates, `samples` in all."""
+    """Estimate the stems by a mask: [1 + S, C, T] blocks in, [S, C, T'] blocks out, `samples` in all.
+
+    blocks: the mix, then its stems.
+    """
     transform, back, left = Stft(), Istft(), samples
 
     def specs() -> Iterator[Complexes]:

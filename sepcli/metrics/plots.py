@@ -1,7 +1,8 @@
 """Pictures of scores: boxes for models side by side, lines for a sweep. Numbers in, a PNG out.
 
-Knows nothing of models or where the numbers come from. matplotlib is imported here and only when drawing,
-through its Figure objects: no global state, no window, any thread.
+Knows nothing of models or of where the numbers come from. matplotlib is imported only when something is drawn.
+Its Figure objects are used directly, which needs no global state and no window and works in any thread. Both
+functions raise DeviceError where matplotlib is missing.
 """
 
 from __future__ import annotations
@@ -10,19 +11,25 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sepcli.errors import require
 
-INCHES_A_GROUP = 1.9  # of a box plot's width
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INCHES_A_GROUP = 1.9  # the width of a group of boxes
 DPI = 150
-TITLE_POINTS, TITLE_CHARACTERS = 11, 11  # the latter an inch
-LOGARITHMIC = 10  # from this ratio of the largest to the smallest on, an axis is logarithmic
+TITLE_POINTS, TITLE_CHARACTERS = 11, 11  # the size of the title; how many of its characters fit into an inch
+LOGARITHMIC = 10  # an axis is logarithmic if the largest value is more than so many times the smallest
 
 
 def box_plot(path: Path, title: str, label: str, scores: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
-    """scores: {model: {stem: a value a track}}. A group of boxes for each stem, a box in it for each model.
+    """Draw a group of boxes for each stem, with a box for each model.
 
-    A box spans the quartiles, its line is the median, its whiskers reach 1.5 boxes; every track is a dot too.
+    A box spans the quartiles, its line is the median, its whiskers reach 1.5 boxes; every track is also a dot.
+    title: above the picture. label: of the vertical axis. scores: {model: {stem: a value for each track}}.
     """
     require("matplotlib")
     from matplotlib.figure import Figure
@@ -60,10 +67,12 @@ def line_plot(
     scores: Mapping[str, Mapping[str, float]],
     levels: Mapping[str, float] | None = None,
 ) -> None:
-    """scores: {line: {the option's value as text: dB}}. Numbers stand where they belong, words side by side.
+    """Draw a line for each model of a sweep over the values of an option.
 
-    Numbers that reach over more than a factor of ten have a logarithmic axis. levels: {name: dB} of what has no
-    such option, dashed from side to side.
+    Values that are numbers are placed by their size, on a logarithmic axis if they reach over more than a
+    factor of ten; words are placed side by side. title: above the picture. label, option: of the vertical and
+    the horizontal axis. scores: {line: {the option's value as text: score}}. levels: {name: score} of models
+    without the option, drawn as dashed lines from side to side.
     """
     require("matplotlib")
     from matplotlib.figure import Figure
@@ -79,7 +88,7 @@ def line_plot(
         axes.plot([x for x, _ in points], [y for _, y in points], "o-", label=name)
     for name, value in (levels or {}).items():
         if math.isfinite(value):
-            (colour,) = axes.plot([], [], "--", label=name)  # the next one
+            (colour,) = axes.plot([], [], "--", label=name)  # takes the next colour
             axes.axhline(value, linestyle="--", color=colour.get_color())
     if numeric and 0 < LOGARITHMIC * min(places) < max(places):
         axes.set_xscale("log")
@@ -96,7 +105,8 @@ def _is_number(word: str) -> bool:
         return False
 
 
-def _finish(figure, axes, path: Path, title: str, label: str) -> None:
+def _finish(figure: Figure, axes: Axes, path: Path, title: str, label: str) -> None:
+    """Add title, label, grid and legend, and write the picture."""
     characters = int(TITLE_CHARACTERS * figure.get_figwidth())
     figure.suptitle(textwrap.fill(title, characters), fontsize=TITLE_POINTS, parse_math=False)
     axes.set_ylabel(label)

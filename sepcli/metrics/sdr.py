@@ -1,11 +1,11 @@
-"""Signal-to-distortion ratios of whole tracks from sums that are gathered block by block.
+"""Signal-to-distortion ratios of whole tracks, from sums that are gathered block by block.
 
 Knows nothing of models or files: [S, C, T] blocks of references and estimates in, decibels out. s is a
-reference, h the estimate of it, e = h - s the error. Every ratio here is made of a few sums over frames of a
-second (and what is left at the end), so a track of any length takes a few numbers a second:
+reference, h the estimate of it, e = h - s the error. Every ratio here follows from a few sums over frames of a
+second (and over the incomplete frame at the end), so that memory holds only a few numbers for each second:
 
     frames   |----1----|----2----|----3----|--rest
-    museval   sdr(1)    sdr(2)    sdr(3)    -          SDR of BSS Eval v4: frames of their own, the rest dropped
+    museval   sdr(1)    sdr(2)    sdr(3)    -          SDR of BSS Eval v4: one for each frame, the rest dropped
     uSDR      sum       sum       sum       sum        one ratio for the track
     SI-SDR    sum       sum       sum       sum        the same, blind to a gain on the estimate
 
@@ -27,7 +27,7 @@ _SS, _EE, _SE, _HH, _LOUD_S, _LOUD_H, _FIRST_CHANNEL = range(7)
 
 
 class Sums:
-    """Sums over a track of S stems of C channels; `add` blocks of any length, then ask.
+    """Sums over a track of S stems with C channels: `add` blocks of any length, then ask for the ratios.
 
     frame: samples of a frame; museval takes one second.
     """
@@ -40,7 +40,7 @@ class Sums:
         self._open = np.zeros((_FIRST_CHANNEL + 2 * channels, stems))  # [R, S] of the last, incomplete one
 
     def add(self, references: ArrayLike, estimates: ArrayLike) -> None:
-        """[S, C, T] each."""
+        """Add the next block of references and estimates, [S, C, T] each."""
         s, h = np.asarray(references, np.float64), np.asarray(estimates, np.float64)
         assert s.shape == h.shape and s.shape[:2] == (self.stems, self.channels), (s.shape, h.shape)
         at, count = 0, s.shape[-1]
@@ -54,7 +54,7 @@ class Sums:
                 self._open = np.zeros_like(self._open)
 
     def _sums(self, s: Floats, h: Floats) -> Floats:
-        """[S, C, n] of one frame -> [R, S]."""
+        """[S, C, n] of one frame -> the rows of sums [R, S]."""
         e = h - s
         rows = np.empty_like(self._open)
         for row, (a, b) in {_SS: (s, s), _EE: (e, e), _SE: (s, e), _HH: (h, h)}.items():
@@ -70,8 +70,8 @@ class Sums:
 
         10 log10(sum s^2 / sum (h - s)^2), +inf where the error is 0. In "images" mode museval's three error
         terms add up to h - s, whatever its filters are, so none are needed. A frame is NaN for all stems where
-        any reference or estimate is silent; but a stem whose reference is silent throughout, which museval
-        refuses, is NaN itself and no reason for the others. A track shorter than a frame is one frame.
+        any reference or estimate is silent. A stem whose reference is silent throughout, which museval refuses,
+        is NaN and does not make the other stems NaN. A track shorter than a frame is one frame.
         """
         frames = self._frames()
         ss, ee = frames[_SS], frames[_EE]
@@ -93,7 +93,7 @@ class Sums:
         """[S] dB: scale-invariant SDR (Le Roux et al. 2019), one gain for all channels of the whole track.
 
         a = <h, s> / <s, s>; 10 log10(|a s|^2 / |a s - h|^2). zero_mean: each channel's mean is removed from s
-        and h first. NaN where reference or estimate are silent; beyond about 150 dB it is rounding.
+        and h first. NaN where the reference or the estimate is silent. Values beyond about 150 dB are rounding.
         """
         total, channels = self._total(), self.channels
         ss, ee, se, hh = total[_SS], total[_EE], total[_SE], total[_HH]
@@ -113,13 +113,13 @@ class Sums:
         return si_sdr
 
     def silent_frames(self) -> NDArray[np.bool_]:
-        """[N]: those in which museval's metrics are undefined."""
+        """[N] frames: True where museval's metrics are undefined."""
         frames = self._frames()
         silent = (frames[_LOUD_S] == 0) | (frames[_LOUD_H] == 0)
         return silent[self._heard(frames)].any(axis=0)
 
     def present(self) -> NDArray[np.bool_]:
-        """[S]: whether the reference has any sound at all; without it there is nothing to score."""
+        """[S]: whether the reference has any sound at all. Where it has none, there is nothing to score."""
         return self._total()[_SS] > 0
 
     @staticmethod
@@ -128,21 +128,21 @@ class Sums:
         return (frames[_LOUD_S] != 0).any(axis=-1)
 
     def _frames(self) -> Floats:
-        """[R, S, N]; the rest is dropped, but a track shorter than a frame is one."""
+        """The sums of the complete frames [R, S, N]. A track shorter than a frame is one frame."""
         if 0 < self.samples < self.frame:
             return self._open[..., None]
         return np.stack(self._closed, axis=-1) if self._closed else np.empty((*self._open.shape, 0))
 
     def _total(self) -> Floats:
-        """[R, S]."""
+        """The sums of the whole track [R, S]."""
         return np.sum([self._open, *self._closed], axis=0)
 
 
 def _less(energy: Floats, a: Floats, b: Floats, samples: int) -> Floats:
-    """An energy without what the means contribute to it; never below 0. a, b: [C, S] sums."""
+    """An energy [S] without the part of the means, never below 0. a, b: sums [C, S] over samples."""
     return np.maximum(energy - (a * b).sum(axis=0) / samples, 0)
 
 
 def frame_samples(samplerate: int, seconds: float = FRAME_SECONDS) -> int:
-    """Samples of a frame at that rate (Hz), cut as museval does it."""
+    """How many samples a frame has at that rate (Hz), rounded down as museval does it."""
     return int(seconds * samplerate)

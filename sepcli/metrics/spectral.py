@@ -1,4 +1,4 @@
-"""How far apart two signals' spectra are, blind to phases: for stems that a model draws instead of cutting out.
+"""How far apart the spectra of two signals are, whatever their phases: for stems that a model generates.
 
 Knows nothing of models or files. S^2 is the power of one bin in one frame: a periodic Hann window of 2048
 samples, hop 512, frame n centred on sample 512 n, silence beyond both ends.
@@ -27,13 +27,13 @@ Floats = NDArray[np.float64]
 SIZE, HOP = 2048, 512  # samples, at any rate
 MELS = 128
 FLOOR = 1e-8
-SOUNDING = 1e-6  # a frame's mean square from which on it sounds: -60 dBFS
+SOUNDING = 1e-6  # a frame sounds if its mean square reaches this: -60 dBFS
 
 _WINDOW = np.hanning(SIZE + 1)[:-1]
 
 
 class Stretches:
-    """A stream in pieces that overlap, so that what looks around sees what it would see in the whole.
+    """Cuts a stream into pieces that overlap, so that a frame at an edge sees its real surroundings.
 
     piece   |--|==========|--|               = core: new in each piece, a multiple of HOP long
     piece              |--|==========|--|    - margin: on both sides; silence beyond the ends
@@ -45,7 +45,7 @@ class Stretches:
         self._held: NDArray | None = None  # from a margin before the next core on
 
     def add(self, block: NDArray) -> Iterator[NDArray]:
-        """[..., T] -> the pieces [..., margin + core + margin] that are complete."""
+        """Add a block [..., T]: yields the pieces [..., margin + core + margin] that are complete."""
         if self._held is None:
             self._held = np.zeros((*block.shape[:-1], self.margin), block.dtype)
         self._held = np.concatenate([self._held, block], axis=-1)
@@ -55,41 +55,41 @@ class Stretches:
             self._held = self._held[..., self.core :]
 
     def end(self) -> Iterator[NDArray]:
-        """The rest; the core of the last piece is shorter than `core`, maybe empty."""
+        """The end of the stream: yields the last pieces. The core of the last one is shorter, maybe empty."""
         if self._held is not None:
             yield from self.add(np.zeros((*self._held.shape[:-1], self.margin), self._held.dtype))
             yield self._held
 
     def frames(self, piece: NDArray) -> int:
-        """How many frames are centred in its core; that at the very end of the track is in the last piece."""
+        """How many frames are centred in the core of a piece; the last piece also has the one at the end."""
         samples = piece.shape[-1] - 2 * self.margin
         return samples // HOP + (samples < self.core)
 
     def power(self, piece: NDArray) -> Floats:
-        """[..., N, F] of these frames."""
+        """The power of these frames, [..., N, F]."""
         begin = self.margin - SIZE // 2
         return power_frames(piece[..., begin : begin + (self.frames(piece) - 1) * HOP + SIZE])
 
 
 def power_frames(wave: NDArray) -> Floats:
-    """[..., T] -> [..., N, F]: the frames that lie within it, the first from its first sample on."""
+    """The power of all whole frames of [..., T]: [..., N, F], the first from the first sample on."""
     frames = sliding_window_view(np.asarray(wave, np.float64), SIZE, axis=-1)[..., ::HOP, :]
     spec = np.fft.rfft(frames * _WINDOW, axis=-1)
     return spec.real**2 + spec.imag**2
 
 
 def distance_frames(a: Floats, b: Floats) -> Floats:
-    """Powers [..., N, F] -> LSD [..., N]."""
+    """Powers [..., N, F] of two signals -> LSD [..., N] of each frame."""
     return np.sqrt(((_logarithm(a) - _logarithm(b)) ** 2).mean(axis=-1))
 
 
 def mel_error_frames(a: Floats, b: Floats, bank: Floats) -> Floats:
-    """Powers [..., N, F] and the bank [F, M] -> mean absolute difference of log-mels [..., N], dB."""
+    """Powers [..., N, F] of two signals -> Mel-MAE [..., N] of each frame, dB. bank: [F, M] (mel_bank)."""
     return 10 * np.abs(_logarithm(a @ bank) - _logarithm(b @ bank)).mean(axis=-1)
 
 
 def sounding(power: Floats) -> NDArray[np.bool_]:
-    """[..., C, N, F] -> [..., N]: whether the mean square over channels reaches -60 dBFS."""
+    """Powers [..., C, N, F] -> [..., N]: whether a frame's mean square over channels reaches -60 dBFS."""
     both_sides = 2 * power.sum(axis=-1) - power[..., 0] - power[..., -1]  # Parseval
     return both_sides.mean(axis=-2) >= SOUNDING * SIZE * (_WINDOW**2).sum()
 
@@ -100,10 +100,11 @@ def _logarithm(power: Floats) -> Floats:
 
 @cache
 def mel_bank(samplerate: int) -> Floats:
-    """[F, M]: triangles of height 1, equally spaced on Slaney's mel scale from 0 Hz to half the rate.
+    """The filters of the bands [F, M]: triangles of height 1, equally spaced in mel up to half the rate.
 
-    The scale of his Auditory Toolbox (1998), as librosa has it: linear up to 1 kHz, 200 / 3 Hz a mel, above
-    logarithmic, 27 mels for a factor of 6.4. How triangles are scaled drops out of a difference of logs.
+    It is the scale of Slaney's Auditory Toolbox (1998), as in librosa: linear up to 1 kHz, with 200 / 3 Hz for
+    a mel, and logarithmic above, with 27 mels for a factor of 6.4. The height of the triangles does not matter,
+    as it cancels in a difference of logarithms. samplerate: Hz.
     """
     hertz, mels = 200 / 3, 15.0  # of a mel below the bend; the bend
     step = np.log(6.4) / 27
@@ -119,8 +120,8 @@ def mel_bank(samplerate: int) -> Floats:
 class Distance:
     """The LSD of whole tracks: the mean over the frames in which the reference sounds, and over channels.
 
-    Frames in which it is silent (below -60 dBFS) are left out: there the distance says how far down to nothing
-    an estimate went, and a few of them would outweigh all music.
+    Frames in which the reference is silent (below -60 dBFS) are left out. There the distance only says how
+    close to nothing the estimate is, and a few such frames would outweigh all music.
     """
 
     def __init__(self, stems: int):
@@ -128,12 +129,12 @@ class Distance:
         self._stretches = Stretches(64 * HOP, SIZE // 2)
 
     def add(self, references: NDArray, estimates: NDArray) -> None:
-        """[S, C, T] each, of any length."""
+        """Add the next block of references and estimates, [S, C, T] each, of any length."""
         for piece in self._stretches.add(np.stack([references, estimates])):
             self._gather(piece)
 
     def result(self) -> Floats:
-        """[S], NaN where the reference never sounds; nothing can be added after it."""
+        """The LSD [S], NaN where the reference never sounds. Nothing can be added afterwards."""
         for piece in self._stretches.end():
             self._gather(piece)
         with np.errstate(invalid="ignore"):

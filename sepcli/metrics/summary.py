@@ -9,9 +9,9 @@ Knows no models, files or tables. The protocols of the field (docs/evaluation.md
     dicose  the same with another choice of windows (windows.py)
     ldm     spectra, pitch and PESQ of a voice, with the time it took to make it: mean over tracks (voice.py)
 
-Each is taken stem by stem over the tracks that have the stem and where the metric is defined; the mean over the
-stems comes last, so that a stem that few songs have weighs as much as the others. A mean has an interval
-(interval.py), a median has none.
+Each statistic is taken stem by stem, over the tracks that have the stem and where the metric is defined. The
+mean over the stems comes last, so that a stem that few songs have weighs as much as the others. A mean has an
+interval (interval.py), a median has none.
 """
 
 from __future__ import annotations
@@ -28,18 +28,14 @@ from sepcli.metrics.windows import DICOSE, MSDM, WindowRule
 
 @dataclass(frozen=True)
 class Metric:
-    """name: in full, as it is always printed. column: of tables for programs.
+    """How a metric is shown, and how a track's value of it is weighed."""
 
-    weight: the key of what a track's value weighs in a mean; None: all weigh the same. head: over a column of a
-    table that says the rest above. digits: after the point, in tables.
-    """
-
-    name: str
-    column: str
+    name: str  # in full, as it is always printed
+    column: str  # its name in tables for programs
     unit: str = "dB"
-    weight: str | None = None
-    head: str = ""
-    digits: int = 2
+    weight: str | None = None  # the key of the metric that weighs a track in a mean; None: all weigh the same
+    head: str = ""  # above its column, in a table whose title says the rest
+    digits: int = 2  # after the decimal point, in tables
 
 
 METRICS = {
@@ -83,16 +79,16 @@ STATISTICS: dict[str, Statistic] = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """metrics: in the order in which they are shown. statistics: over tracks, the protocol's own first.
+    """A protocol of the field: its metrics, and how they are averaged over tracks.
 
-    windows: those that it takes. voice: measures voices, all its metrics in one table. The metrics of both
-    kinds are computed where one is asked for, all others always.
+    Metrics of windows and of voices are computed only if a protocol that needs them is asked for; all others
+    always are.
     """
 
-    metrics: tuple[str, ...]
-    statistics: tuple[str, ...]
-    windows: WindowRule | None = None
-    voice: bool = False
+    metrics: tuple[str, ...]  # in the order in which they are shown
+    statistics: tuple[str, ...]  # over tracks, the protocol's own first
+    windows: WindowRule | None = None  # which windows it scores; None: whole tracks
+    voice: bool = False  # measures voices; all its metrics are in one table
 
 
 PROTOCOLS = {
@@ -107,42 +103,37 @@ PROTOCOLS = {
 
 @dataclass(frozen=True)
 class Value:
-    """One number of a summary, NaN where it is undefined.
-
-    std: over runs, of a sample (n - 1); None for one run. tracks: how many counted, in the first run.
-    interval: half of the 95 % confidence interval over tracks, of the runs' mean; None for medians and where it
-    is undefined.
-    """
+    """One number of a summary, NaN where it is undefined."""
 
     value: float
-    std: float | None
-    tracks: int
-    interval: float | None = None
+    std: float | None  # the standard deviation over runs (of a sample, n - 1); None for one run
+    tracks: int  # how many tracks counted, in the first run
+    interval: float | None = None  # half of the 95 % one over tracks, of the mean over runs; None for a median
 
 
 @dataclass(frozen=True)
 class Line:
-    """A metric's summary for one model. stems: sorted by name. mean: over the stems."""
+    """The summary of a metric for one model."""
 
     protocol: str
-    metric: str
+    metric: str  # its key
     statistic: str
-    stems: Mapping[str, Value]
-    mean: Value
+    stems: Mapping[str, Value]  # sorted by name
+    mean: Value  # over the stems
 
 
-Scores = Mapping[str, Mapping[str, Mapping[str, float]]]  # track -> stem -> metric -> dB
+Scores = Mapping[str, Mapping[str, Mapping[str, float]]]  # {track: {stem: {metric: value}}} of one run
 
 
 def metric(key: str, *, zero_mean: bool = False) -> Metric:
+    """The metric of that key. zero_mean: as it is named when means are removed before an SI-SDR."""
     return ZERO_MEAN.get(key, METRICS[key]) if zero_mean else METRICS[key]
 
 
 def summarize(runs: Sequence[Scores], protocols: Iterable[str]) -> list[Line]:
-    """The lines of those protocols for the runs of one model: the mean over runs, and their deviation.
+    """The lines of those protocols for the runs of one model: means over runs, and their standard deviation.
 
-    Metrics and stems that no track has are left out. Values that are undefined (NaN) are left out of their
-    statistic.
+    Metrics and stems that no track has are left out. Undefined values (NaN) do not count in a statistic.
     """
     stems: dict[str, set[str]] = {}  # of each metric
     for run in runs:
@@ -160,7 +151,7 @@ def summarize(runs: Sequence[Scores], protocols: Iterable[str]) -> list[Line]:
 
 
 def defined(run: Scores, stem: str, key: str) -> dict[str, float]:
-    """That metric of that stem in every track where it is defined."""
+    """{track: the metric of the stem}, for the tracks where it is defined."""
     values = {name: track[stem].get(key, math.nan) for name, track in run.items() if stem in track}
     return {name: value for name, value in values.items() if not math.isnan(value)}
 
@@ -187,12 +178,13 @@ def _line(runs: Sequence[Scores], stems: Sequence[str], protocol: str, key: str,
 
 
 def _weight(run: Scores, track: str, stem: str, key: str) -> float:
+    """What the value of a track weighs in a mean."""
     by = METRICS[key].weight
     return 1.0 if by is None else run[track][stem][by]
 
 
 def _column(runs: Sequence[Scores], stem: str, key: str) -> Column:
-    """Each track's mean over the runs in which it is defined."""
+    """{track: (its mean over the runs in which it is defined, its weight)}."""
     found: dict[str, list[tuple[float, float]]] = {}
     for run in runs:
         for track, value in defined(run, stem, key).items():
@@ -201,7 +193,7 @@ def _column(runs: Sequence[Scores], stem: str, key: str) -> Column:
 
 
 def _over_runs(values: Sequence[float], tracks: int, columns: Sequence[Column]) -> Value:
-    """columns: of the stems that the values are of; none where there is no interval."""
+    """The mean of a statistic over runs. columns: of the stems behind it; empty where there is no interval."""
     half = half_width(columns) if columns else math.nan
     interval = None if math.isnan(half) else half
     if len(values) == 1:

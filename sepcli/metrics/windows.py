@@ -1,7 +1,8 @@
 """SI-SDR improvement over the mix in windows of 4 s, as MSDM and DiCoSe evaluate Slakh2100.
 
-Knows nothing of models or files: [S, C, T] blocks in, the windows' decibels out. What is left at a track's end
-after whole chunks is dropped; windows begin every 2 s and end with their stretch at the latest:
+Knows nothing of models or files: [S, C, T] blocks in, decibels of windows out. A track is cut into whole
+chunks; an incomplete chunk at its end is dropped. Windows begin every 2 s, within a stretch that none of them
+leaves:
 
     track     |-----------|-----------|-----------|--      chunks of 262144 samples at 22050 Hz, 11.9 s
     MSDM      |---|---|---|---|---|---|---|---|---|        windows over all chunks as one stretch,
@@ -10,16 +11,17 @@ after whole chunks is dropped; windows begin every 2 s and end with their stretc
 
 A window counts if two stems or more are active in it; then every stem is scored, silent ones too. For DiCoSe
 two must also be active over the whole chunk. A stem of N samples is active if |s|_2 / N >= 1.5e-5: the norm
-over N, not over its root, so the level of the threshold rises with the root of N.
+divided by N, not by its root, so the level of the threshold rises with the root of N.
 
     a = (<h, s> + e) / (|s|^2 + e),   SI-SDR(h, s) = 10 log10((|a s|^2 + e) / (|a s - h|^2 + e)),   e = 1e-8
 
-and the improvement is SI-SDR(h, s) - SI-SDR(x, s), with the mix x. Means are kept. Products are means over
-channels, so that a track of two equal channels scores as one does. (Mariani et al. 2024, "Multi-Source
-Diffusion Models for Simultaneous Music Generation and Separation"; Karchkhadze et al. 2024, DiCoSe; in detail
-as their programs do it.)
+and the improvement is SI-SDR(h, s) - SI-SDR(x, s), with the mix x. The signals' means are not removed. Products
+are means over channels, so that a track of two equal channels scores like one channel. (Mariani et al. 2024,
+"Multi-Source Diffusion Models for Simultaneous Music Generation and Separation"; Karchkhadze et al. 2024,
+DiCoSe; in detail as their programs do it.)
 
-Sums are kept of the pieces between all places where a window of either may begin or end; all are float64.
+Sums are kept for the pieces between all places where a window of either protocol may begin or end. All are
+float64.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
-Span = tuple[int, int]  # samples, the second is not part of it
+Span = tuple[int, int]  # (first sample, the sample after the last)
 
 EPSILON = 1e-8
 ACTIVITY = 1.5e-5  # |s|_2 / N from which on s is active
@@ -45,14 +47,14 @@ _SE, _EE, _SD, _DD = range(4)  # sums of scored stems: s with e = h - s, e with 
 
 @dataclass(frozen=True)
 class WindowRule:
-    """Which windows a protocol takes. metric, count: under these keys its scores stand (summary.METRICS)."""
+    """Which windows a protocol scores."""
 
-    metric: str
-    count: str
-    chunkwise: bool  # within chunks, and only those with enough active stems
+    metric: str  # the key of its score in summary.METRICS
+    count: str  # the key of the number of windows there
+    chunkwise: bool  # windows lie within chunks, and only within chunks with enough active stems
 
     def stretches(self, samples: int, chunk: int) -> list[Span]:
-        """Where windows run."""
+        """The stretches that windows lie within."""
         whole = samples // chunk
         if self.chunkwise:
             return [(k * chunk, (k + 1) * chunk) for k in range(whole)]
@@ -61,16 +63,16 @@ class WindowRule:
 
 @dataclass(frozen=True)
 class Windows:
-    """spans: of the N windows that count. si_sdri: [S, N] dB."""
+    """The N windows of a track that count, and their scores."""
 
     spans: list[Span]
-    si_sdri: Floats
+    si_sdri: Floats  # [S, N] dB
 
 
 class WindowSums:
-    """Sums over a track; `add` blocks of any length, then ask for the windows of a rule.
+    """Sums over a track: `add` blocks of any length, then ask for the windows of a rule.
 
-    scored: stems with an estimate. samplerate: Hz; windows and chunks last as long at every rate.
+    scored: how many stems have an estimate. samplerate: Hz; windows and chunks last equally long at every rate.
     """
 
     def __init__(self, scored: int, channels: int, samplerate: int):
@@ -85,7 +87,7 @@ class WindowSums:
         self._open: tuple[Floats, Floats] | None = None
 
     def add(self, references: ArrayLike, estimates: ArrayLike, mix: ArrayLike) -> None:
-        """[A, C, T], the scored ones first; [S, C, T] of these; [C, T]."""
+        """Add a block: references [A, C, T], the scored stems first; estimates [S, C, T]; the mix [C, T]."""
         s, h, x = (np.asarray(each, np.float64) for each in (references, estimates, mix))
         assert s.shape[1:] == h.shape[1:] == x.shape and len(h) == self.scored, (s.shape, h.shape, x.shape)
         at, count = 0, x.shape[-1]
@@ -98,7 +100,7 @@ class WindowSums:
                 self._close()
 
     def windows(self, rule: WindowRule) -> Windows:
-        """Those that count, in order."""
+        """The windows that count, in order, with their scores."""
         spans = [
             span
             for stretch in rule.stretches(self.samples, self.chunk)
@@ -136,7 +138,7 @@ class WindowSums:
     # --- asking ---
 
     def _within(self, stretch: Span) -> Iterator[Span]:
-        """Its windows: ceil((L - hop) / hop) for L samples, the last may be cut short."""
+        """The windows of a stretch: ceil((L - hop) / hop) for L samples; the last may be cut short."""
         begin, end = stretch
         for at in range(begin, end - self.hop, self.hop):
             yield at, min(at + 2 * self.hop, end)
@@ -158,7 +160,7 @@ class WindowSums:
 
 
 def _si_sdr(ss: Floats, se: Floats, ee: Floats) -> Floats:
-    """|s|^2, <s, e> and |e|^2 of h = s + e -> dB; with a = 1 + g it is a s - h = g s - e."""
+    """The SI-SDR in dB from |s|^2, <s, e> and |e|^2 with h = s + e. With a = 1 + g, a s - h is g s - e."""
     g = se / (ss + EPSILON)
     residual = np.maximum(g**2 * ss - 2 * g * se + ee, 0)
     return 10 * np.log10(((1 + g) ** 2 * ss + EPSILON) / (residual + EPSILON))

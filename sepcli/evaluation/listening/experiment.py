@@ -140,7 +140,7 @@ def _single(request: EvaluationRequest) -> tuple[str, int]:
             "A listening test is of one stem, but several are named.",
             remedy=f"Give one of {parameter('targets')}, and make a test for each.",
         )
-    if len(request.seeds) > 1:
+    if len(request.seeds) != 1:
         raise UsageError(
             "A listening test has one seed, but several are given.",
             remedy=f"Give one with {parameter('seeds')}.",
