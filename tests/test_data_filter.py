@@ -463,6 +463,6 @@ def test_the_command_as_json(run, data, tmp_path):
 def test_the_command_refuses_what_can_not_be(run, data, tmp_path):
     assert run(data, "-o", tmp_path / "report")[0] == 2  # no model
     code, _, err = run(data, "-m", "bands", "-o", tmp_path / "report", "--keep-above", "120")
-    assert code == 2 and "--keep-above is 120" in err and not (tmp_path / "report").exists()
+    assert code == 2 and "--keep-above 120 is out of range" in err and not (tmp_path / "report").exists()
     code, _, err = run(data / "absent", "-m", "bands", "-o", tmp_path / "report")
     assert code == 1 and "absent" in err

@@ -3,9 +3,9 @@
     layouts   folders -> tracks                       (names, files, lengths; nothing is decoded)
     windows   a file, a time -> [C, T]                (by seeking; rate and channels as the model wants them)
     mixing    tracks, a step -> Batch [B, S, C, T]    (deterministic, by worker processes)
-    augment   [B, S, C, T] -> [B, S, C, T]            (stretch: another tempo)
+    augment   [B, S, C, T] -> [B, S, C, T]            (stretch.py changes the tempo)
     check     tracks -> what is wrong with them
-    quality   tracks, a model -> which are kept       (filter: all of `dataset filter`)
+    quality   tracks, a model -> which are kept       (filter.py is all of `dataset filter`)
     synthetic a seed -> tracks                        (composed, rendered and sung)
 
 Knows files and tensors; nothing of networks, losses or training.

@@ -1,9 +1,10 @@
-"""Variations of music for training: each an object, called with a batch of stems before they are mixed.
+"""Augmentations for training: each is an object that is called with a batch of stems before they are mixed.
 
-Knows tensors and random numbers; nothing of files. Row b of a batch is varied by `rngs[b]` alone (Remix: a
-group by its first row's), so what comes out does not depend on how a batch is divided among processes.
+Knows tensors and random numbers; nothing of files. Row b of a batch is varied by `rngs[b]` alone (Remix varies
+a group by the generator of its first row), so the result does not depend on how a batch is divided among
+processes.
 
-Some need more than they return: `extra` says how much, and `Batches` reads that much more.
+Some augmentations need more samples than they return: `extra` says how many, and `Batches` reads them.
 
     read  |==============================|      Shift: every source is cut where its own shift says
              drums |====================|
@@ -31,26 +32,26 @@ from torch import Tensor
 from sepcli.data.stretch import stretch
 from sepcli.errors import UsageError, did_you_mean
 
-Rngs = Sequence[np.random.Generator]  # one a row
+Rngs = Sequence[np.random.Generator]  # one for each row
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What all variations are. `sources`: only these are varied; () = all."""
+    """The base of all augmentations. UsageError where an option has a value that can't be."""
 
-    sources: tuple[str, ...] = field(default=(), kw_only=True)
+    sources: tuple[str, ...] = field(default=(), kw_only=True)  # only these are varied; () = all
 
-    group = 1  # rows that it mixes with each other: a batch may be divided between groups only
+    group = 1  # how many rows it mixes with each other: a batch may be divided only between groups
 
     def extra(self, samples: int, samplerate: int) -> int:
-        """How many samples more than `samples` it must get to return at least `samples`. samplerate: Hz."""
+        """How many samples it needs in addition to `samples`, to return at least `samples`. samplerate: Hz."""
         return 0
 
     def __call__(self, stems: Tensor, rngs: Rngs, *, sources: Sequence[str], samplerate: int) -> Tensor:
-        """stems [B, S, C, T] -> [B, S, C, T'], T' + extra(T') <= T, in the memory of `stems`, which is used up.
+        """Vary stems [B, S, C, T] -> [B, S, C, T'], with T' + extra(T') <= T. `stems` is overwritten.
 
-        sources: the names of the S sources. samplerate: Hz. In place, because a batch takes 100 MB: the pages
-        of a second one cost more time than most of the variations themselves.
+        sources: the names of the S sources. samplerate: Hz. It works in place, because a batch takes 100 MB:
+        new memory for a second one would cost more time than most augmentations themselves.
         """
         raise NotImplementedError
 
@@ -69,7 +70,7 @@ class Augmentation:
             raise UsageError(f"{type(self).__name__}: {what}.", remedy="Correct the augmentation's options.")
 
     def _factors(self, stems: Tensor, rngs: Rngs, sources: Sequence[str], draw: Any) -> Tensor:
-        """[B, S, 1, 1]: draw(rng) for every chosen source of every row, 1 for the others."""
+        """[B, S, 1, 1]: a number drawn by draw(rng) for every chosen source of every row, 1 for the others."""
         factors = torch.ones(stems.shape[0], stems.shape[1], 1, 1)
         for row, rng in enumerate(rngs):
             for source in self.chosen(sources):
@@ -79,17 +80,17 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Gain(Augmentation):
-    """Every source by a factor of its own between `low` and `high`: uniform, or uniform in dB."""
+    """Every source is multiplied by a factor of its own between `low` and `high`: uniform, or uniform in dB."""
 
     low: float = 0.25
     high: float = 1.25
-    decibels: bool = False  # quiet stems under loud ones are as likely as the reverse
+    decibels: bool = False  # uniform in dB: a gain up is as likely as the same gain down
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._check(0 <= self.low <= self.high, "low and high must be 0 <= low <= high")
         self._check(self.low > 0 or not self.decibels, "low must be above 0 where decibels are uniform")
 
-    def __call__(self, stems, rngs, *, sources, samplerate):
+    def __call__(self, stems: Tensor, rngs: Rngs, *, sources: Sequence[str], samplerate: int) -> Tensor:
         def draw(rng: np.random.Generator) -> float:
             if self.decibels:
                 return math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
@@ -100,28 +101,28 @@ class Gain(Augmentation):
 
 @dataclass(frozen=True)
 class Polarity(Augmentation):
-    """Every source negated with probability `p`."""
+    """Every source is negated with probability `p`."""
 
     p: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._check(0 <= self.p <= 1, "p must be between 0 and 1")
 
-    def __call__(self, stems, rngs, *, sources, samplerate):
+    def __call__(self, stems: Tensor, rngs: Rngs, *, sources: Sequence[str], samplerate: int) -> Tensor:
         signs = self._factors(stems, rngs, sources, lambda rng: -1.0 if rng.random() < self.p else 1.0)
         return stems.mul_(signs)
 
 
 @dataclass(frozen=True)
 class ChannelSwap(Augmentation):
-    """Left and right of every source exchanged with probability `p`. Mono stays as it is."""
+    """Left and right of every source are exchanged with probability `p`. Mono stays as it is."""
 
     p: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._check(0 <= self.p <= 1, "p must be between 0 and 1")
 
-    def __call__(self, stems, rngs, *, sources, samplerate):
+    def __call__(self, stems: Tensor, rngs: Rngs, *, sources: Sequence[str], samplerate: int) -> Tensor:
         for row, rng in enumerate(rngs):
             for source in self.chosen(sources):
                 if rng.random() < self.p:
@@ -131,14 +132,14 @@ class ChannelSwap(Augmentation):
 
 @dataclass(frozen=True)
 class Silence(Augmentation):
-    """Every source silenced with probability `p`, but never all sources of a row."""
+    """Every source is silenced with probability `p`, but never all sources of a row."""
 
     p: float = 0.1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._check(0 <= self.p <= 1, "p must be between 0 and 1")
 
-    def __call__(self, stems, rngs, *, sources, samplerate):
+    def __call__(self, stems: Tensor, rngs: Rngs, *, sources: Sequence[str], samplerate: int) -> Tensor:
         chosen = self.chosen(sources)
         for row, rng in enumerate(rngs):
             silent = rng.random(len(chosen)) < self.p
@@ -153,18 +154,19 @@ class Silence(Augmentation):
 
 @dataclass(frozen=True)
 class Shift(Augmentation):
-    """Every source from a moment of its own, up to `seconds` later; with `same`, all of a row from one."""
+    """Every source begins up to `seconds` later by a shift of its own; with `same`, by one for the row."""
 
     seconds: float = 1.0
     same: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._check(self.seconds >= 0, "seconds must not be negative")
 
-    def extra(self, samples, samplerate):
+    def extra(self, samples: int, samplerate: int) -> int:
+        """See Augmentation."""
         return round(self.seconds * samplerate)
 
-    def __call__(self, stems, rngs, *, sources, samplerate):
+    def __call__(self, stems: Tensor, rngs: Rngs, *, sources: Sequence[str], samplerate: int) -> Tensor:
         most = self.extra(0, samplerate)
         samples = stems.shape[-1] - most
         assert samples > 0, (stems.shape, most)
@@ -180,17 +182,17 @@ class Shift(Augmentation):
 
 @dataclass(frozen=True)
 class Remix(Augmentation):
-    """Within groups of `group` rows every source is dealt out anew: songs that never were.
+    """Within groups of `group` rows, the rows exchange their sources at random: songs that never were.
 
-    The last group of a batch may be smaller. Everything that was in a group is still in it, once.
+    The last group of a batch may be smaller. Every stem of a group is still in the group, once.
     """
 
     group: int = 4
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._check(self.group >= 1, "group must be at least 1")
 
-    def __call__(self, stems, rngs, *, sources, samplerate):
+    def __call__(self, stems: Tensor, rngs: Rngs, *, sources: Sequence[str], samplerate: int) -> Tensor:
         for first in range(0, len(stems), self.group):
             rows = np.arange(first, min(first + self.group, len(stems)))
             for source in self.chosen(sources):
@@ -202,20 +204,20 @@ class Remix(Augmentation):
 class Repitch(Augmentation):
     """With probability `p`, another pitch and tempo: one draw for all sources of a row, or one for each.
 
-    method "stretch": whole semitones up to +-`semitones`, and independent of them a tempo from
-    N(1, tempo_std), at most `max_tempo` off; by overlap-add (data/stretch.py) and resampling.
-    method "varispeed": a record at another speed, pitch and tempo together, any pitch up to +-`semitones`; by
-    resampling alone, which leaves no artefacts. Formants move with the pitch in both.
+    method "stretch": whole semitones up to +-`semitones`, and independently of them a tempo from N(1,
+    tempo_std) that differs from 1 by at most `max_tempo`; by overlap-add (data/stretch.py) and resampling.
+    method "varispeed": like a record at another speed, pitch and tempo together, any pitch up to +-`semitones`;
+    by resampling alone, which leaves no artefacts. In both, formants move with the pitch.
     """
 
     p: float = 0.2
     semitones: float = 2.0
     tempo_std: float = 0.05
     max_tempo: float = 0.12
-    independent: bool = False  # every source its own draw
+    independent: bool = False  # a draw for every source
     method: str = "stretch"  # or "varispeed"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._check(0 <= self.p <= 1, "p must be between 0 and 1")
         self._check(0 <= self.semitones <= 12, "semitones must be between 0 and 12")
         self._check(0 <= self.max_tempo < 0.5, "max_tempo must be between 0 and 0.5")
@@ -223,13 +225,14 @@ class Repitch(Augmentation):
         self._check(self.method in ("stretch", "varispeed"), 'method must be "stretch" or "varispeed"')
 
     def _kept(self) -> float:
-        """The share of the length that every draw leaves; that much of all is returned (HT Demucs: 0.88)."""
+        """The share of the length that is left by every draw; so much is always returned (HT Demucs: 0.88)."""
         return 1 - self.max_tempo if self.method == "stretch" else 2 ** (-self.semitones / 12)
 
-    def extra(self, samples, samplerate):
+    def extra(self, samples: int, samplerate: int) -> int:
+        """See Augmentation."""
         return math.ceil(samples / self._kept()) - samples
 
-    def __call__(self, stems, rngs, *, sources, samplerate):
+    def __call__(self, stems: Tensor, rngs: Rngs, *, sources: Sequence[str], samplerate: int) -> Tensor:
         samples = math.floor(stems.shape[-1] * self._kept() + 1e-6)
         out = stems[..., :samples]
         chosen = self.chosen(sources)
@@ -239,34 +242,34 @@ class Repitch(Augmentation):
                     continue
                 if self.method == "varispeed":
                     speed = 2 ** (rng.uniform(-self.semitones, self.semitones) / 12)
-                    needed = math.ceil(samples * speed) + 64  # and a little for the resampler's filter
+                    needed = math.ceil(samples * speed) + 64  # with a little for the filter of the resampler
                     out[row, part] = _faster(stems[row, part, :, :needed], speed, samples)
                 else:
                     most = math.floor(self.semitones)
                     pitch = 2 ** (rng.integers(-most, most + 1) / 12)
                     tempo = 1 + float(np.clip(rng.normal(0, self.tempo_std), -self.max_tempo, self.max_tempo))
-                    for source in part:  # each is cut where it suits it, as if it were a song of its own
+                    for source in part:  # each by itself, so that it is cut where that suits it
                         stretched = stretch(stems[row, source].numpy(), tempo / pitch, samplerate)
                         out[row, source] = _faster(torch.from_numpy(stretched)[None], pitch, samples)[0]
         return out
 
 
 def _faster(stems: Tensor, speed: float, samples: int) -> Tensor:
-    """[S, C, T] -> [S, C, samples], played `speed` times as fast: pitch and tempo go up together."""
+    """[S, C, T] -> [S, C, samples], played `speed` times as fast: pitch and tempo rise together."""
     if speed == 1:
         return torch.nn.functional.pad(stems[..., :samples], (0, max(0, samples - stems.shape[-1])))
     interleaved = np.ascontiguousarray(stems.flatten(0, 1).T.numpy())  # [T, S * C]
     resampled = soxr.resample(interleaved, speed, 1.0, quality="MQ")[:samples]
-    out = torch.zeros(*stems.shape[:2], samples)  # the stretch's own rounding may leave a few samples open
+    out = torch.zeros(*stems.shape[:2], samples)  # rounding in `stretch` may leave the last few samples silent
     out[..., : len(resampled)] = torch.from_numpy(resampled.T.reshape(*stems.shape[:2], -1))
     return out
 
 
 @dataclass(frozen=True)
 class Equalize(Augmentation):
-    """With probability `p`, every source through a gentle equaliser of its own: a tilt and some peaks or dips.
+    """With probability `p`, every source gets a gentle equaliser of its own: a tilt and some peaks or dips.
 
-    Zero phase, so nothing moves in time; the same for all channels. At 1 kHz the tilt is 0 dB.
+    Its phase is zero, so nothing moves in time. It is the same for all channels. At 1 kHz the tilt is 0 dB.
     """
 
     p: float = 0.5
@@ -275,11 +278,11 @@ class Equalize(Augmentation):
     peak: float = 6.0  # dB at most, up or down
     limit: float = 12.0  # dB: no frequency is changed by more
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._check(0 <= self.p <= 1, "p must be between 0 and 1")
         self._check(min(self.tilt, self.peaks, self.peak, self.limit) >= 0, "no option may be negative")
 
-    def __call__(self, stems, rngs, *, sources, samplerate):
+    def __call__(self, stems: Tensor, rngs: Rngs, *, sources: Sequence[str], samplerate: int) -> Tensor:
         samples = stems.shape[-1]
         step = 1 << max(0, samples.bit_length() - 5)
         length = -(-samples // step) * step  # its prime factors are at most 31: fast to transform
@@ -313,9 +316,10 @@ AUGMENTATIONS: dict[str, type[Augmentation]] = {
 
 
 def from_config(name: str, fields: Mapping[str, Any]) -> Augmentation:
-    """The augmentation `name` ("channel_swap", or as its class: "ChannelSwap") with a TOML table's `fields`.
+    """The augmentation of that name ("channel_swap", or as its class "ChannelSwap") with these options.
 
-    UsageError for a name or a field that does not exist, with the near ones, and for a value of another type.
+    UsageError for a name or an option that does not exist, suggesting near ones, and for a value of another
+    type.
     """
     cls = {**AUGMENTATIONS, **{cls.__name__: cls for cls in AUGMENTATIONS.values()}}.get(name)
     if cls is None:
@@ -330,6 +334,7 @@ def from_config(name: str, fields: Mapping[str, Any]) -> Augmentation:
 
 
 def _unknown(what: str, name: str, known: Mapping[str, Any]) -> UsageError:
+    """The error for a name that does not exist."""
     return UsageError(
         f"There is no {what} {name!r}; there are {', '.join(known)}.",
         remedy=did_you_mean(name, known) or "Correct its name.",
@@ -337,7 +342,7 @@ def _unknown(what: str, name: str, known: Mapping[str, Any]) -> UsageError:
 
 
 def _as_declared(where: str, value: Any, default: Any) -> Any:
-    """`value` in the type of the field's default: TOML has no tuples, and writes 1.0 as 1."""
+    """`value` in the type of the option's default: TOML has no tuples, and writes 1.0 as 1. UsageError."""
     kind = type(default)
     if kind is tuple and isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
         return tuple(value)

@@ -1,7 +1,7 @@
 """What is wrong with a folder of stems: the whole of `sepcli dataset check` but its display.
 
-Reads every file once from end to end, all files of a track side by side, a block at a time: memory is a few
-blocks, whatever the length. Knows files and levels; nothing of models.
+Reads every file once from beginning to end, all files of a track side by side, a block at a time: memory holds
+a few blocks, whatever the length. Knows files and levels; nothing of models.
 
 Where a track has a mixture, the stems should add up to it. If they don't, each stem s_k is compared with what
 the others leave of the mixture, r_k = m - (sum of s_j, j != k), which is s_k itself where all is right:
@@ -9,8 +9,9 @@ the others leave of the mixture, r_k = m - (sum of s_j, j != k), which is s_k it
     correlation of s_k and r_k  -> its peak lies at the time by which s_k is early, and is negative where s_k
                                    has the wrong sign
 
-summed over blocks of N samples, each against the 2 N samples around it: all lags up to N / 2 count alike. The
-sum of all stems is compared with the mixture in the same way: they may be early together.
+The correlation is summed over blocks of N samples, each against the 2 N samples around it, so that all lags up
+to N / 2 count alike. The sum of all stems is compared with the mixture in the same way, because all stems
+together may be early.
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ from sepcli.sound.decode import AudioReader
 from sepcli.sound.resample import resampled
 
 BLOCK = 1 << 15  # samples; lags are searched up to half of it, 0.37 s at 44.1 kHz
-LENGTHS = 0.1  # seconds by which files of a track may differ: encoders add up to 50 ms
-LIKENESS = 0.5  # of a stem and what the others leave, from which on a lag is believed
-SAME = 0.9  # of the sum and the mixture, from which on it is believed that all stems are early together
-EXACT = 200.0  # dB that stand for "exactly": float32 holds 150
+LENGTHS = 0.1  # seconds by which the files of a track may differ: encoders add up to 50 ms
+LIKENESS = 0.5  # the correlation of a stem and what the others leave, above which its lag is believed
+SAME = 0.9  # the correlation of the sum and the mixture, above which a lag of all stems together is believed
+EXACT = 200.0  # dB, for "exactly equal": float32 holds 150
 
 
 @dataclass(frozen=True)
 class Limits:
     """What counts as a problem."""
 
-    silent: float = -60.0  # dBFS: a stem whose peak over the whole file is below is silent
-    snr: float = 20.0  # dB: the mixture over what the stems' sum misses of it; lossy stems reach about 25
+    silent: float = -60.0  # dBFS: a stem is silent if the peak of its whole file is lower
+    snr: float = 20.0  # dB: the mixture over its difference to the sum of the stems; lossy stems reach about 25
 
 
 @dataclass(frozen=True)
@@ -54,31 +55,31 @@ class Finding:
 
 @dataclass(frozen=True)
 class FileReport:
-    """A file as it decodes."""
+    """What decoding a file gave."""
 
     path: str
     samplerate: int  # Hz
     channels: int
-    seconds: float  # what decodes
+    seconds: float  # of audio that could be decoded
     peak_dbfs: float  # -200 for digital silence
     rms_dbfs: float
 
 
 @dataclass(frozen=True)
 class SumReport:
-    """The stems' sum beside the mixture."""
+    """The sum of the stems, compared with the mixture."""
 
-    snr_db: float  # the mixture's energy over that of mixture - sum; 200 where they are equal
-    gain_db: float  # by which the sum has to be raised to come nearest to the mixture
+    snr_db: float  # the energy of the mixture over the energy of (mixture - sum); 200 where they are equal
+    gain_db: float  # that brings the sum nearest to the mixture
     snr_after_gain_db: float
-    lag_samples: Mapping[str, int]  # by stem, where it is clear: by how much it is early, at the mixture's rate
-    common_lag_samples: int  # by how much all stems together are early; then `lag_samples` says nothing
+    lag_samples: Mapping[str, int]  # {stem: by how much it is early, at the mixture's rate}, where it is clear
+    common_lag_samples: int  # by how much all stems together are early; then `lag_samples` is empty
     inverted: tuple[str, ...]  # stems with the wrong sign
 
 
 @dataclass(frozen=True)
 class TrackReport:
-    """All that was found out about one track."""
+    """All that was found about a track."""
 
     name: str
     seconds: float  # of the mixture, else of the longest stem
@@ -88,6 +89,7 @@ class TrackReport:
     problems: tuple[Finding, ...]
 
     def as_json(self) -> dict[str, Any]:
+        """All of it, for JSON."""
         return asdict(self)
 
 
@@ -98,10 +100,10 @@ def check_dataset(
     *,
     begun: Callable[[int], None] = lambda tracks: None,
 ) -> Iterator[TrackReport]:
-    """A report on each track below `root`, sorted by name, as soon as it is made.
+    """Check all tracks below `root`: yields a report on each, in the order of their names.
 
-    begun: called with the number of tracks. InputError where there are none; files that can't be read are
-    findings.
+    begun: called first, with the number of tracks. InputError where there are no tracks; a file that can't be
+    read is a finding.
     """
     limits = limits or Limits()
     problems: list[Problem] = []
@@ -120,10 +122,10 @@ def check_dataset(
 
 
 def check_track(track: StemTrack, limits: Limits, known: Sequence[Finding] = ()) -> TrackReport:
-    """Read all of the track's files. known: what was found on opening it."""
+    """Check a track: reads all its files. known: what is wrong with it already."""
     paths = dict(track.stems)
     if track.mixture is not None:
-        paths[""] = track.mixture  # last; no stem is called so
+        paths[""] = track.mixture  # the last; no stem has an empty name
     channels = min(2, track.channels)
     files = {name: _File(path, track.samplerate, channels) for name, path in paths.items()}
     comparison = _Comparison(list(track.stems)) if track.mixture is not None else None
@@ -151,7 +153,7 @@ def check_track(track: StemTrack, limits: Limits, known: Sequence[Finding] = ())
 
 
 def _judged(total: SumReport, track: StemTrack, limits: Limits) -> Iterator[Finding]:
-    """What is to be said of a sum that is not the mixture."""
+    """Why the sum of the stems is not the mixture; nothing where it is."""
     if total.snr_db >= limits.snr:
         return
     common = total.common_lag_samples
@@ -170,10 +172,10 @@ def _judged(total: SumReport, track: StemTrack, limits: Limits) -> Iterator[Find
 
 
 class _File:
-    """One file of a track as a stream of mono-compatible blocks, measured on the way."""
+    """A file as a stream of blocks at the rate and channels of its track. It is measured on the way."""
 
     def __init__(self, path: Path, samplerate: int, channels: int):
-        """samplerate, channels: of the blocks it gives; the levels are those of the file itself."""
+        """samplerate, channels: of the blocks. Levels are measured on the file as it is."""
         self.path = path
         self.findings: list[Finding] = []
         self.failed = False
@@ -182,7 +184,7 @@ class _File:
         self._samplerate, self._channels = samplerate, channels  # of the file, once it is open
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """[C, T] float32, BLOCK samples each but the last; ends where the file can't be read on."""
+        """Blocks [C, BLOCK] float32, the last one shorter; they end where the file can't be read on."""
         samplerate, channels = self._wanted
         waiting = np.zeros((channels, 0), np.float32)
         try:
@@ -203,6 +205,7 @@ class _File:
         yield waiting
 
     def _measured(self, blocks: AudioReader) -> Iterator[np.ndarray]:
+        """The same blocks; their levels are added up."""
         for block in blocks:
             self._peak = max(self._peak, float(np.abs(block).max()))
             self._energy += float(np.square(block, dtype=np.float64).sum())
@@ -210,6 +213,7 @@ class _File:
             yield block
 
     def report(self) -> FileReport:
+        """The levels of all that was read."""
         mean = self._energy / max(1, self._frames * self._channels)
         return FileReport(
             str(self.path), self._samplerate, self._channels, self._frames / self._samplerate,
@@ -218,7 +222,7 @@ class _File:
 
 
 def _side_by_side(files: Sequence[_File]) -> Iterator[np.ndarray]:
-    """[F, C, BLOCK] from the beginning to the end of the longest file, silence after the end of the others."""
+    """All files side by side: [F, C, BLOCK] up to the end of the longest; the others end in silence."""
     streams = [file.blocks() for file in files]
     while True:
         blocks = [next(stream, None) for stream in streams]
@@ -233,20 +237,21 @@ def _side_by_side(files: Sequence[_File]) -> Iterator[np.ndarray]:
 
 
 class _Comparison:
-    """Energies and correlations of stems and mixture, collected block by block."""
+    """Compares stems with their mixture, block by block: collects energies and correlations."""
 
     def __init__(self, names: Sequence[str]):
         self.names = names
         count = len(names)
-        self._mix = self._sum = self._both = self._rest = 0.0  # energies; `_both`: mixture x sum
-        # In mono, of every stem s_k with r_k, and of their sum with the mixture: energies, and the correlation
-        # as a spectrum of 2 BLOCK samples.
+        # Energies: of the mixture, of the sum, of mixture x sum, of mixture - sum.
+        self._mix = self._sum = self._both = self._rest = 0.0
+        # In mono, for each stem s_k and r_k, and last for the sum and the mixture: their energies, and their
+        # correlation as a spectrum of 2 BLOCK samples.
         self._one, self._other = np.zeros(count + 1), np.zeros(count + 1)
         self._correlation = np.zeros((count + 1, BLOCK + 1), np.complex128)
         self._window = np.zeros((count + 1, 2 * BLOCK), np.float32)  # mono, the newest samples at its end
 
     def add(self, blocks: np.ndarray) -> None:
-        """[S + 1, C, BLOCK], the mixture last."""
+        """Add the next blocks [S + 1, C, BLOCK], the mixture last."""
         mix, total = blocks[-1].astype(np.float64), blocks[:-1].sum(axis=0, dtype=np.float64)
         self._mix += float((mix**2).sum())
         self._sum += float((total**2).sum())
@@ -255,7 +260,7 @@ class _Comparison:
         self._correlate(blocks.mean(axis=1))
 
     def _correlate(self, block: np.ndarray) -> None:
-        """[S + 1, BLOCK] in mono."""
+        """Add to the correlations. block: [S + 1, BLOCK] in mono."""
         self._window = np.concatenate([self._window[:, BLOCK:], block], axis=1)
         half = BLOCK // 2
         one, other = _pairs(self._window[:, half : half + BLOCK])
@@ -265,6 +270,7 @@ class _Comparison:
         self._correlation += np.fft.rfft(one, 2 * BLOCK).conj() * around
 
     def report(self) -> SumReport:
+        """What all blocks say. Nothing can be added afterwards."""
         self._correlate(np.zeros((len(self.names) + 1, BLOCK), np.float32))  # the second half of the last block
         factor = self._both / self._sum if self._sum > 0 and self._both > 0 else 1.0
         after = self._mix - 2 * factor * self._both + factor**2 * self._sum
@@ -284,20 +290,21 @@ class _Comparison:
 
 
 def _pairs(signals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[S + 1, ...], the mixture last -> what is compared: every s_k and the sum; every r_k and the mixture."""
+    """[S + 1, ...], the mixture last -> (every s_k, then the sum), (every r_k, then the mixture)."""
     stems, mix = signals[:-1], signals[-1:]
     total = stems.sum(axis=0, keepdims=True)
     return np.concatenate([stems, total]), np.concatenate([mix - total + stems, mix])
 
 
 def _ratio(signal: float, error: float) -> float:
-    """dB, between -EXACT and EXACT; two silences are equal."""
+    """A ratio of energies in dB, between -EXACT and EXACT. Two silences count as equal."""
     if error <= signal * 10 ** (-EXACT / 10):
         return EXACT
     return max(-EXACT, 10 * math.log10(signal / error)) if signal > 0 else -EXACT
 
 
 def _decibels(power: float) -> float:
+    """A power in dB, -EXACT at least."""
     return max(-EXACT, 10 * math.log10(power)) if power > 0 else -EXACT
 
 

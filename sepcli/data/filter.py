@@ -1,4 +1,4 @@
-"""Filter a folder of stems by what a model hears in them: the whole of `sepcli dataset filter` but its display.
+"""Filter a folder of stems by what a model finds in them: the whole of `sepcli dataset filter` but its display.
 
     tracks of the folder -> a verdict on each (quality.py) -> report, list of songs, picture (quality_report.py)
 
@@ -39,13 +39,13 @@ def filter_dataset(
     done: Callable[[Verdict, bool], None] = lambda verdict, before: None,
     notice: Callable[[str], None] = lambda text: None,
 ) -> list[Verdict]:
-    """Judge every song below `root` and write the report into `out`; the verdicts, in the songs' order.
+    """Decide on every song below `root`, write the report into `out`, and give the verdicts, sorted by name.
 
     loaded: the model, with all its stems. layout: as for layouts.find_tracks. settings, device, precision: as
     for separation. options: those that the model was loaded with. force: begin anew where `out` has a report
     of another model, folder or way of measuring.
-    begun: called with the number of songs, and how many of them the report knows. done: called after each song
-    with whether it was known before. notice: called with what the user should know besides.
+    begun: called with the number of songs, and with how many of them the report knows. done: called after each
+    song with its verdict, and whether the report knew it. notice: called with sentences for the user.
 
     A song that can't be measured has an `error` in its verdict. InputError: there are no songs. UsageError: a
     report made in another way is there. OutputError: `out` can't be written. DeviceError: memory ran out.
@@ -88,7 +88,7 @@ def filter_dataset(
 
 
 def _by_song(problems: Sequence[Problem]) -> dict[str, InputError]:
-    """What the search for tracks found broken, by the song: without that stem nothing should be kept."""
+    """{song: what of it is broken}. A song with a broken file must not be kept."""
     messages: dict[str, list[str]] = {}
     for problem in problems:
         messages.setdefault(problem.track, []).append(problem)
@@ -99,7 +99,7 @@ def _by_song(problems: Sequence[Problem]) -> dict[str, InputError]:
 
 
 def _is_known(song: Song, known: Mapping[str, Verdict]) -> bool:
-    """Whether the report has this song, measured to its end, with the files that are there now."""
+    """Whether the report has this song, completely measured, from the files that are there now."""
     before = known.get(song.name)
     if before is None or before.error is not None:
         return False

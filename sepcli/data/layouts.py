@@ -1,6 +1,7 @@
-"""Which folders are tracks and which files their stems: four layouts of music on disk.
+"""Which folders are tracks and which files are their stems: four layouts of music on disk.
 
-Knows names and headers, decodes nothing. A stem's name is its file's (in pools its folder's), in lower case.
+Knows names and headers, decodes nothing. A stem has the name of its file (in pools, of its folder), in lower
+case.
 
     stems    ROOT/TRACK/STEM.ext                       any stems; ROOT may be a single TRACK
     musdb    ROOT/{train,test}/TRACK/STEM.ext          MUSDB18-HQ: drums, bass, other, vocals (+ mixture)
@@ -8,12 +9,14 @@ Knows names and headers, decodes nothing. A stem's name is its file's (in pools 
                                                        MSDM grouped it, 22.05 kHz mono
     pools    ROOT/STEM/**/ANY.ext                      unaligned: every file is a track of that one stem
 
-In every layout `mixture` (or `mix`) is the whole and no stem, splits (train, test, valid, validation) may come
-first (then the names are "train/TRACK"), and ROOT may be one split. Hidden files and folders are skipped.
+In every layout `mixture` (or `mix`) is the whole and not a stem. Folders of splits (train, test, valid,
+validation) may come first; then the names are "train/TRACK". ROOT may also be one split. Hidden files and
+folders are skipped.
 
 How "auto" decides, for each split: "pools" if all subfolders with audio bear the names of stems (STEM_NAMES)
 and their files do not; else "slakh" if they are called TrackNNNNN, "musdb" if every track has exactly MUSDB18's
-four stems, else "stems". Name the layout where that guesses wrong, as for a pool of a stem not in the list.
+four stems, else "stems". Where that guesses wrong, name the layout: for example for a pool of a stem that is
+not in the list.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sepcli.errors import InputError, UsageError
+from sepcli.errors import InputError, UsageError, from_os, parameter
 from sepcli.sound import decode as audio
 from sepcli.sound import sndfile
 
@@ -48,27 +51,29 @@ _LOOKED_FOR = {
 
 @dataclass(frozen=True)
 class StemTrack:
-    """One piece of music on disk: its stems, which all start at the same time."""
+    """A piece of music on disk with its stems, which all start at the same time."""
 
-    name: str  # the folder's, below its split: "train/NAME"; in pools "STEM/FILE"
+    name: str  # of its folder, after its split: "train/NAME"; in pools "STEM/FILE"
     stems: Mapping[str, Path]  # by source name, sorted
     mixture: Path | None  # None: the mix is the sum of the stems
-    samplerate: int  # Hz, the mixture's where there is one, else the first stem's
+    samplerate: int  # Hz, of the mixture where there is one, else of the first stem
     channels: int  # likewise
-    frames: int  # at `samplerate`: the mixture's where there is one, else the shortest stem's
+    frames: int  # at `samplerate`, of the mixture where there is one, else of the shortest stem
 
     @property
     def seconds(self) -> float:
+        """Its length."""
         return self.frames / self.samplerate
 
 
 class Problem(str):
-    """A message about a file, that knows the name of the track it belongs to."""
+    """A message about a file, with the name of the track that the file belongs to."""
 
     track: str
 
     @classmethod
     def of(cls, track: str, message: str) -> Problem:
+        """The message about a file of that track."""
         problem = cls(message)
         problem.track = track
         return problem
@@ -79,10 +84,10 @@ def find_tracks(
 ) -> list[StemTrack]:
     """The tracks below `root`, sorted by name.
 
-    problems: takes a message (a Problem) for each file that can't be opened; its stem is then missing from
-    its track, and a track without any is left out. Without that list such a file is an InputError ("broken"),
-    because a stem that is missing unnoticed would be measured as silence.
-    InputError "no_tracks", naming what was looked for, where there is nothing.
+    problems: a list that gets a message (a Problem) for each file that can't be opened. The stem is then
+    missing from its track, and a track without any stem is left out. Without that list such a file is an
+    InputError ("broken"), because a stem that is missing unnoticed would be measured as silence. InputError
+    "no_tracks", naming what was looked for, where there are no tracks.
     """
     root = Path(root)
     if layout not in ("auto", *LAYOUTS):
@@ -101,14 +106,14 @@ def find_tracks(
         raise InputError(
             f"No tracks in {root}: looked for " + "; or ".join(_LOOKED_FOR[name] for name in wanted)
             + (f". {len(found)} files can't be read, the first: {found[0]}" if found else "."),
-            remedy="Name the folder above the tracks, and the layout if it is not one of these by its names.",
+            remedy=f"Name the folder above the tracks; or give {parameter('layout')}, if the names are others.",
             code="no_tracks",
         )  # fmt: skip
     return sorted(tracks, key=lambda track: track.name)
 
 
 def detect(root: Path) -> str:
-    """The layout of one split's folder, by the rule at the top of this file."""
+    """The layout of the folder of one split, by the rule at the top of this file."""
     folders = [folder for folder in _folders(root) if next(_audio_files(folder), None) or any(_folders(folder))]
     names = [{path.stem.lower() for path in _audio_files(folder)} - set(MIXTURES) for folder in folders]
     if folders and all(
@@ -122,7 +127,7 @@ def detect(root: Path) -> str:
 
 
 def _parts(root: Path) -> Iterator[tuple[Path, str]]:
-    """(folder, what its tracks' names begin with): the splits, or the root itself where it has none."""
+    """The splits, or the root itself where it has none: (folder, what the names of its tracks begin with)."""
     splits = [
         folder for folder in _folders(root)
         if folder.name.lower() in SPLITS and next(_audio_files(folder), None) is None
@@ -165,8 +170,8 @@ def _tracks_of(root: Path, prefix: str, layout: str, problems: list[Problem]) ->
 def _track(
     name: str, stems: Mapping[str, Path], mixture: Path | None, problems: list[Problem]
 ) -> Iterator[StemTrack]:
-    """One track, or none if nothing of it can be opened."""
-    headers = {}  # path: (Hz, channels, frames)
+    """One track, or none if no stem of it can be opened."""
+    headers: dict[Path, tuple[int, int, int]] = {}  # {path: (Hz, channels, frames)}
     for path in [*stems.values(), *([mixture] if mixture else [])]:
         try:
             headers[path] = _header(path)
@@ -175,7 +180,8 @@ def _track(
     kept = {stem: stems[stem] for stem in sorted(stems) if stems[stem] in headers}
     if not kept:
         return
-    mixture = mixture if mixture in headers else None
+    if mixture not in headers:
+        mixture = None
     samplerate, channels, frames = headers[mixture or next(iter(kept.values()))]
     if mixture is None:
         frames = min(headers[path][2] * samplerate // headers[path][0] for path in kept.values())
@@ -183,7 +189,7 @@ def _track(
 
 
 def _header(path: Path) -> tuple[int, int, int]:
-    """(Hz, channels, frames) as the header states them, or estimates them for an MP3 that has none."""
+    """(Hz, channels, frames) by the header; for an MP3 without one, an estimate. InputError."""
     try:
         with sndfile.opened(path) as file:
             samplerate, channels, frames = file.samplerate, file.channels, file.frames
@@ -196,25 +202,27 @@ def _header(path: Path) -> tuple[int, int, int]:
 
 
 def _folders(root: Path) -> Iterator[Path]:
+    """The folders in a folder, sorted."""
     yield from (path for path in _listed(root) if path.is_dir())
 
 
 def _audio_files(folder: Path) -> Iterator[Path]:
-    suffixes = audio.readable_suffixes(with_ffmpeg=False)  # ffmpeg can't give a window without all before it
+    """The audio files in a folder, sorted."""
+    suffixes = audio.readable_suffixes(with_ffmpeg=False)  # ffmpeg would have to decode all before a window
     yield from (path for path in _listed(folder) if path.suffix.lower() in suffixes and path.is_file())
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
+    """The audio files in a folder and in all folders below it."""
     yield from _audio_files(folder)
     for below in _folders(folder):
         yield from _files_below(below)
 
 
 def _listed(folder: Path) -> list[Path]:
+    """What is in a folder, sorted, without hidden entries. InputError where it can't be listed."""
     try:
         names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
-    except PermissionError as error:
-        raise InputError(
-            f"{folder} can't be read: {error.strerror}.", remedy="Check its permissions.", code="unreadable"
-        ) from None
+    except OSError as error:
+        raise from_os(error, folder, reading=InputError) from None
     return [folder / name for name in names]

@@ -1,19 +1,19 @@
 """Batches to train on: which tracks, from when, mixed how, as a pure function of (seed, epoch, item).
 
-Knows tracks, windows and augmentations; nothing of networks. Item i of epoch e is drawn with a random
-generator seeded by (seed, e, i) and by nothing else, so a batch is the same whatever the number of worker
-processes or ranks, and wherever a run begins.
+Knows tracks, windows and augmentations; nothing of networks. Item i of epoch e is drawn with a random generator
+seeded by (seed, e, i) and by nothing else. So a batch is the same for any number of worker processes or ranks,
+and wherever a run begins.
 
     an item  =  one window of a track that has several sources        with probability `aligned`;
-                what the track lacks comes from others
+                sources that the track lacks come from other tracks
              or a window for every source from a track of its own     otherwise
 
-The rest, where one is wanted, is one more source: what a track's mixture is without the sources, so that a
-recording of each source and the mixture is all that a track must have; or else all its other stems.
+The rest, where it is wanted, is one more source: the mixture of a track minus the sources, so that a track
+needs only its sources and its mixture; or, without these, the sum of all its other stems.
 
 A track is drawn in proportion to weight x duration, the window uniformly within it. A file that is shorter
-than the window (a one-shot, a loop) lies at a random place in silence. A file that can't be read is named in
-`Batch.problems` and another draw, by the same generator, takes its place.
+than the window (a one-shot, a loop) is put at a random place in silence. A file that can't be read is named in
+`Batch.problems`, and another draw by the same generator takes its place.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,8 +34,8 @@ from sepcli.data.windows import read_window
 from sepcli.engine.device import tune_process
 from sepcli.errors import InputError, SepcliError, UsageError
 
-TRIES = 20  # draws for one window until reading is given up
-SILENT = 1e-3  # RMS, -60 dBFS: a window below counts as silent for `skip_silent`
+TRIES = 20  # draws for one window, until it is given up
+SILENT = 1e-3  # RMS, -60 dBFS: a window below it counts as silent for `skip_silent`
 
 
 @dataclass(frozen=True)
@@ -43,44 +44,45 @@ class DataSource:
 
     path: str
     layout: str = "auto"  # as in data/layouts.py
-    stems: tuple[str, ...] = ()  # only these (names in the files), where others are mislabelled; () = all
+    stems: tuple[str, ...] = ()  # only these (names of files), where others are mislabelled; () = all
     weight: float = 1.0  # how often its tracks are drawn, relative to their duration
-    # Stems under another name, {"guitar": "other", "piano": "other"}; several of one name are added up.
+    # Other names for stems, {"guitar": "other", "piano": "other"}; stems that get the same name are added up.
     rename: Mapping[str, str] = field(default_factory=dict)
-    exclude: tuple[str, ...] = ()  # tracks left out, by name: those that are kept for validation
+    exclude: tuple[str, ...] = ()  # names of tracks to leave out, as they are kept for validation
 
 
 @dataclass
 class Batch:
-    """What a training step gets."""
+    """The examples of a training step."""
 
     stems: Tensor  # [B, S, C, T] float32; the mix is their sum
-    items: list[str]  # B times: which tracks, from when; before Remix, which deals them out anew
+    items: list[str]  # for each row, which tracks it is from, and from when; before Remix, which exchanges them
     problems: list[str]  # files that could not be read, and why
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """A track as it is drawn from: the files that add up to each source; of the rest, those to take away."""
+    """A track to draw windows from."""
 
     name: str
-    files: Mapping[str, tuple[Path, ...]]
+    files: Mapping[str, tuple[Path, ...]]  # {source: the files that add up to it}
     seconds: float
     weight: float
-    less: tuple[Path, ...] = ()
+    less: tuple[Path, ...] = ()  # files that are subtracted from the rest
 
 
-class Batches(torch.utils.data.Dataset):
-    """step -> Batch: this rank's rows of the global batch. Picklable; the tracks are looked up once.
+class Batches(torch.utils.data.Dataset[Batch]):
+    """The batch of each step: `batches[step]` gives this rank's rows. Picklable; the tracks are looked up once.
 
-    sources: the stems' names, in order. samplerate: Hz. samples: T of a batch. batch_size: rows of all ranks
-    together. aligned: the share of items that are one window of a track that has at least two of the sources;
-    what it lacks is drawn from other tracks.
-    skip_silent: the share of silent windows (below -60 dBFS RMS; of an aligned item: in all sources) that are
-    drawn again, because stems like vocals are silent for long stretches. The rest does not count there.
-    steps_per_epoch: only numbers the random generators: an epoch ends after so many steps.
-    rest: the name of one more source, the last: all that the sources are not.
-    examples: so many different items are all there are, over and over; 0: new ones for ever.
+    sources: the names of the stems, in order. samplerate: Hz. samples: T of a batch. batch_size: rows of all
+    ranks together. aligned: the share of items that are one window of a track that has at least two of the
+    sources; sources that it lacks are drawn from other tracks. skip_silent: the share of silent windows (below
+    -60 dBFS RMS; of an aligned item: in all its sources) that are drawn again, because stems like vocals are
+    silent for long stretches. The rest does not count as one of them. steps_per_epoch: an epoch ends after so
+    many steps; it only numbers the random generators. rest: the name of one more source, the last: all that the
+    sources are not. examples: how many different items there are, which are then repeated; 0: always new ones.
+
+    UsageError for values that can't be and for sources that no track has.
     """
 
     def __init__(
@@ -109,11 +111,11 @@ class Batches(torch.utils.data.Dataset):
         self.rank, self.world = rank, world
         self.aligned, self.skip_silent, self.examples = aligned, skip_silent, examples
         self._check()
-        # What has to be read, so that `samples` are left when all augmentations have taken their margins.
+        # How much must be read, so that `samples` are left when all augmentations have taken their margins.
         self.read_samples = samples
         for augmentation in reversed(self.augment):
             self.read_samples += augmentation.extra(self.read_samples, samplerate)
-        self.problems: list[Problem] = []  # files that were broken already when the tracks were looked up
+        self.problems: list[Problem] = []  # files that were broken when the tracks were looked up
         wanted = tuple(sources) if rest else ()
         pieces = [piece for source in data for piece in _pieces(source, self.problems, wanted, rest)]
         self._together = self._by_sources(pieces)
@@ -122,24 +124,27 @@ class Batches(torch.utils.data.Dataset):
 
     @property
     def aligned_seconds(self) -> float:
-        """The duration of all tracks that aligned items come from: those with several of the sources."""
+        """The duration of all tracks that have several of the sources: aligned items come from these."""
         return sum(urn.seconds for urn in self._together.values())
 
     @property
     def seconds(self) -> dict[str, float]:
-        """The duration of all tracks that have a source, by source."""
+        """{source: the duration of all tracks that have it}."""
         return {name: urn.seconds for name, urn in self._having.items()}
 
     def __getitem__(self, step: int) -> Batch:
+        """This rank's rows of a step. InputError where too many draws could not be read."""
         if self.examples:
             step %= self.examples // self.batch_size
         epoch, step = divmod(step, self.steps_per_epoch)
         rows = self.batch_size // self.world
         first = step * self.batch_size + self.rank * rows
         shape = (rows, len(self.sources), self.channels, self.read_samples)
-        stems, items, problems = np.zeros(shape, np.float32), [], []
+        stems = np.zeros(shape, np.float32)
+        items: list[str] = []
+        problems: list[str] = []
         for row in range(rows):
-            # Two generators an item: a redrawn window does not change how the item is varied.
+            # Each item has two generators: a window that is drawn again does not change how the item is varied.
             rng = np.random.default_rng((self.seed, epoch, first + row, 0))
             items.append(self._draw(rng, stems[row], problems))
         rngs = [np.random.default_rng((self.seed, epoch, first + row, 1)) for row in range(rows)]
@@ -149,7 +154,7 @@ class Batches(torch.utils.data.Dataset):
         return Batch(batch[..., : self.samples].contiguous(), items, problems)
 
     def _draw(self, rng: np.random.Generator, out: np.ndarray, problems: list[str]) -> str:
-        """Fill `out` [S, C, T] with one item; what it is."""
+        """Fill `out` [S, C, T] with an item; its description."""
         drawn: list[str] = []
         together: tuple[str, ...] = ()
         if rng.random() < self.aligned:
@@ -165,7 +170,7 @@ class Batches(torch.utils.data.Dataset):
         return ", ".join(drawn)
 
     def _by_sources(self, pieces: Sequence[_Piece]) -> dict[tuple[str, ...], _Urn]:
-        """The tracks with at least two of the sources (or the only one), by which of them they have."""
+        """{sources: tracks that have exactly these}, of tracks with at least two (or with the only one)."""
         groups: dict[tuple[str, ...], list[_Piece]] = {}
         for piece in pieces:
             has = tuple(name for name in self.sources if name in piece.files)
@@ -174,7 +179,7 @@ class Batches(torch.utils.data.Dataset):
         return {has: _Urn(group) for has, group in groups.items()}
 
     def _draw_together(self, rng: np.random.Generator) -> tuple[tuple[str, ...], _Urn]:
-        """One of these groups, in proportion to weight x duration."""
+        """One group of `_by_sources`, drawn in proportion to weight x duration."""
         edges = np.cumsum([urn.weight for urn in self._together.values()])
         index = int(np.searchsorted(edges, rng.random() * edges[-1], side="right"))
         return list(self._together.items())[min(index, len(edges) - 1)]
@@ -182,7 +187,7 @@ class Batches(torch.utils.data.Dataset):
     def _window(
         self, rng: np.random.Generator, urn: _Urn, names: Sequence[str], out: np.ndarray, problems: list[str]
     ) -> str:
-        """Fill `out` [len(names), C, T] from one window of one track; what it is."""
+        """Fill `out` [len(names), C, T] with a window of a track; its description."""
         failed: list[str] = []
         for attempt in range(TRIES):
             piece = urn.draw(rng)
@@ -205,6 +210,7 @@ class Batches(torch.utils.data.Dataset):
         )
 
     def _read(self, piece: _Piece, start: float, names: Sequence[str], out: np.ndarray) -> None:
+        """Fill `out` [len(names), C, T] from `start` (seconds) of a track on."""
         for stem, name in zip(out, names, strict=True):
             parts = [
                 read_window(path, start, self.read_samples, self.samplerate, self.channels)
@@ -215,11 +221,13 @@ class Batches(torch.utils.data.Dataset):
                 stem -= read_window(path, start, self.read_samples, self.samplerate, self.channels)
 
     def _is_silent(self, names: Sequence[str], window: np.ndarray) -> bool:
-        """window [S, C, T] of sources `names`: whether all of them but the rest are below -60 dBFS."""
+        """Whether all sources of a window [S, C, T] but the rest are below -60 dBFS. names: of the sources."""
         flats = [stem.reshape(-1) for name, stem in zip(names, window, strict=True) if name != self.rest]
         return bool(flats) and all(float(np.dot(flat, flat)) < SILENT**2 * flat.size for flat in flats)
 
     def _check(self) -> None:
+        """Raise UsageError for values that can't be."""
+
         def refuse(fact: str, remedy: str) -> None:
             raise UsageError(fact, remedy=remedy)
 
@@ -227,7 +235,7 @@ class Batches(torch.utils.data.Dataset):
             refuse(f"The sources are {self.sources!r}.", "Name each wanted stem once.")
         for name, share in (("aligned", self.aligned), ("skip_silent", self.skip_silent)):
             if not 0 <= share <= 1:
-                refuse(f"{name} is {share}, but is a share.", "Give a number from 0 to 1.")
+                refuse(f"{name} is {share}, but must be a share.", "Give a number from 0 to 1.")
         if self.batch_size < 1 or self.batch_size % self.world:
             refuse(
                 f"A batch of {self.batch_size} can't be divided among {self.world} processes.",
@@ -235,7 +243,7 @@ class Batches(torch.utils.data.Dataset):
             )
         if self.examples < 0 or self.examples % self.batch_size:
             refuse(
-                f"There shall be {self.examples} examples, in batches of {self.batch_size}.",
+                f"{self.examples} examples can't be divided into batches of {self.batch_size}.",
                 "Make data.examples a multiple of run.batch_size, or 0.",
             )
         for augmentation in self.augment:
@@ -248,6 +256,7 @@ class Batches(torch.utils.data.Dataset):
                 )
 
     def _check_tracks(self, pieces: Sequence[_Piece]) -> None:
+        """Raise UsageError where the tracks lack what is to be drawn from them."""
         has = ", ".join(f"{name} {urn.seconds / 60:.1f} min" for name, urn in self._having.items())
         if self.aligned > 0 and not self._together:
             raise UsageError(
@@ -266,7 +275,7 @@ class Batches(torch.utils.data.Dataset):
 
 
 class _Urn:
-    """Pieces to draw from, in proportion to weight x duration."""
+    """Tracks to draw from, in proportion to weight x duration."""
 
     def __init__(self, pieces: Sequence[_Piece]):
         self.pieces = list(pieces)
@@ -275,6 +284,7 @@ class _Urn:
         self.weight = float(self._edges[-1]) if self.pieces else 0.0
 
     def draw(self, rng: np.random.Generator) -> _Piece:
+        """One of the tracks."""
         at = rng.random() * self._edges[-1]
         return self.pieces[min(int(np.searchsorted(self._edges, at, side="right")), len(self.pieces) - 1)]
 
@@ -282,7 +292,7 @@ class _Urn:
 def _pieces(
     source: DataSource, problems: list[Problem], sources: Sequence[str], rest: str | None
 ) -> Iterator[_Piece]:
-    """The source's tracks; with what the `sources` leave of each as `rest`, where that is wanted."""
+    """The tracks of a data source. rest: the name of what the `sources` leave of each track; None: unused."""
     if not source.weight > 0:
         raise UsageError(
             f"{source.path} has the weight {source.weight}.", remedy="Give a weight above 0, or leave it out."
@@ -314,9 +324,10 @@ def _pieces(
 def _others(
     files: Mapping[str, tuple[Path, ...]], mixture: Path | None, sources: Sequence[str]
 ) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """The files that add up to what the sources are not, and those to take away from that; () and () if none.
+    """(files to add, files to subtract) for the rest of a track: what the sources are not. ((), ()) if none.
 
-    The mixture without the sources, where a track has all of them; not all other stems of a track need exist.
+    Where a track has a mixture and all sources, the rest is the mixture minus these, because a track need not
+    have files of all its other stems. Else it is the sum of the other stems.
     """
     if mixture is not None and all(name in files for name in sources):
         return (mixture,), tuple(path for name in sources for path in files[name])
@@ -324,10 +335,10 @@ def _others(
 
 
 def batches_from(batches: Batches, start: int, stop: int, workers: int) -> Iterator[Batch]:
-    """The batches of steps start ... stop - 1, in order, read ahead by `workers` processes (0: in this one).
+    """The batches of steps start ... stop - 1, in order, prefetched by `workers` processes (0: made here).
 
-    The processes are spawned (nothing is inherited), use one thread each, and end with the iterator. What
-    they raise is raised here.
+    The processes are spawned (nothing is inherited), use one thread each, and end with the iterator. An error
+    in one of them is raised here.
     """
     if workers == 0:
         yield from (batches[step] for step in range(start, stop))
@@ -347,8 +358,8 @@ def batches_from(batches: Batches, start: int, stop: int, workers: int) -> Itera
         yield batch
 
 
-class _Guarded(torch.utils.data.Dataset):
-    """Gives our own errors as results: raised in a worker they would arrive wrapped in a traceback."""
+class _Guarded(torch.utils.data.Dataset["Batch | SepcliError"]):
+    """Gives our own errors as results. Raised in a worker, they would arrive wrapped in a traceback."""
 
     def __init__(self, batches: Batches):
         self.batches = batches
@@ -360,11 +371,13 @@ class _Guarded(torch.utils.data.Dataset):
             return problem
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:
+    """In place of torch's collation, which would copy."""
     return batch
 
 
 def _start_worker(_: int) -> None:
+    """In a new process, before its first batch."""
     # Ctrl-C and a SIGTERM to the whole group are for the parent, which then ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,16 +1,16 @@
 """Are the stems of a song what their names say? HT Demucs' quality matrix, and what it decides.
 
-Found by running a trusted model on every stem alone: what a clean drum track gives back is drums.
+A trusted model separates every stem by itself: a clean drum track should come back as drums and nothing else.
 
     P_ij   share of segments where V(y_ij) - V(x_i) > -10 dB          V(z) = 10 log10(mean of z^2), in dBFS
            x_i  stem i of the song        y_ij  part j of what the model makes of x_i
 
 A song is kept where every P_ii > 70 % and every P_ij < 30 % (Rouard, Massa, Defossez 2022, section 4, and the
-slides on it). Ours: segments where x_i itself is under -60 dBFS say nothing and are left out. A stem that has
-no other segments, or that the model has no source for, has no row: it neither keeps nor rejects. A song
-without any row is rejected, for nothing speaks for it.
+slides on it). Our addition: segments where x_i itself is below -60 dBFS say nothing and are left out. A stem
+with no other segments, or for which the model has no source, has no row in the matrix and does not count. A
+song without any row is rejected, because nothing speaks for it.
 
-Knows the engine and tracks of stems; nothing of reports, pictures or where songs come from.
+Knows the engine and songs of stems; nothing of reports, pictures or where songs come from.
 """
 
 from __future__ import annotations
@@ -25,85 +25,81 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sepcli.engine.pipeline import Engine
+from sepcli.engine.pipeline import Engine, Progress
 from sepcli.engine.streams import separated
-from sepcli.errors import InputError, ModelError, SepcliError, UsageError
+from sepcli.errors import InputError, ModelError, SepcliError, UsageError, from_os, parameter
 from sepcli.sound.decode import AudioReader, probe
 
-Matrix = Mapping[str, Mapping[str, float]]  # stem i -> part j -> P_ij in %; no key for a stem without a row
-# (song, stem, audio seconds done of that stem, audio seconds of it or None)
+Matrix = Mapping[str, Mapping[str, float]]  # {stem i: {part j: P_ij in %}}; no key for a stem without a row
+# (song, stem, audio seconds of that stem that are done, its audio seconds or None)
 SongProgress = Callable[[str, str, float, float | None], None]
 
 
 class Song(Protocol):
-    """What is filtered: data.layouts.StemTrack, or anything else with a name and files."""
+    """A song to be filtered: a data.layouts.StemTrack, or anything else with a name and files."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What it is called in the report."""
+        ...
+
     @property
-    def stems(self) -> Mapping[str, Path]: ...
+    def stems(self) -> Mapping[str, Path]:
+        """{stem: its file}."""
+        ...
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How the matrix is measured and what it has to be. The published values, but for our own floor."""
+    """How the matrix is measured, and what it must be. All defaults but the floor are the published ones.
 
-    keep_above: float = 70.0  # %: of every P_ii
-    off_below: float = 30.0  # %: of every P_ij, i != j
+    UsageError for a value outside its range.
+    """
+
+    keep_above: float = 70.0  # %: every P_ii must be above
+    off_below: float = 30.0  # %: every P_ij, i != j, must be below
     segment: float = 1.0  # seconds
-    threshold: float = -10.0  # dB: a part that is louder than this, relative to its stem, is there
-    floor: float = -60.0  # dBFS: a stem's segments below say nothing
+    threshold: float = -10.0  # dB: a part that is louder than this, relative to its stem, is found
+    floor: float = -60.0  # dBFS: segments of a stem that are quieter say nothing
 
     def __post_init__(self) -> None:
-        for name, value in (("--keep-above", self.keep_above), ("--off-below", self.off_below)):
-            if not 0 <= value <= 100:
+        for name, low, high, unit, usual in (
+            ("keep_above", 0, 100, "%", 70),
+            ("off_below", 0, 100, "%", 30),
+            ("segment", 0.01, 600, "seconds", 1),
+            ("threshold", -200, 0, "dB", -10),
+            ("floor", -200, 0, "dB", -60),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
                 raise UsageError(
-                    f"{name} is {value:g}, but must be 0 to 100 (%).",
-                    remedy="The published values are --keep-above 70 --off-below 30.",
-                )
-        if not 0.01 <= self.segment <= 600:
-            raise UsageError(
-                f"--segment is {self.segment:g}, but must be 0.01 to 600 (seconds).",
-                remedy="The published value is --segment 1.",
-            )
-        for name, value, usual in (("--threshold", self.threshold, -10), ("--floor", self.floor, -60)):
-            if not -200 <= value <= 0:
-                raise UsageError(
-                    f"{name} is {value:g}, but must be -200 to 0 (dB).",
-                    remedy=f"The usual value is {name} {usual}.",
+                    f"{parameter(name, f'{value:g}')} is out of range: {low:g} to {high:g} ({unit}).",
+                    remedy=f"The usual value is {parameter(name, usual)}.",
                 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """What the model makes of one stem.
-
-    shares: part -> P_ij in %, for every source of the model; empty where no segment was judged.
-    judged, segments: how many segments reach the floor, and how many there are.
-    """
+    """A row of the matrix: what the model makes of one stem."""
 
     stem: str
-    shares: Mapping[str, float]
-    judged: int
-    segments: int
+    shares: Mapping[str, float]  # {part: P_ij in %}, all sources of the model; empty where no segment counts
+    judged: int  # how many segments reach the floor, so that they count
+    segments: int  # how many there are
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one song.
-
-    reasons: why it is rejected; empty where it is kept. notes: what else should be known, such as stems
-    without a row. error: why it could not be measured; then there are no rows or only some.
-    """
+    """The decision on one song, with what it is based on."""
 
     name: str
     rows: tuple[Row, ...] = ()
-    reasons: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    error: SepcliError | None = None
-    audio_seconds: float = 0.0  # of all its stems
-    seconds: float = 0.0  # that it took
-    files: Mapping[str, Any] = field(default_factory=dict)  # stem -> [bytes, mtime in ns], as measured
+    reasons: tuple[str, ...] = ()  # why it is rejected; empty where it is kept
+    notes: tuple[str, ...] = ()  # what else the user should know, such as stems without a row
+    error: SepcliError | None = None  # why it could not be measured; then there are no rows, or only some
+    audio_seconds: float = 0.0  # of all its stems together
+    seconds: float = 0.0  # that the measurement took
+    files: Mapping[str, Any] = field(default_factory=dict)  # {stem: [bytes, mtime in ns]} when it was measured
 
     @property
     def status(self) -> str:
@@ -112,6 +108,7 @@ class Verdict:
 
     @property
     def matrix(self) -> dict[str, dict[str, float]]:
+        """{stem i: {part j: P_ij in %}}, without stems of which no segment counts."""
         return {row.stem: dict(row.shares) for row in self.rows if row.shares}
 
 
@@ -119,7 +116,7 @@ class Verdict:
 
 
 def judge(matrix: Matrix, rule: Rule) -> tuple[str, ...]:
-    """Why a song of this matrix is rejected, the plainest reasons first; () where it is kept."""
+    """Why a song with this matrix is rejected: first what is missing, then what leaks. () where it is kept."""
     if not matrix:
         return ("none of its stems could be judged",)
     missing = tuple(
@@ -138,7 +135,7 @@ def judge(matrix: Matrix, rule: Rule) -> tuple[str, ...]:
 
 
 def violation(matrix: Matrix, rule: Rule) -> float:
-    """By how many percentage points the worst cell breaks the rule; negative: by how many all keep it."""
+    """By how many percentage points the worst cell breaks the rule; negative where all cells keep it."""
     worst = [
         rule.keep_above - share if part == stem else share - rule.off_below
         for stem, shares in matrix.items()
@@ -151,21 +148,21 @@ def violation(matrix: Matrix, rule: Rule) -> float:
 
 
 class SegmentPower:
-    """The mean square of each segment of a signal that comes in blocks. Memory: one number a segment."""
+    """The mean square of each segment of a signal that comes in blocks. Memory holds a number for each."""
 
     def __init__(self, frames: int):
         """frames: the length of a segment."""
         self.length = frames
-        self.frames = 0  # seen so far
-        self._sums: list[NDArray[np.float64]] = []  # [...] of each segment, the last one open
+        self.frames = 0  # so many have come
+        self._sums: list[NDArray[np.float64]] = []  # [...] of each segment; the last one may be incomplete
 
     def add(self, block: NDArray[Any]) -> None:
-        """[..., C, T]: the mean over channels counts."""
+        """Add the next block [..., C, T]. The power is a mean over channels."""
         count = block.shape[-1]
         if not count:
             return
         power = np.square(block, dtype=np.float64).mean(axis=-2)  # [..., T]
-        begun = self.frames % self.length  # of the open segment
+        begun = self.frames % self.length  # frames of the incomplete segment
         cuts = [0, *range(self.length - begun, count, self.length)]
         sums = list(np.moveaxis(np.add.reduceat(power, cuts, axis=-1), -1, 0))
         if begun:
@@ -174,13 +171,13 @@ class SegmentPower:
         self.frames += count
 
     def values(self) -> NDArray[np.float64]:
-        """[..., N] of the N whole segments; a shorter rest at the end is not one, as in average pooling."""
+        """The mean squares [..., N] of the whole segments. An incomplete one at the end does not count."""
         whole = self._sums[: self.frames // self.length]
         return np.stack(whole, axis=-1) / self.length if whole else np.empty((0,))
 
 
 def shares_of(stem: NDArray[Any], parts: NDArray[Any], rule: Rule) -> tuple[NDArray[np.float64], int]:
-    """(P_i. in % [S], how many segments it is of), from powers: stem [N], parts [S, N]."""
+    """(the row P_i of the matrix in % [S], how many segments count), from powers: stem [N], parts [S, N]."""
     judged = stem > 10 ** (rule.floor / 10)
     count = int(judged.sum())
     there = parts[:, judged] > stem[judged] * 10 ** (rule.threshold / 10)
@@ -190,10 +187,10 @@ def shares_of(stem: NDArray[Any], parts: NDArray[Any], rule: Rule) -> tuple[NDAr
 def measure_stem(
     stem: str, path: Path, engine: Engine, rule: Rule, progress: SongProgress | None = None, song: str = ""
 ) -> tuple[Row, float]:
-    """(the row of one stem, its audio seconds); streams, so its length does not matter.
+    """(the row of one stem, its audio seconds). The file is streamed, so its length does not matter.
 
-    A stem without a segment above the floor never reaches the model. InputError: the file can't be read to
-    its end. ModelError: the model gives samples that are not finite.
+    A stem without a segment above the floor never reaches the model. InputError where the file can't be read to
+    its end; ModelError where the model gives samples that are not finite.
     """
     info = probe(path)
     length = max(1, round(rule.segment * info.samplerate))
@@ -201,7 +198,7 @@ def measure_stem(
     def read() -> Iterator[NDArray[np.float32]]:
         reader = AudioReader(path, info)
         yield from reader
-        if reader.warnings:  # separation takes what there is; a data set should not
+        if reader.warnings:  # a separation may use a damaged file, a data set should not
             raise InputError(reader.warnings[0], remedy="Copy or download it again.", code="damaged")
 
     own = SegmentPower(length)
@@ -221,7 +218,7 @@ def measure_stem(
     if not np.isfinite(found).all():
         raise ModelError(
             f"The model gives samples that are not finite for '{path}'.",
-            remedy="Use --precision float32.",
+            remedy=f"Use {parameter('precision', 'float32')}.",
             code="not_finite",
         )
     shares, judged = shares_of(powers, found, rule)
@@ -229,7 +226,8 @@ def measure_stem(
     return Row(stem, row, judged, powers.size), seconds
 
 
-def _told(progress: SongProgress | None, song: str, stem: str, seconds: float):
+def _told(progress: SongProgress | None, song: str, stem: str, seconds: float) -> Progress | None:
+    """The engine's callback that tells `progress` which stem of which song it is."""
     if progress is None:
         return None
     return lambda done, total: progress(song, stem, done, seconds)
@@ -239,9 +237,9 @@ def _told(progress: SongProgress | None, song: str, stem: str, seconds: float):
 
 
 def measure_song(song: Song, engine: Engine, rule: Rule, progress: SongProgress | None = None) -> Verdict:
-    """The song's matrix and what follows from it; a broken file becomes its `error`, never an exception.
+    """Measure a song and decide on it. A broken file becomes the `error` of the verdict, never an exception.
 
-    DeviceError passes: the next song would meet the same.
+    DeviceError is raised: the next song would meet the same.
     """
     began = time.perf_counter()
     rows: list[Row] = []
@@ -258,11 +256,7 @@ def measure_song(song: Song, engine: Engine, rule: Rule, progress: SongProgress 
     except (InputError, ModelError) as problem:
         error = problem
     except OSError as problem:
-        error = InputError(
-            f"'{problem.filename}' can't be read: {problem.strerror}.",
-            remedy="Check the path and its permissions.",
-            code="unreadable",
-        )
+        error = from_os(problem, problem.filename or song.name, reading=InputError)
     measured = Verdict(
         song.name,
         tuple(rows),
@@ -277,12 +271,13 @@ def measure_song(song: Song, engine: Engine, rule: Rule, progress: SongProgress 
 
 
 def decided(verdict: Verdict, rule: Rule) -> Verdict:
-    """The same measurements under this rule's limits: other limits need no new measurement."""
+    """The verdict by the limits of this rule, from the same measurements. Other limits need no new ones."""
     reasons = () if verdict.error is not None else judge(verdict.matrix, rule)
     return replace(verdict, reasons=reasons)
 
 
 def _notes(song: Song, sources: Sequence[str], rows: Sequence[Row]) -> Iterator[str]:
+    """Which stems have no row, and why."""
     for stem in song.stems:
         if stem not in sources:
             yield f"{stem} is not judged: the model has no such stem, but {', '.join(sources)}"
@@ -293,6 +288,6 @@ def _notes(song: Song, sources: Sequence[str], rows: Sequence[Row]) -> Iterator[
 
 
 def fingerprint(song: Song) -> dict[str, list[int]]:
-    """stem -> [bytes, mtime in ns]: whether its files are those that were measured."""
+    """{stem: [bytes, mtime in ns]}: tells whether the files are still the ones that were measured."""
     stats = {stem: Path(path).stat() for stem, path in song.stems.items()}
     return {stem: [stat.st_size, stat.st_mtime_ns] for stem, stat in stats.items()}

@@ -1,46 +1,46 @@
-"""What `sepcli dataset filter` leaves behind: a report that the next run goes on from, a list, a picture.
+"""The files that `sepcli dataset filter` writes: a report from which the next run goes on, a list, a picture.
 
-    report.json   settings, and every song's verdict with its matrix; replaced whole after each song
-    kept.txt      the names of the songs to keep, one a line
+    report.json   settings, and the verdict on every song with its matrix; replaced as a whole after each song
+    kept.txt      the names of the songs to keep, one in a line
     matrix.png    the mean matrix and the songs that break the rule most, in the colours of the decision
 
-Knows Verdicts and files; nothing of models or audio. matplotlib is imported where the picture is drawn.
+Knows verdicts and files; nothing of models or audio. matplotlib is imported only where the picture is drawn.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sepcli.data.quality import Matrix, Row, Rule, Verdict, violation
-from sepcli.errors import OutputError, SepcliError, UsageError
+from sepcli.errors import OutputError, SepcliError, UsageError, from_os, parameter
 from sepcli.system.files import atomic_write
 
 REPORT, KEPT, PICTURE = "report.json", "kept.txt", "matrix.png"
 VERSION = 1  # of report.json
-SHOWN_SONGS = 11  # in the picture, beside the mean
-_LIMITS = ("keep_above", "off_below")  # of the decision only: other values need no new measurement
+SHOWN_SONGS = 11  # in the picture, besides the mean
+_LIMITS = ("keep_above", "off_below")  # they concern the decision only: other values need no new measurement
 
-# Distinguishable without seeing red and green (Okabe and Ito's blue and vermilion).
+# Colours that can be told apart without telling red from green (Okabe and Ito's blue and vermilion).
 _FINE, _BROKEN, _NOT_JUDGED = "#0072b2", "#d55e00", "#dddddd"
 
 
 class Report:
-    """The report of one run in its folder; `known` is what an earlier run of the same kind measured."""
+    """The report in a folder. `known` are the verdicts of an earlier run of the same kind, by song."""
 
     def __init__(self, folder: Path, made_with: Mapping[str, Any], rule: Rule, *, force: bool = False):
         """made_with: all that changes a matrix besides the rule: the data, the model, how it runs.
 
-        UsageError where the folder has a report made in another way, unless `force` begins anew.
+        UsageError where the folder has a report that was made in another way, unless `force` begins anew.
         OutputError where the folder can't be written.
         """
         self.folder, self.rule = folder, rule
         measured = {key: value for key, value in asdict(rule).items() if key not in _LIMITS}
-        self.made_with = json.loads(json.dumps({**made_with, **measured}))  # as it will be read again
+        self.made_with = json.loads(json.dumps({**made_with, **measured}))  # as it is when it is read again
         self.verdicts: list[Verdict] = []
         self.known: dict[str, Verdict] = {}
         before = self._read()
@@ -49,7 +49,7 @@ class Report:
         elif before.get("version") != VERSION or before.get("made_with") != self.made_with:
             raise UsageError(
                 f"'{folder / REPORT}' was made in another way: {self._difference(before)}.",
-                remedy="Choose another folder with -o, or begin anew with --force.",
+                remedy=f"Choose another folder ({parameter('out')}), or begin anew ({parameter('force')}).",
                 code="exists",
             )
         else:
@@ -58,11 +58,12 @@ class Report:
             folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, verdict: Verdict) -> None:
+        """Add the verdict on the next song, and write the report."""
         self.verdicts.append(verdict)
         self.write()
 
     def write(self) -> None:
-        """Both text files, each replaced at once; songs that an interrupted run knew stay until their turn."""
+        """Write report.json and kept.txt. Songs of an interrupted run stay in the report until their turn."""
         told = {verdict.name for verdict in self.verdicts}
         later = [verdict for name, verdict in self.known.items() if name not in told]
         self._replace(
@@ -84,7 +85,7 @@ class Report:
         self._replace(KEPT, "".join(f"{name}\n" for name in kept))
 
     def finish(self, *, picture: bool = True) -> None:
-        """The end of a whole run: songs that are no longer in the data are forgotten; then the picture."""
+        """End a whole run: forget songs that are no longer in the data, and draw the picture, if `picture`."""
         self.known = {}
         self.write()
         with self._written():
@@ -94,21 +95,20 @@ class Report:
                 (self.folder / PICTURE).unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any] | None:
+        """The report that is there; {} for a file that is no report, None where there is no file."""
         try:
             with open(self.folder / REPORT, encoding="utf-8") as file:
                 found = json.load(file)
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise OutputError(
-                f"'{self.folder / REPORT}' can't be read: {error.strerror}.",
-                remedy="Correct its permissions, or choose another folder with -o.",
-            ) from error
+            raise from_os(error, self.folder / REPORT, reading=OutputError) from error
         except ValueError:
             return {}  # not ours: refused, unless forced
         return found if isinstance(found, dict) else {}
 
     def _difference(self, before: Mapping[str, Any]) -> str:
+        """What was different when the report that is there was made."""
         then = before.get("made_with")
         if before.get("version") != VERSION or not isinstance(then, dict):
             return "it is no report of this version"
@@ -125,18 +125,16 @@ class Report:
             beside.write_text(text, encoding="utf-8", errors="surrogateescape")
 
     @contextlib.contextmanager
-    def _written(self):
+    def _written(self) -> Iterator[None]:
+        """Turns an OSError within the context into our own error."""
         try:
             yield
         except OSError as error:
-            raise OutputError(
-                f"The report can't be written to '{self.folder}': {error.strerror}.",
-                remedy="Choose another folder with -o.",
-            ) from error
+            raise from_os(error, self.folder) from error
 
 
 def mean_matrix(verdicts: Sequence[Verdict]) -> dict[str, dict[str, float]]:
-    """The mean over the songs that have a row for the stem, in %; rows in the order of the columns."""
+    """The mean matrix in %: each stem's row over the songs that have one. Rows in the order of columns."""
     rows: dict[str, list[Mapping[str, float]]] = {}
     for verdict in verdicts:
         for stem, shares in verdict.matrix.items():
@@ -153,6 +151,7 @@ def mean_matrix(verdicts: Sequence[Verdict]) -> dict[str, dict[str, float]]:
 
 
 def _described(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as it is in the report."""
     return {
         "name": verdict.name,
         "status": verdict.status,
@@ -170,14 +169,14 @@ def _described(verdict: Verdict) -> dict[str, Any]:
 
 
 def as_json(verdict: Verdict) -> dict[str, Any]:
-    """One song, for programs; the files' dates are the report's own business."""
+    """The verdict on a song, for JSON. The dates of its files are not part of it."""
     described = _described(verdict)
     del described["files"]
     return described
 
 
 def _verdict(song: Mapping[str, Any]) -> Verdict:
-    """The reverse of `_described`."""
+    """A verdict as it was in the report: the reverse of `_described`."""
     error = song["error"]
     rows = tuple(
         Row(stem, song["matrix"].get(stem, {}), count["judged"], count["all"])
@@ -199,7 +198,7 @@ def _verdict(song: Mapping[str, Any]) -> Verdict:
 
 
 def draw(verdicts: Sequence[Verdict], rule: Rule, path: Path) -> None:
-    """One page: the mean matrix, then the songs that break the rule most (or come nearest to it)."""
+    """Draw one page: the mean matrix, then the songs that break the rule most, or come nearest to that."""
     from matplotlib.figure import Figure
 
     shown = sorted((v for v in verdicts if v.matrix), key=lambda v: violation(v.matrix, rule), reverse=True)
@@ -233,8 +232,8 @@ def _draw_matrix(axes: Any, matrix: Matrix, parts: Sequence[str], stems: Sequenc
                 colour, strength = _NOT_JUDGED, 1.0
             else:
                 fine = share > rule.keep_above if part == stem else share < rule.off_below
-                # Fainter, the less is found: a clean song is a strong diagonal on white. What breaks the
-                # rule is never faint, a diagonal where nothing is found least of all.
+                # The less is found, the fainter: a clean song is a strong diagonal on white. A cell that breaks
+                # the rule is never faint, not even on the diagonal, where too little is found.
                 colour, strength = (_FINE, 0.12 + 0.88 * share / 100) if fine else (_BROKEN, 0.9)
             axes.add_patch(Rectangle((j, i), 1, 1, facecolor=colour, alpha=strength, edgecolor="white"))
             if share is not None:
@@ -258,6 +257,6 @@ def _draw_matrix(axes: Any, matrix: Matrix, parts: Sequence[str], stems: Sequenc
 
 
 def _short(name: str, most: int = 28) -> str:
-    """A long name keeps its end, where songs of one album differ; `$` would begin mathematics."""
+    """A name for the picture. A long one keeps its end, where songs of an album differ; `$` is escaped."""
     name = name.encode("utf-8", "replace").decode().replace("$", r"\$")
     return name if len(name) <= most else "…" + name[1 - most :]

@@ -1,8 +1,8 @@
-"""Another tempo at the same pitch: pieces of the sound, each laid where it continues the one before.
+"""Another tempo at the same pitch: the sound is cut into pieces, each put where it continues the last.
 
-Knows one sound; nothing of batches. WSOLA (W. Verhelst and M. Roelands, "An overlap-add technique based on
-waveform similarity", ICASSP 1993) with pieces that overlap only at their ends, as SoundTouch does, which
-HT Demucs' recipe used.
+Knows one sound; nothing of batches. The method is WSOLA (W. Verhelst and M. Roelands, "An overlap-add technique
+based on waveform similarity", ICASSP 1993) with pieces that overlap only at their ends, as in SoundTouch, which
+the recipe of HT Demucs used.
 
     sound     ....|--- piece 0 ---|~~~~|......|--- piece 1 ---|~~~~|....      ~ what would have come next
                                        <- reach ->                            piece 1 begins where the sound is
@@ -22,7 +22,7 @@ PIECE, FADE, REACH = 0.060, 0.015, 0.0125  # seconds; +-REACH covers a period of
 def stretch(sound: np.ndarray, tempo: float, samplerate: int) -> np.ndarray:
     """[C, T] float32 -> [C, T / tempo]: `tempo` times as fast. All channels are cut at the same times.
 
-    samplerate: Hz. What the last piece would need beyond the end is silence.
+    samplerate: Hz. Beyond the end of the sound there is silence.
     """
     if tempo == 1:
         return sound

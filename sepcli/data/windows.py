@@ -1,18 +1,18 @@
 """Cut a window from an audio file: seek, read, convert rate and channels. Nothing else of the file is decoded.
 
-Knows files and samples; nothing of tracks or batches. A window is exact: it is what one would cut from the
-whole file, with silence around it, after converting all of it.
+Knows files and samples; nothing of tracks or batches. A window is exact: it equals what one would cut out after
+converting the whole file, with silence around it.
 
     file       ...............|--margin--|=============|--margin--|........      at the file's rate
     soxr                      |----------------------------------|
     window                               |=============|                         at the wanted rate
 
-The part that is read begins where a frame of the file and a frame of the result fall together (every 160
-frames from 48 kHz to 44.1 kHz), so that the phase of the resampler is the same whatever the window; the margin
-is longer than its filter, so that edges are right.
+The part that is read begins where a frame of the file and a frame of the result coincide (every 160 frames from
+48 kHz to 44.1 kHz), so that the resampler has the same phase for every window. The margin is longer than its
+filter, so that the edges are right.
 
-Every window opens its file anew. Keeping files open would save 0.4 ms of the 6 ms that a 6 s window of a FLAC
-takes, but libsndfile's Vorbis decoder then gives samples that depend on what it read before.
+Every window opens its file anew. Keeping files open would save 0.4 of the 6 ms that a window of 6 s takes from
+a FLAC, but the samples of libsndfile's Vorbis decoder would then depend on what it has read before.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ import soxr
 from sepcli.errors import InputError
 from sepcli.sound import sndfile
 
-QUALITY = "HQ"  # soxr: 20 bits of stop band; `resample.VHQ` takes 1.4 times as long
-_MARGIN = 1024  # frames at the lower of both rates; the filter of HQ is shorter than 128 either side
+QUALITY = "HQ"  # of soxr: a stop band of 20 bits; "VHQ", as in sound/resample.py, takes 1.4 times as long
+_MARGIN = 1024  # frames at the lower of both rates; the filter of HQ reaches less than 128 to each side
 
 
 def read_window(
@@ -35,10 +35,10 @@ def read_window(
 ) -> np.ndarray:
     """float32 [C, T]: `samples` frames at `samplerate` (Hz), from the nearest one to `start_seconds` on.
 
-    Before the file's beginning and after its end there is silence. channels: 1 or 2; a mono file stands on
-    both sides, two channels become their mean, and of more than two the front pair is taken.
-    InputError names the file where it can't be opened, ends before its header says, or has a sample that is
-    no finite number.
+    Before the beginning of the file and after its end there is silence. channels: 1 or 2. For stereo, a mono
+    file is on both sides; for mono, two channels become their mean; of more than two channels the front pair is
+    used. InputError, naming the file, where it can't be opened, ends before its header says, or has a sample
+    that is not a finite number.
     """
     assert channels in (1, 2), channels
     path = Path(path)
@@ -48,7 +48,7 @@ def read_window(
     except (sndfile.Error, OSError, TypeError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).rstrip(".")
         raise InputError(f"{path} can't be read: {reason}.", remedy="Replace it.", code="broken") from None
-    # The sum is finite only if every sample is, and takes a tenth of the time of asking each.
+    # The sum is finite only if every sample is; this takes a tenth of the time of testing each.
     if not math.isfinite(float(window.sum(dtype=np.float32))):
         raise InputError(
             f"{path} has samples that are NaN or infinite, after {start_seconds:.1f} s.",
@@ -59,7 +59,7 @@ def read_window(
 
 
 def _window(file: sndfile.Sequential, start: int, samples: int, samplerate: int, channels: int) -> np.ndarray:
-    """start, samples: frames at `samplerate`."""
+    """The window [C, T] of an open file. start, samples: frames at `samplerate`."""
     common = math.gcd(file.samplerate, samplerate)
     p, q = file.samplerate // common, samplerate // common  # p frames of the file last as long as q wanted
     if p == q:
@@ -70,7 +70,7 @@ def _window(file: sndfile.Sequential, start: int, samples: int, samplerate: int,
     last = -(-(start + samples) * p // q) + margin
     if last <= 0 or first >= file.frames:
         return np.zeros((channels, samples), np.float32)
-    # Fewer channels first, or more last: what is resampled is then the least.
+    # Channels become fewer before resampling, or more after it, so that as few as possible are resampled.
     frames = to_channels(_read(file, first, last - first), min(channels, file.channels))
     frames = soxr.resample(np.ascontiguousarray(frames), file.samplerate, samplerate, quality=QUALITY)
     skip = start - first // p * q
@@ -80,7 +80,7 @@ def _window(file: sndfile.Sequential, start: int, samples: int, samplerate: int,
 
 
 def _read(file: sndfile.Sequential, first: int, count: int) -> np.ndarray:
-    """float32 [T, C]: `count` frames of the file from `first` on, zeros where it has none."""
+    """float32 [T, C]: `count` frames of the file from `first` on, zeros outside of it."""
     frames = np.zeros((count, file.channels), np.float32)
     begin, end = max(0, first), min(file.frames, first + count)
     if begin < end:
@@ -93,7 +93,7 @@ def _read(file: sndfile.Sequential, first: int, count: int) -> np.ndarray:
 
 
 def to_channels(frames: np.ndarray, channels: int) -> np.ndarray:
-    """[T, C] -> [T, channels]: mono on both sides, the mean of two, the front pair of more."""
+    """[T, C] -> [T, channels]: mono on both sides; the mean of two; the front pair of more."""
     if frames.shape[1] == channels:
         return frames
     if frames.shape[1] == 1:
