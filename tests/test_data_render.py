@@ -60,7 +60,7 @@ def fake(monkeypatch, general_midi):
 
     monkeypatch.setattr(sounds, "synthesise", sines)
     monkeypatch.setattr(render, "find_fluidsynth", lambda: "fluidsynth")
-    return render.Settings((general_midi,), None, samplerate=RATE)
+    return render.RenderSettings((general_midi,), None, samplerate=RATE)
 
 
 def tempo_of(midi):
@@ -118,7 +118,7 @@ def test_it_goes_on_where_it_stopped(fake, tmp_path):
 
 
 def test_groupings(fake, tmp_path):
-    slakh = render.Settings(fake.soundfonts, None, stems="slakh", samplerate=RATE, channels=1)
+    slakh = render.RenderSettings(fake.soundfonts, None, stems="slakh", samplerate=RATE, channels=1)
     song = render.render_song(tmp_path, 0, slakh, 0)
     folder = tmp_path / song.name
     assert sorted(path.stem for path in folder.glob("*.flac")) == ["bass", "drums", "guitar", "piano"]
@@ -140,7 +140,7 @@ def test_a_stem_does_not_hear_the_others(fake, monkeypatch, tmp_path):
 
 def test_presets_come_from_the_soundfont(tmp_path, fake):
     few = soundfont(tmp_path / "few.sf2", [(0, 38, "Synth Bass"), (0, 0, "Piano"), (128, 0, "Kit")])
-    settings = render.Settings((few,), None, samplerate=RATE)
+    settings = render.RenderSettings((few,), None, samplerate=RATE)
     render.render_song(tmp_path, 0, settings, 1)
     facts = json.loads((tmp_path / "song-0-00001" / "song.json").read_text())
     names = {name.split(" ", 1)[1] for part in facts["parts"] for name in part["sounds"] if ":" in name}
@@ -163,7 +163,7 @@ def test_clear_errors(fake, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="SoundFont") as caught:
         check(soundfonts=())
     assert "fluid-soundfont-gm" in caught.value.remedy
-    with pytest.raises(InputError, match="can't be read") as caught:
+    with pytest.raises(InputError, match="The SoundFont '.*none.sf2' does not exist") as caught:
         check(soundfonts=(tmp_path / "none.sf2",))
     assert "apt install" in caught.value.remedy
     for content in (b"", b"RIFFxxxxWAVE", b"RIFF" + b"\0" * 4 + b"sfbk" + b"LIST" + struct.pack("<I", 90)):
@@ -297,7 +297,7 @@ def test_fast_length(samples):
 
 def test_a_real_song(tmp_path):
     need("fluidsynth", "soundfont")
-    settings = render.Settings((SOUNDFONTS[0],), None)
+    settings = render.RenderSettings((SOUNDFONTS[0],), None)
     song = compose(0, 0)
     (tmp_path / "scratch").mkdir()
     stems, facts = render.render_stems(song, settings, tmp_path / "scratch")
@@ -320,7 +320,7 @@ def test_a_real_song(tmp_path):
 
 def test_fluidsynth_is_deterministic(tmp_path):
     need("fluidsynth", "soundfont")
-    settings = render.Settings((SOUNDFONTS[0],), None, samplerate=22050, channels=1)
+    settings = render.RenderSettings((SOUNDFONTS[0],), None, samplerate=22050, channels=1)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         render.render_song(tmp_path / name, 2, settings, 0)
@@ -330,7 +330,7 @@ def test_fluidsynth_is_deterministic(tmp_path):
 @pytest.mark.slow
 def test_two_jobs_make_the_same_songs(tmp_path):
     need("fluidsynth", "soundfont")
-    settings = render.Settings((SOUNDFONTS[0],), None, samplerate=16000, channels=1)
+    settings = render.RenderSettings((SOUNDFONTS[0],), None, samplerate=16000, channels=1)
     for name, jobs in (("one", 1), ("two", 2)):
         render.render_dataset(tmp_path / name, hours=0.06, seed=4, settings=settings, jobs=jobs)
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
@@ -370,7 +370,7 @@ def test_the_command(fake, tmp_path, capsys):
 @pytest.mark.parametrize(
     "changed, code, words",
     [
-        (["--soundfont", "nowhere.sf2"], 1, "nowhere.sf2 can't be read"),
+        (["--soundfont", "nowhere.sf2"], 1, "The SoundFont 'nowhere.sf2' does not exist."),
         (["--stems", "five"], 2, "no grouping of stems named 'five'"),
         (["--drums", "nowhere"], 1, "no readable info.csv"),
         (["--samples", "nowhere"], 1, "no drum one-shots"),

@@ -121,14 +121,14 @@ def render(
     """
     console.report_as("quiet" if quiet else "text")
 
-    from sepcli.data.synthetic.render import Settings, render_dataset
+    from sepcli.data.synthetic.render import RenderSettings, render_dataset
 
     if drums is None:
         console.notice(
             "No --drums: every drum part is programmed. The Groove MIDI Dataset makes them human: "
             "https://magenta.tensorflow.org/datasets/groove"
         )
-    settings = Settings(
+    settings = RenderSettings(
         tuple(soundfont or ()),
         drums,
         samples,

@@ -243,7 +243,7 @@ class Batches(torch.utils.data.Dataset[Batch]):
             )
         if self.examples < 0 or self.examples % self.batch_size:
             refuse(
-                f"{self.examples} examples can't be divided into batches of {self.batch_size}.",
+                f"{self.examples} examples, in batches of {self.batch_size}: that leaves a rest.",
                 "Make data.examples a multiple of run.batch_size, or 0.",
             )
         for augmentation in self.augment:

@@ -1,6 +1,7 @@
-"""Chords as parts: strums, chugs, stabs, block and broken chords, pads, arpeggios. Notes only.
+"""How chords are played: strums, chugs, stabs, block and broken chords, pads, arpeggios. Notes only.
 
-Like bassline.py: a function draws its pattern once and returns `play(chords)`.
+As in bassline.py, each role is a function that draws its pattern once (`rng`) and returns `play(chords)`. low,
+high: the range of the instrument, as MIDI note numbers.
 """
 
 from __future__ import annotations
@@ -9,16 +10,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sepcli.data.synthetic.harmony import Chord, at, close_voicing, guitar_voicing, power_voicing
+from sepcli.data.synthetic.harmony import Chord, at, close_voicing, grid, guitar_voicing, power_voicing
 from sepcli.data.synthetic.score import Note
 
 Play = Callable[[Sequence[Chord]], list[Note]]
 Role = Callable[[np.random.Generator, int, int, int], Play]
-
-
-def _steps(chords: Sequence[Chord], size: float) -> list[float]:
-    count = round((chords[-1].end - chords[0].start) / size)
-    return [chords[0].start + number * size for number in range(count)]
 
 
 def _rhythm(rng: np.random.Generator, beats_per_bar: int, density: float) -> list[float]:
@@ -34,7 +30,7 @@ def _rhythm(rng: np.random.Generator, beats_per_bar: int, density: float) -> lis
 
 
 def _spans(chords: Sequence[Chord], onsets: Sequence[float], beats_per_bar: int) -> list[tuple[float, float]]:
-    """(beat, beats until the next onset or chord) of a bar's rhythm repeated over the chords."""
+    """A bar's rhythm repeated over the chords: (beat, beats until the next onset or chord)."""
     begin, end = chords[0].start, chords[-1].end
     bars = round((end - begin) / beats_per_bar)
     times = sorted(
@@ -44,8 +40,8 @@ def _spans(chords: Sequence[Chord], onsets: Sequence[float], beats_per_bar: int)
     return [(beat, after - beat) for beat, after in zip(times, [*times[1:], end], strict=True)]
 
 
-def strum(rng, low, high, beats_per_bar) -> Play:
-    """All strings, down on the beats and up between, some strokes left out; the strings follow each other."""
+def strum(rng: np.random.Generator, low: int, high: int, beats_per_bar: int) -> Play:
+    """All strings one after another, down on the beats and up between them; some strokes are left out."""
     size = float(rng.choice([0.5, 0.5, 0.25, 1.0], p=[0.4, 0.2, 0.25, 0.15]))
     steps = round(beats_per_bar / size)
     struck = [rng.random() < (0.95 if (step * size) % 1 == 0 else 0.6) for step in range(steps)]
@@ -54,9 +50,9 @@ def strum(rng, low, high, beats_per_bar) -> Play:
     mute = float(rng.choice([1.0, 1.0, 0.5]))
     bottom = low + int(rng.integers(0, 8))
 
-    def play(chords):
+    def play(chords: Sequence[Chord]) -> list[Note]:
         notes = []
-        times = [beat for number, beat in enumerate(_steps(chords, size)) if struck[number % steps]]
+        times = [beat for number, beat in enumerate(grid(chords, size)) if struck[number % steps]]
         for beat, after in zip(times, [*times[1:], chords[-1].end], strict=True):
             chord = at(chords, beat)
             after = min(after, chord.end)
@@ -78,8 +74,8 @@ def strum(rng, low, high, beats_per_bar) -> Play:
     return play
 
 
-def chug(rng, low, high, beats_per_bar) -> Play:
-    """Power chords, repeated short or held: rock, punk, metal."""
+def chug(rng: np.random.Generator, low: int, high: int, beats_per_bar: int) -> Play:
+    """Power chords, short and repeated, or held: rock, punk, metal."""
     held = rng.random() < 0.35
     onsets = _rhythm(rng, beats_per_bar, float(rng.uniform(0.4, 1.0)))
     eighths = rng.random() < 0.5
@@ -87,11 +83,11 @@ def chug(rng, low, high, beats_per_bar) -> Play:
     octave = rng.random() < 0.7
     bottom = low + int(rng.integers(0, 5))
 
-    def play(chords):
+    def play(chords: Sequence[Chord]) -> list[Note]:
         spans = (
             [(chord.start, chord.length) for chord in chords]
             if held
-            else [(beat, 0.5) for beat in _steps(chords, 0.5)]
+            else [(beat, 0.5) for beat in grid(chords, 0.5)]
             if eighths
             else _spans(chords, onsets, beats_per_bar)
         )
@@ -104,16 +100,16 @@ def chug(rng, low, high, beats_per_bar) -> Play:
     return play
 
 
-def offbeats(rng, low, high, beats_per_bar) -> Play:
+def offbeats(rng: np.random.Generator, low: int, high: int, beats_per_bar: int) -> Play:
     """Short chords on the off-beats: reggae, ska, house piano."""
     place = float(rng.choice([0.5, 0.5, 1.0]))
     length = float(rng.uniform(0.12, 0.4))
     centre = float(rng.uniform(low + 12, high - 8))
     double = rng.random() < 0.25
 
-    def play(chords):
+    def play(chords: Sequence[Chord]) -> list[Note]:
         notes = []
-        for number, beat in enumerate(_steps(chords, 1.0)):
+        for number, beat in enumerate(grid(chords, 1.0)):
             if place == 1.0 and number % 2 == 0:
                 continue
             when = beat if place == 1.0 else beat + 0.5
@@ -126,7 +122,7 @@ def offbeats(rng, low, high, beats_per_bar) -> Play:
     return play
 
 
-def scratch(rng, low, high, beats_per_bar) -> Play:
+def scratch(rng: np.random.Generator, low: int, high: int, beats_per_bar: int) -> Play:
     """Sixteenths of a few high strings, most of them damped: funk and disco guitar."""
     steps = beats_per_bar * 4
     loud = rng.random(steps) < rng.uniform(0.2, 0.45)
@@ -134,9 +130,9 @@ def scratch(rng, low, high, beats_per_bar) -> Play:
     ghost = rng.random(steps) < rng.uniform(0.1, 0.6)
     centre = float(rng.uniform(low + 20, min(high - 6, low + 32)))
 
-    def play(chords):
+    def play(chords: Sequence[Chord]) -> list[Note]:
         notes = []
-        for number, beat in enumerate(_steps(chords, 0.25)):
+        for number, beat in enumerate(grid(chords, 0.25)):
             step = number % steps
             if loud[step] or ghost[step]:
                 for pitch in close_voicing(at(chords, beat), centre, low, high, 3):
@@ -146,7 +142,7 @@ def scratch(rng, low, high, beats_per_bar) -> Play:
     return play
 
 
-def block(rng, low, high, beats_per_bar) -> Play:
+def block(rng: np.random.Generator, low: int, high: int, beats_per_bar: int) -> Play:
     """Chords in a rhythm, perhaps over left-hand roots: pop piano, organ, electric piano."""
     onsets = _rhythm(rng, beats_per_bar, float(rng.uniform(0.15, 0.6)))
     centre = float(rng.uniform(low + 16, high - 12))
@@ -154,7 +150,7 @@ def block(rng, low, high, beats_per_bar) -> Play:
     left = rng.random() < 0.4
     count = int(rng.choice([3, 4, 4, 5]))
 
-    def play(chords):
+    def play(chords: Sequence[Chord]) -> list[Note]:
         notes = []
         for beat, length in _spans(chords, onsets, beats_per_bar):
             for pitch in close_voicing(at(chords, beat), centre, low, high, count):
@@ -170,7 +166,7 @@ def block(rng, low, high, beats_per_bar) -> Play:
     return play
 
 
-def broken(rng, low, high, beats_per_bar) -> Play:
+def broken(rng: np.random.Generator, low: int, high: int, beats_per_bar: int) -> Play:
     """Chord tones one after another: picked guitars, Alberti piano, harps."""
     size = float(rng.choice([0.5, 0.25, 1 / 3], p=[0.6, 0.3, 0.1]))
     count = int(rng.choice([3, 4, 5]))
@@ -180,9 +176,9 @@ def broken(rng, low, high, beats_per_bar) -> Play:
     ring = float(rng.choice([1.0, 2.0, 4.0]))
     root_first = rng.random() < 0.6
 
-    def play(chords):
+    def play(chords: Sequence[Chord]) -> list[Note]:
         notes = []
-        for number, beat in enumerate(_steps(chords, size)):
+        for number, beat in enumerate(grid(chords, size)):
             chord = at(chords, beat)
             pitches = close_voicing(chord, centre, low, high, count)
             pitch = pitches[order[number % len(order)] % len(pitches)]
@@ -194,13 +190,13 @@ def broken(rng, low, high, beats_per_bar) -> Play:
     return play
 
 
-def sustain(rng, low, high, beats_per_bar) -> Play:
+def sustain(rng: np.random.Generator, low: int, high: int, beats_per_bar: int) -> Play:
     """Held chords that move as little as they can: pads, strings, organ."""
     centre = float(rng.uniform(low + 14, high - 14))
     count = int(rng.choice([2, 3, 4, 4, 5]))
     swell = float(rng.uniform(0.9, 1.05))
 
-    def play(chords):
+    def play(chords: Sequence[Chord]) -> list[Note]:
         notes = []
         near = centre
         for chord in chords:
@@ -212,7 +208,7 @@ def sustain(rng, low, high, beats_per_bar) -> Play:
     return play
 
 
-def stabs(rng, low, high, beats_per_bar) -> Play:
+def stabs(rng: np.random.Generator, low: int, high: int, beats_per_bar: int) -> Play:
     """A few short accents in two bars: brass, synth hits, orchestra."""
     bars = 2
     steps = bars * beats_per_bar * 4
@@ -220,7 +216,7 @@ def stabs(rng, low, high, beats_per_bar) -> Play:
     centre = float(rng.uniform(low + 12, high - 10))
     length = float(rng.choice([0.2, 0.4, 0.9]))
 
-    def play(chords):
+    def play(chords: Sequence[Chord]) -> list[Note]:
         notes = []
         begin, end = chords[0].start, chords[-1].end
         for first in np.arange(begin, end, bars * beats_per_bar):
@@ -236,8 +232,8 @@ def stabs(rng, low, high, beats_per_bar) -> Play:
     return play
 
 
-def arpeggiator(rng, low, high, beats_per_bar) -> Play:
-    """A machine's arpeggio: up, down, both or a fixed shuffle, over one to three octaves."""
+def arpeggiator(rng: np.random.Generator, low: int, high: int, beats_per_bar: int) -> Play:
+    """The arpeggio of a machine: up, down, both or a fixed shuffle, over one to three octaves."""
     size = float(rng.choice([0.25, 0.5, 1 / 3], p=[0.7, 0.2, 0.1]))
     count = int(rng.choice([3, 4, 6, 8]))
     shape = str(rng.choice(["up", "down", "both", "shuffle"]))
@@ -246,9 +242,9 @@ def arpeggiator(rng, low, high, beats_per_bar) -> Play:
     centre = float(rng.uniform(low + 14, high - 14))
     rests = rng.random(16) < rng.choice([0.0, 0.0, 0.25])
 
-    def play(chords):
+    def play(chords: Sequence[Chord]) -> list[Note]:
         notes = []
-        for number, beat in enumerate(_steps(chords, size)):
+        for number, beat in enumerate(grid(chords, size)):
             if rests[number % 16]:
                 continue
             pitches = close_voicing(at(chords, beat), centre, low, high, count)

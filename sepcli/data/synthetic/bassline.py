@@ -1,7 +1,8 @@
-"""Bass lines: what a bass plays over chords in one section. Notes only.
+"""Bass lines: what a bass plays over the chords of a section. Notes only.
 
 Each style is a function that draws its pattern once (`rng`) and returns `play(chords, kicks)`, so that a
-section that comes back is played alike. kicks: beats at which the bass drum is struck in the section.
+section that comes back is played in the same way. low, high: the range of the bass, as MIDI note numbers.
+kicks: the beats of the section at which the bass drum is struck.
 """
 
 from __future__ import annotations
@@ -10,38 +11,36 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sepcli.data.synthetic.harmony import Chord, at, nearest
+from sepcli.data.synthetic.harmony import Chord, at, grid, nearest
 from sepcli.data.synthetic.score import Note
 
 Play = Callable[[Sequence[Chord], Sequence[float]], list[Note]]
-Style = Callable[[np.random.Generator, int, int, int], Play]
-
-
-def _steps(chords: Sequence[Chord], size: float) -> list[float]:
-    count = round((chords[-1].end - chords[0].start) / size)
-    return [chords[0].start + number * size for number in range(count)]
+BassStyle = Callable[[np.random.Generator, int, int, int], Play]
 
 
 class _Range:
-    """Roots stay near one low pitch, so that a line does not jump about."""
+    """Chooses pitches near one low pitch, so that a line does not jump about."""
 
     def __init__(self, rng: np.random.Generator, low: int, high: int):
         self.low, self.high = low, high
-        # The lower of two draws: most basses live within an octave of their lowest note.
+        # The lower of two draws: most bass lines stay within an octave above the lowest note.
         self.home = low + float(rng.uniform(2, min(14, high - low - 8), size=2).min())
 
     def root(self, chord: Chord) -> int:
+        """The bass note of the chord."""
         return nearest(chord.bass, self.home, self.low, self.high)
 
     def above(self, chord: Chord, semitones: int) -> int:
+        """A note above the bass note, an octave lower where that leaves the range."""
         pitch = self.root(chord) + semitones
         return pitch if pitch <= self.high else pitch - 12
 
     def fifth(self, chord: Chord) -> int:
+        """The fifth of the chord, diminished or augmented where the chord's is."""
         return self.above(chord, 6 if 6 in chord.intervals else 8 if 8 in chord.intervals else 7)
 
 
-def roots(rng, low, high, beats_per_bar) -> Play:
+def roots(rng: np.random.Generator, low: int, high: int, beats_per_bar: int) -> Play:
     """Repeated roots: whole notes to sixteenths; the backbone of rock and pop."""
     range_ = _Range(rng, low, high)
     size = float(
@@ -50,14 +49,14 @@ def roots(rng, low, high, beats_per_bar) -> Play:
     gate = float(rng.uniform(0.5, 1.0))
     passing = rng.random() < 0.5
 
-    def play(chords, kicks):
+    def play(chords: Sequence[Chord], kicks: Sequence[float]) -> list[Note]:
         notes = []
-        for beat in _steps(chords, size):
+        for beat in grid(chords, size):
             chord = at(chords, beat)
             pitch = range_.root(chord)
             leads = at(chords, beat + size)
             if passing and leads is not chord and size <= 1 and leads.bass != chord.bass:
-                pitch = range_.root(leads) + (1 if range_.root(leads) < pitch else -1) * (1 + beat_parity(beat))
+                pitch = range_.root(leads) + (1 if range_.root(leads) < pitch else -1) * (1 + _parity(beat))
                 pitch = min(max(pitch, low), high)
             notes.append(Note(beat, size * gate, pitch, 100 if beat % 1 == 0 else 88))
         return notes
@@ -65,18 +64,19 @@ def roots(rng, low, high, beats_per_bar) -> Play:
     return play
 
 
-def beat_parity(beat: float) -> int:
+def _parity(beat: float) -> int:
+    """0 and 1 in turn, on sixteenths."""
     return int(beat * 4) % 2
 
 
-def octaves(rng, low, high, beats_per_bar) -> Play:
+def octaves(rng: np.random.Generator, low: int, high: int, beats_per_bar: int) -> Play:
     """Root and octave in turn: disco, synth pop."""
     range_ = _Range(rng, low, min(high, low + 20))
     size = float(rng.choice([0.5, 0.25], p=[0.75, 0.25]))
     gate = float(rng.uniform(0.4, 0.95))
     up_first = rng.random() < 0.8
 
-    def play(chords, kicks):
+    def play(chords: Sequence[Chord], kicks: Sequence[float]) -> list[Note]:
         return [
             Note(
                 beat,
@@ -84,23 +84,23 @@ def octaves(rng, low, high, beats_per_bar) -> Play:
                 range_.root(chord) + (12 if (number % 2 == 1) == up_first else 0),
                 104 if number % 2 == 0 else 92,
             )
-            for number, beat in enumerate(_steps(chords, size))
+            for number, beat in enumerate(grid(chords, size))
             for chord in [at(chords, beat)]
         ]
 
     return play
 
 
-def walking(rng, low, high, beats_per_bar) -> Play:
-    """A quarter note a beat; chord tones, then a step towards the next root: jazz, blues, country."""
+def walking(rng: np.random.Generator, low: int, high: int, beats_per_bar: int) -> Play:
+    """A note on each beat: chord tones, then a step towards the next root: jazz, blues, country."""
     range_ = _Range(rng, low, high)
     skips = float(rng.uniform(0, 0.25))
 
-    def play(chords, kicks):
+    def play(chords: Sequence[Chord], kicks: Sequence[float]) -> list[Note]:
         own = np.random.default_rng([chord.root for chord in chords])
         notes = []
         pitch = range_.root(chords[0])
-        for beat in _steps(chords, 1.0):
+        for beat in grid(chords, 1.0):
             chord, next_ = at(chords, beat), at(chords, beat + 1)
             if abs(beat - chord.start) < 1e-6:
                 pitch = range_.root(chord)
@@ -119,16 +119,16 @@ def walking(rng, low, high, beats_per_bar) -> Play:
     return play
 
 
-def arpeggio(rng, low, high, beats_per_bar) -> Play:
+def arpeggio(rng: np.random.Generator, low: int, high: int, beats_per_bar: int) -> Play:
     """Root, third, fifth, octave in a fixed order: ballads, latin, synthwave."""
     range_ = _Range(rng, low, high)
     size = float(rng.choice([0.5, 1.0, 0.25], p=[0.6, 0.25, 0.15]))
     order = [0, *rng.choice([1, 2, 3], size=int(rng.choice([3, 3, 7])), replace=True)]
     gate = float(rng.uniform(0.6, 1.0))
 
-    def play(chords, kicks):
+    def play(chords: Sequence[Chord], kicks: Sequence[float]) -> list[Note]:
         notes = []
-        for number, beat in enumerate(_steps(chords, size)):
+        for number, beat in enumerate(grid(chords, size)):
             chord = at(chords, beat)
             tones = (
                 range_.root(chord),
@@ -144,7 +144,7 @@ def arpeggio(rng, low, high, beats_per_bar) -> Play:
     return play
 
 
-def syncopated(rng, low, high, beats_per_bar) -> Play:
+def syncopated(rng: np.random.Generator, low: int, high: int, beats_per_bar: int) -> Play:
     """Sixteenths drawn once for two bars, with octaves, sevenths, ghost notes and approaches: funk, soul."""
     range_ = _Range(rng, low, min(high, low + 24))
     steps = 2 * beats_per_bar * 4
@@ -163,9 +163,9 @@ def syncopated(rng, low, high, beats_per_bar) -> Play:
     }
     gate = float(rng.uniform(0.5, 1.0))
 
-    def play(chords, kicks):
+    def play(chords: Sequence[Chord], kicks: Sequence[float]) -> list[Note]:
         notes = []
-        for number, beat in enumerate(_steps(chords, 0.25)):
+        for number, beat in enumerate(grid(chords, 0.25)):
             step = number % steps
             if step not in tones:
                 continue
@@ -189,14 +189,14 @@ def syncopated(rng, low, high, beats_per_bar) -> Play:
     return play
 
 
-def locked(rng, low, high, beats_per_bar) -> Play:
+def locked(rng: np.random.Generator, low: int, high: int, beats_per_bar: int) -> Play:
     """A note with every stroke of the bass drum, held to the next: rock, pop, hip-hop."""
     range_ = _Range(rng, low, high)
     gate = float(rng.uniform(0.6, 1.0))
     fifths = float(rng.uniform(0, 0.3))
     fallback = roots(rng, low, high, beats_per_bar)
 
-    def play(chords, kicks):
+    def play(chords: Sequence[Chord], kicks: Sequence[float]) -> list[Note]:
         own = np.random.default_rng(len(chords) * 1000 + len(kicks))
         begin, end = chords[0].start, chords[-1].end
         times = sorted(
@@ -216,14 +216,14 @@ def locked(rng, low, high, beats_per_bar) -> Play:
     return play
 
 
-def sustained(rng, low, high, beats_per_bar) -> Play:
-    """One long note a chord, perhaps struck again late: dub, ambient, and the 808 of hip-hop and trap."""
+def sustained(rng: np.random.Generator, low: int, high: int, beats_per_bar: int) -> Play:
+    """One long note for each chord, perhaps struck again late: dub, ambient, the 808 of hip-hop and trap."""
     range_ = _Range(rng, low, min(high, low + 16))
     again = rng.random() < 0.6
     late = float(rng.choice([1.5, 2.5, 2.75, 3.5]))
     gate = float(rng.uniform(0.7, 1.0))
 
-    def play(chords, kicks):
+    def play(chords: Sequence[Chord], kicks: Sequence[float]) -> list[Note]:
         notes = []
         for chord in chords:
             pitch = range_.root(chord)
@@ -239,14 +239,14 @@ def sustained(rng, low, high, beats_per_bar) -> Play:
     return play
 
 
-def offbeat(rng, low, high, beats_per_bar) -> Play:
+def offbeat(rng: np.random.Generator, low: int, high: int, beats_per_bar: int) -> Play:
     """Between the kicks: on every off-beat eighth (house), or the three sixteenths after each beat (trance)."""
     range_ = _Range(rng, low, min(high, low + 18))
     places = [(0.5,), (0.25, 0.5, 0.75), (0.5, 0.75)][int(rng.integers(3))]
     length = 0.45 if len(places) == 1 else 0.21
     jump = rng.random() < 0.3
 
-    def play(chords, kicks):
+    def play(chords: Sequence[Chord], kicks: Sequence[float]) -> list[Note]:
         return [
             Note(
                 beat + place,
@@ -254,21 +254,21 @@ def offbeat(rng, low, high, beats_per_bar) -> Play:
                 range_.root(at(chords, beat)) + (12 if jump and place == places[-1] else 0),
                 100,
             )
-            for beat in _steps(chords, 1.0)
+            for beat in grid(chords, 1.0)
             for place in places
         ]
 
     return play
 
 
-def two_feel(rng, low, high, beats_per_bar) -> Play:
+def two_feel(rng: np.random.Generator, low: int, high: int, beats_per_bar: int) -> Play:
     """Root and fifth in turn, straight (country, polka, waltz) or dotted (bossa nova)."""
     range_ = _Range(rng, low, high)
     dotted = beats_per_bar == 4 and rng.random() < 0.5
 
-    def play(chords, kicks):
+    def play(chords: Sequence[Chord], kicks: Sequence[float]) -> list[Note]:
         notes = []
-        for number, beat in enumerate(_steps(chords, 2.0 if beats_per_bar == 4 else float(beats_per_bar))):
+        for number, beat in enumerate(grid(chords, 2.0 if beats_per_bar == 4 else float(beats_per_bar))):
             chord = at(chords, beat)
             pitch = range_.root(chord) if number % 2 == 0 else range_.fifth(chord)
             if dotted:
@@ -280,7 +280,7 @@ def two_feel(rng, low, high, beats_per_bar) -> Play:
     return play
 
 
-def riff(rng, low, high, beats_per_bar) -> Play:
+def riff(rng: np.random.Generator, low: int, high: int, beats_per_bar: int) -> Play:
     """A figure of one or two bars in the minor pentatonic of each root: blues rock, reggae, acid."""
     range_ = _Range(rng, low, min(high, low + 24))
     size = float(rng.choice([0.5, 0.25]))
@@ -291,9 +291,9 @@ def riff(rng, low, high, beats_per_bar) -> Play:
         figure.append(None if rng.random() < rest else int(rng.choice([0, 0, 3, 5, 7, 10, 12])))
     gate = float(rng.uniform(0.5, 0.95))
 
-    def play(chords, kicks):
+    def play(chords: Sequence[Chord], kicks: Sequence[float]) -> list[Note]:
         notes = []
-        for number, beat in enumerate(_steps(chords, size)):
+        for number, beat in enumerate(grid(chords, size)):
             tone = figure[number % steps]
             if tone is not None:
                 chord = at(chords, beat)
@@ -304,7 +304,7 @@ def riff(rng, low, high, beats_per_bar) -> Play:
     return play
 
 
-STYLES: dict[str, Style] = {
+STYLES: dict[str, BassStyle] = {
     "roots": roots,
     "octaves": octaves,
     "walking": walking,

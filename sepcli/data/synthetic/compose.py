@@ -1,9 +1,9 @@
 """Make up a song as notes, from a seed: key, tempo, form, chords, and parts that enter and leave.
 
     draw style, tempo, key -> form (sections) -> chords of each kind of section
-    -> drums -> bass (hears the kick) -> layers (strums, keys, pads, ...) -> leads -> human timing
+    -> drums -> bass (follows the kick) -> layers (strums, keys, pads, ...) -> leads -> human timing
 
-Knows notes and instrument groups, neither audio nor SoundFonts. compose(seed, index) depends on nothing but its
+Knows notes and groups of instruments; neither audio nor SoundFonts. compose(seed, index) depends only on its
 arguments: song 7 is the same whether ten songs are made or a thousand.
 """
 
@@ -22,7 +22,7 @@ from sepcli.data.synthetic.melody import expression, melody, rap
 from sepcli.data.synthetic.score import Note, Part, Section, Song
 from sepcli.data.synthetic.styles import STYLES, Style
 
-SECONDS = (60.0, 150.0)  # a song's length lies between
+SECONDS = (60.0, 150.0)  # the length of a song lies between these
 _FORM = ("intro", "verse", "chorus", "verse", "chorus", "break", "bridge", "chorus", "outro")
 _BARS = {
     "intro": (2, 4, 4, 8),
@@ -32,7 +32,7 @@ _BARS = {
     "break": (2, 4),
     "outro": (2, 4),
 }
-# How likely a layer plays in each kind of section; what is silent there gives the stems their silences.
+# How likely a layer plays in each kind of section. Where it does not, its stem has silence.
 _PRESENT = {"intro": 0.45, "verse": 0.75, "chorus": 0.92, "bridge": 0.65, "break": 0.45, "outro": 0.55}
 _DRUMS_PRESENT = {"intro": 0.55, "verse": 0.95, "chorus": 1.0, "bridge": 0.75, "break": 0.4, "outro": 0.6}
 _BASS_PRESENT = {"intro": 0.5, "verse": 0.93, "chorus": 1.0, "bridge": 0.8, "break": 0.45, "outro": 0.6}
@@ -50,14 +50,14 @@ class _Frame:
     mode: str
     swing: float
     sections: tuple[Section, ...]
-    chords: tuple[tuple[Chord, ...], ...]  # of each section
+    chords: tuple[tuple[Chord, ...], ...]  # for each section
 
 
 def compose(seed: int, index: int, grooves: Grooves | None = None, *, needs: Sequence[str] = ()) -> Song:
-    """Song `index` of `seed`.
+    """Compose song number `index` of `seed`.
 
-    grooves: human drum performances; without them every drum part is programmed. needs: labels that some part
-    must have ("guitar", "piano"); a layer is added for each that would be missing.
+    grooves: human drum performances; without them every drum part is programmed. needs: labels that the song
+    must have ("guitar", "piano"); a layer is added for each label that would be missing.
     """
     rng = np.random.default_rng([seed, index, 1])
     name = str(rng.choice(list(STYLES), p=_weights()))
@@ -100,7 +100,7 @@ def _frame(rng: np.random.Generator, style: Style) -> _Frame:
     if rng.random() < 0.4:
         progressions["chorus"] = progressions["verse"]
     progressions["intro"] = progressions["outro"] = progressions[str(rng.choice(["verse", "chorus"]))]
-    rate = float(rng.choice([1.0, 1.0, 1.0, 2.0, 0.5], p=[0.5, 0.2, 0.1, 0.1, 0.1]))  # bars a chord
+    rate = float(rng.choice([1.0, 1.0, 1.0, 2.0, 0.5], p=[0.5, 0.2, 0.1, 0.1, 0.1]))  # bars for each chord
     chords = tuple(
         _chords(progressions[section.kind], section, key, beats_per_bar, rate) for section in sections
     )
@@ -108,7 +108,7 @@ def _frame(rng: np.random.Generator, style: Style) -> _Frame:
 
 
 def _form(rng: np.random.Generator, bar_seconds: float) -> tuple[Section, ...]:
-    """Sections up to a length drawn between the bounds SECONDS, in whole bars."""
+    """The sections of a song, in whole bars, up to a length that is drawn between the bounds SECONDS."""
     wanted = int(rng.uniform(SECONDS[0], SECONDS[1]) / bar_seconds)
     least = int(np.ceil(SECONDS[0] / bar_seconds))
     wanted = max(wanted, least)
@@ -144,7 +144,7 @@ def _progression(rng: np.random.Generator, style: Style, mode: str) -> list[tupl
 
 def _chords(progression, section: Section, key: int, beats_per_bar: int, rate: float) -> tuple[Chord, ...]:
     start, end = section.bar * beats_per_bar, (section.bar + section.bars) * beats_per_bar
-    # A change within the bar falls on a whole beat: the third of four, the second of three.
+    # A change within a bar comes on a whole beat: on the third of four, on the second of three.
     lengths = (
         (beats_per_bar - beats_per_bar // 2, beats_per_bar // 2)
         if rate == 0.5
@@ -163,23 +163,23 @@ def _chords(progression, section: Section, key: int, beats_per_bar: int, rate: f
 
 
 def _drums(rng: np.random.Generator, frame: _Frame, grooves: Grooves | None) -> tuple[str, str, list[Note]]:
-    """(who drums, which kits suit, the notes)."""
+    """(who drums: "human" or "machine", which kits fit, the notes)."""
     style = frame.style
-    human = grooves is not None and rng.random() < style.human
+    human = grooves if grooves is not None and rng.random() < style.human else None
     beats = (
-        grooves.suiting(frame.tempo, style.grooves.split(), fill=False, beats_per_bar=frame.beats_per_bar)
-        if human
+        human.suiting(frame.tempo, style.grooves.split(), fill=False, beats_per_bar=frame.beats_per_bar)
+        if human is not None
         else []
     )
     notes: list[Note] = []
     playing = [rng.random() < _DRUMS_PRESENT[section.kind] for section in frame.sections]
     if not any(playing):
         playing[0] = True
-    if beats:
-        # One performance for the verses and most of the rest, perhaps another for the choruses.
+    if human is not None and beats:
+        # One performance for the verses and most other sections, perhaps another one for the choruses.
         home = beats[int(rng.integers(len(beats)))]
         loud = beats[int(rng.integers(len(beats)))] if rng.random() < 0.5 else home
-        fills = grooves.suiting(frame.tempo, (home.style,), fill=True, beats_per_bar=frame.beats_per_bar)
+        fills = human.suiting(frame.tempo, (home.style,), fill=True, beats_per_bar=frame.beats_per_bar)
         phrase = int(rng.choice([2, 4, 4, 8]))
         for section, plays in zip(frame.sections, playing, strict=True):
             if plays:
@@ -241,7 +241,7 @@ def _bass(rng: np.random.Generator, frame: _Frame, kicks: Sequence[float]) -> Pa
 def _layers(rng: np.random.Generator, frame: _Frame, needs: Sequence[str]) -> list[Part]:
     layers = [layer for layer in frame.style.parts if rng.random() < layer.chance] or [frame.style.parts[0]]
     chosen = [(str(rng.choice(layer.groups)), str(rng.choice(layer.roles))) for layer in layers]
-    if len(chosen) < 3 and rng.random() < 0.6:  # records are seldom that bare
+    if len(chosen) < 3 and rng.random() < 0.6:  # records seldom have so few parts
         layer = frame.style.parts[int(rng.integers(len(frame.style.parts)))]
         chosen.append((str(rng.choice(layer.groups)), str(rng.choice(layer.roles))))
         filling = ["pad", "strings", "organ", "piano.electric", "guitar.clean"]
@@ -273,7 +273,7 @@ def _layer(
     plays: dict[str, accompany.Play] = {}
     notes: list[Note] = []
     enters = 0 if required or rng.random() < 0.5 else int(rng.integers(0, max(1, len(frame.sections) // 2)))
-    # A lead that plays throughout would be a second singer: it mostly comes between.
+    # A lead that plays throughout would be like a second singer: it mostly plays in between.
     busy = float(rng.uniform(0.4, 1.0)) if role == "lead" else 1.0
     here = {kind: rng.random() < chance * busy for kind, chance in _PRESENT.items()}
     if not any(here[section.kind] for section in frame.sections[enters:]):
@@ -314,7 +314,7 @@ def _player(rng: np.random.Generator, frame: _Frame, group, role: str) -> accomp
 
 
 def _vocals(rng: np.random.Generator, style: str, frame: _Frame) -> Part:
-    """A sung or rapped line: low in the verses, high and long in the choruses, with rests between phrases."""
+    """A sung or rapped part: low in the verses, high and long in the choruses, with rests between phrases."""
     group_name = str(rng.choice(["voice.low", "voice.high"]))
     low, high = GROUPS[group_name].low, GROUPS[group_name].high
     rapped = rng.random() < {"hiphop": 0.6, "trap": 0.5, "pop": 0.05, "funk": 0.1}.get(style, 0.02)
@@ -359,9 +359,9 @@ def _timed(
     notes: Sequence[Note],
     player: str = "loose",
 ) -> list[Note]:
-    """Swing, and small deviations of time and velocity. Never before beat 0.
+    """The notes with swing and small deviations of time and velocity, never before beat 0.
 
-    player: "human" notes stay as they were played, a "machine" keeps its grid, others are as the style.
+    player: notes of a "human" stay as they were played, a "machine" stays on its grid, others follow the style.
     """
     if player == "human":
         return sorted(notes)

@@ -3,7 +3,7 @@
     kick   a sine that falls from a click          snare  a tone and noise       clap  bursts of noise
     hats   noise or a cluster of squares, high-passed; open ones ring            toms  falling sines
 
-A stroke is made once for each key and loudness and repeated, as machines do.
+A stroke is made once for each key and loudness and then repeated, as in a drum machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sepcli.data.synthetic.effects import colour, eq
 from sepcli.data.synthetic.score import Note
 from sepcli.errors import InputError
 
-# Words in a one-shot's file name -> the keys it may play; the first that fits counts.
+# Words in the name of a one-shot -> the kind of stroke; the first that fits counts.
 _NAMED: Sequence[tuple[tuple[str, ...], str]] = (
     (("loop",), ""),
     (("bd_", "kick", "bass_drum", "drum_bass"), "kick"),
@@ -61,12 +61,12 @@ _PEAKS: Mapping[str, float] = {
 
 
 def sound_of(key: int) -> str:
-    """The kind of stroke of a General MIDI percussion key; "percussion" for hand drums and the rest."""
+    """The kind of stroke of a General MIDI percussion key; "percussion" for hand drums and all others."""
     return next((name for name, keys in _KEYS.items() if key in keys), "percussion")
 
 
 class Kit:
-    """One song's electronic kit. shots: {kind: files} to draw one-shots from, where there are any."""
+    """The electronic kit of a song. shots: {kind of stroke: files} to draw one-shots from; it may be empty."""
 
     def __init__(
         self, rng: np.random.Generator, samplerate: int, shots: Mapping[str, Sequence[Path]] | None = None
@@ -101,7 +101,7 @@ class Kit:
         self._pitch = float(2 ** (rng.normal(0, 2) / 12))
 
     def play(self, notes: Sequence[Note], *, tempo: float, frames: int) -> np.ndarray:
-        """float32 [2, frames]."""
+        """Play the notes: float32 [2, frames]. tempo: quarter notes a minute."""
         out = np.zeros((2, frames), dtype=np.float32)
         beat = 60 / tempo
         ordered = sorted(notes)
@@ -175,7 +175,7 @@ class Kit:
         return self._noise(rng, 0.6, rng.uniform(600, 1200), rng.uniform(4000, 12000)) * (bursts + tail)
 
     def _metal(self, rng, seconds: float) -> np.ndarray:
-        """Six squares at odd ratios, as in the analogue machines."""
+        """Six square waves at odd ratios, as in analogue drum machines."""
         times = self._times(seconds)
         base = rng.uniform(280, 620)
         cluster = sum(
@@ -234,7 +234,7 @@ class Kit:
 
 @lru_cache(maxsize=256)
 def _one_shot(path: Path, samplerate: int, pitch: float) -> np.ndarray:
-    """float32 [2, T], at most 3 s, played at `pitch` times its speed."""
+    """Read a one-shot: float32 [2, T], at most 3 s, played at `pitch` times its speed."""
     audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
     audio = soxr.resample(audio, rate * pitch, samplerate)[: 3 * samplerate]
     audio = np.repeat(audio[:, :1], 2, axis=1) if audio.shape[1] == 1 else audio[:, :2]
@@ -243,9 +243,9 @@ def _one_shot(path: Path, samplerate: int, pitch: float) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def find_shots(folder: Path) -> Mapping[str, tuple[Path, ...]]:
-    """{kind of stroke: files} from the names in the folder and below.
+    """{kind of stroke: files}, by the names of the files in a folder and below.
 
-    Raises InputError where no kick or no snare is found.
+    InputError where no kick or no snare is found.
     """
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):

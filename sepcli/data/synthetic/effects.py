@@ -1,6 +1,6 @@
-"""What a studio does to a sound, in numpy: EQ, reverb, drive, compression, echo, width, ducking, limiting.
+"""Studio effects in numpy: EQ, reverb, drive, compression, echo, width, ducking, limiting.
 
-Knows no notes and no files. Audio is float32 [C, T]; every function returns audio of the same shape.
+Knows no notes and no files. Audio is float32 [C, T]; effects return audio of the same shape.
 """
 
 from __future__ import annotations
@@ -20,28 +20,25 @@ def db(value: float) -> float:
 
 
 def active_rms(audio: Audio, samplerate: int) -> float:
-    """RMS over the tenths of a second within 40 dB of the loudest; 0 for silence."""
+    """The RMS over all tenths of a second that are within 40 dB of the loudest; 0 for silence."""
     block = samplerate // 10
     count = audio.shape[-1] // block
     if count == 0:
         return float(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))) if audio.size else 0.0
-    power = np.mean(
-        np.square(audio[:, : count * block]).reshape(audio.shape[0], count, block),
-        axis=(0, 2),
-        dtype=np.float64,
-    )
+    squares = np.square(audio[:, : count * block]).reshape(audio.shape[0], count, block)
+    power = squares.mean(axis=(0, 2), dtype=np.float64)
     loud = power[power > power.max() * 1e-4]
     return float(np.sqrt(loud.mean())) if loud.size else 0.0
 
 
 def at_level(audio: Audio, level: float, samplerate: int) -> Audio:
-    """Scaled to `level` dBFS of active RMS; silence stays."""
+    """The audio, scaled to an active RMS of `level` dBFS. Silence stays silent."""
     rms = active_rms(audio, samplerate)
     return audio * np.float32(db(level) / rms) if rms > 1e-7 else audio
 
 
 def fast_length(samples: int) -> int:
-    """The next length whose only prime factors are 2, 3 and 5: an FFT of it is quick."""
+    """The next length with no prime factors but 2, 3 and 5: its FFT is fast."""
     best = 1 << (samples - 1).bit_length()
     five = 1
     while five < best:
@@ -59,9 +56,9 @@ def fast_length(samples: int) -> int:
 def colour(
     audio: Audio, samplerate: int, gain: Callable[[np.ndarray], np.ndarray] | None, impulse: Audio | None = None
 ) -> Audio:
-    """A zero-phase EQ and a convolution in one FFT of the whole.
+    """A zero-phase EQ and a convolution, in one FFT of the whole audio.
 
-    gain: frequencies in Hz [F] -> dB [F]. impulse [C, L]: added to the dry sound.
+    gain: frequencies in Hz [F] -> dB [F]. impulse: [C, L]; what it makes is added to the dry sound.
     """
     samples = audio.shape[-1]
     tail = 0 if impulse is None else impulse.shape[-1]
@@ -89,7 +86,7 @@ def eq(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """The dB curve of an equaliser.
 
-    tilt: dB an octave around 1 kHz. low_cut, high_cut: Hz, 12 dB an octave, 0 for none.
+    tilt: dB per octave around 1 kHz. low_cut, high_cut: Hz, with 12 dB per octave; 0 for none.
     bells: (Hz, dB, width in octaves).
     """
 
@@ -108,17 +105,18 @@ def eq(
     return gain
 
 
-OCTAVES = 62.5 * 2.0 ** np.arange(9)  # Hz, centres of the bands from 44 Hz to 22.6 kHz
+OCTAVES = 62.5 * 2.0 ** np.arange(9)  # Hz, the centres of bands from 44 Hz to 22.6 kHz
 
 
 def octave_levels(audio: Audio, samplerate: int) -> np.ndarray:
-    """dB [9] of the power in each band of OCTAVES, relative to the whole; -120 for nothing."""
+    """The power in each band of OCTAVES relative to the whole, dB [9]; -120 for none."""
     frame = 4096
     mono = audio.mean(axis=0)
     count = mono.shape[-1] // frame
     if count == 0:
         return np.full(len(OCTAVES), -120.0)
-    frames = mono[: count * frame].reshape(count, frame)[:: max(1, count // 200)]  # 200 spread over the song
+    # About 200 frames, spread over the song.
+    frames = mono[: count * frame].reshape(count, frame)[:: max(1, count // 200)]
     power = np.square(np.abs(np.fft.rfft(frames * np.hanning(frame).astype(np.float32), axis=-1))).sum(axis=0)
     hertz = np.fft.rfftfreq(frame, 1 / samplerate)
     edge = 2**0.5
@@ -129,8 +127,8 @@ def octave_levels(audio: Audio, samplerate: int) -> np.ndarray:
 def slope_bells(levels: np.ndarray, slope: float, share: float) -> list[tuple[float, float, float]]:
     """Bells for `eq` that bring the bands above 1 kHz towards a straight line.
 
-    levels: of octave_levels. slope: dB an octave, from the strongest band between 250 Hz and 1 kHz on. share:
-    of the way there, 0 to 1; at most 14 dB up and 10 down.
+    levels: from octave_levels. slope: of the line in dB per octave, from the strongest band between 250 Hz and
+    1 kHz on. share: how far towards the line, 0 to 1; at most 14 dB up and 10 dB down.
     """
     reference = float(levels[2:5].max())
     return [
@@ -150,9 +148,10 @@ def room(
     predelay: float = 0.01,
     dark: float = 3000.0,
 ) -> Audio:
-    """An impulse response [C, L] of decaying noise.
+    """The impulse response [C, L] of a room: decaying noise.
 
-    seconds: until -60 dB. wet: its energy relative to the dry sound, dB. dark: Hz, where the highs are cut.
+    seconds: until it reaches -60 dB. wet: its energy relative to the dry sound, dB. predelay: seconds. dark:
+    Hz, above which it is cut.
     """
     samples = int(samplerate * (predelay + seconds))
     times = np.arange(samples) / samplerate - predelay
@@ -163,7 +162,7 @@ def room(
 
 
 def drive(audio: Audio, samplerate: int, amount: float, *, bias: float = 0.0, mix: float = 1.0) -> Audio:
-    """Saturation by tanh. amount: dB of gain into it, relative to the active RMS. bias: even harmonics."""
+    """Saturation by tanh. amount: gain before it, dB over the active RMS. bias: adds even harmonics."""
     rms = active_rms(audio, samplerate)
     if rms < 1e-7:
         return audio
@@ -173,13 +172,13 @@ def drive(audio: Audio, samplerate: int, amount: float, *, bias: float = 0.0, mi
 
 
 def block_levels(audio: Audio, block: int) -> np.ndarray:
-    """Peaks [N] of the channels in blocks of `block` samples; the last one may be short."""
+    """The peaks [N] over channels in blocks of `block` samples; the last block may be shorter."""
     padded = np.pad(np.abs(audio).max(axis=0), (0, -audio.shape[-1] % block))
     return padded.reshape(-1, block).max(axis=1)
 
 
 def _apply_gain(audio: Audio, gains: np.ndarray, block: int) -> Audio:
-    """gains [N] at the middles of blocks, linear in between."""
+    """The audio with gains [N] that hold at the middles of blocks and change linearly in between."""
     middles = (np.arange(len(gains)) + 0.5) * block
     curve = np.interp(np.arange(audio.shape[-1]), middles, gains).astype(np.float32)
     return audio * curve
@@ -211,28 +210,30 @@ def compress(
 
 
 def limit_gain(audio: Audio, samplerate: int, ceiling: float) -> tuple[np.ndarray, int]:
-    """(gains [N], block) that keep the peaks of `audio` under `ceiling`: may be applied to all its stems."""
+    """(gains [N], block) that keep the peaks of `audio` under `ceiling`; for all its stems, too."""
     block = int(samplerate * 0.0015)
     needed = np.minimum(1.0, ceiling / np.maximum(block_levels(audio, block), 1e-9))
-    reach = 12  # blocks each side, 18 ms: fast enough for drums, too slow to distort a bass
-    # One block more than is averaged, as gains are interpolated between blocks: no peak gets through.
+    reach = 12  # blocks to each side, 18 ms: fast enough for drums, too slow to distort a bass
+    # The minimum is over one block more than the mean, as gains are interpolated between blocks: so no peak
+    # gets through.
     lowest = sliding_window_view(np.pad(needed, 2 * reach + 1, mode="edge"), 2 * reach + 3).min(axis=1)
     smooth = sliding_window_view(lowest, 2 * reach + 1).mean(axis=1)
     return smooth, block
 
 
 def limit(audio: Audio, samplerate: int, ceiling: float) -> Audio:
+    """The audio, limited so that no peak exceeds `ceiling`."""
     return _apply_gain(audio, *limit_gain(audio, samplerate, ceiling))
 
 
 def limit_together(stems: Sequence[Audio], samplerate: int, ceiling: float) -> list[Audio]:
-    """One gain for all, from the peaks of their sum: mastering, after which stems still add up to the mix."""
-    gains, block = limit_gain(np.sum(stems, axis=0, dtype=np.float32), samplerate, ceiling)
+    """The stems, limited by one gain from the peaks of their sum: afterwards they still add up to the mix."""
+    gains, block = limit_gain(np.asarray(np.sum(stems, axis=0, dtype=np.float32)), samplerate, ceiling)
     return [_apply_gain(stem, gains, block) for stem in stems]
 
 
 def echo(audio: Audio, samplerate: int, *, seconds: float, feedback: float, wet: float) -> Audio:
-    """Repeats that alternate between the channels. wet: amplitude of the first."""
+    """Echoes that alternate between the channels. wet: the amplitude of the first one."""
     out = audio.copy()
     shift = int(seconds * samplerate)
     repeat = audio
@@ -245,7 +246,7 @@ def echo(audio: Audio, samplerate: int, *, seconds: float, feedback: float, wet:
 
 
 def widen(audio: Audio, width: float) -> Audio:
-    """width: 0 mono, 1 unchanged, more for wider. One channel stays."""
+    """Change the stereo width: 0 mono, 1 unchanged, more for wider. Mono stays as it is."""
     if audio.shape[0] != 2:
         return audio
     middle, side = (audio[0] + audio[1]) / 2, (audio[0] - audio[1]) / 2 * np.float32(width)
@@ -253,7 +254,7 @@ def widen(audio: Audio, width: float) -> Audio:
 
 
 def pan(audio: Audio, position: float) -> Audio:
-    """Balance at constant power. position: -1 left to 1 right."""
+    """Move stereo audio to a side at constant power. position: -1 left to 1 right."""
     if audio.shape[0] != 2:
         return audio
     angle = (position + 1) * np.pi / 4
@@ -261,6 +262,7 @@ def pan(audio: Audio, position: float) -> Audio:
 
 
 def tremolo(audio: Audio, samplerate: int, *, hertz: float, depth: float, stereo: bool) -> Audio:
+    """A level that goes up and down. depth: 0 to 1. stereo: the channels move against each other."""
     times = np.arange(audio.shape[-1], dtype=np.float32) / samplerate
     phases = np.arange(audio.shape[0])[:, None] * (np.pi if stereo else 0)
     wave = 0.5 + 0.5 * np.sin(2 * np.pi * hertz * times[None] + phases)
@@ -268,14 +270,14 @@ def tremolo(audio: Audio, samplerate: int, *, hertz: float, depth: float, stereo
 
 
 def sweep(audio: Audio, samplerate: int, *, seconds: float, phase: float, dark: float) -> Audio:
-    """A low-pass that opens and closes slowly: a crossfade with the darkened sound. dark: Hz."""
+    """A low-pass that slowly opens and closes: a crossfade with the darkened sound. dark: its cutoff, Hz."""
     times = np.arange(audio.shape[-1], dtype=np.float32) / samplerate
     amount = (0.5 + 0.5 * np.sin(2 * np.pi * (times / seconds + phase))).astype(np.float32)
     return audio * (1 - amount) + colour(audio, samplerate, eq(high_cut=dark)) * amount
 
 
 def duck(audio: Audio, samplerate: int, times: Sequence[float], *, depth: float, recovery: float) -> Audio:
-    """Pressed down at each of `times` (seconds), as by a side chain from the kick. depth: dB. recovery: s."""
+    """The audio, lowered at each of `times` (s), as by a side chain from the kick. depth: dB. recovery: s."""
     block = int(samplerate * BLOCK_SECONDS)
     gains = np.ones(-(-audio.shape[-1] // block))
     length = int(recovery / BLOCK_SECONDS)

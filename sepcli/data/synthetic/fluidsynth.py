@@ -1,6 +1,6 @@
 """Run FluidSynth: a MIDI file and a SoundFont in, audio out. Knows nothing of songs.
 
-FluidSynth is a program of its own (LGPL), run as a subprocess faster than real time and never linked.
+FluidSynth is a program of its own (LGPL). It runs as a subprocess, faster than real time, and is never linked.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _INSTALL = (
 
 
 def find_fluidsynth() -> str:
-    """The program's path. Raises DeviceError where it is not installed."""
+    """The path of the program. DeviceError where it is not installed."""
     found = shutil.which("fluidsynth")
     if found is None:
         raise DeviceError(
@@ -44,14 +44,14 @@ def synthesise(
     reverb: float = 0.7,
     chorus: float = 1.0,
 ) -> np.ndarray:
-    """float32 [2, frames], cut or padded with silence at the end.
+    """Play a MIDI file: float32 [2, frames], cut or padded with silence at the end. OutputError.
 
-    room_size, damping (0 to 1), width (0 to 100) and reverb (level, 0 to 1) shape the reverb that parts send
-    to; chorus is its level.
+    room_size, damping (0 to 1), width (0 to 100) and reverb (its level, 0 to 1) shape the reverb that the file
+    sends to; chorus is the level of the chorus.
     """
     wave = midi.with_suffix(".wav")
     settings = {
-        "synth.dynamic-sample-loading": 1,  # only what the part uses: a SoundFont of 150 MB takes 0.2 s
+        "synth.dynamic-sample-loading": 1,  # loads only what the file uses: 0.2 s for a SoundFont of 150 MB
         "synth.reverb.room-size": round(room_size, 3),
         "synth.reverb.damp": round(damping, 3),
         "synth.reverb.width": round(width, 3),

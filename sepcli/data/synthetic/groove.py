@@ -1,8 +1,8 @@
-"""Human drum performances (the Groove MIDI Dataset's layout), cut to fit a song.
+"""Human drum performances from a folder like the Groove MIDI Dataset, cut to fit a song.
 
-A folder with info.csv (columns style, bpm, beat_type, time_signature, midi_filename) and MIDI files recorded to
-a metronome on a Roland TD-11 kit. Knows beats and bars, no audio. Groove MIDI Dataset: Gillick et al.,
-"Learning to Groove with Inverse Sequence Transformations", 2019.
+Such a folder has an info.csv (columns style, bpm, beat_type, time_signature, midi_filename) and MIDI files,
+recorded to a metronome on a Roland TD-11 kit. Knows beats and bars, no audio. (Gillick et al., "Learning to
+Groove with Inverse Sequence Transformations", 2019.)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from sepcli.data.synthetic.midi import read_notes
 from sepcli.data.synthetic.score import Note
-from sepcli.errors import InputError
+from sepcli.errors import InputError, first_line
 
 # The kit's pads and their rims or edges -> General MIDI keys.
 TD11_TO_GM = {
@@ -48,16 +48,18 @@ TD11_TO_GM = {
     54: 54,
     56: 56,
 }
-TEMPO_SPREAD = 0.16  # a performance suits a song whose tempo differs by at most this share
+TEMPO_SPREAD = 0.16  # a performance fits a song whose tempo differs by at most this share
 _NEEDED = ("style", "bpm", "beat_type", "time_signature", "midi_filename")
 
 
 @dataclass(frozen=True)
 class Performance:
+    """A recorded performance."""
+
     path: Path
     style: str  # "rock", "funk": the first word of info.csv's style
     tempo: float  # quarter notes a minute
-    fill: bool  # a fill rather than a beat
+    fill: bool  # True: a fill; False: a beat
     beats_per_bar: int
 
 
@@ -75,7 +77,7 @@ class Grooves:
         fill: bool,
         beats_per_bar: int,
     ) -> list[Performance]:
-        """Beats or fills near that tempo, of these styles where there are any ("" suits none: take all).
+        """The beats or fills that are near that tempo, of these styles; of all styles where these have none.
 
         Half and double time count as near: a beat at 70 fits a song at 140.
         """
@@ -93,14 +95,14 @@ class Grooves:
 
 
 def find_grooves(folder: Path) -> Grooves:
-    """Read info.csv. Raises InputError where the folder is not of that kind or has no 4/4 beats."""
+    """The performances of a folder. InputError where it is no such folder or has no beats in 4/4."""
     remedy = "Name a folder of the Groove MIDI Dataset: https://magenta.tensorflow.org/datasets/groove"
     table = folder / "info.csv"
     try:
         with open(table, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = first_line(error) if isinstance(error, UnicodeDecodeError) else error.strerror or error
         raise InputError(
             f"The drums folder {folder} has no readable info.csv: {reason}.", remedy=remedy, code="no_drums"
         ) from None
@@ -131,7 +133,7 @@ def find_grooves(folder: Path) -> Grooves:
 
 @lru_cache(maxsize=64)
 def drum_notes(path: Path) -> tuple[Note, ...]:
-    """The performance in General MIDI keys; pads that have none are left out."""
+    """The notes of a performance in General MIDI keys, without pads that have none."""
     return tuple(
         sorted(
             Note(note.start, note.length, TD11_TO_GM[note.pitch], note.velocity)
@@ -142,15 +144,15 @@ def drum_notes(path: Path) -> tuple[Note, ...]:
 
 
 def bars_of(performance: Performance) -> int:
-    """Whole bars it lasts, at least one."""
+    """How many whole bars a performance has, at least one."""
     notes = drum_notes(performance.path)
     end = max((note.start for note in notes), default=0.0)
     return max(1, round((end + 0.3) / performance.beats_per_bar))
 
 
 def cut(performance: Performance, bar: int, bars: int, at: float) -> list[Note]:
-    """`bars` bars from `bar` on, moved to begin at beat `at`. A note just before the bar line is its upbeat."""
-    early = 0.12  # beats that a drummer may be ahead
+    """`bars` bars of a performance from `bar` on, moved to beat `at`, with a note just before them."""
+    early = 0.12  # beats by which a drummer may be early
     begin = bar * performance.beats_per_bar
     end = begin + bars * performance.beats_per_bar
     return [
@@ -170,8 +172,10 @@ def loop(
     phrase: int,
     fill_share: float = 0.7,
 ) -> list[Note]:
-    """`bars` bars of one performance from beat `start` on: a phrase of it repeated, each time perhaps with
-    another part of the performance, often with a fill in the last bar."""
+    """`bars` bars of drums from beat `start` on, made of phrases of a performance.
+
+    A phrase is repeated or comes from another place of the performance; its last bar is often a fill.
+    """
     length = bars_of(beat)
     phrase = min(phrase, length)
     home = int(rng.integers(0, length - phrase + 1))

@@ -1,6 +1,7 @@
-"""Chords from Roman numerals, scales, and voicings that move little. Pitches only; no time but a chord's span.
+"""Chords from Roman numerals, scales, and voicings that move little. Pitches, and the time spans of chords.
 
-Numerals count from the major scale in either mode: a minor key's sixth is written "bVI". Lower case is minor.
+Numerals count along the major scale in both modes: the sixth of a minor key is written "bVI". Lower case is
+minor.
 """
 
 from __future__ import annotations
@@ -45,18 +46,22 @@ SCALES: dict[str, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class Chord:
+    """A chord of a song, from one beat to another."""
+
     start: float  # beats
     length: float  # beats
     root: int  # pitch class
     intervals: tuple[int, ...]  # semitones above the root, the root itself first
-    bass: int  # pitch class under it: the root, or another where the chord is inverted
+    bass: int  # pitch class of the bass: the root, or another one where the chord is inverted
 
     @property
     def end(self) -> float:
+        """Beats."""
         return self.start + self.length
 
     @property
     def classes(self) -> tuple[int, ...]:
+        """The pitch classes of its notes, the root first."""
         return tuple((self.root + interval) % 12 for interval in self.intervals)
 
 
@@ -70,11 +75,17 @@ def parse_numeral(text: str) -> tuple[int, tuple[int, ...]]:
 
 
 def at(chords: Sequence[Chord], beat: float) -> Chord:
-    """The chord that sounds at `beat`; the last one beyond the end."""
+    """The chord that sounds at `beat`; after the end, the last chord."""
     for chord in chords:
         if beat < chord.end - 1e-6:
             return chord
     return chords[-1]
+
+
+def grid(chords: Sequence[Chord], size: float) -> list[float]:
+    """The beats from the beginning of the chords to their end, `size` beats apart."""
+    count = round((chords[-1].end - chords[0].start) / size)
+    return [chords[0].start + number * size for number in range(count)]
 
 
 def nearest(pitch_class: int, pitch: float, low: int, high: int) -> int:
@@ -93,7 +104,7 @@ def close_voicing(chord: Chord, centre: float, low: int, high: int, count: int =
 
 
 def guitar_voicing(chord: Chord, low: int, high: int, strings: int = 6) -> list[int]:
-    """Root below, then chord tones upwards with at least three semitones between: what a strummed barre has."""
+    """The root, then chord tones upwards, at least three semitones apart: the notes of a barre chord."""
     root = low + (chord.root - low) % 12
     pitches = [root]
     for pitch in range(root + 5, high + 1):
@@ -105,11 +116,13 @@ def guitar_voicing(chord: Chord, low: int, high: int, strings: int = 6) -> list[
 
 
 def power_voicing(chord: Chord, low: int, octave: bool = True) -> list[int]:
+    """A power chord from `low` on: root, fifth, octave; root and octave where the chord has no plain fifth."""
     root = low + (chord.root - low) % 12
     fifth = 7 if 6 not in chord.intervals and 8 not in chord.intervals else 12
     return [root, root + fifth] + ([root + 12] if octave and fifth != 12 else [])
 
 
 def scale_pitches(tonic: int, scale: str, low: int, high: int) -> list[int]:
+    """The pitches of a scale of SCALES within [low, high], ascending. tonic: its pitch class."""
     steps = {(tonic + step) % 12 for step in SCALES[scale]}
     return [pitch for pitch in range(low, high + 1) if pitch % 12 in steps]

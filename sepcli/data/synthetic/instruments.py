@@ -1,7 +1,7 @@
-"""Groups of General MIDI instruments that can play the same thing, and the range in which each sounds right.
+"""Groups of General MIDI instruments that can play the same part, and the range in which each sounds right.
 
-Knows no SoundFont: which of the listed presets exist is for render.py to find out. Voices (choirs, "vox"
-leads) are left out on purpose: in a mix they would be sung parts with the label of an instrument.
+Knows no SoundFont: render.py finds out which of these presets exist. Voices (choirs, "vox" leads) are left out
+on purpose: in a mix they would be sung parts with the label of an instrument.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ LABELS = (
 
 @dataclass(frozen=True)
 class Group:
-    """presets: (bank, program), programs counted from 0. low, high: the playable pitches, both included."""
+    """Instruments that can play the same part.
+
+    presets: (bank, program), programs counted from 0. low, high: the lowest and the highest pitch.
+    """
 
     label: str
     presets: tuple[tuple[int, int], ...]
@@ -78,7 +81,7 @@ GROUPS: Mapping[str, Group] = {
     "plucked": Group("plucked", (*_bank0(46, 104, 105, 106, 107, 108, 15), (8, 107), (16, 25)), 48, 93),
 }
 
-# Drum kits of bank 128. A SoundFont without the one asked for falls back to its first.
+# Drum kits of bank 128. Where a SoundFont lacks the wanted kit, its first one is used.
 KITS: Mapping[str, tuple[int, ...]] = {
     "acoustic": (*range(20), 0, 1, 2, 8, 16, 16, 17, 18, 19, *range(32, 37), 40, 41, 42),
     "electronic": (24, 25, 24, 25, 16, 8, 26, 28, 30),

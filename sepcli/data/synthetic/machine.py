@@ -1,19 +1,19 @@
 """Drum machines: programmed patterns on a grid of sixteenths, and percussion. Notes only.
 
-A pattern is a string a key, one character a sixteenth of a 4/4 bar: "x" struck, "o" softer, "." not;
-two bars where it is 32 long.
+A pattern has a string for each key, with a character for each sixteenth of a 4/4 bar: "x" struck, "o" softer,
+"." not. Strings of 32 characters are two bars.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from sepcli.data.synthetic import instruments as gm
 from sepcli.data.synthetic.score import Note
 
-# Alternatives for each element; one is drawn a song. The families are what styles.py names.
+# Alternatives for each element; for each song, one is drawn. styles.py names the families.
 FAMILIES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "house": {
         "kick": ("x...x...x...x...",),
@@ -98,7 +98,7 @@ PERCUSSION = (
 
 
 class Machine:
-    """One song's programmed drums: patterns and keys are drawn once, sections vary them."""
+    """The programmed drums of a song: patterns and keys are drawn once, and varied by the sections."""
 
     def __init__(self, rng: np.random.Generator, family: str):
         patterns = FAMILIES[family]
@@ -122,7 +122,7 @@ class Machine:
         bars: int,
         beats_per_bar: int,
     ) -> list[Note]:
-        """The section's notes from beat `start` on."""
+        """The notes of a section from beat `start` on."""
         silent = set()
         if kind in ("intro", "break", "outro", "bridge"):
             silent = {name for name in self.patterns if rng.random() < 0.35}
@@ -159,8 +159,8 @@ class Machine:
         return notes
 
 
-def percussion(rng: np.random.Generator, beats_per_bar: int):
-    """play(start, bars): one to three hand drums or shakers in a pattern of one bar."""
+def percussion(rng: np.random.Generator, beats_per_bar: int) -> Callable[[float, int], list[Note]]:
+    """play(start, bars) -> notes: one to three hand drums or shakers in a pattern of one bar."""
     steps = beats_per_bar * 4
     lines = []
     for key in rng.choice(PERCUSSION, size=int(rng.integers(1, 4)), replace=False):

@@ -1,7 +1,7 @@
 """Melodies: a rhythm and a contour that come back, over a scale and chords. Notes and bends only.
 
-`melody` draws a motif once and returns `play(chords)`. The singing lines of the vocal parts are made here too:
-they rest between phrases and stay within a tenth or so.
+`melody` draws a motif once and returns `play(chords)`. The lines of singers are made here, too: they rest
+between phrases and stay within about a tenth.
 """
 
 from __future__ import annotations
@@ -29,8 +29,12 @@ def melody(
     bars: int = 2,
     rest_share: float = 0.25,
 ) -> Play:
-    """density: the share of eighths at which a note begins. span: semitones between its lowest and highest.
-    bars: of the motif. rest_share: the share of the motif's end that is silent, on average."""
+    """A melody as play(chords) -> notes.
+
+    density: the share of eighths at which a note begins. span: semitones between the lowest and the highest
+    note. bars: the length of the motif. rest_share: the share of the motif that is silent, at its end, on
+    average.
+    """
     low = low + int(rng.integers(0, max(1, high - low - span)))
     high = min(high, low + span)
     pitches = scale_pitches(tonic, scale, low, high)
@@ -61,7 +65,7 @@ def melody(
                     break
                 place = int(np.clip(middle + shape[number], 0, len(pitches) - 1))
                 pitch = pitches[place]
-                if (step * size) % 2 == 0 or number == len(onsets) - 1:  # strong beats rest on the chord
+                if (step * size) % 2 == 0 or number == len(onsets) - 1:  # strong beats have a note of the chord
                     tones = [tone for tone in range(low, high + 1) if tone % 12 in at(chords, beat).classes]
                     pitch = min(tones, key=lambda tone: abs(tone - pitch)) if tones else pitch
                 after = onsets[number + 1] * size if number + 1 < len(onsets) else phrase
@@ -75,7 +79,7 @@ def melody(
 
 
 def rap(rng: np.random.Generator, low: int, high: int, beats_per_bar: int, *, tonic: int) -> Play:
-    """Syllables on sixteenths around one low pitch, stressed on some; a rest at the end of every second bar."""
+    """Rap as play(chords) -> notes: sixteenths around a low pitch, some stressed; a rest every second bar."""
     home = low + int(rng.integers(2, max(3, (high - low) // 2)))
     steps = beats_per_bar * 4
     density = float(rng.uniform(0.45, 0.8))
@@ -107,7 +111,7 @@ def expression(
     bends: float,
     vibrato: float,
 ) -> list[Control]:
-    """Slides into notes and late vibrato. bends, vibrato: the share of the longer notes that get one."""
+    """Slides into notes, and late vibrato. bends, vibrato: the share of the longer notes that get one."""
     controls = []
     for note in notes:
         if note.length >= 0.4 and rng.random() < bends:

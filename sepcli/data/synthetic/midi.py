@@ -1,6 +1,6 @@
-"""Songs to Standard MIDI Files and drum performances from them, by way of mido. Knows no audio.
+"""Writes parts of songs as Standard MIDI Files, and reads drum performances from such files, with mido.
 
-Times outside are beats (quarter notes), whatever a file's ticks are.
+Knows no audio. Times are beats (quarter notes), whatever the ticks of a file are.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def write_part(
     reverb: float = 0.0,
     chorus: float = 0.0,
 ) -> None:
-    """One part as a file that ends at `beats`.
+    """Write a part as a file that ends at `beats`.
 
-    tempo: quarter notes a minute. pan: -1 left to 1 right. reverb, chorus: send levels, 0 to 1. `drums`: the
-    program is a kit and goes to the drum channel.
+    tempo: quarter notes a minute. pan: -1 left to 1 right. reverb, chorus: send levels, 0 to 1. drums: the
+    program is a kit and is played on the drum channel.
     """
     import mido
 
@@ -80,7 +80,8 @@ def write_part(
         events.append(
             (begin, 5, mido.Message("note_on", channel=channel, note=note.pitch, velocity=note.velocity))
         )
-        events.append((end, 4, mido.Message("note_off", channel=channel, note=note.pitch)))  # before a new one
+        # Before the same key begins anew: 4 comes before 5.
+        events.append((end, 4, mido.Message("note_off", channel=channel, note=note.pitch)))
     events.sort(key=lambda event: event[:2])
 
     track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=round(60e6 / tempo))])
@@ -93,7 +94,7 @@ def write_part(
 
 
 def _without_overlaps(notes: Sequence[Note]) -> list[Note]:
-    """A key that is struck again while it sounds is released first: MIDI can't tell the two apart."""
+    """The notes, each ending before its key is struck again: MIDI can't tell two notes of a key apart."""
     following: dict[int, float] = {}
     kept = []
     for note in sorted(notes, reverse=True):
@@ -106,10 +107,7 @@ def _without_overlaps(notes: Sequence[Note]) -> list[Note]:
 
 
 def read_notes(path: Path) -> list[Note]:
-    """All notes of the file, every track and channel, sorted by their start in beats.
-
-    Raises InputError where it can't be read as MIDI.
-    """
+    """All notes of a file, of all tracks and channels, sorted by their start. InputError: it is no MIDI."""
     import mido
 
     try:

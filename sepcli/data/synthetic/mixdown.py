@@ -1,6 +1,6 @@
-"""From rendered parts to stems that sound like a production: processing by label, levels, mastering.
+"""Makes stems that sound like a production from rendered parts: processing by label, levels, mastering.
 
-Knows audio [C, T] and labels; no notes, no files. What is drawn comes from the generator that is passed.
+Knows audio [C, T] and labels; no notes, no files. All that is random comes from the generator that is passed.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy as np
 from sepcli.data.synthetic import effects
 from sepcli.data.synthetic.effects import Audio
 
-# dBFS of active RMS of the stems before mastering: centre and spread, near those of released songs.
+# Active RMS of the stems before mastering, dBFS: (centre, spread), close to the levels of released songs.
 LEVELS: Mapping[str, tuple[float, float]] = {
     "drums": (-15.0, 2.5),
     "bass": (-18.0, 2.5),
     "vocals": (-18.5, 3.0),
 }
 OTHER_LEVEL = (-18.0, 3.0)
-# How loud parts are beside each other in their stem, dB.
+# How loud parts are relative to each other in their stem, dB.
 _IN_STEM: Mapping[str, tuple[float, float]] = {
     "percussion": (-11.0, 3.0),
     "pad": (-5.0, 3.0),
@@ -27,7 +27,7 @@ _IN_STEM: Mapping[str, tuple[float, float]] = {
     "lead": (0.0, 3.0),
     "organ": (-2.0, 3.0),
 }
-PEAK = 0.97  # of full scale: no stem and no mix goes above
+PEAK = 0.97  # of full scale: no stem and no mix is higher
 
 
 def _chance(rng: np.random.Generator, share: float) -> bool:
@@ -45,7 +45,10 @@ def process_part(
     beat_seconds: float,
     machine: bool,
 ) -> Audio:
-    """One part's channel strip. beat_seconds: of a quarter note, for echoes in time. machine: no live band."""
+    """Process a part [C, T] as a studio would.
+
+    beat_seconds: of a quarter note, for echoes in time. machine: the part is programmed, not played live.
+    """
     uniform = rng.uniform
     if group == "guitar.drive" or (label in ("guitar", "piano", "organ") and _chance(rng, 0.12)):
         audio = effects.colour(audio, samplerate, effects.eq(low_cut=float(uniform(60, 160))))
@@ -98,14 +101,14 @@ def process_part(
             tilt=float(uniform(-1.5, 2.0)), bells=bells, low_cut=float(uniform(15, 38)), high_cut=float(dark)
         )
     elif label in ("drums", "percussion"):
-        bells.append((float(uniform(50, 90)), float(rng.normal(2, 3)), 0.5))  # the kick's weight
+        bells.append((float(uniform(50, 90)), float(rng.normal(2, 3)), 0.5))  # the weight of the kick
         curve = effects.eq(
             tilt=float(rng.normal(0.3, 1.0)),
             bells=bells,
             high_cut=float(uniform(5000, 12000)) if _chance(rng, 0.12) else 0.0,
         )
     else:
-        # Sampled instruments are duller than produced ones: towards the slope of a mix.
+        # Sampled instruments are duller than produced ones: brings them towards the slope of a mix.
         bells += effects.slope_bells(
             effects.octave_levels(audio, samplerate), float(uniform(-7, -2.5)), float(uniform(0.3, 1.0))
         )
@@ -164,7 +167,7 @@ def process_vocals(
     *,
     beat_seconds: float,
 ) -> Audio:
-    """Takes of one singer, (mono [1, T], position -1 to 1, dB), as a stem [C, T]."""
+    """Mix the takes of a singer, each (mono [1, T], position -1 to 1, dB), to a stem [C, T]."""
     uniform = rng.uniform
     total = np.zeros((channels, takes[0][0].shape[-1]), dtype=np.float32)
     bells = [
@@ -214,7 +217,7 @@ def process_vocals(
 
 
 def part_level(rng: np.random.Generator, label: str) -> float:
-    """dB relative to the other parts of its stem."""
+    """Draw the level of a part relative to the other parts of its stem, dB."""
     centre, spread = _IN_STEM.get(label, (-1.0, 3.0))
     return float(rng.normal(centre, spread))
 
@@ -226,7 +229,7 @@ def duck_parts(
     kicks: Sequence[float],
     samplerate: int,
 ) -> list[Audio]:
-    """Side-chain: everything but the drums breathes with the kick (seconds)."""
+    """Side chain: lower all parts but the drums at each kick (seconds)."""
     depth, recovery = float(rng.uniform(3, 14)), float(rng.uniform(0.12, 0.35))
     return [
         audio
@@ -237,7 +240,7 @@ def duck_parts(
 
 
 def finish(rng: np.random.Generator, stems: Mapping[str, Audio], samplerate: int) -> dict[str, Audio]:
-    """Level the stems against each other, master them together; nothing clips, alone or summed."""
+    """Set the levels of the stems, then master them together. Nothing clips, neither a stem nor their sum."""
     done: dict[str, Audio] = {}
     for name, audio in stems.items():
         if name != "bass" and _chance(rng, 0.3):  # bus compression
@@ -259,7 +262,7 @@ def finish(rng: np.random.Generator, stems: Mapping[str, Audio], samplerate: int
         names = list(done)
         mastered = effects.limit_together([done[name] * louder for name in names], samplerate, 0.95)
         done = dict(zip(names, mastered, strict=True))
-    # Stems alone may peak higher than their sum, so both bound the common gain.
+    # A stem may have higher peaks than the sum, so both limit the common gain.
     mix = np.sum(list(done.values()), axis=0, dtype=np.float32)
     peak = max(float(np.abs(audio).max(initial=0)) for audio in (mix, *done.values()))
     if peak > PEAK:

@@ -1,9 +1,10 @@
-"""Songs to stems on disk: presets drawn from a SoundFont, FluidSynth a part, processing, one FLAC a stem.
+"""Renders songs to stems on disk: a sound for each part is drawn, played, processed; each stem is a FLAC.
 
     OUT/song-SEED-00012/{drums,bass,other}.flac  song.json
 
-Song i depends on (seed, i), the SoundFonts and the drums folder alone: not on --hours, --jobs or what is there
-already. A finished song is kept; an unfinished one lies in a hidden folder and is made again.
+Song i depends only on (seed, i), the SoundFonts and the drums folder: not on the number of hours and jobs, or
+on songs that are there already. A finished song is kept; an unfinished one is in a hidden folder and is made
+again.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ from sepcli.data.synthetic.soundfont import read_presets
 from sepcli.data.synthetic.sounds import Studio, draw_sound
 from sepcli.data.synthetic.vocals import sing_part
 from sepcli.data.synthetic.voice import check_speech
-from sepcli.errors import OutputError, UsageError, require
+from sepcli.errors import UsageError, from_os, parameter, require
 from sepcli.system.processes import in_processes
 
-GENERATOR = 3  # grows when the same seed gives other songs; in every song.json
-# Which stem each label goes to; a label that is not named is left out.
+GENERATOR = 3  # raised when the same seed gives other songs; it is in every song.json
+# {grouping: {label: its stem}}; a label that is not named is left out.
 GROUPINGS: Mapping[str, Mapping[str, str]] = {
     "four": {
         label: {"drums": "drums", "percussion": "drums", "bass": "bass"}.get(label, "other")
@@ -44,48 +45,53 @@ GROUPINGS: Mapping[str, Mapping[str, str]] = {
         if label != "vocals"
     },
     "slakh": {"drums": "drums", "percussion": "drums", "bass": "bass", "guitar": "guitar", "piano": "piano"},
-    "none": {},  # with vocals: nothing else
+    "none": {},  # only vocals, where they are wanted
 }
-# Roles that are recorded twice, for both sides, in a share of songs.
+# Roles that are recorded twice, for the left and the right, in a share of songs.
 _DOUBLED = ("chug", "strum", "broken", "block", "sustain", "arpeggiator", "riff")
 NEEDS: Mapping[str, Sequence[str]] = {"slakh": ("guitar", "piano")}  # labels that every song must have
 
 
 @dataclass(frozen=True)
-class Settings:
-    soundfonts: tuple[Path, ...]  # one is drawn a song
+class RenderSettings:
+    """How songs are rendered."""
+
+    soundfonts: tuple[Path, ...]  # for each song, one is drawn
     drums: Path | None  # a folder like the Groove MIDI Dataset's; None: every drum part is programmed
     samples: Path | None = None  # a folder of drum one-shots, for electronic kits
     stems: str = "four"  # a key of GROUPINGS
     samplerate: int = 44100  # Hz
     channels: int = 2
-    vocals: bool = False  # one stem more, of a synthetic singer
+    vocals: bool = False  # one more stem, of a synthetic singer
 
     @property
     def grouping(self) -> Mapping[str, str]:
+        """{label: its stem}."""
         return {**GROUPINGS[self.stems], **({"vocals": "vocals"} if self.vocals else {})}
 
 
 @dataclass(frozen=True)
 class Rendered:
+    """A song that is in the folder."""
+
     name: str
     seconds: float
-    new: bool  # False: it was there already
+    new: bool  # False: it was there before
 
 
-def check_settings(settings: Settings) -> None:
-    """Raise before any work where mido, FluidSynth, a SoundFont or the drums folder is missing."""
+def check_settings(settings: RenderSettings) -> None:
+    """Raise an error, before any work, where mido, FluidSynth, a SoundFont or the drums folder is missing."""
     if settings.stems not in GROUPINGS:
         raise UsageError(
             f"There is no grouping of stems named {settings.stems!r}; there are: {', '.join(GROUPINGS)}.",
-            remedy="Choose one of them for --stems.",
+            remedy=f"Choose one of them for {parameter('stems')}.",
         )
     if not settings.soundfonts:
         raise UsageError(
             "No SoundFont is named.",
             remedy=(
-                "Give --soundfont FILE; Debian has some: `apt install fluid-soundfont-gm` puts one at "
-                "/usr/share/sounds/sf2/FluidR3_GM.sf2."
+                f"Give one with {parameter('soundfonts')}; Debian has some: `apt install fluid-soundfont-gm` "
+                "puts one at /usr/share/sounds/sf2/FluidR3_GM.sf2."
             ),
         )
     require("mido")
@@ -105,21 +111,20 @@ def render_dataset(
     *,
     hours: float,
     seed: int,
-    settings: Settings,
+    settings: RenderSettings,
     jobs: int = 1,
     done: Callable[[Rendered, float], None] = lambda song, seconds: None,
 ) -> float:
-    """Render songs 0, 1, ... of `seed` until they last `hours`. Returns the seconds of music there are then.
+    """Render songs 0, 1, ... of `seed` until they last `hours`. Returns the seconds of music that there are.
 
-    done(song, seconds): called after each song with the seconds that are finished so far.
+    jobs: songs at a time, each in a process. done: called after each song, with the song and the seconds that
+    are finished. OutputError where `out` can't be written; other errors as for `check_settings`.
     """
     check_settings(settings)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(
-            f"The folder {out} can't be made: {error.strerror}.", remedy="Choose another folder."
-        ) from None
+        raise from_os(error, out) from None
     total = 0.0
     for song in _rendered(out, _wanted(hours, seed, settings), seed, settings, jobs):
         total += song.seconds
@@ -127,8 +132,8 @@ def render_dataset(
     return total
 
 
-def _wanted(hours: float, seed: int, settings: Settings) -> Iterator[int]:
-    """Indices of as many songs as make up that time."""
+def _wanted(hours: float, seed: int, settings: RenderSettings) -> Iterator[int]:
+    """The indices of songs, as many as last `hours`."""
     seconds, index = 0.0, 0
     while seconds < hours * 3600:
         yield index
@@ -140,7 +145,7 @@ def _rendered(
     out: Path,
     indices: Iterator[int],
     seed: int,
-    settings: Settings,
+    settings: RenderSettings,
     jobs: int,
 ) -> Iterator[Rendered]:
     if jobs <= 1:
@@ -149,7 +154,7 @@ def _rendered(
         return
     try:
         yield from in_processes(partial(render_song, out, seed, settings), indices, jobs)
-    except BaseException:  # the processes are gone: nobody writes there any more
+    except BaseException:  # the processes have ended, so nobody writes there any more
         for unfinished in out.glob(f".{song_name(seed, 0)[:-5]}*.unfinished"):
             shutil.rmtree(unfinished, ignore_errors=True)
         raise
@@ -160,12 +165,12 @@ def _grooves(folder: Path | None) -> Grooves | None:
     return None if folder is None else find_grooves(folder)
 
 
-def _compose(seed: int, index: int, settings: Settings) -> Song:
+def _compose(seed: int, index: int, settings: RenderSettings) -> Song:
     return compose(seed, index, _grooves(settings.drums), needs=NEEDS.get(settings.stems, ()))
 
 
-def render_song(out: Path, seed: int, settings: Settings, index: int) -> Rendered:
-    """One song into its folder, unless it is there."""
+def render_song(out: Path, seed: int, settings: RenderSettings, index: int) -> Rendered:
+    """Render song number `index` into its folder, unless it is there."""
     final = out / song_name(seed, index)
     if (final / "song.json").is_file():
         return Rendered(final.name, float(json.loads((final / "song.json").read_text())["seconds"]), False)
@@ -180,21 +185,19 @@ def render_song(out: Path, seed: int, settings: Settings, index: int) -> Rendere
         (hidden / "song.json").write_text(json.dumps(facts, indent=1) + "\n")
         os.replace(hidden, final)
     except OSError as error:
-        raise OutputError(
-            f"The song {final} can't be written: {error.strerror or error}.",
-            remedy="Check the free space and the folder's permissions; then run the same "
-            "again: it goes on where it stopped.",
-        ) from None
+        raise from_os(error, final) from None
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
     return Rendered(final.name, facts["seconds"], True)
 
 
-def render_stems(song: Song, settings: Settings, scratch: Path) -> tuple[dict[str, Audio], dict[str, Any]]:
-    """({stem: [C, T]}, the facts of song.json). scratch: a folder for temporary files."""
+def render_stems(
+    song: Song, settings: RenderSettings, scratch: Path
+) -> tuple[dict[str, Audio], dict[str, Any]]:
+    """Render a song: ({stem: [C, T]}, what song.json says). scratch: a folder for temporary files."""
     rng = np.random.default_rng([song.seed, song.index, 20])
     soundfont = settings.soundfonts[int(rng.integers(len(settings.soundfonts)))]
-    tail = float(rng.uniform(1.0, 3.0))  # seconds in which the last notes ring
+    tail = float(rng.uniform(1.0, 3.0))  # seconds in which the last notes end
     frames = round((song.seconds + tail) * settings.samplerate)
     stems = {
         stem: np.zeros((settings.channels, frames), dtype=np.float32)
@@ -204,7 +207,8 @@ def render_stems(song: Song, settings: Settings, scratch: Path) -> tuple[dict[st
     studio = Studio(soundfont, settings.samples, song.kit, song.tempo, frames, settings.samplerate, scratch)
     parts, audios, facts = [], [], []
     for number, part in enumerate(song.parts):
-        own = np.random.default_rng([song.seed, song.index, 30, number])  # a part left out changes no other
+        # Each part has a generator of its own, so that leaving one out changes no other.
+        own = np.random.default_rng([song.seed, song.index, 30, number])
         if part.label not in settings.grouping:
             continue
         if part.label == "vocals":
@@ -257,7 +261,7 @@ def render_stems(song: Song, settings: Settings, scratch: Path) -> tuple[dict[st
 
 
 def _play_part(rng: np.random.Generator, part: Part, studio: Studio, channels: int) -> tuple[Audio, list[str]]:
-    """([C, T], the names of what plays it): one take, or two on both sides, or two sounds in layers."""
+    """Play a part: ([C, T], names of its sounds). It is one take, two takes left and right, or two layers."""
     steady = part.group == "kit" or part.label == "bass"
     place = float(np.clip(rng.normal(0, 0.1 if steady else 0.4), -0.9, 0.9))
     loudness, steepness = float(rng.uniform(0.8, 1.15)), float(rng.uniform(0.7, 1.3))
@@ -294,6 +298,7 @@ def _play_part(rng: np.random.Generator, part: Part, studio: Studio, channels: i
 
 
 def _again(rng: np.random.Generator, notes: Sequence[Note], tempo: float) -> tuple[Note, ...]:
+    """The notes as played a second time."""
     jitter = 0.012 * tempo / 60  # beats: 12 ms
     return tuple(
         Note(

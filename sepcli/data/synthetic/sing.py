@@ -1,4 +1,4 @@
-r"""Sing notes: syllables of voice.py on a melody, with the pitch of a singer. Knows frames and notes; no songs.
+r"""Sings notes: syllables of voice.py on a melody, with a singer's pitch. Knows frames and notes; no songs.
 
 note   |------------|--------------------|       the vowel begins on the beat, its consonants before it
 frames ss|aaaaaaaa nn|t|iiiiiiiiiiiiii mm|       vowels are stretched, consonants keep their length
@@ -23,12 +23,12 @@ from sepcli.data.synthetic.voice import (
     inventory,
 )
 
-_NATURAL = np.log(10) / 10  # natural logarithm of power in a dB
+_NATURAL = np.log(10) / 10  # a dB as a natural logarithm of power
 
 
 @dataclass(frozen=True)
 class Singer:
-    """A voice and its habits; everything is drawn once."""
+    """A voice and its habits. All of it is drawn once."""
 
     program: str
     voice: str
@@ -38,24 +38,25 @@ class Singer:
     vibrato_cents: float
     vibrato_delay: float  # seconds
     glide: float  # seconds from note to note
-    scoop: float  # the share of phrases that begin from below
+    scoop: float  # the share of phrases whose first note begins too low
     drift: float  # cents
     breath: float  # dB of added noise in vowels, relative to the voice
-    tilt: float  # dB an octave above 500 Hz
+    tilt: float  # dB per octave above 500 Hz
     ring: float  # dB of the singer's formant near 3 kHz
     inhales: bool
 
     @property
     def name(self) -> str:
+        """The program and its voice."""
         return f"{self.program} {self.voice}"
 
 
 def draw_singer(rng: np.random.Generator, *, high: bool, words: int = 40) -> Singer:
-    """high: a voice for the upper range."""
+    """Draw a singer. high: a voice for the upper range. words: how many syllables the singer knows."""
     program = "flite" if rng.random() < 0.6 else "espeak-ng"
     voices = [voice for name, voice, higher in SPEAKERS if name == program and higher == high]
     voice = voices[int(rng.integers(len(voices)))]
-    # Real speakers are few: their vocal tracts are varied more.
+    # There are few real speakers, so their vocal tracts are varied more.
     shift = float(np.exp(rng.normal(0.03 if high else 0, 0.1 if program == "flite" else 0.06)))
     tuned = rng.random() < 0.12  # pitch correction as an effect
     return Singer(
@@ -85,7 +86,7 @@ def sing(
     frames: int,
     spoken: bool = False,
 ) -> np.ndarray:
-    """float32 [T] of `frames` samples at SAMPLERATE. tempo: beats a minute. spoken: rap, pitch falls freely."""
+    """Sing the notes: float32 [frames] at SAMPLERATE. tempo: beats a minute. spoken: rap, its pitch falls."""
     out = np.zeros(frames, dtype=np.float32)
     beat = 60 / tempo
     for phrase in phrases(notes, gap=0.35 / beat):
@@ -100,13 +101,13 @@ def sing(
 
 
 def phrases(notes: Sequence[Note], gap: float) -> list[list[Note]]:
-    """Notes of one voice, cut where there is silence of `gap` beats, or after 24 of them."""
+    """The notes of one voice, cut into phrases where `gap` beats are silent, or after 24 notes."""
     found: list[list[Note]] = []
     for note in sorted(notes):
         last = found[-1][-1] if found else None
         if last is None or note.start - (last.start + last.length) > gap or len(found[-1]) >= 24:
             found.append([note])
-        elif note.start - last.start > 0.05:  # one voice: of two notes at once the first stays
+        elif note.start - last.start > 0.05:  # of two notes at once, one voice sings the first
             found[-1].append(note)
     return found
 
@@ -118,8 +119,8 @@ def _sing_phrase(
     beat: float,
     spoken: bool,
 ) -> tuple[np.ndarray, float]:
-    """(audio, seconds by which it begins before the first note)."""
-    import pyworld as world
+    """Sing a phrase: (audio, by how many seconds it begins before the first note)."""
+    import pyworld as world  # pyright: ignore[reportMissingImports]  (an extra that has to be compiled)
 
     chosen = [singer.syllables[int(rng.integers(len(singer.syllables)))] for _ in phrase]
     starts = np.array([note.start * beat for note in phrase])
@@ -198,14 +199,14 @@ def _place(index, place, number, syllable: Syllable, chosen, starts, ends) -> No
 
 
 def _smoothed(frames: np.ndarray, width: int) -> np.ndarray:
-    """Moving average along time: syllables run into each other."""
+    """The moving average along time, so that syllables run into each other."""
     padded = np.pad(frames, ((width // 2, width // 2), (0, 0)), mode="edge")
     total = np.cumsum(np.pad(padded, ((1, 0), (0, 0))), axis=0, dtype=np.float64)
     return ((total[width:] - total[:-width]) / width).astype(np.float32)
 
 
 def _pitch(rng, singer: Singer, phrase, starts, ends, total: int, spoken: bool) -> np.ndarray:
-    """Hz [total]: the notes, with what a singer does between and on them."""
+    """The pitch in Hz [total]: the notes, with what a singer does between and on them."""
     times = np.arange(total) * FRAME_SECONDS
     cents = np.full(total, 100.0 * phrase[0].pitch)
     for number, note in enumerate(phrase):
@@ -229,7 +230,7 @@ def _pitch(rng, singer: Singer, phrase, starts, ends, total: int, spoken: bool) 
                 * np.sin(2 * np.pi * rate * np.maximum(0, local))
                 * float(rng.uniform(0.5, 1.2))
             )
-        if length > 0.3 and rng.random() < 0.12 and not spoken:  # the end falls
+        if length > 0.3 and rng.random() < 0.12 and not spoken:  # the pitch falls at the end
             cents -= 250 * np.clip((times - ends[number] + 0.12) / 0.12, 0, 1) * (times < ends[number] + 0.05)
     slow = np.convolve(
         rng.standard_normal(total + 60), np.hanning(61) / np.sqrt((np.hanning(61) ** 2).sum()), "valid"
@@ -245,8 +246,8 @@ def _pitch(rng, singer: Singer, phrase, starts, ends, total: int, spoken: bool) 
 
 
 def _inhale(rng, singer: Singer, audio: np.ndarray) -> tuple[np.ndarray, float]:
-    """(audio with a breath before it, its seconds): noise through an open vowel, swelling and cut off."""
-    import pyworld as world
+    """(audio with a breath before it, seconds of that). A breath is noise through an open vowel that swells."""
+    import pyworld as world  # pyright: ignore[reportMissingImports]  (an extra that has to be compiled)
 
     seconds = float(rng.uniform(0.15, 0.45))
     count = int(seconds / FRAME_SECONDS)

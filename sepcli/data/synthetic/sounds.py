@@ -1,7 +1,7 @@
-"""What plays a part: a SoundFont's preset through FluidSynth, a synthesiser's patch, or an electronic drum kit.
+"""What plays a part: a SoundFont's preset by FluidSynth, our own synthesiser, or an electronic drum kit.
 
-Knows parts and audio [2, T]; neither songs' forms nor stems. A Sound is drawn once and plays notes as often as
-wanted (second takes, layers).
+Knows parts and audio [2, T]; neither the form of songs nor stems. A Sound is drawn once and can play notes
+several times (second takes, layers).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sepcli.data.synthetic.midi import write_part
 from sepcli.data.synthetic.score import Note, Part
 from sepcli.data.synthetic.soundfont import read_presets
 
-# The share of parts of a group that the synthesiser plays; of electronic kits, that are no SoundFont's.
+# {group: the share of its parts that our synthesiser plays, and no SoundFont}.
 SYNTHESISED: Mapping[str, float] = {
     "bass.sub": 0.7,
     "bass.synth": 0.6,
@@ -31,18 +31,21 @@ SYNTHESISED: Mapping[str, float] = {
     "synth.chords": 0.6,
     "pad": 0.35,
 }
-OWN_KITS, SHOTS = 0.55, 0.5  # shares of electronic kits; of those, made of one-shots where a folder is given
+OWN_KITS = 0.55  # the share of electronic kits that are ours, and no SoundFont's
+SHOTS = 0.5  # the share of these that is made of one-shots, where a folder of them is given
 
 
 @dataclass(frozen=True)
 class Sound:
+    """A sound with its name."""
+
     name: str
     play: Callable[[Sequence[Note]], Audio]  # float32 [2, frames]
 
 
 @dataclass(frozen=True)
 class Studio:
-    """What every part of a song shares."""
+    """What all parts of a song share."""
 
     soundfont: Path
     samples: Path | None  # a folder of drum one-shots
@@ -54,6 +57,7 @@ class Studio:
 
 
 def draw_sound(rng: np.random.Generator, part: Part, studio: Studio) -> Sound:
+    """Draw a sound that can play the part."""
     if rng.random() < SYNTHESISED.get(part.group, 0.0):
         patch = synth.draw_patch(rng, part.group)
         return Sound(
@@ -106,6 +110,7 @@ def _soundfont_sound(rng: np.random.Generator, part: Part, studio: Studio) -> So
 
 @lru_cache(maxsize=8)
 def presets(path: Path) -> Mapping[tuple[int, int], str]:
+    """The presets of a SoundFont (see read_presets); each file is read once."""
     return read_presets(path)
 
 
@@ -115,7 +120,7 @@ def _draw_preset(
     kit: str,
     available: Mapping[tuple[int, int], str],
 ) -> tuple[int, int]:
-    """(bank, program) among those of the part's group that the SoundFont has; else its first one."""
+    """Draw (bank, program) of the part's group among those in the SoundFont; else its first preset."""
     wanted: Sequence[tuple[int, int]] = (
         GROUPS[part.group].presets if part.group != "kit" else [(DRUM_BANK, program) for program in KITS[kit]]
     )

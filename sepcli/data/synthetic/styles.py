@@ -1,6 +1,7 @@
 """Styles of music as tables: tempo, drums, bass, instruments, chord progressions. Data only.
 
-Broad on purpose: a network that is to take real songs apart should have met their textures, not their tunes.
+They are broad on purpose: a network that is to separate real songs should have met their textures, not their
+tunes.
 """
 
 from __future__ import annotations
@@ -66,39 +67,42 @@ VAMP_MAJOR = ("I I IV IV", "I I I I", "Isus2 I Isus4 I", "IVadd9 IVadd9 I I", "I
 
 @dataclass(frozen=True)
 class Layer:
-    """A part that a style may have."""
+    """A part that songs of a style may have."""
 
     groups: tuple[str, ...]  # of instruments.GROUPS; one is drawn
     roles: tuple[str, ...]  # of accompany.ROLES, or "lead", "riff" (melodies); one is drawn
-    chance: float  # that the song has it, 0 to 1
+    chance: float  # of a song to have it, 0 to 1
 
 
 @dataclass(frozen=True)
 class Style:
-    """Lists of words are strings here; the properties give them as tuples. A word that is there twice is drawn
-    twice as often."""
+    """A style of music.
+
+    Lists of words are written as one string. A word that stands there twice is drawn twice as often.
+    """
 
     tempo: tuple[float, float]  # quarter notes a minute
     weight: float  # how often the style is drawn
-    major: tuple[str, ...]  # chord progressions, a chord a bar
+    major: tuple[str, ...]  # chord progressions, a chord for each bar
     minor: tuple[str, ...]
     minor_share: float
-    grooves: str  # the drummers' styles that suit, in the words of GMD's info.csv
+    grooves: str  # the drummers' styles that fit, in the words of the Groove MIDI Dataset's info.csv
     human: float  # the share of songs with a human drummer
     machines: str  # families of programmed drums (machine.FAMILIES)
     electronic: float  # the share of programmed drum parts that have an electronic kit
     bass: str  # bassline.STYLES
     bass_groups: str  # instruments.GROUPS
-    layers: str  # a line each: chance, groups, roles
+    layers: str  # a line for each: chance, groups, roles
     swing: tuple[float, ...] = (0.0,)  # how late an off-beat is: 0 straight, 1 triplets
     swung: float = 0.5  # beats: the grid that swings, eighths (0.5) or sixteenths (0.25)
     sevenths: float = 0.1  # the share of songs whose plain triads become sevenths or ninths
-    loose: float = 1.0  # how human the timing is: 1 as players, 0 as machines
+    loose: float = 1.0  # how human the timing is: 1 for players, 0 for machines
     waltz: float = 0.0  # the share of songs in 3/4
     percussion: float = 0.2  # the share of songs with hand drums, shakers, ...
 
     @property
     def parts(self) -> tuple[Layer, ...]:
+        """The layers."""
         parsed = []
         for line in filter(None, map(str.strip, self.layers.splitlines())):
             chance, _, rest = line.partition("% ")

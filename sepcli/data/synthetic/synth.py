@@ -1,26 +1,27 @@
-"""A synthesiser in numpy: oscillators, a moving low-pass, envelopes, FM. Notes in, audio out; no songs.
+"""A synthesiser in numpy: oscillators, a moving low-pass, envelopes, FM. Notes in, audio out. Knows no songs.
 
     waves (detuned voices) -> low-pass that follows an envelope -> amplitude envelope
 
-Sampled instruments lack what much of pop is made of: detuned saws, deep sines, plucks that close quickly. A
-note is computed once for each pitch and length and then repeated, which makes a song cheap.
+Sampled instruments lack sounds that are common in pop: detuned saws, deep sines, plucks whose filter closes
+quickly. A note is computed once for each pitch and length and then repeated, so a song takes little time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from sepcli.data.synthetic.score import Note
 
-_BANKS = 7  # low-pass filters between which a moving cutoff cross-fades
+_BANKS = 7  # fixed low-pass filters; a moving cutoff cross-fades between them
 
 
 @dataclass(frozen=True)
 class Patch:
-    """A sound. Cutoffs are octaves above the note's pitch; times are seconds."""
+    """The settings of a sound. Cutoffs are octaves above the pitch of the note; times are seconds."""
 
     name: str
     saw: float = 0.0  # amplitudes of the waves
@@ -30,12 +31,12 @@ class Patch:
     width: float = 0.5  # of the pulse, 0 to 1
     voices: int = 1
     detune: float = 0.0  # cents between the outermost voices
-    spread: float = 0.0  # of the voices across the stereo field, 0 to 1
+    spread: float = 0.0  # of the voices over the stereo field, 0 to 1
     fm_ratio: float = 1.0  # modulator to carrier (the carrier is `sine`)
     fm_index: float = 0.0  # radians
     fm_decay: float = 0.3
     cutoff: float = 8.0
-    sweep: float = 0.0  # octaves by which the filter's envelope opens it at first
+    sweep: float = 0.0  # octaves by which the filter is opened at first
     sweep_decay: float = 0.3
     resonance: float = 0.0  # dB at the cutoff
     attack: float = 0.003
@@ -44,14 +45,14 @@ class Patch:
     release: float = 0.08
     drop: float = 0.0  # semitones from which the pitch falls at first
     drop_decay: float = 0.03
-    glide: float = 0.0  # from the note before, where it had not ended
+    glide: float = 0.0  # from the note before, where that has not ended
     vibrato: float = 0.0  # cents, after the first 0.3 s
 
 
 def play(
     rng: np.random.Generator, patch: Patch, notes: Sequence[Note], *, tempo: float, frames: int, samplerate: int
 ) -> np.ndarray:
-    """float32 [2, frames] of the notes at `tempo` quarter notes a minute."""
+    """Play the notes: float32 [2, frames]. tempo: quarter notes a minute."""
     out = np.zeros((2, frames), dtype=np.float32)
     beat = 60 / tempo
     made: dict[tuple, np.ndarray] = {}
@@ -60,7 +61,7 @@ def play(
         gliding = patch.glide > 0 and before is not None and note.start < before.start + before.length + 0.1
         origin = before.pitch if gliding and before is not None else note.pitch
         seconds = round(note.length * beat * 50) / 50
-        # Two variants of each note: free-running oscillators never start alike.
+        # Two variants of each note: free-running oscillators never start in the same way.
         key = note.pitch, origin, seconds, int(rng.integers(2)) if patch.voices > 1 else 0
         if key not in made:
             made[key] = _note(rng, patch, note.pitch, origin, seconds, samplerate)
@@ -79,7 +80,7 @@ def _note(
     seconds: float,
     samplerate: int,
 ) -> np.ndarray:
-    """float32 [2, T], the release included."""
+    """A note with its release: float32 [2, T]."""
     samples = max(64, int((seconds + 5 * patch.release) * samplerate))
     times = np.arange(samples) / samplerate
     semitones = pitch + patch.drop * np.exp(-times / patch.drop_decay)
@@ -104,7 +105,7 @@ def _note(
 
 
 def _wave(rng: np.random.Generator, patch: Patch, step: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """step: cycles a sample [T]."""
+    """The waves of one voice [T]. step: cycles per sample [T]."""
     free = patch.voices > 1
     phase = np.cumsum(step) + (rng.random() if free else 0.0)
     wave = np.zeros(len(step))
@@ -140,9 +141,9 @@ def _low_pass(
     resonance: float,
     samplerate: int,
 ) -> np.ndarray:
-    """A low-pass, 24 dB an octave, whose cutoff moves: a cross-fade between fixed ones.
+    """A low-pass of 24 dB per octave whose cutoff moves: a cross-fade between fixed ones.
 
-    opening: octaves of the cutoff above `hertz`, at each sample.
+    opening: the cutoff at each sample, in octaves above `hertz`.
     """
     low, high = float(opening.min()), float(opening.max())
     top = np.log2(0.45 * samplerate / hertz)
@@ -169,6 +170,7 @@ def _low_pass(
 
 
 def _envelope(patch: Patch, times: np.ndarray, seconds: float) -> np.ndarray:
+    """The amplitude [T] of a note that is held for so many seconds."""
     held = patch.sustain + (1 - patch.sustain) * np.exp(-np.maximum(0, times - patch.attack) / patch.decay)
     rise = np.clip(times / patch.attack, 0, 1)
     fall = np.exp(-np.maximum(0, times - seconds) / patch.release)
@@ -176,7 +178,7 @@ def _envelope(patch: Patch, times: np.ndarray, seconds: float) -> np.ndarray:
 
 
 def draw_patch(rng: np.random.Generator, group: str) -> Patch:
-    """A sound for one of the instrument groups "bass.sub", "bass.synth", "synth.*", "pad"."""
+    """Draw a sound for one of the instrument groups "bass.sub", "bass.synth", "synth.*", "pad"."""
     uniform, chance = rng.uniform, rng.random()
     if group == "bass.sub":
         return Patch(
@@ -195,7 +197,7 @@ def draw_patch(rng: np.random.Generator, group: str) -> Patch:
             cutoff=float(uniform(2, 5)),
         )
     if group == "bass.synth":
-        common = dict(
+        common: dict[str, Any] = dict(
             cutoff=float(uniform(0.5, 4)),
             sweep=float(uniform(0, 5)),
             sweep_decay=float(uniform(0.05, 0.5)),
@@ -230,7 +232,7 @@ def draw_patch(rng: np.random.Generator, group: str) -> Patch:
             **{**common, "cutoff": 8.0, "resonance": 0.0},
         )
     slow = group == "pad"
-    times = dict(
+    times: dict[str, Any] = dict(
         attack=float(uniform(0.08, 0.8)) if slow else float(uniform(0.002, 0.02)),
         release=float(uniform(0.2, 0.8)) if slow else float(uniform(0.03, 0.25)),
         decay=float(uniform(0.5, 2)) if slow else float(uniform(0.1, 1.0)),
@@ -238,7 +240,7 @@ def draw_patch(rng: np.random.Generator, group: str) -> Patch:
         if group in ("pad", "synth.lead", "synth.chords")
         else float(uniform(0, 0.4)),
     )
-    filters = dict(
+    filters: dict[str, Any] = dict(
         cutoff=float(uniform(1, 4) if group in ("pad", "synth.pluck") else uniform(2, 6)),
         sweep=float(uniform(-1, 2) if slow else uniform(0, 4)),
         sweep_decay=float(uniform(0.5, 2) if slow else uniform(0.05, 0.6)),

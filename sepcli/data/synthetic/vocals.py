@@ -1,6 +1,6 @@
-"""A song's vocal part as audio: a singer is drawn, takes and harmonies are sung, and mixed to one stem.
+"""The vocal part of a song as audio: a singer is drawn, takes and harmonies are sung and mixed to one stem.
 
-Knows songs and audio; how a note is sung is sing.py's, what a studio does with it mixdown.py's.
+Knows songs and audio. How a note is sung is in sing.py, what a studio does with it in mixdown.py.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def sing_part(
     channels: int,
     frames: int,
 ) -> tuple[Audio, list[str]]:
-    """([C, frames], the singer's name)."""
+    """Sing a part: ([C, frames], the name of the singer and the number of takes)."""
     singer = draw_singer(rng, high=part.group == "voice.high")
     wanted = round(frames * SAMPLERATE / samplerate)
     takes: list[tuple[Sequence[Note], float, float]] = [(part.notes, float(rng.normal(0, 0.05)), 0.0)]
@@ -62,11 +62,12 @@ def sing_part(
 
 
 def _within(notes: Sequence[Note], spans: Sequence[tuple[float, float]]) -> list[Note]:
+    """The notes that begin within one of the spans (beats)."""
     return [note for note in notes if any(begin - 0.1 <= note.start < end - 0.1 for begin, end in spans)]
 
 
 def _harmony(song: Song, notes: Sequence[Note], steps: int) -> list[Note]:
-    """The line moved by `steps` of the key's scale."""
+    """The notes, moved by `steps` of the scale of the song's key."""
     scale = scale_pitches(song.key, song.mode, 30, 100)
     moved = []
     for note in notes:
@@ -76,7 +77,7 @@ def _harmony(song: Song, notes: Sequence[Note], steps: int) -> list[Note]:
 
 
 def _late(rng: np.random.Generator, notes: Sequence[Note], tempo: float) -> list[Note]:
-    """No two takes are alike: 15 ms here and there."""
+    """The notes, each moved by about 15 ms: no two takes are alike."""
     spread = 0.015 * tempo / 60  # beats
     return [
         Note(max(0.0, note.start + float(rng.normal(0, spread))), note.length, note.pitch, note.velocity)

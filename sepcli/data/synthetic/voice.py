@@ -1,9 +1,9 @@
-"""Syllables of a synthetic speaker, as WORLD frames that can be sung. Knows words and frames; no notes.
+"""Syllables of a synthetic speaker, as frames of WORLD that can be sung. Knows words and frames; no notes.
 
     word -> flite or espeak-ng (subprocess) -> speech -> WORLD analysis -> onset | vowel | coda
 
 WORLD (Morise et al. 2016, "WORLD: a vocoder-based high-quality speech synthesis system"; pyworld) splits speech
-into pitch, spectral envelope and aperiodicity, each of which sing.py then treats alone.
+into pitch, spectral envelope and aperiodicity, which sing.py then changes separately.
 """
 
 from __future__ import annotations
@@ -77,17 +77,17 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class Syllable:
-    """WORLD frames of 5 ms: N of them, of which [vowel, coda) is the vowel."""
+    """A syllable as N frames of 5 ms; the vowel is [vowel, coda)."""
 
     envelope: np.ndarray  # float32 [N, BINS], natural logarithm of the power
     noise: np.ndarray  # float32 [N, BINS], aperiodicity, 0 harmonic to 1 noise
     voiced: np.ndarray  # bool [N]
-    vowel: int  # frame
-    coda: int  # frame
+    vowel: int  # the first frame of the vowel
+    coda: int  # the first frame after it
 
 
 def check_speech() -> None:
-    """Raise DeviceError where a program or pyworld is missing."""
+    """Raise DeviceError where a speech program or pyworld is missing."""
     missing = [name for name in ("flite", "espeak-ng") if shutil.which(name) is None]
     if missing:
         raise DeviceError(
@@ -99,7 +99,7 @@ def check_speech() -> None:
 
 
 def speak(program: str, voice: str, word: str) -> tuple[np.ndarray, int]:
-    """(float64 [T], samplerate) of one spoken word."""
+    """Let a program speak a word: (float64 [T], samplerate). OutputError."""
     with tempfile.TemporaryDirectory() as folder:
         wave = Path(folder) / "word.wav"
         command = (
@@ -122,11 +122,11 @@ def speak(program: str, voice: str, word: str) -> tuple[np.ndarray, int]:
 
 
 def analyse(audio: np.ndarray, samplerate: int, formant_shift: float = 1.0) -> Syllable | None:
-    """Speech of one syllable [T] as frames at SAMPLERATE; None where no vowel can be found.
+    """The frames of a spoken syllable [T], at SAMPLERATE; None where no vowel can be found.
 
-    formant_shift: factor of all resonances, above 1 for a smaller vocal tract.
+    formant_shift: all resonances are multiplied by it; above 1 for a smaller vocal tract.
     """
-    import pyworld as world
+    import pyworld as world  # pyright: ignore[reportMissingImports]  (an extra that has to be compiled)
 
     loud = np.flatnonzero(np.abs(audio) > 0.01 * np.abs(audio).max(initial=1e-9))
     if loud.size < samplerate // 20:
@@ -137,7 +137,7 @@ def analyse(audio: np.ndarray, samplerate: int, formant_shift: float = 1.0) -> S
     pitch = world.stonemask(audio, pitch, times, samplerate)
     envelope = world.cheaptrick(audio, pitch, times, samplerate)
     noise = world.d4c(audio, pitch, times, samplerate)
-    # A pitch is found in many a hiss; D4C then calls the lowest harmonics noise.
+    # A pitch is also found in hisses, but there D4C calls the lowest harmonics noise.
     voiced = (pitch > 0) & (noise[:, : round(800 / samplerate * (noise.shape[1] - 1) * 2)].mean(axis=1) < 0.7)
     power = envelope.sum(axis=1)
     span = _vowel(voiced, power)
@@ -149,7 +149,10 @@ def analyse(audio: np.ndarray, samplerate: int, formant_shift: float = 1.0) -> S
 
 
 def _vowel(voiced: np.ndarray, power: np.ndarray) -> tuple[int, int] | None:
-    """The longest voiced run within 10 dB of the strongest voiced frame, its edges trimmed."""
+    """(first frame, frame after the last) of the longest voiced run within 10 dB of the strongest voiced frame.
+
+    Its edges are trimmed. None where there is no run of 12 frames.
+    """
     if not voiced.any():
         return None
     strong = voiced & (power > 0.1 * power[voiced].max())
@@ -165,8 +168,11 @@ def _widened(
     samplerate: int,
     shift: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Onto the bins of SAMPLERATE, resonances moved by `shift`; above what the speech has, a plausible slope:
-    falling for voices, flat for hisses, all of it noise."""
+    """Envelope and aperiodicity on the bins of SAMPLERATE, with the resonances moved by `shift`.
+
+    Above the band of the speech they continue with a plausible slope, falling for voices and nearly flat for
+    hisses; all of that is noise.
+    """
     hertz = np.arange(BINS) * SAMPLERATE / FFT_SIZE
     known = np.arange(log_envelope.shape[1]) * samplerate / 2 / (log_envelope.shape[1] - 1)
     top = 0.92 * samplerate / 2
@@ -177,15 +183,15 @@ def _widened(
     wide = log_envelope[:, index] * (1 - part) + log_envelope[:, index + 1] * part
     wide_noise = noise[:, index] * (1 - part) + noise[:, index + 1] * part
     octaves = np.maximum(0, np.log2(np.maximum(source, 1) / top))
-    slope = np.where(voiced, -12.0, -2.0)[:, None] * np.log(10) / 10  # dB an octave, as a natural logarithm
+    slope = np.where(voiced, -12.0, -2.0)[:, None] * np.log(10) / 10  # dB per octave, as a natural logarithm
     wide += slope * octaves
     wide_noise = np.where(octaves > 0, np.maximum(wide_noise, 0.9), wide_noise)
-    # Formant synthesis leaves holes of 60 dB between its resonances and above them; throats do not.
+    # Formant synthesis leaves holes of 60 dB between and above its resonances, which real voices don't have.
     body = np.log(np.exp(wide[:, (hertz > 300) & (hertz < 3000)]).mean(axis=1, keepdims=True))
     above = np.maximum(0, np.log2(np.maximum(hertz, 1) / 1000))
     ground = body - (22 + 6 * above) * np.log(10) / 10
     filled = np.logaddexp(wide, ground)
-    share = np.exp(ground - filled) * np.clip(above, 0, 1)  # what was filled in above 1 kHz is breath
+    share = np.exp(ground - filled) * np.clip(above, 0, 1)  # what is filled in above 1 kHz is breath
     wide_noise = np.where(voiced[:, None], np.maximum(wide_noise, 0.7 * share), wide_noise)
     return np.where(voiced[:, None], filled, wide), wide_noise
 
@@ -197,7 +203,7 @@ def inventory(
     formant_shift: float,
     words: int,
 ) -> list[Syllable]:
-    """`words` syllables of one speaker; some are mere vowel sounds ("oh", "yeah")."""
+    """`words` words and a few sounds ("oh", "yeah") of a speaker, as syllables."""
     chosen = [
         *rng.choice(WORDS, size=words, replace=False),
         *rng.choice(SOUNDS, size=max(2, words // 8), replace=False),
