@@ -1,6 +1,6 @@
 """`sepcli dataset check`: its options, a line a track, and what is wrong with it.
 
-The work is data/check.py's. Progress goes to standard error; the table, or a JSON object a track, to standard
+data/check.py does the work. Progress goes to standard error; the table, or a JSON object a track, to standard
 output.
 """
 
@@ -54,10 +54,10 @@ def check(
     from sepcli.data.check import Limits, check_dataset
 
     reports: list[TrackReport] = []
-    with _Progress() as progress:
-        for report in check_dataset(folder, layout, Limits(silent, min_snr), begun=progress.begun):
+    with _Display() as display:
+        for report in check_dataset(folder, layout, Limits(silent, min_snr), begun=display.begun):
             reports.append(report)
-            progress.done(report.name)
+            display.done(report.name)
             if json:
                 console.print_json(report.as_json())
     if not json:
@@ -69,15 +69,15 @@ def check(
         raise typer.Exit(SepcliError.exit_code)
 
 
-class _Progress:
-    """A bar over the tracks on a terminal, else a line now and then."""
+class _Display:
+    """Shows progress: a bar over the tracks on a terminal, else a line now and then."""
 
     def __init__(self) -> None:
         self.count = self.number = 0
         self._bars: Any = None
         self._last = time.monotonic()
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> _Display:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -85,12 +85,14 @@ class _Progress:
             self._bars.stop()
 
     def begun(self, count: int) -> None:
+        """So many tracks will be checked."""
         self.count = count
         self._bars = console.started_bars("MofNCompleteColumn", "TimeRemainingColumn")
         if self._bars is not None:
             self._bar = self._bars.add_task("Checking", total=count)
 
     def done(self, name: str) -> None:
+        """The track of that name is done."""
         self.number += 1
         if self._bars is not None:
             self._bars.update(self._bar, completed=self.number, description=f"Checked {console.shown(name)}")
@@ -100,7 +102,7 @@ class _Progress:
 
 
 def _print(reports: Sequence[TrackReport]) -> None:
-    """A line a track; below, a line for everything that is wrong."""
+    """Print a line for each track, then a line for each thing that is wrong."""
     rows = [("TRACK", "LENGTH", "RATE", "CH", "STEMS (PEAK DBFS)", "SUM DB", "PROBLEMS")]
     for report in reports:
         files = [*report.stems.values(), *([report.mixture] if report.mixture else [])]
@@ -123,5 +125,5 @@ def _print(reports: Sequence[TrackReport]) -> None:
 
 
 def _all(values: Iterable[int]) -> str:
-    """The value that all files have, or all that there are."""
+    """The value that all files have, or all different values."""
     return "/".join(str(value) for value in sorted(set(values))) or "-"

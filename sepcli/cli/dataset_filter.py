@@ -1,6 +1,6 @@
 """`sepcli dataset filter`: its options, what it shows while it runs, and the table at its end.
 
-The work is data/filter.py's. Progress goes to standard error; the table, or a JSON object a song, to standard
+data/filter.py does the work. Progress goes to standard error; the table, or a JSON object a song, to standard
 output.
 """
 
@@ -182,7 +182,7 @@ def filter_(
 
 
 class _Display:
-    """The current stem's progress, and each song's verdict."""
+    """Shows the progress of the current stem, and the verdict on each song."""
 
     def __init__(self, json: bool):
         self.json = json
@@ -197,14 +197,17 @@ class _Display:
         self._bar.__exit__(*exception)
 
     def begun(self, count: int, known: int) -> None:
+        """There are so many songs, and the report knows some of them."""
         self.count = count
         done = f", {known} of them done before" if known else ""
         console.say(f"{count} {'song' if count == 1 else 'songs'}{done}.")
 
     def progress(self, song: str, stem: str, done: float, total: float | None) -> None:
+        """So many audio seconds of a stem are done."""
         self._bar.show(f"[{self.number + 1}/{self.count}] {console.shown(song)}: {stem}", done, total)
 
     def done(self, verdict: Verdict, before: bool) -> None:
+        """There is a verdict on a song. before: an earlier run measured it."""
         self.number += 1
         if self.json:
             from sepcli.data.quality_report import as_json
@@ -217,7 +220,7 @@ class _Display:
 
 
 def _print_verdicts(verdicts: Sequence[Verdict], rule: Rule) -> None:
-    """A line a song with its weakest own part and its strongest foreign one; then the mean matrix."""
+    """Print a line for each song, with its weakest own and its strongest other part; then the mean matrix."""
     from sepcli.data.quality_report import mean_matrix
 
     rows = [("SONG", "VERDICT", "OWN %", "OTHERS %", "WHY")]

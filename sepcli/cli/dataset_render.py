@@ -1,6 +1,6 @@
 """`sepcli dataset render`: its options, and what it shows while it runs.
 
-The work is data/synthetic/render.py's. Progress goes to standard error, the folder's summary to standard
+data/synthetic/render.py does the work. Progress goes to standard error, the folder's summary to standard
 output.
 """
 
@@ -147,7 +147,7 @@ def render(
 
 
 class _Display:
-    """A bar in seconds of music on a terminal, else a line now and then."""
+    """Shows progress: a bar in seconds of music on a terminal, else a line now and then."""
 
     def __init__(self, wanted: float):
         self.wanted = wanted  # seconds
@@ -167,6 +167,7 @@ class _Display:
             self._bars.stop()
 
     def done(self, song: Rendered, seconds: float) -> None:
+        """A song is done; so many seconds of music are there now."""
         self.songs += 1
         self.new += song.new
         if self._bars is not None:

@@ -1,4 +1,4 @@
-"""`sepcli evaluate`: its options and how it ends. The work is evaluate.py's, the display cli/scores.py's."""
+"""`sepcli evaluate`: its options and how it ends. evaluation/ does the work, cli/scores.py shows it."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 
 class Protocol(StrEnum):
+    """The protocols of metrics/summary.py: importing them would load numpy."""
+
     musdb = "musdb"
     mdx = "mdx"
     sisdr = "sisdr"
@@ -381,6 +383,7 @@ def parse_overlap(text: str) -> float | None:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
+    """ "0,1" -> (0, 1). UsageError."""
     seeds = [word.strip() for word in text.split(",")]
     if not all(word.isdecimal() for word in seeds):
         raise UsageError(f"--seed {text}: whole numbers from 0 are needed.", remedy="For example --seed 0,1,2.")

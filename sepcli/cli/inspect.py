@@ -1,4 +1,4 @@
-"""`sepcli inspect`: its options and how it ends. The work and the picture are evaluation/attention.py's."""
+"""`sepcli inspect`: its options and how it ends. evaluation/attention.py does the work and draws."""
 
 from __future__ import annotations
 

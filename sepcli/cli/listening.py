@@ -1,4 +1,4 @@
-"""`sepcli evaluate --listening-test`: makes a test, or shows what listeners said. The work is evaluation/'s."""
+"""`sepcli evaluate --listening-test`: makes a test or shows results. evaluation/listening/ does the work."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from sepcli.evaluation.runs import EvaluationRequest, Run
 
 
 class _Maker(Teller):
-    """Says what happens while a test is made."""
+    """Shows what happens while a test is made."""
 
     def __init__(self, bar: console.AudioBar):
         self._bar = bar
 
     def progress(self, run: Run, track: StemTrack, done: float, total: float | None) -> None:
+        """Move the bar."""
         self._bar.show(f"{run}: {track.name}", done, total)
 
 
 def make_test(request: EvaluationRequest, folder: Path, count: int | None, *, json: bool) -> None:
-    """Make it in the folder, and say how it is used; which stimulus is whose is not said."""
+    """Make a listening test in a folder, and say how to use it, but not which stimulus is whose."""
     with console.AudioBar() as bar:
         made = make(request, folder, count=ITEMS if count is None else count, listener=_Maker(bar))
     key = made.key
@@ -62,7 +63,7 @@ def make_test(request: EvaluationRequest, folder: Path, count: int | None, *, js
 
 
 def show_results(folder: Path, results: Path, *, json: bool) -> None:
-    """Means and intervals of what stands in webMUSHRA's file."""
+    """Print the means and intervals of the answers in webMUSHRA's file."""
     key = read_key(folder)
     if key is None:
         raise InputError(
@@ -90,7 +91,7 @@ def show_results(folder: Path, results: Path, *, json: bool) -> None:
 
 
 def as_json(key: Key, found: Opinions) -> dict[str, object]:
-    """NaN is null."""
+    """The results for JSON; NaN is null."""
     models = {}
     for model in key.models:
         means = {question.name: found.mean(model, question.name) for question in QUESTIONS}

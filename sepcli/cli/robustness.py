@@ -1,4 +1,4 @@
-"""`sepcli robustness`: its options and how it ends. The study is evaluation/robustness.py's."""
+"""`sepcli robustness`: its options and how it ends. evaluation/robustness.py does the work."""
 
 from __future__ import annotations
 

@@ -24,19 +24,24 @@ MEAN_OF_STEMS, SCORED = "MEAN OF STEMS", "tracks scored"
 
 
 class Teller(EvaluationListener):
-    """Says what the user should know, and shows downloads."""
+    """Prints notices and shows downloads."""
 
     def notice(self, text: str) -> None:
+        """Print it on standard error."""
         console.notice(text)
 
     @contextmanager
     def downloading(self, name: str) -> Iterator[Callable[[int, int | None], None]]:
+        """Show the download of a model, if there is one."""
         with console.download_progress(f"Downloading {name}") as progress:
             yield progress
 
 
 class Reporter(Teller):
-    """A context manager: the bar is gone when it ends. json: each row on standard output, as it gets done."""
+    """Shows an evaluation: a context manager, whose bar disappears at the end.
+
+    json: print each row on standard output as it gets done.
+    """
 
     def __init__(self, request: EvaluationRequest, *, json: bool):
         self.request, self.json = request, json
@@ -53,13 +58,14 @@ class Reporter(Teller):
             self._bar.stop()
 
     def in_order(self) -> list[Row]:
-        """The rows as they were planned, whichever got done first."""
+        """The rows in the order in which they were planned, whichever got done first."""
         place = {name: k for k, name in enumerate(self._planned)}
         return sorted(self.rows, key=lambda row: place[_run(row), row.track])
 
     # --- the listener ---
 
     def planned(self, runs: Sequence[Prepared], tracks: Sequence[StemTrack]) -> None:
+        """Say what will be done, and begin the bar."""
         for each in runs:
             run = each.run
             scored = [track for track in tracks if each.scored(track)]
@@ -73,6 +79,7 @@ class Reporter(Teller):
             self._task = self._bar.add_task("Evaluating", total=len(self._planned))
 
     def progress(self, run: Run, track: StemTrack, done: float, total: float | None) -> None:
+        """Move the bar within a track."""
         if self._bar is not None:
             share = min(done / total, 1.0) if total else 0.0
             self._bar.update(self._task, completed=len(self.rows) + share, description=f"{run}: {track.name}")
@@ -80,7 +87,7 @@ class Reporter(Teller):
     # --- results ---
 
     def row(self, row: Row) -> None:
-        """Take it in and show it."""
+        """Take in a row and show it."""
         self.rows.append(row)
         if self.json:
             console.print_json(row.as_json())
@@ -101,12 +108,12 @@ class Reporter(Teller):
 
 
 def _run(row: Row) -> tuple[str, int, tuple[tuple[str, str], ...]]:
-    """Which run it is of."""
+    """The run of a row, as something to compare."""
     return row.run, row.seed, tuple(row.swept.items())
 
 
 def _settings(prepared: Prepared) -> str:
-    """What is not in the run's name already."""
+    """The settings of a run that are not in its name."""
     identity, swept = prepared.identity, dict(prepared.run.swept)
     segment = f", segment {identity['segment']:g} s" if identity["segment"] else ""
     shifts = f", shifts {identity['shifts']}" if identity["shifts"] else ""
@@ -122,7 +129,7 @@ def _settings(prepared: Prepared) -> str:
 
 
 def say_silent(rows: Sequence[Row]) -> None:
-    """How much museval's metrics leave out."""
+    """Say how many frames museval's metrics leave out."""
     frames, silent = sum(row.frames for row in rows), sum(row.silent_frames for row in rows)
     if silent:
         console.say(
@@ -131,7 +138,7 @@ def say_silent(rows: Sequence[Row]) -> None:
 
 
 def say_windows(rows: Sequence[Row], protocols: Sequence[str]) -> None:
-    """How much the protocols of windows take of the tracks; it is the same for all models."""
+    """Say how many windows the protocols score. The windows are the same for all models."""
     for protocol in protocols:
         rule = PROTOCOLS[protocol].windows
         if rule is not None:
@@ -142,7 +149,7 @@ def say_windows(rows: Sequence[Row], protocols: Sequence[str]) -> None:
 
 
 def say_voiced(rows: Sequence[Row]) -> None:
-    """Which voices were never heard; it is the same for all models."""
+    """Say how much of the voices is voiced, and how many never are. This is the same for all models."""
     seconds = {
         (row.track, stem): scores["voiced"]
         for row in rows
@@ -159,9 +166,9 @@ def say_voiced(rows: Sequence[Row]) -> None:
 
 
 def print_tables(groups: Sequence[Group], protocols: Sequence[str], *, zero_mean: bool = False) -> None:
-    """On standard output. Every table is headed by the metric's full name and by how tracks are averaged.
+    """Print the tables on standard output, each with the full name of its metric and how tracks are averaged.
 
-    But a voice has one table, with all its metrics side by side.
+    A voice has a single table, with all its metrics side by side.
     """
     for protocol in protocols:
         for statistic in PROTOCOLS[protocol].statistics:
@@ -186,7 +193,7 @@ def print_tables(groups: Sequence[Group], protocols: Sequence[str], *, zero_mean
 
 
 def _print_voice(title: str, stem: str, found: Mapping[str, Mapping[str, Line]]) -> None:
-    """found: {metric: {label: line}}."""
+    """Print the table of a voice. found: {metric: {label: line}}."""
     cells: dict[str, dict[str, tuple[Value, int]]] = {}
     for key, lines in found.items():
         for label, line in lines.items():
@@ -202,9 +209,10 @@ def _stems(lines: Iterable[Line]) -> list[str]:
 def _print_scores(
     title: str, columns: Sequence[str], cells: Mapping[str, Mapping[str, tuple[Value, int]]]
 ) -> None:
-    """cells: {label: {column: (value, digits)}}.
+    """Print a table. cells: {label: {column: (value, digits)}}.
 
-    Behind ± stands the deviation over runs where a model has several, else the interval over tracks.
+    The number after ± is the standard deviation over runs where a model has several, else the interval over
+    tracks.
     """
     values = [value for row in cells.values() for value, _ in row.values()]
     several = any(value.std is not None for value in values)

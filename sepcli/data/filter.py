@@ -18,7 +18,7 @@ from sepcli.data.quality_report import Report
 from sepcli.engine.device import choose_device, choose_precision
 from sepcli.engine.pipeline import Engine
 from sepcli.engine.settings import Settings
-from sepcli.errors import InputError, missing
+from sepcli.errors import InputError, Notice, missing
 from sepcli.loading import Loaded
 
 
@@ -37,7 +37,7 @@ def filter_dataset(
     begun: Callable[[int, int], None] = lambda songs, known: None,
     progress: SongProgress | None = None,
     done: Callable[[Verdict, bool], None] = lambda verdict, before: None,
-    notice: Callable[[str], None] = lambda text: None,
+    notice: Notice = lambda text: None,
 ) -> list[Verdict]:
     """Decide on every song below `root`, write the report into `out`, and give the verdicts, sorted by name.
 

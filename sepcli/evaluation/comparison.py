@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sepcli.errors import from_os, missing
+from sepcli.errors import Notice, from_os, missing
 from sepcli.evaluation.rows import Row, line_as_json, scores_of
 from sepcli.metrics import plots
 from sepcli.metrics.summary import PROTOCOLS, Line, Scores, defined, metric, summarize
@@ -85,7 +85,7 @@ def write(
     protocols: Sequence[str],
     *,
     zero_mean: bool = False,
-    notice: Callable[[str], None] = lambda text: None,
+    notice: Notice = lambda text: None,
 ) -> list[Path]:
     """Write the summary, and pictures where there is something to compare; their paths. OutputError.
 

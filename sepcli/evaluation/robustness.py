@@ -38,7 +38,7 @@ from sepcli.engine.pipeline import Engine
 from sepcli.engine.separator import Coder, Separator
 from sepcli.engine.settings import Settings
 from sepcli.engine.streams import InputStream
-from sepcli.errors import InputError, UsageError, from_os, missing, parameter
+from sepcli.errors import InputError, Notice, UsageError, from_os, missing, parameter
 from sepcli.evaluation.scoring import Block, InStep, Material
 from sepcli.metrics import plots
 from sepcli.metrics.sdr import Sums, frame_samples
@@ -211,7 +211,7 @@ def study(
     cut: Settings | None = None,
     seconds: float | None = None,
     device: torch.device | None = None,
-    notice: Callable[[str], None] = lambda text: None,
+    notice: Notice = lambda text: None,
     progress: TrackProgress = lambda track, done, total: None,
 ) -> Study:
     """The SDR at every place and strength, for each track that is not silent.
@@ -287,7 +287,7 @@ def _heard(material: Material, stream: InputStream, engine: Engine) -> Generator
         yield stream.channel_map.split(block).reshape(-1, block.shape[1])
 
 
-def write(found: Study, folder: Path, notice: Callable[[str], None] = lambda text: None) -> list[Path]:
+def write(found: Study, folder: Path, notice: Notice = lambda text: None) -> list[Path]:
     """Write the numbers, and a picture if there is noise; their paths. OutputError.
 
     Without matplotlib there is no picture, and `notice` is told so.
