@@ -17,6 +17,7 @@ from sepcli.cli.app import main
 from sepcli.cli.evaluate import parse_overlap, parse_seeds, parse_sweeps
 from sepcli.errors import UsageError
 from tests import fake_model
+from tests.needs import need
 from tests.tracks import RATE, make_track
 
 REAL_LOAD = loading.load_model
@@ -183,6 +184,7 @@ def voiced_track(folder, name, **silent):
 
 
 def test_voices_have_one_table(capfd, tmp_path):
+    need("librosa", "pesq")
     voiced_track(tmp_path / "songs", "a")
     voiced_track(tmp_path / "songs", "b", vocals=0)
     arguments = ["-m", "mixture", "-m", "oracle:irm1", "--data", "songs", "--protocol", "ldm", "-o", "out"]

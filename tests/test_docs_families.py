@@ -1,0 +1,57 @@
+"""The pages of the families name every model, preset and option that there is."""
+
+from pathlib import Path
+
+from sepcli.models.dicose import FAMILY as DICOSE
+from sepcli.models.dicose.refined import ConsistencyOptions, DiffusionOptions
+from sepcli.models.ldm import FAMILY as LDM
+from sepcli.training.config import preset_names, read_preset
+from sepcli.weights.catalog import load_catalog
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def page(name):
+    return (DOCS / f"{name}.md").read_text(encoding="utf-8")
+
+
+def models(family):
+    return [name for name, entry in load_catalog().items() if entry.family == family]
+
+
+def presets(*beginnings):
+    return [name for name in preset_names() if name.startswith(beginnings)]
+
+
+def options(family):
+    return [
+        name for arch in family.archs.values() if arch.options for name in arch.options.__dataclass_fields__
+    ]
+
+
+def test_lasaft():
+    names = [*models("lasaft"), *presets("lasaft")]
+    assert names and [name for name in names if f"`{name}`" not in page("lasaft")] == []
+
+
+def test_dicose():
+    names = [*models("dicose"), *presets("dicose", "msdm", "isdm"), *options(DICOSE)]
+    assert names and [name for name in names if f"`{name}`" not in page("dicose")] == []
+
+
+def test_the_levels_of_dicose_are_those_that_are_used():
+    text = page("dicose")
+    for steps in (1, 2, 4):
+        assert f"| Consistency | {steps} | {ConsistencyOptions(steps=steps).level} |" in text
+    assert f"| Consistency | any other | {ConsistencyOptions(steps=7).level} |" in text
+    assert f"| Diffusion | any | {DiffusionOptions().sigma_max} |" in text
+
+
+def test_ldm():
+    names = [*presets("ldm-"), *options(LDM)]
+    missing = [name for name in names if f"`{name}`" not in page("ldm") and f" {name} " not in page("ldm")]
+    assert names and not missing
+
+
+def test_every_preset_says_what_it_is():
+    assert [name for name in preset_names() if not read_preset(name)["about"]] == []
