@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sepcli.models.ldm.generator import Block, Generator, GeneratorShape, Injection, StepEmbedding
+from sepcli.models.ldm.generator import FilmBlock, Generator, GeneratorShape, Injection, StepEmbedding
 from tests.contracts import peak_error
 
 TINY = dict(
@@ -102,7 +102,7 @@ def test_injection_interpolates_in_time():
 @torch.no_grad()
 def test_film_is_behind_the_residual_sum():
     """With convolutions that give nothing a block is FiLM of what comes in."""
-    block = Block(4, groups=2, features=3)
+    block = FilmBlock(4, groups=2, features=3)
     for layer in block.convs:
         if isinstance(layer, torch.nn.Conv1d):
             layer.weight.zero_()

@@ -1,4 +1,4 @@
-"""BandSplit: our own small separator, made of what a CPU does fast: matrix products and dense convolutions.
+"""BandSplit: our own small separator, made of operations that a CPU does fast: matrix products, convolutions.
 
 The spectrogram is cut into bands, narrow at the bottom and wide at the top, as in Band-Split RNN (Luo and Yu
 2023); each becomes a vector of D values a frame. Blocks of the kind of TFC-TDF (Choi et al. 2020) work on that
@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sepcli.engine.separator import Segment, Separator, source_indices
+from sepcli.nn.modules import ModuleListOf
 from sepcli.nn.sharing import sharing_copy
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ FLOOR = 1e-6  # of a modulus, under the root
 
 @dataclass(frozen=True)
 class BandSplitConfig:
+    """The shape of the network, its spectrogram and its sources."""
+
     sources: Sequence[str]  # stem names, in output order
     samplerate: int = 44100  # Hz
     channels: int = 2
@@ -50,8 +53,11 @@ class BandSplitConfig:
     segment: float = 8.0  # seconds of a chunk in `separate`
 
 
-class Block(nn.Module):
-    """[B, N, K, D] -> the same: what is near, then what is far, each added to what comes in."""
+class BandBlock(nn.Module):
+    """A block of the file's head: what is near, then what is far, each added to its input.
+
+    [B, N, K, D] -> [B, N, K, D].
+    """
 
     def __init__(self, config: BandSplitConfig, bands: int):
         super().__init__()
@@ -69,6 +75,7 @@ class Block(nn.Module):
         nn.init.zeros_(self.expand.weight)
 
     def forward(self, grid: Tensor) -> Tensor:
+        """[B, N, K, D] -> [B, N, K, D]."""
         # In channels-last order [B, D, N, K] is the same memory as [B, N, K, D]: nothing is copied.
         near = self.near_norm(grid).permute(0, 3, 1, 2)
         near = self.near_out(F.silu(self.near_in(near))).permute(0, 2, 3, 1)
@@ -81,9 +88,13 @@ class Block(nn.Module):
 
 
 class BandSplit(Separator):
-    """See the file's head. A chunk may have any length; the published use is config.segment seconds."""
+    """The network of the file's head: [B, C, T] -> [B, S, C, T].
+
+    A chunk may have any length; the published use is config.segment seconds.
+    """
 
     normalize = True
+    window: Tensor  # [nfft]
 
     def __init__(self, config: BandSplitConfig):
         super().__init__()
@@ -104,7 +115,7 @@ class BandSplit(Separator):
         )
         self.bands = sum(bands for bands, _, _ in zones)
         self.band_bias = nn.Parameter(0.02 * torch.randn(self.bands, dim))
-        self.blocks = nn.ModuleList(Block(config, self.bands) for _ in range(config.blocks))
+        self.blocks = ModuleListOf(BandBlock(config, self.bands) for _ in range(config.blocks))
         self.mask_norm = nn.LayerNorm(dim)
         self.mask_in = nn.Linear(dim, 2 * hidden)
         # [bands, hidden, S, values of a mask]: one matrix a band and source
@@ -117,18 +128,20 @@ class BandSplit(Separator):
             for bands, bins, shared in zones
         )
         self.register_buffer("window", torch.hann_window(config.nfft), persistent=False)
-        self.to(memory_format=torch.channels_last)
+        # torch documents the argument; its stub has left it out.
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     # --- Separator ---
 
     def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
+        """See Separator: the window stays float32."""
         super().prepare(samples, device, dtype)
         window = self.window
         self.to(dtype)
         self.window = window.float()
 
     def select(self, sources: Sequence[str]) -> BandSplit:
-        """The masks of other stems are not computed; the blocks know no stems and are shared."""
+        """See Separator: the masks of other stems are not computed; the blocks know no stems and are shared."""
         index = source_indices(self.sources, sources)
         narrowed = sharing_copy(self)
         narrowed.sources = tuple(sources)

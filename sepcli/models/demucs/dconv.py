@@ -1,7 +1,7 @@
 """DConv: the residual branches that refine every level of a Demucs network along time.
 
-Knows nothing of levels or of what the channels mean. The same arithmetic twice: as the published modules say
-it, and folded (see Folded) for inference, where the level's large tensors are passed over far fewer times.
+Knows nothing of levels or of what the channels mean. The same arithmetic stands here twice: as the published
+modules say it, and folded (see Folded) for inference, which goes over a level's large tensors far fewer times.
 
 Axes: B batch, C channels, F frequency bins (1 in the time branch), T time steps, H hidden channels.
 """
@@ -14,13 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sepcli.nn.modules import ModuleListOf
+
 SLAB_BYTES = 8 << 20  # of a slab's largest intermediate tensor, on a CPU
 
 
 def slabs(x: Tensor, expansion: int) -> tuple[Tensor, ...]:
-    """[B, C, F, T] cut along F so that `expansion` times a slab stays small; on a GPU it stays whole.
+    """Cut [B, C, F, T] along F so that `expansion` times a slab stays small; on a GPU it stays whole.
 
-    What is computed slab by slab needs a fraction of the memory, most of it in a CPU's cache.
+    Computing slab by slab needs a fraction of the memory, most of it in a CPU's cache.
     """
     if x.device.type != "cpu" or not x.numel():
         return (x,)
@@ -102,6 +104,7 @@ class LocalState(nn.Module):
         self.query = nn.Conv1d(channels, channels, 1)
         self.key = nn.Conv1d(channels, channels, 1)
         self.query_decay = nn.Conv1d(channels, heads * decays, 1)
+        assert self.query_decay.bias is not None
         with torch.no_grad():  # sigmoid near zero: the widest window at first
             self.query_decay.weight *= 0.01
             self.query_decay.bias.fill_(-2)
@@ -144,6 +147,11 @@ class Folded:
 
     def __init__(self, branch: nn.Sequential, dtype: torch.dtype):
         conv, norm, _, expand, norm_out, _, scale = branch
+        assert isinstance(conv, nn.Conv1d) and isinstance(norm, nn.GroupNorm)
+        assert isinstance(expand, nn.Conv1d) and isinstance(norm_out, nn.GroupNorm)
+        assert isinstance(scale, LayerScale) and expand.bias is not None
+        assert not isinstance(conv.padding, str)
+        self.padding, self.dilation = (0, *conv.padding), (1, *conv.dilation)
         self.conv, self.norm = conv, norm
         self.eps = norm_out.eps
         device = conv.weight.device
@@ -163,11 +171,9 @@ class Folded:
         self.square_bias = float(bias.square().mean())
 
     def __call__(self, x: Tensor) -> Tensor:
-        """[B, C, F, T] channels-last -> the same."""
-        conv = self.conv
-        hidden = F.conv2d(
-            x, conv.weight[:, :, None], conv.bias, padding=(0, *conv.padding), dilation=(1, *conv.dilation)
-        )
+        """[B, C, F, T] channels-last -> [B, C, F, T], refined."""
+        weight, bias = self.conv.weight[:, :, None], self.conv.bias
+        hidden = F.conv2d(x, weight, bias, padding=self.padding, dilation=self.dilation)
         rows = hidden.permute(0, 2, 3, 1).float()  # [B, F, T, H]
         batch, bins, steps, width = rows.shape
         # Its first norm is over H and T of each bin: a layer norm of rows of T * H values.
@@ -209,7 +215,7 @@ class DConv(nn.Module):
         hidden = int(channels / compress)
         self.foldable = not attn and not lstm
         self.folded: list[Folded] | None = None  # kept by `fold`
-        self.layers = nn.ModuleList()
+        self.layers: ModuleListOf[nn.Sequential] = ModuleListOf()
         for branch in range(abs(depth)):
             dilation = 2**branch if depth > 0 else 1
             self.layers.append(
@@ -232,7 +238,7 @@ class DConv(nn.Module):
             self.folded = [Folded(branch, dtype) for branch in self.layers]
 
     def train(self, mode: bool = True) -> DConv:
-        """See nn.Module. What was folded would not follow weights that learn."""
+        """See nn.Module. Drops what was folded, which would not follow weights that learn."""
         if mode:
             self.folded = None
         return super().train(mode)
@@ -242,18 +248,18 @@ class DConv(nn.Module):
         if x.dim() == 3:
             return self(x[:, :, None]).squeeze(2)
         if self.folded is not None:
-            return self._refine(x)
+            return self._refine(x, self.folded)
         batch, channels, bins, steps = x.shape
         x = x.transpose(1, 2).reshape(batch * bins, channels, steps)
         for branch in self.layers:
             x = x + branch(x)
         return x.view(batch, bins, channels, steps).transpose(1, 2)
 
-    def _refine(self, x: Tensor) -> Tensor:
+    def _refine(self, x: Tensor, folded: list[Folded]) -> Tensor:
         """The folded branches, a slab of bins at a time, in place: bins do not know of each other."""
         for slab in slabs(x, expansion=2):
             y = slab
-            for branch in self.folded:
+            for branch in folded:
                 y = branch(y)
             slab.copy_(y)
         return x

@@ -29,6 +29,7 @@ from sepcli.engine.separator import Segment, Separator, source_indices
 from sepcli.models.demucs.dconv import BLSTM, DConv
 from sepcli.models.demucs.hybrid import EPSILON, freeze_lists, segment_samples
 from sepcli.models.demucs.layers import group_norm, rescale_convolutions
+from sepcli.nn.modules import ModuleListOf
 from sepcli.nn.sharing import sharing_copy
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class DemucsConfig:
 
 
 class Demucs(Separator):
-    """[B, C, T] -> [B, S, C, T], any length.
+    """The network of the file's head: [B, C, T] -> [B, S, C, T], any length.
 
     extra: channels that the U-Net is given besides the mix's.
     """
@@ -89,8 +90,8 @@ class Demucs(Separator):
         )
         # Filters that double and halve the sample rate, kept by `prepare`.
         self.filters: tuple[Tensor, Tensor] | None = None
-        self.encoder = nn.ModuleList()
-        self.decoder = nn.ModuleList()
+        self.encoder: ModuleListOf[nn.Sequential] = ModuleListOf()
+        self.decoder: ModuleListOf[nn.Sequential] = ModuleListOf()
         chin, chout = config.audio_channels, config.channels
         for index in range(config.depth):
             out = chin if index else len(self.sources) * chin
@@ -112,13 +113,14 @@ class Demucs(Separator):
         return self.with_extra(mix)
 
     def with_extra(self, mix: Tensor, extra: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
-        """[B, C, T] float32 -> [B, S, C, T] float32.
+        """Separate with further inputs: [B, C, T] float32 -> [B, S, C, T] float32.
 
-        extra: the extra channels [B, E, T], of what the mix is standardised by: its mean and its scale, each
-        [B, 1, 1].
+        extra: gives the extra channels [B, E, T]. It is called with the mean and the scale by which the mix is
+        standardised, each [B, 1, 1].
         """
         batch, channels, samples = mix.shape
-        x, mean, divisor = mix, mix.new_zeros(1, 1, 1), mix.new_ones(1, 1, 1)
+        x, mean, deviation = mix, mix.new_zeros(1, 1, 1), mix.new_ones(1, 1, 1)
+        divisor = deviation
         if self.config.normalize:
             mono = mix.mean(dim=1, keepdim=True)
             unbiased = 1 if samples > 1 else 0  # a single value has no unbiased deviation
@@ -148,7 +150,7 @@ class Demucs(Separator):
         return _centre(x, samples)
 
     def unet(self, x: Tensor) -> Tensor:
-        """Wave [B, C, T] -> that of all sources, [B, S·C, T], both at the inner sample rate."""
+        """The U-Net itself: wave [B, C, T] -> waves of all sources [B, S·C, T], at the inner sample rate."""
         skips = []
         for encode in self.encoder:
             x = encode(x)
@@ -165,6 +167,7 @@ class Demucs(Separator):
         narrowed = sharing_copy(self)
         narrowed.sources = tuple(sources)
         last = narrowed.decoder[-1][-1]
+        assert isinstance(last, nn.ConvTranspose1d) and last.bias is not None
         keep = torch.tensor(
             [self.channels * p + c for p in positions for c in range(self.channels)],
             device=last.weight.device,
@@ -276,7 +279,7 @@ def _filters(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def upsampled(x: Tensor, filters: Tensor) -> Tensor:
-    """[B, C, T] -> [B, C, 2T]; beyond its ends the signal stays at its last value."""
+    """Double the sample rate: [B, C, T] -> [B, C, 2T]; beyond its ends the signal stays at its last value."""
     batch, channels, samples = x.shape
     width = (filters.shape[-1] - 1) // 2
     x = F.pad(x, (width, width), mode="replicate").reshape(batch * channels, 1, -1)
@@ -284,7 +287,7 @@ def upsampled(x: Tensor, filters: Tensor) -> Tensor:
 
 
 def downsampled(x: Tensor, filters: Tensor) -> Tensor:
-    """[B, C, T] -> [B, C, T // 2]."""
+    """Halve the sample rate: [B, C, T] -> [B, C, T // 2]."""
     batch, channels, samples = x.shape
     width = (filters.shape[-1] - 2) // 2
     x = F.pad(x, (width, width + 2), mode="replicate").reshape(batch * channels, 1, -1)

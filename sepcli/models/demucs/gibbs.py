@@ -2,21 +2,23 @@
 
     mix, the stems but those of a block -> Demucs -> the stems of that block          another block each step
 
-The network is a time-domain Demucs with further inputs: each stem, or zeros where it is masked, and for each a
-channel of ones or zeros that says which, since a stem may be silent. It learns to estimate the masked ones from
-any others (an orderless NADE). A separation begins with all of them masked, an ordinary one; then blocks of
-stems are masked and estimated anew, given the others: block Gibbs sampling, but that what the network gives is
-a mean, so that only the choice of blocks is random. (Manilow et al. 2022, "Improving source separation by
-explicitly modeling dependencies between sources", arXiv 2203.15140.)
+The network is a time-domain Demucs with further inputs: each stem, or zeros where the stem is masked, and for
+each stem a channel of ones or zeros that says which of the two it is, since a stem may be silent. The network
+learns to estimate the masked stems from any others (an orderless NADE). A separation begins with all stems
+masked, which is an ordinary separation. Then blocks of stems are masked and estimated anew, given the others:
+this is block Gibbs sampling, except that the network gives a mean, so that only the choice of blocks is random.
+(Manilow et al. 2022, "Improving source separation by explicitly modeling dependencies between sources", arXiv
+2203.15140.)
 
-Ours, where we know of nothing published: the channels that say which stems are masked; how many are in training
-(each number equally often, as in the orderless NADE of Uria, Murray and Larochelle 2014); and how large blocks
-are. They shrink as in Coconet (Huang et al. 2017, "Counterpoint by convolution"):
+Ours, where we know of nothing published: the channels that say which stems are masked; how many are masked in
+training (each number equally often, as in the orderless NADE of Uria, Murray and Larochelle 2014); and how
+large blocks are. They shrink as in Coconet (Huang et al. 2017, "Counterpoint by convolution"):
 
     alpha_n = max(alpha_min, alpha_max - n / (eta T) (alpha_max - alpha_min))          in step n of T
 
-of the stems are in a block: rounded up or down at random, so that the mean is right; at least one, since with
-none nothing would happen, and never all, since that would be the beginning again.
+is the share of the stems in a block. Their number is rounded up or down at random, so that the mean is right;
+it is at least one, since an empty block changes nothing, and never all, since that would be the beginning
+again.
 
 Axes: B batch, S sources, C channels, T samples.
 """
@@ -53,15 +55,15 @@ class GibbsOptions:
         check_options(self, steps=0, alpha_max=(0, 1), alpha_min=(0, self.alpha_max), eta=(1e-6, 1))
 
     def alpha(self, step: int) -> float:
-        """alpha_n of the file's head."""
+        """The share of the stems in the block of that step: alpha_n of the file's head."""
         fallen = step / (self.eta * self.steps) * (self.alpha_max - self.alpha_min)
         return max(self.alpha_min, self.alpha_max - fallen)
 
 
 def drawn_block(alpha: float, step: int, sources: Sequence[str], seed: int) -> list[bool]:
-    """[S], True where a stem is in the block of that step: a function of these, the same along the track.
+    """The block of that step, [S]: True where a stem is in it.
 
-    That is, chunks that overlap make the same way.
+    A function of its arguments alone, the same along the track: chunks that overlap take the same blocks.
     """
     noise = Noise(seed, [0], [0])
 
@@ -74,7 +76,7 @@ def drawn_block(alpha: float, step: int, sources: Sequence[str], seed: int) -> l
 
 
 class GibbsDemucs(Demucs):
-    """[B, C, T] -> [B, S, C, T] in 1 + steps passes. See the file's head."""
+    """The network of the file's head: [B, C, T] -> [B, S, C, T] in 1 + steps passes."""
 
     normalize = False  # each call is standardised, and there is nothing to learn from the track's level
     options: GibbsOptions
@@ -88,7 +90,7 @@ class GibbsDemucs(Demucs):
         self.options = GibbsOptions()
 
     def conditional(self, mix: Tensor, stems: Tensor, masked: Tensor) -> Tensor:
-        """mix [B, C, T], stems [B, S, C, T], masked [B, S] -> the stems, estimates in place of those masked."""
+        """One pass: mix [B, C, T], stems [B, S, C, T], masked [B, S] -> the stems, masked ones estimated."""
 
         def given(mean: Tensor, divisor: Tensor) -> Tensor:
             # In the units in which the network gives them; not a product, as what is masked may be anything.
@@ -113,10 +115,11 @@ class GibbsDemucs(Demucs):
         return stems[:, source_indices(self.known, self.sources)]
 
     def used(self) -> Mapping[str, Any]:
+        """See Separator: the sampler's options."""
         return asdict(self.options)
 
     def select(self, sources: Sequence[str]) -> GibbsDemucs:
-        """See Separator. Every stem depends on all others, so it saves no work."""
+        """See Separator. Every stem depends on all others, so narrowing saves no work."""
         source_indices(self.sources, sources)
         narrowed = sharing_copy(self)
         narrowed.sources = tuple(sources)
@@ -147,7 +150,7 @@ class Orderless(Objective):
 
 
 def drawn_masks(examples: int, sources: int) -> Tensor:
-    """bool [B, S]: of each example 1 to S at random, each number equally often."""
+    """The masked stems of each example, bool [B, S]: 1 to S at random, each number equally often."""
     count = torch.randint(1, sources + 1, (examples, 1))
     rank = torch.rand(examples, sources).argsort(dim=1).argsort(dim=1)
     return rank < count

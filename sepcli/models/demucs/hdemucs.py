@@ -65,7 +65,7 @@ class HDemucsConfig:
 
 
 class HDemucs(HybridUNet):
-    """[B, C, T] -> [B, S, C, T], any length."""
+    """The network of the file's head: [B, C, T] -> [B, S, C, T], any length."""
 
     def __init__(self, config: HDemucsConfig):
         if not config.hybrid:
@@ -75,5 +75,5 @@ class HDemucs(HybridUNet):
         self.old_stft = config.hybrid_old
 
     def bottleneck(self, x: Tensor, xt: Tensor) -> tuple[None, None]:
-        """Zeros."""
+        """None for both: the decoders start from zeros."""
         return None, None

@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -116,7 +116,7 @@ class HTDemucs(HybridUNet):
             tail="context" if config.use_train_segment else "short",
         )
         # Positions of the tokens, kept by `prepare` with what they are valid for.
-        self.prepared_positions: tuple[tuple, tuple[Tensor, Tensor]] | None = None
+        self.prepared_positions: tuple[tuple[Any, ...], tuple[Tensor, Tensor]] | None = None
 
         channels = int(config.channels * config.growth ** (config.depth - 1))
         if config.bottom_channels:
@@ -126,6 +126,7 @@ class HTDemucs(HybridUNet):
             self.channel_downsampler_t = nn.Conv1d(config.bottom_channels, channels, 1)
         self.crosstransformer = None
         if config.t_layers:
+            shift, jitter, stretch = config.t_cape_glob_loc_scale
             self.crosstransformer = CrossTransformer(
                 config.bottom_channels or channels,
                 layers=config.t_layers,
@@ -147,18 +148,23 @@ class HTDemucs(HybridUNet):
                 sin_random_shift=config.t_sin_random_shift,
                 cape_mean_normalize=config.t_cape_mean_normalize,
                 cape_augment=config.t_cape_augment,
-                cape_glob_loc_scale=tuple(config.t_cape_glob_loc_scale),
+                cape_glob_loc_scale=(shift, jitter, stretch),
                 sparse_self=sparsity(config) if config.t_sparse_self_attn else None,
                 sparse_cross=sparsity(config) if config.t_sparse_cross_attn else None,
             )
 
+    @property
+    def least_samples(self) -> int:
+        """What a shorter call is extended to with silence."""
+        return self.segment.samples or 0 if self.segment.exact else 0
+
     def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
-        """See Separator."""
+        """See Separator. Keeps the positions of the transformer's tokens too."""
         super().prepare(samples, device, dtype)
         if self.crosstransformer is None:
             return
         config = self.config
-        steps = max(samples, self.segment.samples) if self.segment.exact else samples
+        steps = max(samples, self.least_samples)
         frames, bins = demucs_frames(steps, config.nfft), config.nfft // 2
         for _ in range(config.depth):
             steps = math.ceil(steps / config.stride)
@@ -178,38 +184,45 @@ class HTDemucs(HybridUNet):
     def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
         """[B, C, T] float32 -> [B, S, C, T] float32."""
         samples = mix.shape[-1]
-        if self.segment.exact and not self.training and samples < self.segment.samples:
-            mix = F.pad(mix, (0, self.segment.samples - samples))
+        if not self.training and samples < self.least_samples:
+            mix = F.pad(mix, (0, self.least_samples - samples))
         return super().forward(mix)[..., :samples]
 
     def bottleneck(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, C, F, N] and [B, C, 1, T] -> the same, each token having seen all others of both branches."""
+        """Pass both branches through the transformer: [B, C, F, N] and [B, C, 1, T] -> the same shapes.
+
+        Afterwards every token has seen all others of both branches.
+        """
         if self.crosstransformer is None:
             return x, xt
         batch, _, bins, frames = x.shape
         x, xt = x.permute(0, 3, 2, 1).flatten(1, 2), xt.permute(0, 3, 2, 1).flatten(1, 2)  # [B, tokens, C]
         if self.config.bottom_channels:
             x, xt = pointwise(self.channel_upsampler, x), pointwise(self.channel_upsampler_t, xt)
-        x, xt = self.crosstransformer(x, xt, self._positions(bins, frames, xt.shape[1], x))
+        positions = self._positions(self.crosstransformer, bins, frames, xt.shape[1], x)
+        x, xt = self.crosstransformer(x, xt, positions)
         if self.config.bottom_channels:
             x, xt = pointwise(self.channel_downsampler, x), pointwise(self.channel_downsampler_t, xt)
         return x.view(batch, frames, bins, -1).permute(0, 3, 2, 1), xt.transpose(1, 2)[:, :, None]
 
-    def _positions(self, bins: int, frames: int, steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _positions(
+        self, transformer: CrossTransformer, bins: int, frames: int, steps: int, like: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As `transformer.positions`; those of `prepare` where they are valid."""
         if not self.training and self.prepared_positions is not None:
             valid_for, positions = self.prepared_positions
             if valid_for == (bins, frames, steps, like.device, like.dtype):
                 return positions
-        return self.crosstransformer.positions(bins, frames, steps, like)
+        return transformer.positions(bins, frames, steps, like)
 
 
 def pointwise(conv: nn.Conv1d, tokens: Tensor) -> Tensor:
-    """A convolution of one step, applied to [B, tokens, C]."""
+    """Apply a convolution of one step to [B, tokens, C] -> [B, tokens, C']."""
     return F.linear(tokens, conv.weight[:, :, 0], conv.bias)
 
 
 def sparsity(config: HTDemucsConfig) -> Sparsity:
-    """What the config says of sparse attention, where it has any."""
+    """The config's fields on sparse attention as one value; for a config that asks for some."""
     return Sparsity(
         hashed=config.t_auto_sparsity,
         dropped=config.t_sparsity,
@@ -221,7 +234,7 @@ def sparsity(config: HTDemucsConfig) -> Sparsity:
 
 
 def check_transformer(config: HTDemucsConfig) -> None:
-    """ModelError for what this HTDemucs can't do; CrossTransformer and Sparsity check their own arguments."""
+    """ModelError where no HTDemucs here can follow the config. CrossTransformer and Sparsity check the rest."""
     if config.t_auto_sparsity and not (config.t_sparse_self_attn or config.t_sparse_cross_attn):
         raise refuse("t_auto_sparsity says how attention is sparse, but neither t_sparse_self_attn nor "
                      "t_sparse_cross_attn says which.")  # fmt: skip

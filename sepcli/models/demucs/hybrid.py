@@ -21,7 +21,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import sepcli.models.demucs.spectral as spectral
 from sepcli.engine.separator import Separator, source_indices
@@ -36,6 +36,7 @@ from sepcli.models.demucs.layers import (
     channels_last,
     rescale_convolutions,
 )
+from sepcli.nn.modules import ModuleListOf
 from sepcli.nn.sharing import sharing_copy
 from sepcli.nn.stft import demucs_istft, demucs_stft, demucs_window
 
@@ -51,7 +52,7 @@ def segment_samples(segment: Fraction | float, samplerate: int) -> int:
 
 
 def refuse(fact: str) -> ModelError:
-    """A config that no network here can follow."""
+    """The error for a config that no network here can follow; fact: why, as a sentence."""
     return ModelError(fact, remedy="Correct the model's config in the catalogue.", code="bad_config")
 
 
@@ -91,7 +92,7 @@ def freeze_lists(config: Any) -> None:
 
 
 def standardise(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """[B, ...] -> zero mean and unit deviation in each batch item, the mean and the deviation [B, 1, ...]."""
+    """Zero mean and unit deviation for each item of [B, ...]; the means and the deviations are [B, 1, ...]."""
     dims = tuple(range(1, x.dim()))
     unbiased = 1 if x[0].numel() > 1 else 0  # a single value has no unbiased deviation
     variance, mean = torch.var_mean(x, dim=dims, keepdim=True, correction=unbiased)
@@ -100,7 +101,10 @@ def standardise(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class HybridUNet(Separator):
-    """Both U-Nets and everything around them, built from a config with the fields that both networks have."""
+    """Both U-Nets and everything around them: [B, C, T] -> [B, S, C, T].
+
+    Built from the fields that HDemucsConfig and HTDemucsConfig have in common.
+    """
 
     normalize = True
     old_stft = False
@@ -121,8 +125,12 @@ class HybridUNet(Separator):
             rescale_convolutions(self, config.rescale)
 
     def _build(self, config: Any, attn_starts: int | None, lstm_starts: int | None) -> None:
-        encoder, decoder, tencoder, tdecoder = [], [], [], []
+        encoder: list[EncoderLayer | MultiEncoder] = []
+        decoder: list[DecoderLayer | MultiDecoder] = []
+        tencoder: list[EncoderLayer] = []
+        tdecoder: list[DecoderLayer] = []
         bins = config.nfft // 2
+        embedding = (0, 0)  # bins and channels behind the first level
         parts = 2 if config.cac else 1  # a complex number is two channels
         chin, chin_t = parts * config.audio_channels, config.audio_channels
         chout, chout_t = config.channels, config.channels_time or config.channels
@@ -174,10 +182,10 @@ class HybridUNet(Separator):
             if index == 0:
                 embedding = (bins, chin)
 
-        self.encoder = nn.ModuleList(encoder)
-        self.decoder = nn.ModuleList(reversed(decoder))
-        self.tencoder = nn.ModuleList(tencoder)
-        self.tdecoder = nn.ModuleList(reversed(tdecoder))
+        self.encoder = ModuleListOf(encoder)
+        self.decoder = ModuleListOf(reversed(decoder))
+        self.tencoder = ModuleListOf(tencoder)
+        self.tdecoder = ModuleListOf(reversed(tdecoder))
         self.freq_emb = None
         if config.freq_emb:
             self.freq_emb = ScaledEmbedding(*embedding, scale=config.emb_scale, smooth=config.emb_smooth)
@@ -219,7 +227,7 @@ class HybridUNet(Separator):
         return torch.stack(stems, dim=1)
 
     def unet(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
-        """Standardised spectrogram [B, C, F, N] and wave [B, C, 1, T] -> those of all sources, S·C channels."""
+        """Both U-Nets: standardised spectrogram [B, C, F, N] and wave [B, C, 1, T] -> both of S·C channels."""
         skips, skips_t, lengths, lengths_t = [], [], [], []
         for index, encode in enumerate(self.encoder):
             lengths.append(x.shape[-1])
@@ -237,21 +245,26 @@ class HybridUNet(Separator):
                 x = x + self.config.freq_emb * self.freq_emb.weight.T[:, :, None]
             skips.append(x)
 
-        x, xt = self.bottleneck(x, xt)
+        y, yt = self.bottleneck(x, xt)
+        del x, xt  # the decoders need the most memory
 
         parting = len(self.decoder) - len(self.tdecoder)
         for index, decode in enumerate(self.decoder):
-            x, before = decode(x, skips.pop(), lengths.pop())
+            y, before = decode(y, skips.pop(), lengths.pop())
             if index >= parting:
                 decode_t = self.tdecoder[index - parting]
                 if decode_t.empty:  # the branches part: the wave goes on from what they have in common
-                    xt, _ = decode_t(before, None, lengths_t.pop())
+                    yt, _ = decode_t(before, None, lengths_t.pop())
                 else:
-                    xt, _ = decode_t(xt, skips_t.pop(), lengths_t.pop())
-        return x, xt
+                    yt, _ = decode_t(yt, skips_t.pop(), lengths_t.pop())
+        assert y is not None and yt is not None, "both branches have levels"
+        return y, yt
 
     def bottleneck(self, x: Tensor, xt: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """What the decoders start from, given the encoders' results; None: zeros, the skips carry all."""
+        """Between the encoders and the decoders: [B, C, F, N] and [B, C, 1, T] -> what the decoders start from.
+
+        None stands for zeros; then the skips carry everything.
+        """
         raise NotImplementedError
 
     def select(self, sources: Sequence[str]) -> HybridUNet:

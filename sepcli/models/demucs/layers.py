@@ -22,6 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sepcli.models.demucs.dconv import DConv
+from sepcli.nn.modules import ModuleListOf
+
+Convolution = nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d
 
 
 class ScaledEmbedding(nn.Module):
@@ -43,7 +46,7 @@ class ScaledEmbedding(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """[rows, C]."""
+        """The rows as they are added, [rows, C]."""
         return self.embedding.weight * self.scale
 
 
@@ -52,14 +55,15 @@ def group_norm(groups: int, channels: int) -> nn.Module:
     return nn.GroupNorm(groups, channels) if groups else nn.Identity()
 
 
-def convolve(conv: nn.Module, x: Tensor) -> Tensor:
-    """Any convolution here, plain or transposed, over F, T or both, on [B, C, F, T]; F = 1 for one over T.
+def convolve(conv: Convolution, x: Tensor) -> Tensor:
+    """Apply any convolution of this family, plain or transposed, to [B, C, F, T]; over T alone with F = 1.
 
     Everything runs as a 2-D convolution, so that tensors can stay in channels-last memory order throughout
     (`prepare` puts the weights in it): the convolutions' own order on CPUs and tensor cores, in which all
     1 x 1 convolutions are plain matrix products.
     """
     weight, stride, padding, dilation = conv.weight, conv.stride, conv.padding, conv.dilation
+    assert not isinstance(padding, str), "padding is in numbers here"
     if weight.dim() == 3:
         weight, stride, padding, dilation = weight[:, :, None], (1, *stride), (0, *padding), (1, *dilation)
     if conv.transposed:
@@ -70,7 +74,7 @@ def convolve(conv: nn.Module, x: Tensor) -> Tensor:
 def channels_last(network: nn.Module) -> None:
     """Put all convolution weights of a network into channels-last memory order."""
     for module in network.modules():
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d):
+        if isinstance(module, Convolution):
             weight = module.weight.data.movedim(1, -1).contiguous().movedim(-1, 1)
             module.weight.data = weight
 
@@ -104,21 +108,25 @@ class EncoderLayer(nn.Module):
         self.kernel_size = kernel_size
         self.stride = stride
         self.padding = kernel_size // 4 if pad else 0
-        conv = nn.Conv2d if freq else nn.Conv1d
+        self.conv: nn.Conv1d | nn.Conv2d
         if freq:
-            self.conv = conv(chin, chout, (kernel_size, 1), (stride, 1), (self.padding, 0))
+            self.conv = nn.Conv2d(chin, chout, (kernel_size, 1), (stride, 1), (self.padding, 0))
         else:
-            self.conv = conv(chin, chout, kernel_size, stride, self.padding)
+            self.conv = nn.Conv1d(chin, chout, kernel_size, stride, self.padding)
         if empty:
             return
         self.norm1 = group_norm(norm_groups, chout)
+        conv = nn.Conv2d if freq else nn.Conv1d
         self.rewrite = conv(chout, 2 * chout, 1 + 2 * context, 1, context) if rewrite else None
         if rewrite:
             self.norm2 = group_norm(norm_groups, 2 * chout)
         self.dconv = DConv(chout, **dconv) if dconv is not None else None
 
     def forward(self, x: Tensor, inject: Tensor | None = None) -> Tensor:
-        """[B, C, F, T] -> the same with the axis divided; inject [B, C, 1, T] joins at F = 1."""
+        """[B, C, F, T] -> the next level, F (or T) divided by the stride.
+
+        inject: [B, C, 1, T] of the time branch, added where F has become 1.
+        """
         if not self.freq and x.shape[-1] % self.stride:
             x = F.pad(x, (0, self.stride - x.shape[-1] % self.stride))
         y = convolve(self.conv, x)
@@ -169,6 +177,7 @@ class DecoderLayer(nn.Module):
         padding = kernel_size // 4 if pad else 0
         self.crop = padding if norm_groups else 0
         padding -= self.crop
+        self.conv_tr: nn.ConvTranspose1d | nn.ConvTranspose2d
         if freq:
             self.conv_tr = nn.ConvTranspose2d(chin, chout, (kernel_size, 1), (stride, 1), (padding, 0))
         else:
@@ -176,7 +185,7 @@ class DecoderLayer(nn.Module):
         self.norm2 = group_norm(norm_groups, chout)
         if empty:
             return
-        self.rewrite = None
+        self.rewrite: nn.Conv1d | nn.Conv2d | None = None
         if rewrite:
             size = 1 + 2 * context
             if not freq:
@@ -189,9 +198,10 @@ class DecoderLayer(nn.Module):
         self.dconv = DConv(chin, **dconv) if dconv is not None else None
 
     def forward(self, x: Tensor | None, skip: Tensor | None, length: int) -> tuple[Tensor, Tensor]:
-        """x [B, C, F, T] (None: zeros) -> (the level above, what the convolution was given).
+        """x [B, C, F, T] (None: zeros) -> the level above, and the input of the transposed convolution.
 
-        length: time steps wanted in the time branch; the spectral branch keeps its T.
+        skip: the encoder's result at this level. length: time steps wanted in the time branch; the spectral
+        branch keeps its T.
         """
         y = self.refine(x, skip)
         z = self.norm2(convolve(self.conv_tr, y))
@@ -202,7 +212,7 @@ class DecoderLayer(nn.Module):
         return z if self.last else F.gelu(z), y
 
     def refine(self, x: Tensor | None, skip: Tensor | None) -> Tensor:
-        """Everything before the transposed convolution."""
+        """The layer up to its transposed convolution: x (None: zeros) and skip [B, C, F, T] -> [B, C, F, T]."""
         if self.empty:
             assert x is not None and skip is None
             return x
@@ -220,6 +230,7 @@ class DecoderLayer(nn.Module):
         assert isinstance(self.norm2, nn.Identity)
         keep = torch.as_tensor(channels, device=self.conv_tr.weight.device)
         weight, bias = self.conv_tr.weight, self.conv_tr.bias
+        assert bias is not None
         self.conv_tr.weight = nn.Parameter(weight.detach()[:, keep], weight.requires_grad)
         self.conv_tr.bias = nn.Parameter(bias.detach()[keep], bias.requires_grad)
         self.conv_tr.out_channels = self.chout = len(channels)
@@ -235,14 +246,14 @@ class MultiEncoder(nn.Module):
     def __init__(self, ratios: Sequence[float], **layer: Any):
         super().__init__()
         self.ratios = (*ratios, 1)  # upper edge of each band, as a fraction of F
-        self.layers = nn.ModuleList(EncoderLayer(**layer) for _ in self.ratios)
+        self.layers = ModuleListOf(EncoderLayer(**layer) for _ in self.ratios)
         self.kernel_size, self.stride = layer["kernel_size"], layer["stride"]
         self.padding = self.layers[0].padding
         for band in self.layers:
             band.conv.padding = (0, 0)
 
     def forward(self, x: Tensor, inject: Tensor | None = None) -> Tensor:
-        """[B, C, F, T] -> [B, C, F / stride, T]."""
+        """[B, C, F, T] -> [B, C, F / stride, T]; nothing is injected at levels that have bands."""
         assert inject is None
         bins = x.shape[2]
         outs, start = [], -self.padding  # first input row of the next window; negative rows are zeros
@@ -268,7 +279,7 @@ class MultiDecoder(nn.Module):
     def __init__(self, ratios: Sequence[float], **layer: Any):
         super().__init__()
         self.ratios = (*ratios, 1)
-        self.layers = nn.ModuleList(DecoderLayer(**layer) for _ in self.ratios)
+        self.layers = ModuleListOf(DecoderLayer(**layer) for _ in self.ratios)
         self.chout = layer["chout"]
         self.last = layer.get("last", False)
         self.stride = layer["stride"]
@@ -278,7 +289,7 @@ class MultiDecoder(nn.Module):
             band.conv_tr.padding = (0, 0)
 
     def forward(self, x: Tensor | None, skip: Tensor, length: int) -> tuple[Tensor, None]:
-        """[B, C, F, T] -> [B, C, F * stride, T]."""
+        """x (None: zeros) and skip [B, C, F, T] -> [B, C, F * stride, T]; T is kept whatever `length` is."""
         bins = skip.shape[2]
         outs: list[Tensor] = []
         start = 0
@@ -288,8 +299,10 @@ class MultiDecoder(nn.Module):
             y = layer.refine(None if x is None else x[:, :, rows], skip[:, :, rows])
             out = convolve(layer.conv_tr, y)
             if outs:
+                bias = layer.conv_tr.bias
+                assert bias is not None
                 shared = outs[-1][:, :, -self.stride :] + out[:, :, : self.stride]
-                shared = shared - layer.conv_tr.bias[:, None, None]
+                shared = shared - bias[:, None, None]
                 outs[-1] = outs[-1][:, :, : -self.stride]
                 outs += [shared, out[:, :, self.stride :]]
             else:
@@ -306,9 +319,9 @@ class MultiDecoder(nn.Module):
 
 
 def rescale_convolutions(network: nn.Module, reference: float) -> None:
-    """Bring the deviation of fresh convolution weights half way (in log) to `reference`."""
+    """Bring the deviation of fresh convolution weights half way (in log) to `reference`, biases by as much."""
     for module in network.modules():
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d):
+        if isinstance(module, Convolution):
             with torch.no_grad():
                 scale = (module.weight.std() / reference) ** 0.5
                 module.weight /= scale

@@ -6,10 +6,10 @@ Knows queries, keys and values; nothing of layers, positions or sound.
              in the most of 32 rounds of locality sensitive hashing, so many of them that a wanted share is kept
     fixed    (t_mask_type) pairs that stand in a given relation: diag, jmask, random, global, joined by "_"
 
-Two ways to compute hashed pairs, one result: `masked`, the reference, in blocks of queries with a mask that is
-made and thrown away block by block; and `flex`, torch's flex_attention, which finds out within its kernel
-whether a pair is kept. The kept pairs are scattered all over, so both compute all scores and drop nine tenths:
-neither is cheaper than dense attention without stored scores. (The paper's kernel was never released.)
+Hashed pairs can be computed in two ways with one result: `masked`, the reference, in blocks of queries with a
+mask that is made and thrown away block by block; and `flex`, torch's flex_attention, which finds out within its
+kernel whether a pair is kept. The kept pairs are scattered all over, so both compute all scores and drop nine
+tenths: neither is cheaper than dense attention without stored scores. (The paper's kernel was never released.)
 
 Weights have the names and shapes of dense attention, so a sparse network can start from a dense one.
 Axes: B batch, H heads, Q queries, K keys, R rounds, D channels of a head.
@@ -33,7 +33,7 @@ ROUNDS = 32  # of hashing, each with four buckets
 BLOCK = 1 << 22  # pairs of an item, in all heads, in one block of the masked way: 16 MB of float32
 FIXED = ("diag", "jmask", "random", "global")
 
-# kept(rows): which keys the queries [Q'] with these numbers read; bool, broadcasts to [B, H, Q', K].
+# kept(rows): the keys that the queries with these numbers [Q'] read; bool, broadcasts to [B, H, Q', K].
 Kept = Callable[[Tensor], Tensor]
 
 
@@ -65,6 +65,7 @@ class Sparsity:
             )
 
     def generator(self) -> torch.Generator:
+        """A new generator of torch, on the CPU, at `seed`."""
         return torch.Generator().manual_seed(self.seed)
 
 
@@ -72,7 +73,7 @@ class Sparsity:
 
 
 class HashedPairs:
-    """The share `keep` of the pairs of [B, H, Q, D] queries and [B, H, K, D] keys that agree in most rounds.
+    """The pairs of queries [B, H, Q, D] and keys [B, H, K, D] that agree in most rounds: a share of `keep`.
 
     A round projects a token on two random directions a and b; its bucket is the largest of a, b, -a, -b. Tokens
     of similar direction fall into the same one. 32 rounds only know 33 grades, too coarse for a share: within
@@ -99,6 +100,7 @@ class HashedPairs:
             self.threshold = self._threshold(keep)
 
     def __call__(self, rows: Tensor) -> Tensor:
+        """See Kept."""
         with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
             keys = torch.arange(self.key_corners.shape[-1], device=rows.device)
             # Both sides of the inequality as products: one pass less over the largest tensor.
@@ -134,7 +136,10 @@ class HashedPairs:
 
 
 def buckets(x: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """[B, H, T, D] and [D, 2 R] -> the two bits of each bucket, bool [B, H, T, R]: b wins over a; negative."""
+    """Tokens [B, H, T, D], directions [D, 2 R] -> the two bits of each bucket, bool [B, H, T, R].
+
+    The first bit: b wins over a. The second: the winner is negative.
+    """
     a, b = (x.float() @ directions).chunk(2, dim=-1)
     second = b.abs() > a.abs()
     return second, torch.where(second, b, a) < 0
@@ -154,7 +159,7 @@ def counting_dtype(device: torch.device) -> torch.dtype:
 
 
 def tie(query: Tensor, key: Tensor) -> Tensor:
-    """Numbers of queries and keys -> float32 in [0, 1), spread evenly over any block of pairs.
+    """The ties of pairs: numbers of queries and keys -> float32 in [0, 1), spread evenly over any block.
 
     A lattice in 16 bits: multiples of 1/p and 1/p^2, p = 1.3247... (p^3 = p + 1), which no ratio comes near.
     """
@@ -165,23 +170,28 @@ def tie(query: Tensor, key: Tensor) -> Tensor:
 
 
 class FixedPairs:
-    """The masks named by a Sparsity, for Q queries and K keys. Queries of another rate than the keys (across
-    the branches) stand where the same share of the sequence has passed."""
+    """The pairs that the masks named in a Sparsity keep, of Q queries and K keys.
+
+    Queries of another rate than the keys (across the branches) stand where the same share of the sequence has
+    passed.
+    """
 
     def __init__(self, sparsity: Sparsity, queries: int, keys: int, device: torch.device):
         self.sparsity, self.queries, self.keys = sparsity, queries, keys
-        self.drawn = self.triangular = None
+        self.drawn: Tensor | None = None  # bool [Q, K], the random mask
+        self.triangular: Tensor | None = None  # bool [K + 1], whether a distance is a triangular number
         if "random" in sparsity.masks:
             drawn = torch.rand(queries, keys, generator=sparsity.generator()) > sparsity.dropped
             self.drawn = drawn.to(device)
         if "jmask" in sparsity.masks:  # 0, 1, 3, 6, 10, ... up to the number of keys
             numbers = torch.arange(int((2 * keys) ** 0.5) + 1)
             numbers = numbers * (numbers + 1) // 2
-            self.triangular = torch.zeros(keys + 1, dtype=torch.bool)
-            self.triangular[numbers[numbers <= keys]] = True
-            self.triangular = self.triangular.to(device)
+            triangular = torch.zeros(keys + 1, dtype=torch.bool)
+            triangular[numbers[numbers <= keys]] = True
+            self.triangular = triangular.to(device)
 
     def __call__(self, rows: Tensor) -> Tensor:
+        """See Kept."""
         key = torch.arange(self.keys, device=rows.device)
         return torch.stack([self._mask(name, rows[:, None], key) for name in self.sparsity.masks]).any(0)
 
@@ -189,8 +199,10 @@ class FixedPairs:
         if name == "diag":
             return (key - row * self.keys // self.queries).abs() <= self.sparsity.window
         if name == "jmask":  # tokens are counted from 1 here, as the original does
+            assert self.triangular is not None
             return self.triangular[(key + 1 - (row + 1) * self.keys // self.queries).abs()]
         if name == "random":
+            assert self.drawn is not None
             return self.drawn[row[:, 0]]
         leading = self.sparsity.leading
         return (key < leading) | (row < leading * self.queries // self.keys)
@@ -200,10 +212,7 @@ class FixedPairs:
 
 
 class SparseWeighing(nn.Module):
-    """What stands between the projections of sparse attention: no weights of its own.
-
-    head_channels: D.
-    """
+    """Sparse attention without its projections, so without weights. head_channels: D."""
 
     def __init__(self, sparsity: Sparsity, head_channels: int):
         super().__init__()
@@ -211,19 +220,20 @@ class SparseWeighing(nn.Module):
         self.head_channels = head_channels
 
     def backend(self, device: torch.device) -> Backend:
-        """How it is computed on `device`, and why."""
+        """How this attention is computed on `device`, and why."""
         if not self.sparsity.hashed:
             return Backend("masked", "fixed masks are only computed in this way")
         return choose_backend(device.type, self.head_channels)
 
     def notices(self, device: torch.device) -> tuple[str, ...]:
+        """See Separator: where sparse attention saves nothing on `device`, and why."""
         backend = self.backend(device)
         if backend.name == "flex":
             return ()
         return (f"Sparse attention runs as masked dense attention, so it saves nothing: {backend.reason}.",)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """[B, H, Q, D], [B, H, K, D] twice -> [B, H, Q, D]; zeros for a query that keeps no key."""
+        """Queries [B, H, Q, D], keys and values [B, H, K, D] -> [B, H, Q, D]; zeros where no key is kept."""
         if not self.sparsity.hashed:
             fixed = FixedPairs(self.sparsity, query.shape[2], key.shape[2], query.device)
             return masked_attention(query, key, value, fixed)
@@ -236,10 +246,10 @@ class SparseWeighing(nn.Module):
 
 
 def masked_attention(query: Tensor, key: Tensor, value: Tensor, kept: Kept) -> Tensor:
-    """softmax(q k' / sqrt(D)) v over the kept pairs only, zeros where a query keeps none; the reference.
+    """The reference: softmax(q k' / sqrt(D)) v over the kept pairs only, zeros where a query keeps none.
 
-    [B, H, Q, D], [B, H, K, D] twice -> [B, H, Q, D]. For the backward pass nothing is stored but the inputs:
-    masks and scores of a block are computed again.
+    Queries [B, H, Q, D], keys and values [B, H, K, D] -> [B, H, Q, D]. For the backward pass only the inputs
+    are stored: masks and scores of a block are computed again.
     """
     low = torch.finfo(query.dtype).min / 2  # weighs exactly 0, yet a row of nothing else gives no NaN
 
@@ -264,7 +274,7 @@ def masked_attention(query: Tensor, key: Tensor, value: Tensor, kept: Kept) -> T
 
 
 def block_rows(query: Tensor, keys: int) -> int:
-    """How many queries of [B, H, Q, ...] make one block; for any number of items the same blocks."""
+    """The number of queries [B, H, Q, ...] in one block; the same for any number B of items."""
     return max(1, BLOCK // (query.shape[1] * keys))
 
 
@@ -273,14 +283,18 @@ def block_rows(query: Tensor, keys: int) -> int:
 
 @dataclass(frozen=True)
 class Backend:
+    """One of the two ways to compute sparse attention, and why it is taken."""
+
     name: str  # "masked" or "flex"
     reason: str  # a clause without its full stop
 
 
 @functools.cache
 def choose_backend(device_type: str, head_channels: int = 64) -> Backend:
-    """How hashed attention is computed on "cpu", "cuda", ..., and why. Compiles a small one where it might
-    be flex_attention (seconds, once a process)."""
+    """How hashed attention is computed on "cpu", "cuda", ..., and why.
+
+    Where it might be flex_attention, a small one is compiled and tried (seconds, once a process).
+    """
     if device_type == "cpu":
         return Backend("masked", "on a CPU flex_attention has no backward pass, and forward it is no faster")
     if device_type != "cuda":
@@ -291,7 +305,8 @@ def choose_backend(device_type: str, head_channels: int = 64) -> Backend:
             x = torch.randn(3, 1, 2, 256, head_channels, generator=drawn).to(device_type).requires_grad_()
             pairs = HashedPairs(x[0], x[1], 0.1, drawn)
             result = compiled_flex()(*x, *flex_arguments(pairs))
-            error = (result - masked_attention(*x, pairs)).abs().max().item()
+            query, key, value = x
+            error = (result - masked_attention(query, key, value, pairs)).abs().max().item()
             result.sum().backward()
     except Exception as failure:  # noqa: BLE001  (the compiler's own, Triton's, the driver's: any of them means no)
         return Backend("masked", f"flex_attention does not compile here ({first_line(failure)})")
@@ -302,6 +317,7 @@ def choose_backend(device_type: str, head_channels: int = 64) -> Backend:
 
 @functools.cache
 def compiled_flex() -> Callable[..., Tensor]:
+    """`flex_attention_hashed`, compiled once a process."""
     return torch.compile(flex_attention_hashed, dynamic=False)
 
 
@@ -333,7 +349,7 @@ def flex_attention_hashed(
     key_negative: Tensor,
     threshold: Tensor,
 ) -> Tensor:
-    """The same as `masked_attention` over HashedPairs. Not compiled it stores all scores: for tests only."""
+    """The result of `masked_attention` over HashedPairs. Not compiled it stores all scores: for tests only."""
     from torch.nn.attention.flex_attention import flex_attention
 
     def only_kept(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -342,4 +358,5 @@ def flex_attention_hashed(
         kept = ROUNDS - ones(differs) + tie(i, j) >= threshold[b, h]
         return torch.where(kept, score, -float("inf"))
 
-    return flex_attention(query, key, value, score_mod=only_kept)
+    # Only with return_lse or return_aux it gives more than a tensor; its annotation has all cases in one.
+    return flex_attention(query, key, value, score_mod=only_kept)  # pyright: ignore[reportReturnType]

@@ -1,6 +1,6 @@
 """Between a complex spectrogram and the real channels of a network.
 
-Knows nothing of layers or of audio files. Two ways in and out:
+Knows nothing of layers or of audio files. There are two ways in and out:
 
     complex as channels (cac)   [L.re, L.im, R.re, R.im] in, and the stems' spectrograms come out as such
     magnitude                   |spec| in; the stems' magnitudes come out and take the phase of the mix
@@ -16,23 +16,26 @@ from torch import Tensor
 
 
 def to_channels(spec: Tensor, cac: bool) -> Tensor:
-    """Complex [B, C, F, N] -> real [B, 2C, F, N], or magnitudes [B, C, F, N]."""
+    """Channels out of a spectrogram: complex [B, C, F, N] -> real [B, 2C, F, N], or magnitudes [B, C, F, N]."""
     if not cac:
         return spec.abs()
     return torch.view_as_real(spec).permute(0, 1, 4, 2, 3).flatten(1, 2)
 
 
 def from_complex_channels(x: Tensor) -> Tensor:
-    """Real [B, S, 2C, F, N] -> complex [B, S, C, F + 1, N] with a silent Nyquist bin, in the memory order of
-    the inverse STFT: F last."""
+    """Spectrograms out of channels: real [B, S, 2C, F, N] -> complex [B, S, C, F + 1, N], Nyquist bin silent.
+
+    In the memory order of the inverse STFT: F last.
+    """
     x = x.unflatten(2, (-1, 2)).permute(0, 1, 2, 5, 4, 3)
     spec = F.pad(x, (0, 0, 0, 1))
     return torch.view_as_complex(spec).transpose(-1, -2)
 
 
 def from_magnitudes(magnitudes: Tensor, mix: Tensor, *, damped: bool) -> Tensor:
-    """Magnitudes [B, S, C, F, N] with the phase of the mix, complex [B, C, F, N] -> complex [B, S, C, F, N].
+    """Spectrograms out of magnitudes [B, S, C, F, N] and the phase of the mix: complex [B, S, C, F, N].
 
+    mix: complex [B, C, F, N].
     Where the mix is exactly zero the phase is 0; or with `damped` (a negative number of Wiener iterations)
     the result fades out with it. "Magnitudes" are a network's output and may be negative.
     """

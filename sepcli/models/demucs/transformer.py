@@ -18,17 +18,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sepcli.errors import ModelError
+from sepcli.errors import ModelError, parameter
 from sepcli.models.demucs.dconv import LayerScale
 from sepcli.models.demucs.layers import ScaledEmbedding
 from sepcli.models.demucs.sparse import SparseWeighing, Sparsity
+from sepcli.nn.modules import ModuleListOf
 
 
 def spectral_positions(
     channels: int, bins: int, frames: int, period: float, device: torch.device | None = None
 ) -> Tensor:
-    """[N · F, C] float32: the first half of the channels tell the frame, the second half the bin.
+    """Positions of the spectral tokens, [N · F, C] float32.
 
+    The first half of the channels tells the frame, the second half the bin.
     Sine and cosine alternate; channel pair i turns with the angular frequency period^(-2i / (C/2)).
     """
     half = channels // 2
@@ -44,8 +46,10 @@ def spectral_positions(
 
 
 def temporal_positions(steps: Tensor, channels: int, period: float) -> Tensor:
-    """Positions [...] -> [..., C] float32: all cosines, then all sines, of the angular frequencies
-    period^(-i / (C/2 - 1))."""
+    """Positions of the temporal tokens: numbers of steps [...] -> [..., C] float32.
+
+    All cosines, then all sines, of the angular frequencies period^(-i / (C/2 - 1)).
+    """
     half = channels // 2
     inverse_rate = period ** (torch.arange(half, device=steps.device) / (half - 1))
     phase = steps[..., None] / inverse_rate
@@ -55,13 +59,15 @@ def temporal_positions(steps: Tensor, channels: int, period: float) -> Tensor:
 class TokenGroupNorm(nn.GroupNorm):
     """GroupNorm of [B, tokens, C]: over all tokens and the group's channels together."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, tokens, C] -> [B, tokens, C]."""
         if self.num_groups > 1:
-            return super().forward(x.transpose(1, 2)).transpose(1, 2)
-        # One group needs no transposed copy; its statistics are float32 whatever x is.
-        variance, mean = torch.var_mean(x.float(), dim=(1, 2), keepdim=True, correction=0)
+            return super().forward(input.transpose(1, 2)).transpose(1, 2)
+        # One group needs no transposed copy; its statistics are float32 whatever the input is.
+        x = input.float()
+        variance, mean = torch.var_mean(x, dim=(1, 2), keepdim=True, correction=0)
         gain = torch.rsqrt(variance + self.eps) * self.weight
-        return torch.addcmul(self.bias - mean * gain, x.float(), gain).to(x.dtype)
+        return torch.addcmul(self.bias - mean * gain, x, gain).to(input.dtype)
 
 
 class Attention(nn.Module):
@@ -158,22 +164,24 @@ class TransformerLayer(nn.Module):
         return x if self.norm_out is None else self.norm_out(x)
 
     def attend(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        """The attention block: tokens [B, tokens, C], and those of the other branch -> [B, tokens, C]."""
         y = self.self_attn(x) if other is None else self.cross_attn(x, other)
         return F.dropout(y, self.dropout, self.training)
 
     def feed_forward(self, x: Tensor) -> Tensor:
+        """The block of two linear layers, token by token: [B, tokens, C] -> [B, tokens, C]."""
         y = F.dropout(self.activation(self.linear1(x)), self.dropout, self.training)
         return F.dropout(self.linear2(y), self.dropout, self.training)
 
 
 class CrossLayer(TransformerLayer):
-    """A layer that asks the other branch."""
+    """A layer whose queries come from one branch, keys and values from the other."""
 
     cross = True
 
 
 class CrossTransformer(nn.Module):
-    """Layers in two branches, of the tokens themselves and across the branches in turn."""
+    """Layers in two branches: in turn one within each branch, and one across the branches."""
 
     def __init__(
         self,
@@ -234,11 +242,11 @@ class CrossTransformer(nn.Module):
                 return nn.LayerNorm(channels)
             return TokenGroupNorm(norm_in_group, channels) if norm_in_group else nn.Identity()
 
-        def branch() -> nn.ModuleList:
+        def branch() -> ModuleListOf[TransformerLayer]:
             alone, across = int(cross_first), 1 - int(cross_first)  # parity of a layer's number
-            kinds = {alone: TransformerLayer, across: CrossLayer}
+            kinds: dict[int, type[TransformerLayer]] = {alone: TransformerLayer, across: CrossLayer}
             sparsities = {alone: sparse_self, across: sparse_cross}
-            return nn.ModuleList(
+            return ModuleListOf(
                 kinds[index % 2](
                     channels,
                     heads,
@@ -258,16 +266,17 @@ class CrossTransformer(nn.Module):
         self.layers, self.layers_t = branch(), branch()
 
     def positions(self, bins: int, frames: int, steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """What is added to the tokens: [1, N · F, C] and [1, T, C], of the type and device of `like`.
+        """The positions that are added to the tokens, [1, N · F, C] and [1, T, C].
 
-        The same at every call outside training, where `sin_random_shift` and CAPE move the temporal ones.
+        They have the type and the device of `like`. Outside training they are the same at every call; in
+        training `sin_random_shift` and CAPE move the temporal ones.
         """
         spectral = spectral_positions(self.channels, bins, frames, self.max_period, like.device)
         if self.emb == "scaled":
             if steps > self.max_positions:
                 raise ModelError(
                     f"The model has {self.max_positions} learned positions, this segment needs {steps}.",
-                    remedy="Use a shorter --segment.",
+                    remedy=f"Use a shorter {parameter('segment')}.",
                     code="too_long",
                 )
             temporal = self.position_embeddings.weight[:steps][None].float()
@@ -300,7 +309,7 @@ class CrossTransformer(nn.Module):
         return step
 
     def forward(self, x: Tensor, xt: Tensor, positions: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """x [B, N · F, C], xt [B, T, C] and their positions -> both, as they came."""
+        """Tokens x [B, N · F, C], xt [B, T, C] and their positions -> both, in the same shapes."""
         x = self.norm_in(x) + positions[0]
         xt = self.norm_in_t(xt) + positions[1]
         for layer, layer_t in zip(self.layers, self.layers_t, strict=True):

@@ -1,8 +1,9 @@
-"""What the 1-D U-Net is built of: residual blocks told their target, attention over time, folding of samples.
+"""The parts of the 1-D U-Net: residual blocks told their target, attention over time, folding of samples.
 
-Knows nothing of levels, taps or targets but the vector m that stands for one. Attribute names are those of the
-published checkpoints, which is why some modules are nested deeper than they need. (The network is `UNet1d` of
-audio-diffusion-pytorch 0.0.43, as in Mariani et al. 2024, "Multi-Source Diffusion Models"; DiCoSe keeps it.)
+Knows nothing of levels or taps, and of a target only the vector m that stands for it. Attributes have the names
+of the published checkpoints, which is why some modules are nested deeper than they need. (The network is
+`UNet1d` of audio-diffusion-pytorch 0.0.43, as in Mariani et al. 2024, "Multi-Source Diffusion Models"; DiCoSe
+keeps it.)
 
 Axes: B batch, C channels of a layer, N positions, D features of m.
 """
@@ -25,7 +26,7 @@ class ConvBlock(nn.Module):
         self.project = nn.Conv1d(channels_in, channels, 3, padding=1)
 
     def forward(self, x: Tensor, film: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """film: scale and shift, each [B, C, 1]."""
+        """[B, C, N] -> [B, C', N]. film: scale and shift, each [B, C, 1]."""
         x = self.groupnorm(x)
         if film is not None:
             scale, shift = film
@@ -34,13 +35,14 @@ class ConvBlock(nn.Module):
 
 
 class Film(nn.Module):
-    """m [B, D] -> scale, shift, each [B, C, 1] (Perez et al. 2018)."""
+    """Scale and shift made of m: [B, D] -> two of [B, C, 1] (Perez et al. 2018)."""
 
     def __init__(self, features: int, channels: int):
         super().__init__()
         self.to_scale_shift = nn.Sequential(nn.SiLU(), nn.Linear(features, 2 * channels))
 
     def forward(self, m: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, D] -> scale, shift, each [B, C, 1]."""
         scale, shift = self.to_scale_shift(m)[..., None].chunk(2, dim=1)
         return scale, shift
 
@@ -57,6 +59,7 @@ class ResBlock(nn.Module):
         self.to_out = nn.Identity() if same else nn.Conv1d(channels_in, channels, 1)
 
     def forward(self, x: Tensor, m: Tensor) -> Tensor:
+        """[B, C, N], m [B, D] -> [B, C', N]."""
         return self.block2(self.block1(x), self.to_scale_shift(m)) + self.to_out(x)
 
 
@@ -70,12 +73,13 @@ class Patch(nn.Module):
         self.block = ResBlock(audio_channels, width // patch, groups=groups, features=features)
 
     def forward(self, x: Tensor, m: Tensor) -> Tensor:
+        """[B, A, T], m [B, D] -> [B, W, T/p]."""
         x = self.block(x, m).unflatten(-1, (-1, self.patch))  # [B, C, N, p]
         return x.transpose(2, 3).flatten(1, 2)
 
 
 class Unpatch(nn.Module):
-    """The head, a stem backwards: [B, W, T/p] -> [B, A, T]."""
+    """The head, which is the stem backwards: [B, W, T/p] -> [B, A, T]."""
 
     def __init__(self, audio_channels: int, width: int, patch: int, features: int):
         super().__init__()
@@ -84,46 +88,50 @@ class Unpatch(nn.Module):
         self.block = ResBlock(width // patch, audio_channels, groups=groups, features=features)
 
     def forward(self, x: Tensor, m: Tensor) -> Tensor:
+        """[B, W, T/p], m [B, D] -> [B, A, T]."""
         x = x.unflatten(1, (-1, self.patch)).transpose(2, 3).flatten(2)  # [B, C, N p]
         return self.block(x, m)
 
 
 class Only(nn.Module):
-    """A published list of one module."""
+    """A list of one module, as the published checkpoints have it."""
 
     def __init__(self, module: nn.Module):
         super().__init__()
         self.module_list = nn.ModuleList([module])
 
     def forward(self, x: Tensor, m: Tensor) -> Tensor:
+        """As the module."""
         return self.module_list[0](x, m)
 
 
 class LayerNorm(nn.Module):
-    """Over the last axis, with a gain and no bias."""
+    """Layer norm over the last axis, with a gain and no bias: [..., C] -> [..., C]."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.g = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., C] -> [..., C]."""
         return F.layer_norm(x, self.g.shape, self.g)
 
 
 class ChannelNorm(nn.Module):
-    """The same over the channels of [B, C, N]."""
+    """LayerNorm over the channels of [B, C, N]."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.g = nn.Parameter(torch.ones(1, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, N] -> [B, C, N]."""
         gain = self.g.flatten()
         return F.layer_norm(x.transpose(1, 2), gain.shape, gain).transpose(1, 2)
 
 
 class Attention(nn.Module):
-    """Self-attention, normed before and behind: [B, N, C] -> [B, N, C]. No positions are told apart."""
+    """Self-attention with a norm before and behind: [B, N, C] -> [B, N, C]. It knows no positions."""
 
     def __init__(self, channels: int, heads: int, head_features: int):
         super().__init__()
@@ -135,6 +143,7 @@ class Attention(nn.Module):
         self.attention = nn.ModuleDict({"to_out": out})
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, N, C] -> [B, N, C]."""
         x = self.norm(x)
         q, k, v = (
             y.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, heads, N, C / heads]
@@ -145,13 +154,14 @@ class Attention(nn.Module):
 
 
 class OverTime(nn.Module):
-    """[B, C, N] -> [B, C, N] by a module that has its channels last."""
+    """Applies a module that takes [B, N, C] to [B, C, N] -> [B, C, N]."""
 
     def __init__(self, module: nn.Module):
         super().__init__()
         self.fn = module
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, N] -> [B, C, N]."""
         return self.fn(x.transpose(1, 2)).transpose(1, 2)
 
 
@@ -171,18 +181,23 @@ class Transformer(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, N] -> [B, C, N]."""
         x = x + self.attention(x)
         return x + self.feed_forward(x)
 
 
 class TimeFeatures(nn.Module):
-    """c [B] -> [c, sin(2 pi w c), cos(2 pi w c)] [B, 1 + 2F], of learnt frequencies w [F]; in float32."""
+    """Features of a number c [B]: [c, sin(2 pi w c), cos(2 pi w c)], [B, 1 + 2F]; in float32.
+
+    The frequencies w [F] are learnt.
+    """
 
     def __init__(self, frequencies: int):
         super().__init__()
         self.weights = nn.Parameter(torch.randn(frequencies))
 
     def forward(self, c: Tensor) -> Tensor:
+        """[B] -> [B, 1 + 2F]."""
         c = c.float()[:, None]
         angle = 2 * math.pi * self.weights.float() * c
         return torch.cat([c, angle.sin(), angle.cos()], dim=-1)

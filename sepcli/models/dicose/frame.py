@@ -1,10 +1,11 @@
 """The frame of this family's separators: mono, of whole segments, with a label set that is configuration.
 
 Knows nothing of what happens between mix and stems. Through the engine a call is a whole segment, because the
-networks were trained on nothing else and their norms are statistics over all that they are given: a short last
-chunk is centred in real audio, and a track shorter than a segment in silence. Only `--segment` makes shorter
-calls. `forward` itself takes any length; up to the next one that the networks take it puts silence behind, so
-that sample n of a padded mix is still sample n of the track (where noise is a function of the place).
+networks were trained on nothing else, and their norms take statistics over the whole call: a short last chunk
+is centred in real audio, and a track shorter than a segment in silence. Only a `segment` in the engine's
+settings makes shorter calls. `forward` itself takes any length. It appends silence up to the next length that
+the networks take, so that sample n of a padded mix is still sample n of the track (noise is a function of the
+position).
 
 Axes: B batch, S sources, T samples, L labels; R = B S rows, the targets of one item side by side.
 """
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DicoseConfig(Shape):
-    """The defaults are those of the published checkpoints."""
+    """The shape of the U-Net and the frame. The defaults are those of the published checkpoints."""
 
     sources: tuple[str, ...] = ("bass", "drums", "guitar", "piano")  # in the label's order
     samplerate: int = 22050  # Hz
@@ -37,7 +38,7 @@ class DicoseConfig(Shape):
 
 
 class Framed(Separator):
-    """A subclass makes its U-Nets and has `separate`. See the file's head."""
+    """The frame of the file's head; a subclass makes its U-Nets and has `separate`."""
 
     def __init__(self, config: Any):
         super().__init__()
@@ -51,7 +52,10 @@ class Framed(Separator):
         self.segment = Segment(samples=config.segment, multiple=config.multiple)
 
     def separate(self, mix: Tensor, noise: Noise | None) -> Tensor:
-        """[B, 1, T] float32 -> stems [B, S, 1, T] float32; T a multiple of what the networks take."""
+        """The network's own part: [B, 1, T] float32 -> stems [B, S, 1, T] float32.
+
+        T is a multiple of `config.multiple`.
+        """
         raise NotImplementedError
 
     def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
@@ -61,24 +65,25 @@ class Framed(Separator):
         return self.separate(padded, noise)[..., :samples]
 
     def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
+        """See Separator: only the U-Nets compute in `dtype`."""
         super().prepare(samples, device, dtype)
         for module in self.modules():
             if isinstance(module, UNet):
                 module.compute_in(dtype)
 
     def select(self, sources: Sequence[str]) -> Framed:
-        """Over the same weights; what gets less work is up to `separate`."""
+        """See Separator: over the same weights; how much work is saved depends on `separate`."""
         source_indices(self.sources, sources)
         narrowed = sharing_copy(self)
         narrowed.sources = tuple(sources)
         return narrowed
 
     def rows(self, mix: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, 1, T] -> each item once for every source [R, 1, T], and the one-hot labels [R, L]."""
+        """A row for each item and source: mix [B, 1, T] -> [R, 1, T], and one-hot labels [R, L]."""
         index = torch.tensor(source_indices(self.known, self.sources), device=mix.device)
         labels = F.one_hot(index, len(self.known)).float().repeat(len(mix), 1)
         return mix.repeat_interleave(len(self.sources), dim=0), labels
 
     def stems(self, rows: Tensor) -> Tensor:
-        """[R, 1, T] -> [B, S, 1, T]."""
+        """The inverse of `rows`: [R, 1, T] -> [B, S, 1, T]."""
         return rows.unflatten(0, (-1, len(self.sources)))

@@ -1,13 +1,13 @@
 """MSDM and ISDM: the stems of a mix are drawn together, by denoisers that know stems and no mix.
 
-What says that the stems add up to the mix y is added while sampling (Mariani et al. 2024, "Multi-source
-diffusion models for simultaneous music generation and separation", the section on source separation). Both
-ways are written here as denoisers, D(x, sigma) of the stems turned into D'(x, sigma) of the stems given y, for
-any sampler:
+That the stems add up to the mix y comes in while sampling (Mariani et al. 2024, "Multi-source diffusion models
+for simultaneous music generation and separation", the section on source separation). There are two ways. Both
+are written here as denoisers, which any sampler can use: D(x, sigma) of the stems becomes D'(x, sigma) of the
+stems given y.
 
-    Dirac      one stem c is not sampled but always y - sum of the others; what the denoiser would take from it
-               the others have to take over:              D'_j = D_j + (x_c - D_c)
-    Gaussian   all are sampled, and share what is missing: D'_j = D_j + (y - sum_i x_i) / (2 w^2), where the
+    Dirac      one stem c is not sampled but always y - sum of the others; whatever the denoiser would take from
+               it, the others take over:                      D'_j = D_j + (x_c - D_c)
+    Gaussian   all are sampled, and share the missing part:   D'_j = D_j + (y - sum_i x_i) / (2 w^2), where the
                sum may be off by a deviation of w sigma
 
 (x - D') / sigma is then the paper's step, s_j - s_c under Dirac with s = (x - D) / sigma. Under Dirac the stems
@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sepcli.engine.noise import Noise
 from sepcli.engine.separator import source_indices
@@ -40,6 +40,7 @@ from sepcli.nn.diffusion import (
     preconditioned,
     stochastic_euler,
 )
+from sepcli.nn.modules import ModuleListOf
 
 POSTERIORS = ("dirac", "gaussian")
 WIDTH = 0.75  # w, as published
@@ -50,13 +51,19 @@ MOST_STEPS = 10_000
 
 
 def complete(x: Tensor, mix: Tensor, constrained: int) -> Tensor:
-    """All stems but one [B, S - 1, T] and mix [B, 1, T] -> all stems [B, S, T], whose sum is the mix."""
+    """Put in the missing stem: all stems but one [B, S - 1, T], mix [B, 1, T] -> all [B, S, T], of sum mix.
+
+    constrained: the position of the missing stem.
+    """
     rest = mix - x.sum(1, keepdim=True)
     return torch.cat([x[:, :constrained], rest, x[:, constrained:]], dim=1)
 
 
 def dirac(denoise: Denoise, mix: Tensor, constrained: int) -> Denoise:
-    """A denoiser of all stems [B, S, T] -> one of the stems but `constrained` [B, S - 1, T], given the mix."""
+    """The Dirac posterior: a denoiser of all stems [B, S, T] -> one of all but `constrained`, given the mix.
+
+    mix: [B, 1, T]. The new denoiser takes and gives [B, S - 1, T].
+    """
 
     def posterior(x: Tensor, sigma: Tensor) -> Tensor:
         whole = complete(x, mix, constrained)
@@ -69,7 +76,10 @@ def dirac(denoise: Denoise, mix: Tensor, constrained: int) -> Denoise:
 
 
 def gaussian(denoise: Denoise, mix: Tensor, width: float = WIDTH) -> Denoise:
-    """A denoiser of all stems [B, S, T] -> one given the mix [B, 1, T]."""
+    """The Gaussian posterior: a denoiser of all stems [B, S, T] -> one of them given the mix [B, 1, T].
+
+    width: w.
+    """
 
     def posterior(x: Tensor, sigma: Tensor) -> Tensor:
         missing = mix - x.sum(1, keepdim=True)
@@ -109,7 +119,7 @@ class JointOptions:
         return 1 + self.steps * (2 * self.corrections - 1)
 
     def sigmas(self) -> Tensor:
-        """[steps + 1]."""
+        """The levels of noise, from sigma_max down to 0: [steps + 1]."""
         return karras_sigmas(self.steps, self.sigma_min, self.sigma_max, self.rho)
 
 
@@ -130,7 +140,7 @@ def is_stable(options: JointOptions, sources: int) -> bool:
 
 
 def stable_steps(options: JointOptions, sources: int) -> int | None:
-    """The least number of steps from `options.steps` on that is stable."""
+    """The least number of steps from `options.steps` on that is stable; None where none below MOST_STEPS is."""
     steps = range(options.steps, MOST_STEPS)
     return next((n for n in steps if is_stable(replace(options, steps=n), sources)), None)
 
@@ -139,7 +149,7 @@ def stable_steps(options: JointOptions, sources: int) -> int | None:
 
 
 class Joint(Sampled):
-    """Draws all stems, whichever are wanted: each depends on all others."""
+    """The frame of MSDM and ISDM. All stems are drawn, whichever are wanted: each depends on all others."""
 
     options: JointOptions
 
@@ -150,16 +160,19 @@ class Joint(Sampled):
         self.options = JointOptions()
 
     def stems_network(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        """[B, S, T] -> F [B, S, T]."""
+        """The network: all stems with noise [B, S, T], c_noise [B] -> F [B, S, T]."""
         raise NotImplementedError
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """All stems [B, S, T] with noise -> their means, within full scale (DiCoSe and MSDM, both codes)."""
+        """The denoiser: all stems with noise [B, S, T] -> their means, within full scale.
+
+        (So in the code of DiCoSe and in that of MSDM.)
+        """
         scalings = edm_scalings(sigma, self.config.sigma_data)
         return preconditioned(self.stems_network, x, sigma, scalings).clamp(-1, 1)
 
     def filled(self) -> JointOptions:
-        """The options with those that follow from others."""
+        """The options, with those filled in that follow from others."""
         options = self.options
         if options.churn is None:
             options = replace(options, churn=self._churn(options.posterior))
@@ -171,22 +184,27 @@ class Joint(Sampled):
         return 40.0
 
     def used(self) -> Mapping[str, Any]:
+        """See Separator: all options, filled in."""
         return asdict(self.filled())
 
     def notices(self, device: torch.device) -> Sequence[str]:
+        """See Separator: where the options make an unstable sampler."""
         options = self.filled()
         if is_stable(options, len(self.known)):
             return ()
         least = stable_steps(options, len(self.known))
-        advice = "" if least is None else f" With these options it is stable from -O steps={least} on."
+        enough = parameter("options", f"steps={least}")
+        advice = "" if least is None else f" With these options it is stable from {enough} on."
         return (
             f"{type(self).__name__} with {options.steps} steps grows without bounds instead of converging: "
             f"its steps are too long for the mix's sum.{advice}",
         )
 
     def sample(self, mix: Tensor, noise: Noise) -> Tensor:
+        """See Sampled."""
         options = self.filled()
         if options.posterior == "dirac":
+            assert options.constrained is not None
             constrained = source_indices(self.known, [options.constrained])[0]
             sampled = [name for name in self.known if name != options.constrained]
             x = self._draw(dirac(self.denoise, mix, constrained), sampled, mix, noise, options)
@@ -213,13 +231,14 @@ class Joint(Sampled):
 
 
 class MSDM(Joint):
-    """One network of all stems, its channels."""
+    """Multi-source diffusion: one network whose channels are the stems."""
 
     def __init__(self, config: SampledConfig):
         super().__init__(config)
         self.unet = UNet(config, channels=len(config.sources), timed=True)
 
     def stems_network(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        """See Joint."""
         return told(self.unet)(x, c_noise)
 
     def _churn(self, posterior: str) -> float:
@@ -227,12 +246,13 @@ class MSDM(Joint):
 
 
 class ISDM(Joint):
-    """A network for each stem, that never heard the others ("weakly supervised")."""
+    """Independent-source diffusion, "weakly supervised": a network for each stem that never heard the rest."""
 
     def __init__(self, config: SampledConfig):
         super().__init__(config)
-        self.unets = nn.ModuleList(UNet(config, timed=True) for _ in config.sources)
+        self.unets = ModuleListOf(UNet(config, timed=True) for _ in config.sources)
 
     def stems_network(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        """See Joint."""
         parts = zip(self.unets, x.split(1, dim=1), strict=True)
         return torch.cat([told(unet)(part, c_noise) for unet, part in parts], dim=1)

@@ -3,9 +3,9 @@
     mix, label -> base -> estimate, taps          once for each target
     estimate + sigma_max eps -> sampler -> target          of D or g, each call fed the same taps
 
-Diffusion walks down the levels with a denoiser; Consistency, distilled from it, goes to the end in one call,
-and may go back up and come again. `sigma_max`, the level of the start, says how far a result may be from the
-estimate. (DiCoSe 2024, sections 3 and 4; constants of its code.)
+Diffusion goes down the levels of noise with a denoiser. Consistency, distilled from it, goes to the end in one
+call; it may then add noise again and repeat. `sigma_max`, the level of the start, says how far a result may be
+from the estimate. (DiCoSe 2024, sections 3 and 4; constants of its code.)
 
 Axes: R rows, each a target of an item of the batch; T samples, L labels.
 """
@@ -40,7 +40,7 @@ RHO = 9.0  # of all its schedules
 
 
 class Refined(Sampled):
-    """See the file's head; `base` does not learn."""
+    """The frame of both: estimate by `base`, which does not learn, then `refine`."""
 
     def __init__(self, config: SampledConfig):
         super().__init__(config)
@@ -48,15 +48,16 @@ class Refined(Sampled):
         self.base = Base(config).requires_grad_(False)
 
     def hear(self, mix: Tensor, label: Tensor) -> tuple[Tensor, Taps]:
-        """[R, 1, T], one-hot [R, L] -> the estimates [R, 1, T], and the taps for the second U-Net."""
+        """The base: mix [R, 1, T], one-hot labels [R, L] -> estimates [R, 1, T], taps for the second U-Net."""
         with torch.no_grad():
             return self.base.hear(mix, label)
 
     def refine(self, network: Network, estimate: Tensor, draw: Draw) -> Tensor:
-        """Estimates [R, 1, T] -> targets [R, 1, T]. draw: the first is the start's."""
+        """Estimates [R, 1, T] -> targets [R, 1, T]. draw: number 0 is the noise of the start."""
         raise NotImplementedError
 
     def sample(self, mix: Tensor, noise: Noise) -> Tensor:
+        """See Sampled."""
         rows, label = self.rows(mix)
         estimate, taps = self.hear(rows, label)
         with draws(noise, self.sources, mix, self.options.draws) as draw:
@@ -66,7 +67,7 @@ class Refined(Sampled):
         return self.stems(refined.clamp(-1, 1))
 
     def edm(self, network: Network) -> Denoise:
-        """The network as a denoiser that nothing bounds: a teacher's, and in the loss on noise."""
+        """The network as a denoiser without bounds on its result: as a teacher, and in the loss on noise."""
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             return preconditioned(network, x, sigma, edm_scalings(sigma, self.config.sigma_data))
@@ -79,7 +80,7 @@ class Refined(Sampled):
 
 @dataclass(frozen=True)
 class DiffusionOptions:
-    """The defaults are those of the paper's best result."""
+    """Options of the sampler. The defaults are those of the paper's best result."""
 
     steps: int = 5
     corrections: int = 2  # times that each step is done
@@ -97,7 +98,7 @@ class DiffusionOptions:
 
 
 class Diffusion(Refined):
-    """See the file's head: 1 + steps * corrections passes for each target."""
+    """The diffusion model of the file's head: 1 + steps * corrections passes for each target."""
 
     options: DiffusionOptions
 
@@ -106,11 +107,12 @@ class Diffusion(Refined):
         self.options = DiffusionOptions()
 
     def denoiser(self, network: Network) -> Denoise:
-        """What it is trained as and sampled with: within full scale."""
+        """The denoiser that is trained and sampled: its result stays within full scale."""
         denoise = self.edm(network)
         return lambda x, sigma: denoise(x, sigma).clamp(-1, 1)
 
     def refine(self, network: Network, estimate: Tensor, draw: Draw) -> Tensor:
+        """See Refined."""
         options = self.options
         sigmas = karras_sigmas(options.steps, options.sigma_min, options.sigma_max, RHO)
         return stochastic_euler(
@@ -128,14 +130,14 @@ class Diffusion(Refined):
 
 @dataclass(frozen=True)
 class ConsistencyConfig(SampledConfig):
-    """The defaults are those of the published checkpoints."""
+    """`SampledConfig` and the lowest level. The defaults are those of the published checkpoints."""
 
     sigma_min: float = 1e-4  # the level that the function leads to
 
 
 @dataclass(frozen=True)
 class ConsistencyOptions:
-    """The default number of steps is that of the paper's best result; one step is 1.3 dB below it there."""
+    """Options of the sampler. The default steps are those of the paper's best result; one step loses 1.3 dB."""
 
     steps: int = 4
     sigma_max: float | None = None  # noise added to the estimate; None: as published for so many steps
@@ -150,13 +152,13 @@ class ConsistencyOptions:
 
     @property
     def level(self) -> float:
-        """sigma_max, which follows from the steps unless given (DiCoSe; for other numbers that of four)."""
+        """sigma_max, or, where that is None, as published for so many steps (for 3 and above 4: as for 4)."""
         published = {1: 0.01244, 2: 0.2497}
         return published.get(self.steps, 0.2495) if self.sigma_max is None else self.sigma_max
 
 
 class Consistency(Refined):
-    """See the file's head: 1 + steps passes for each target."""
+    """The consistency model of the file's head: 1 + steps passes for each target."""
 
     options: ConsistencyOptions
 
@@ -165,7 +167,7 @@ class Consistency(Refined):
         self.options = ConsistencyOptions()
 
     def function(self, network: Network) -> Denoise:
-        """g(x, sigma), which leads to `sigma_min`."""
+        """The consistency function g(x, sigma), which leads to `sigma_min`."""
         config = self.config
 
         def g(x: Tensor, sigma: Tensor) -> Tensor:
@@ -176,6 +178,7 @@ class Consistency(Refined):
         return g
 
     def refine(self, network: Network, estimate: Tensor, draw: Draw) -> Tensor:
+        """See Refined."""
         low = self.config.sigma_min
         sigmas = consistency_sigmas(self.options.steps, low, self._level(), RHO)
         return consistency_sample(
@@ -183,6 +186,7 @@ class Consistency(Refined):
         )
 
     def used(self) -> Mapping[str, Any]:
+        """See Separator: the options, with the level that follows from the steps."""
         return asdict(self.options) | {"sigma_max": self._level()}
 
     def _level(self) -> float:

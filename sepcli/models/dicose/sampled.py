@@ -1,4 +1,4 @@
-"""What the separators that sample share: noise, and U-Nets as denoisers. Knows no sampler."""
+"""The common part of the separators that sample: noise, and U-Nets as denoisers. Knows no sampler."""
 
 from __future__ import annotations
 
@@ -21,28 +21,29 @@ Network = Callable[[Tensor, Tensor], Tensor]  # (x [B, A, T], c_noise [B]) -> F 
 
 @dataclass(frozen=True)
 class SampledConfig(DicoseConfig):
-    """The defaults are those of the published checkpoints."""
+    """`DicoseConfig` and the level of stems. The defaults are those of the published checkpoints."""
 
     sigma_data: float = 0.2  # deviation of a stem for which the networks were scaled, full scale being 1
 
 
 class Sampled(Framed):
-    """A subclass has `sample`, and sets `options` to their defaults."""
+    """A separator that draws noise. A subclass has `sample`, and sets `options` to their defaults."""
 
     def sample(self, mix: Tensor, noise: Noise) -> Tensor:
-        """[B, 1, T], T a multiple of what the networks take -> [B, S, 1, T]."""
+        """Draw the stems: [B, 1, T], T a multiple of `config.multiple` -> [B, S, 1, T]."""
         raise NotImplementedError
 
     def separate(self, mix: Tensor, noise: Noise | None) -> Tensor:
-        # Without noise: that of seed 0, for every item as at the track's beginning.
+        """See Framed. noise: None stands for seed 0, and every item at the beginning of a track."""
         return self.sample(mix, noise or Noise(0, [0] * len(mix), [0] * len(mix)))
 
     def used(self) -> Mapping[str, Any]:
+        """See Separator: the sampler's options."""
         return asdict(self.options)
 
 
 def told(unet: UNet, label: Tensor | None = None, taps: Taps | None = None) -> Network:
-    """The U-Net with everything but x and the noise's level fixed.
+    """The U-Net as a function of x and the noise's level, all else being fixed.
 
     label: one-hot [B, L]. taps: of another U-Net, added to this one's.
     """
@@ -55,9 +56,10 @@ def told(unet: UNet, label: Tensor | None = None, taps: Taps | None = None) -> N
 
 @contextmanager
 def draws(noise: Noise, sources: Sequence[str], like: Tensor, count: int) -> Iterator[Draw]:
-    """k -> [B, len(sources), T], on the device of `like` [B, ..., T]; for rising k below `count`.
+    """The standard normals of a sampler: k -> [B, len(sources), T], for rising k below `count`.
 
-    A thread draws what comes next while the network computes. What is drawn does not depend on it.
+    like: [B, ..., T], on the device where they are wanted. A thread draws the next numbers while the network
+    computes; which numbers it draws does not depend on that.
     """
 
     def drawn() -> Iterator[tuple[int, Tensor]]:

@@ -4,21 +4,21 @@
            |         `------ skips, times 1/sqrt(2) -----^          ^
            `--------------------------------------------------------'
 
-m is made of a one-hot label (which target), of a scalar time (how noisy x is), or of both, by `condition`.
+`condition` makes m of a one-hot label (which target), of a scalar time (how noisy x is), or of both.
 
-Taps. Each of the 2n + 3 stages (stem, encoders, bottleneck, decoders, head) has an input. `forward` gives them
-all, next to its result, as `Taps`: what each stage was given. A second network of the same shape takes them as
-`inject`, and what it would give a stage is added to what the first one's stage was given, without projection or
-scale:
+Taps. Each of the 2n + 3 stages (stem, encoders, bottleneck, decoders, head) has an input. Besides its result,
+`forward` returns the inputs of all stages, as `Taps`. A second network of the same shape takes them as
+`inject`: it adds them to the inputs of its own stages, without projection or scale:
 
     _, taps = base(mix, base.condition(label))
     y, _ = refiner(x, refiner.condition(label, time), inject=taps)
 
-What a stage saves for skips it saves before the addition (the stem's skip, that is; levels save what they
-compute). For published weights this is exact, down to one oddity: the original takes outputs of stages instead,
-and adds its stem's skip to the last one in place, which makes it the input of the head after all.
+Skips are saved before the addition (this concerns the stem's skip; levels save their own results). For
+published weights this is exact, down to one oddity: the original takes the outputs of stages instead, but adds
+its stem's skip to the last one in place, which makes it the input of the head after all.
 
-The attribute names are the published checkpoints' (below `unet.`). Knows nothing of sources, samplers or files.
+Attributes have the names of the published checkpoints (below `unet.`). Knows nothing of sources, samplers or
+files.
 Axes: B batch, A audio channels, T samples, L labels, D features of m, C channels of a level, N positions there.
 """
 
@@ -42,6 +42,7 @@ from sepcli.models.dicose.blocks import (
     Transformer,
     Unpatch,
 )
+from sepcli.nn.modules import ModuleListOf
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ class Shape:
 
     @property
     def multiple(self) -> int:
-        """The network takes multiples of so many samples, 8192 as published."""
+        """Samples; the length of a call must be a multiple of it. 8192 as published."""
         return self.patch * math.prod(self.factors)
 
     def check(self) -> None:
-        """ValueError where no such network can be."""
+        """ValueError where no network can have this shape."""
         levels = len(self.factors)
         if not levels == len(self.blocks) == len(self.attentions) == len(self.multipliers) - 1:
             raise ValueError(
@@ -81,7 +82,7 @@ class Shape:
 
 
 class Taps(NamedTuple):
-    """What each stage was given, [B, C, N] each. See the file's head."""
+    """The inputs of all stages, [B, C, N] each; see the file's head."""
 
     stem: Tensor  # [B, A, T]
     encoder: tuple[Tensor, ...]
@@ -90,23 +91,23 @@ class Taps(NamedTuple):
     head: Tensor
 
     def ordered(self) -> tuple[Tensor, ...]:
-        """All, in the order in which they arise."""
+        """All taps in the order of the stages."""
         return (self.stem, *self.encoder, self.bottleneck, *self.decoder, self.head)
 
     def to(self, dtype: torch.dtype) -> Taps:
-        """The same values, rounded."""
+        """The taps in another type."""
         return self.of(tap.to(dtype) for tap in self.ordered())
 
     @classmethod
     def of(cls, tensors: Iterable[Tensor]) -> Taps:
-        """From all in that order: an odd number."""
+        """The inverse of `ordered`: an odd number of tensors -> Taps."""
         stem, *inner, head = tensors
         middle = len(inner) // 2
         return cls(stem, tuple(inner[:middle]), inner[middle], tuple(inner[middle + 1 :]), head)
 
 
 class Encoder(nn.Module):
-    """Shorten, residual blocks, transformer. [B, C, N] -> [B, C', N / factor], and each of these for skips."""
+    """Shorten, residual blocks, transformer: [B, C, N] -> [B, C', N / factor], and each result for skips."""
 
     def __init__(self, channels_in: int, channels: int, factor: int, blocks: int, attends: bool, shape: Shape):
         super().__init__()
@@ -115,6 +116,7 @@ class Encoder(nn.Module):
         self.transformer = _transformer(channels, shape) if attends else None
 
     def forward(self, x: Tensor, m: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """[B, C, N], m [B, D] -> [B, C', N / factor], and the skips in the order of the modules."""
         x, skips = self.downsample(x), []
         for block in self.blocks:
             x = block(x, m)
@@ -135,11 +137,12 @@ class Bottleneck(nn.Module):
         self.post_block = _block(channels, channels, shape)
 
     def forward(self, x: Tensor, m: Tensor) -> Tensor:
+        """[B, C, N], m [B, D] -> [B, C, N]."""
         return self.post_block(self.attention(self.pre_block(x, m)), m)
 
 
 class Decoder(nn.Module):
-    """An encoder backwards, a residual block for each of its skips. [B, C, N] -> [B, C', factor N]."""
+    """An encoder backwards, with a residual block for each of its skips: [B, C, N] -> [B, C', factor N]."""
 
     def __init__(self, channels: int, channels_out: int, factor: int, blocks: int, attends: bool, shape: Shape):
         super().__init__()
@@ -150,7 +153,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, x: Tensor, skips: tuple[Tensor, ...], m: Tensor) -> Tensor:
-        """skips: as the encoder of this level gave them."""
+        """[B, C, N], m [B, D] -> [B, C', factor N]. skips: as the encoder of this level gave them."""
         for block, skip in zip(self.blocks, reversed(skips), strict=True):
             x = block(torch.cat([x, skip * math.sqrt(0.5)], dim=1), m)
         if self.transformer is not None:
@@ -159,7 +162,7 @@ class Decoder(nn.Module):
 
 
 class UNet(nn.Module):
-    """See the file's head.
+    """The network of the file's head.
 
     channels: A, of x and of y. labels: L, 0 where there is no label. timed: whether a time is told.
     """
@@ -182,19 +185,20 @@ class UNet(nn.Module):
         widths = [shape.width * multiplier for multiplier in shape.multipliers]
         levels = list(zip(widths, widths[1:], shape.factors, shape.blocks, shape.attentions, strict=False))
         self.to_in = Only(Patch(channels, shape.width, shape.patch, features))
-        self.downsamples = nn.ModuleList(Encoder(*level, shape) for level in levels)
+        self.downsamples = ModuleListOf(Encoder(*level, shape) for level in levels)
         self.bottleneck = Bottleneck(widths[-1], shape)
-        self.upsamples = nn.ModuleList(
-            Decoder(channels, channels_out, *rest, shape) for channels_out, channels, *rest in reversed(levels)
+        self.upsamples = ModuleListOf(
+            Decoder(inner, outer, factor, blocks, attends, shape)
+            for outer, inner, factor, blocks, attends in reversed(levels)
         )
         self.to_out = Only(Unpatch(channels, shape.width, shape.patch, features))
 
     def condition(self, label: Tensor | None = None, time: Tensor | None = None) -> Tensor:
-        """label one-hot [B, L], time [B] (for a diffusion model c_noise) -> m [B, D]."""
+        """The vector m [B, D] of a one-hot label [B, L], a time [B] (in diffusion models c_noise), or both."""
         assert (label is not None, time is not None) == (self.labels > 0, self.timed)
         heard = []
         if time is not None:
-            (features, linear), act = self.to_time
+            features, linear, act = self._time_parts()
             heard.append(act(linear(features(time).to(self.dtype))))
         if label is not None:
             heard.append(self.to_features(label.to(self.dtype)))
@@ -228,15 +232,26 @@ class UNet(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What it computes in."""
-        return self.to_mapping[0].weight.dtype
+        """The type that it computes in."""
+        return next(self.to_mapping.parameters()).dtype
 
     def compute_in(self, dtype: torch.dtype) -> None:
         """Convert all weights but the time's frequencies: they make angles of many turns."""
-        frequencies = self.to_time[0][0].weights.data if self.timed else None
+        if not self.timed:
+            self.to(dtype)
+            return
+        features, _, _ = self._time_parts()
+        frequencies = features.weights.data
         self.to(dtype)
-        if frequencies is not None:
-            self.to_time[0][0].weights.data = frequencies
+        features.weights.data = frequencies
+
+    def _time_parts(self) -> tuple[TimeFeatures, nn.Linear, nn.Module]:
+        """The modules within `to_time`, which have numbers for names."""
+        position, act = self.to_time
+        assert isinstance(position, nn.Sequential)
+        features, linear = position
+        assert isinstance(features, TimeFeatures) and isinstance(linear, nn.Linear)
+        return features, linear, act
 
 
 def _plus(x: Tensor, tap: Tensor | None) -> Tensor:

@@ -1,10 +1,10 @@
-"""What all LaSAFT networks are built of: convolution units, dense blocks, frequency transforms, the gate.
+"""The parts of all LaSAFT networks: convolution units, dense blocks, frequency transforms, the gate.
 
-Knows nothing of targets but the numbers they generate. Attribute names are those of the published checkpoints.
+Knows nothing of targets but the numbers they generate. Attributes have the names of the published checkpoints.
 (Choi et al. 2020, "Investigating U-Nets with various intermediate blocks"; Choi et al. 2021, "LaSAFT".)
 
-Where it pays, things exist twice: as published, and folded for inference (`fold`). `train()` undoes that: what
-is folded does not follow weights that learn.
+Where it pays, a module computes in two ways: as published, and folded for inference (`fold`). `train()` undoes
+the folding, since what is folded does not follow weights that learn.
 
 Axes: B batch, C channels of a layer, N frames, F bins of a level, e embedding. Every `Linear` acts along F.
 """
@@ -17,11 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sepcli.nn.modules import ModuleListOf
+
 Initialiser = Callable[[Tensor], Tensor]
 
 
 def activation(name: str) -> nn.Module:
-    """The backbone's nonlinearity."""
+    """The backbone's nonlinearity of that name, in place; ValueError for another name."""
     if name == "relu":
         return nn.ReLU(inplace=True)
     if name == "leaky_relu":
@@ -30,14 +32,14 @@ def activation(name: str) -> nn.Module:
 
 
 def initialise(network: nn.Module, fill: Initialiser) -> None:
-    """`fill` every parameter of two and more axes; embeddings, keys and norms of weights among them."""
+    """Call `fill` on every parameter of two and more axes; on embeddings, keys and norms of weights too."""
     for parameter in network.parameters():
         if parameter.dim() >= 2:
             fill(parameter)
 
 
 class Foldable(nn.Module):
-    """A module with a faster form for inference. `folded` is what that needs, None while it learns."""
+    """A module with a faster form for inference. `folded`: the tensors of that form; None while it learns."""
 
     folded: tuple[Tensor, ...] | None = None
 
@@ -46,21 +48,21 @@ class Foldable(nn.Module):
         raise NotImplementedError
 
     def train(self, mode: bool = True) -> Foldable:
-        """See nn.Module; leaves the folded form."""
+        """See nn.Module; drops the folded form."""
         if mode:
             self.folded = None
         return super().train(mode)
 
 
 def fold_all(network: nn.Module, dtype: torch.dtype) -> None:
-    """Fold whatever of a network can be."""
+    """Fold every module of a network that can be folded."""
     for module in network.modules():
         if isinstance(module, Foldable):
             module.fold(dtype)
 
 
 def folded_conv(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias, in float64, of one convolution that does what `conv` and the `norm` behind it do."""
+    """One convolution in place of `conv` and the `norm` behind it: its weight and bias, in float64."""
     assert norm.running_mean is not None and norm.running_var is not None and conv.bias is not None
     gain = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
     shape = (1, -1, 1, 1) if isinstance(conv, nn.ConvTranspose2d) else (-1, 1, 1, 1)
@@ -68,25 +70,37 @@ def folded_conv(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> t
     return conv.weight.detach().double() * gain.view(shape), bias
 
 
-class Unit(nn.Sequential, Foldable):
+# torch declares the type of `_modules` twice, in Module and narrower in Sequential; nothing of ours touches it.
+class Unit(nn.Sequential, Foldable):  # pyright: ignore[reportIncompatibleVariableOverride]
     """Convolution, batch norm, activation: [B, C, N, F] -> [B, C', N', F']."""
 
     def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, act: nn.Module):
         super().__init__(conv, nn.BatchNorm2d(conv.out_channels), act)
 
-    def fold(self, dtype: torch.dtype) -> None:
-        self.folded = tuple(tensor.to(dtype) for tensor in folded_conv(self[0], self[1]))
+    def parts(self) -> tuple[nn.Conv2d | nn.ConvTranspose2d, nn.BatchNorm2d, nn.Module]:
+        """The three modules, which have numbers for names."""
+        conv, norm, act = self
+        assert isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d)
+        return conv, norm, act
 
-    def forward(self, x: Tensor) -> Tensor:
+    def fold(self, dtype: torch.dtype) -> None:
+        """folded: weight and bias of the convolution with its norm."""
+        conv, norm, _ = self.parts()
+        self.folded = tuple(tensor.to(dtype) for tensor in folded_conv(conv, norm))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, C, N, F] -> [B, C', N', F']."""
         if self.folded is None:
-            return super().forward(x)
-        conv = self[0]
-        convolve = F.conv_transpose2d if isinstance(conv, nn.ConvTranspose2d) else F.conv2d
-        return self[2](convolve(x, *self.folded, stride=conv.stride, padding=conv.padding))
+            return super().forward(input)
+        (conv, _, act), (weight, bias) = self.parts(), self.folded
+        assert not isinstance(conv.padding, str)
+        if isinstance(conv, nn.ConvTranspose2d):
+            return act(F.conv_transpose2d(input, weight, bias, stride=conv.stride, padding=conv.padding))
+        return act(F.conv2d(input, weight, bias, stride=conv.stride, padding=conv.padding))
 
 
 class DenseBlock(Foldable):
-    """TFC: densely connected 3 x 3 convolutions. Each sees the maps of all before it; the last one's come out.
+    """TFC: densely connected 3 x 3 convolutions. Each sees the maps of all before it; the last map comes out.
 
     Folded it runs the other way round: each new map is convolved once, for all layers that will read it, and
     `pending` is what they have got so far. The skip connection of a decoder is then convolved only once for
@@ -96,14 +110,14 @@ class DenseBlock(Foldable):
     def __init__(self, channels_in: int, channels: int, layers: int, act: str):
         super().__init__()
         self.channels = channels
-        self.H = nn.ModuleList(
+        self.H = ModuleListOf(
             Unit(nn.Conv2d(channels_in + k * channels, channels, 3, padding=1), activation(act))
             for k in range(layers)
         )
 
     def fold(self, dtype: torch.dtype) -> None:
         """folded: bias [L*C], weights for the input [L*C, C_in, 3, 3], then for map j [(L-1-j)*C, C, 3, 3]."""
-        width, layers = self.channels, [folded_conv(unit[0], unit[1]) for unit in self.H]
+        width, layers = self.channels, [folded_conv(*unit.parts()[:2]) for unit in self.H]
         # Layer k reads [map k-1, ..., map 0, input], the newest first.
         weights = [torch.cat([weight[:, k * width :] for k, (weight, _) in enumerate(layers)])]
         for j in range(len(layers) - 1):
@@ -120,16 +134,19 @@ class DenseBlock(Foldable):
         self.folded = tuple(tensor.to(dtype).contiguous() for tensor in (bias, *weights))
 
     def begin(self, skip: Tensor) -> Tensor:
-        """The last channels of the input [B, C, N, F] -> what `forward` wants of them, once for many calls."""
+        """Convolve the last channels of the input [B, C, N, F] once, for many calls of `forward`."""
         if self.folded is None:
             return skip
         bias, weight = self.folded[:2]
         return F.conv2d(skip, weight[:, -skip.shape[1] :], bias, padding=1)
 
     def forward(self, x: Tensor, begun: Tensor | None = None) -> Tensor:
-        """[B, C_in, N, F], or its first channels where the others are `begun`, -> [B, C, N, F]."""
+        """[B, C_in, N, F] -> [B, C, N, F].
+
+        begun: the result of `begin` for the last channels; x then has only the others.
+        """
         if self.folded is not None:
-            return self._forward_folded(x, begun)
+            return self._forward_folded(x, begun, *self.folded)
         if begun is not None:
             x = torch.cat([x, begun], dim=1)
         new = self.H[0](x)
@@ -138,39 +155,46 @@ class DenseBlock(Foldable):
             new = unit(x)
         return new
 
-    def _forward_folded(self, x: Tensor, begun: Tensor | None) -> Tensor:
-        bias, weight, *weights = self.folded
+    def _forward_folded(
+        self, x: Tensor, begun: Tensor | None, bias: Tensor, weight: Tensor, *weights: Tensor
+    ) -> Tensor:
         if begun is None:
             pending = F.conv2d(x, weight, bias, padding=1)
         else:
             pending = F.conv2d(x, weight[:, : x.shape[1]], padding=1).add_(begun)
-        act = self.H[0][2]
+        _, _, act = self.H[0].parts()
         for weight in weights:
             new = act(pending[:, : self.channels].contiguous())
             pending = F.conv2d(new, weight, padding=1).add_(pending[:, self.channels :])
         return act(pending)
 
 
-class FrequencyTransform(nn.Module):
-    """TDF: through a bottleneck along F. [B, C, N, F] -> [B, C, N, F_out]."""
+def bottleneck(channels: int, bins: int, units: int, bins_out: int, act: str) -> nn.Sequential:
+    """The layers of a TDF, through fewer units along F: [B, C, N, F] -> [B, C, N, F_out]."""
+    return nn.Sequential(
+        nn.Linear(bins, units, bias=False),
+        nn.BatchNorm2d(channels),
+        activation(act),
+        nn.Linear(units, bins_out, bias=False),
+        nn.BatchNorm2d(channels),
+        activation(act),
+    )
 
-    def __init__(self, channels: int, bins: int, units: int, bins_out: int, act: str):
+
+class FrequencyTransform(nn.Module):
+    """TDF: through a bottleneck along F. [B, C, N, F] -> [B, C, N, F]."""
+
+    def __init__(self, channels: int, bins: int, units: int, act: str):
         super().__init__()
-        self.tdf = nn.Sequential(
-            nn.Linear(bins, units, bias=False),
-            nn.BatchNorm2d(channels),
-            activation(act),
-            nn.Linear(units, bins_out, bias=False),
-            nn.BatchNorm2d(channels),
-            activation(act),
-        )
+        self.tdf = bottleneck(channels, bins, units, bins, act)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, N, F] -> [B, C, N, F]."""
         return self.tdf(x)
 
 
 class NormedLinear(nn.Module):
-    """A linear layer whose weight rows are g * v / |v| (weight norm, in its old layout of names)."""
+    """A linear layer whose weight rows are g * v / |v|: weight norm, under the names of torch's old one."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -190,7 +214,7 @@ def generator(embedding: int, outputs: int) -> nn.Sequential:
 
 
 def gate(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-    """GPoCM: x * sigmoid(P), P[o] = sum over i of x[i] gamma[i, o] + beta[o], for every frame and bin.
+    """The gate, GPoCM: x * sigmoid(P), P[o] = sum over i of x[i] gamma[i, o] + beta[o], for each frame and bin.
 
     x: [B, C, N, F]. gamma: [R, C, C]. beta: [R, C]. R is B, or 1 for all items.
     """

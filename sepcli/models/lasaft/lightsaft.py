@@ -1,15 +1,15 @@
-"""LightSAFT: a frequency transform shared by latent sources, weighted by attention that may listen (v2).
+"""LightSAFT: a frequency transform that latent sources share, weighted by attention that may listen (v2).
 
     out = transform( sum over l of a[l] * value[l] )        a = softmax(K q / sqrt(dk)), l = 1..L latent sources
 
-What the query q and the keys K come from is `listening`:
+The config's `listening` says what the query q and the keys K are made of:
 
                 none               query                            key             query_key
     q           embedding          frames, by generated weights     embedding       frames, by generated weights
     K           learned            learned                          frames          frames
 
-With "none" the weights are one vector a target; otherwise one a frame and target.
-(Choi et al., "LaSAFT-Net v2", sections on LightSAFT and listening; what code and paper say differently is as in
+With "none" there is one vector of weights for a target; otherwise one for each frame and target.
+(Choi et al., "LaSAFT-Net v2", sections on LightSAFT and listening. Where code and paper differ, this is as in
 the code: the sum is taken in the bottleneck, and a layer norm stands in the query's path.)
 
 Axes: B batch, R rows of conditions (B or 1), C channels, N frames, F bins, u units, L latent sources.
@@ -18,6 +18,7 @@ Axes: B batch, R rows of conditions (B or 1), C channels, N frames, F bins, u un
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -25,12 +26,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sepcli.models.lasaft.blocks import DenseBlock, Foldable, activation, folded_conv, gate, generator
+from sepcli.models.lasaft.spectral import ConditionedConfig
 
 LISTENING = ("none", "query", "key", "query_key")
 
 
+@dataclass(frozen=True)
+class LightSAFTConfig(ConditionedConfig):
+    """The fields of `ConditionedConfig` and those of LightSAFT."""
+
+    num_tdfs: int = 16  # latent sources
+    listening: str = "query_key"  # what of the attention hears the frames: none, query, key, query_key
+
+
 class Target(NamedTuple):
-    """What one decoder needs to know of a target; of two kinds of query one is there."""
+    """The numbers that one decoder needs of a target; exactly one of the two kinds of query is given."""
 
     gamma: Tensor  # [R, C, C], of the gate
     beta: Tensor  # [R, C]
@@ -39,9 +49,14 @@ class Target(NamedTuple):
 
 
 class LightSAFT(Foldable):
-    """A dense block, and behind the gate a frequency transform. Names as published."""
+    """A dense block, and behind the gate a frequency transform. Attributes have their published names.
 
-    def __init__(self, config, channels_in: int, bins: int):
+    keys: learned ones [1, 1, dk, L], or a network that makes them of frames.
+    """
+
+    keys: nn.Sequential | nn.Parameter
+
+    def __init__(self, config: LightSAFTConfig, channels_in: int, bins: int):
         super().__init__()
         channels, latent, dk, act = config.internal_channels, config.num_tdfs, config.dk, config.activation
         if config.listening not in LISTENING:
@@ -72,26 +87,29 @@ class LightSAFT(Foldable):
 
     def fold(self, dtype: torch.dtype) -> None:
         """folded: the keys' convolution with its norm."""
-        if self.key_listens:
-            self.folded = tuple(tensor.to(dtype) for tensor in folded_conv(self.keys[0], self.keys[1]))
+        if isinstance(self.keys, nn.Sequential):
+            conv, norm, _, _ = self.keys
+            assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+            self.folded = tuple(tensor.to(dtype) for tensor in folded_conv(conv, norm))
 
     def ask(self, z: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """z [R, e] -> the query [R, 1, dk], or the weights [R, C + 1] that make it of frames."""
+        """Targets z [R, e] -> the query [R, 1, dk], or the weights [R, C + 1] that make it of frames."""
         if self.query_listens:
             return None, self.query_pocm_generator(z)
         return self.linear_query(z)[:, None], None
 
     def attention(self, x: Tensor, target: Target) -> Tensor:
         """[B, C, N, F] -> weights [B or R, N or 1, L], of sum 1."""
-        query = self._query(x, target)  # [., ., dk]
-        if not self.key_listens:
-            scores = query @ self.keys[0, 0]
+        query, keys = self._query(x, target), self.keys  # query: [., ., dk]
+        if isinstance(keys, nn.Sequential):
+            heard = self._keys(keys, x)
+            scores = torch.einsum("blnk,bnk->bnl", heard, query.expand(len(x), x.shape[2], -1))
         else:
-            scores = torch.einsum("blnk,bnk->bnl", self._keys(x), query.expand(len(x), x.shape[2], -1))
+            scores = query @ keys[0, 0]
         return torch.softmax(scores / math.sqrt(self.dk), dim=-1)
 
     def _query(self, x: Tensor, target: Target) -> Tensor:
-        """-> [B, N, dk], or [R, 1, dk] where it does not listen."""
+        """[B, C, N, F] -> the query [B, N, dk], or [R, 1, dk] where it does not listen."""
         if target.query_weights is None:
             assert target.query is not None
             return target.query
@@ -100,23 +118,24 @@ class LightSAFT(Foldable):
         heard = (gamma @ x.flatten(2)).view(batch, frames, bins) + beta[:, :, None]
         return self.linear_query(heard)
 
-    def _keys(self, x: Tensor) -> Tensor:
-        """-> [B, L, N, dk]."""
+    def _keys(self, keys: nn.Sequential, x: Tensor) -> Tensor:
+        """[B, C, N, F] -> the keys [B, L, N, dk]."""
         if self.folded is None:
-            return self.keys(x)
-        return self.keys[3](F.relu_(F.conv2d(x, *self.folded)))
+            return keys(x)
+        weight, bias = self.folded
+        return keys[3](F.relu_(F.conv2d(x, weight, bias)))
 
     def transform(self, x: Tensor, attention: Tensor) -> Tensor:
-        """[B, C, N, F], weights [B or R, N or 1, L] -> [B, C, N, F]."""
+        """The weighted frequency transform: [B, C, N, F], weights [B or R, N or 1, L] -> [B, C, N, F]."""
         values = self.LaSAFT_bn_layer(x).unflatten(-1, (-1, self.latent))  # [B, C, N, u, L]
         attended = (values @ attention[:, None, :, :, None]).squeeze(-1)  # [B, C, N, u]
         return self.LaSIFT(attended)
 
 
 class Decoder(nn.Module):
-    """tfc, gate and LightSAFT of one level; the attention hears what the gate let through."""
+    """Dense block, gate and LightSAFT of one level; the attention hears the output of the gate."""
 
-    def __init__(self, config, bins: int):
+    def __init__(self, config: LightSAFTConfig, bins: int):
         super().__init__()
         channels = config.internal_channels
         self.tfc_lightsaft = LightSAFT(config, 2 * channels, bins)
@@ -124,17 +143,18 @@ class Decoder(nn.Module):
 
     @property
     def dense(self) -> DenseBlock:
+        """The dense block, which knows no target and is called apart."""
         return self.tfc_lightsaft.tfc
 
     def target(self, z: Tensor) -> Target:
-        """z [R, e] -> its constants."""
+        """The constants of targets z [R, e]."""
         weights = self.pocm_generator(z)
         channels = self.dense.channels
         gamma = weights[:, : channels**2].unflatten(1, (channels, channels))
         return Target(gamma, weights[:, channels**2 :], *self.tfc_lightsaft.ask(z))
 
     def forward(self, dense: Tensor, target: Target, seen: list[Tensor] | None = None) -> Tensor:
-        """What the dense block gave [B, C, N, F] -> [B, C, N, F]. seen: gets the attention."""
+        """The dense block's output [B, C, N, F] -> [B, C, N, F]. seen: the attention is appended to it."""
         x = gate(dense, target.gamma, target.beta)
         attention = self.tfc_lightsaft.attention(x, target)
         if seen is not None:

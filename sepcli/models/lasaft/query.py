@@ -1,4 +1,4 @@
-"""LaSAFT with an audio query: v2 whose target is told by a piece of audio instead of a label.
+"""LaSAFT with an audio query: v2 whose target is told by a piece of audio instead of by a label.
 
     query -> spectrogram -> first_conv -> six strided convolutions -> GRU -> mean over time -> fc -> z
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,16 +21,19 @@ from sepcli.engine.separator import Queryable
 from sepcli.errors import ModelError
 from sepcli.models.lasaft.spectral import to_channels
 from sepcli.models.lasaft.v2 import LaSAFTv2Config, Unet
+from sepcli.nn.modules import ModuleListOf
 from sepcli.nn.sharing import sharing_copy
 from sepcli.nn.stft import centred_stft
 
 TIME_STRIDES = (2, 1, 1, 2, 1, 1)  # of the six convolutions; along F every one has 2
 LEAST_FRAMES = 8  # of a query: two after the strides
-SILENCE = 1e-3  # of a query's loudest window, by root mean square: quieter ones say nothing (-60 dB)
+QUIET_WINDOW = 1e-3  # of a query's loudest window, by root mean square: quieter ones say nothing (-60 dB)
 
 
 @dataclass(frozen=True)
 class LaSAFTQueryConfig(LaSAFTv2Config):
+    """The fields of `LaSAFTv2Config` and those of the Query-net."""
+
     sources: Sequence[str] = ("vocals", "drums", "bass", "other")  # known by name, each with a stored latent
     query_n_fft: int = 2048  # samples; the hop is the separator's
     query_channels: Sequence[int] = (24, 16, 16, 32, 32, 64, 64)  # of first_conv and the six that follow
@@ -48,11 +52,12 @@ class StridedConv(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, N, F] -> [B, C', N / time_stride, F / 2], rounded up."""
         return self.strided_conv(x)
 
 
 class QueryNet(nn.Module):
-    """[B, 2C, N, F] -> z [B, e]."""
+    """Makes z of a query's spectrogram: [B, 2C, N, F] -> [B, e]."""
 
     def __init__(self, config: LaSAFTQueryConfig):
         super().__init__()
@@ -64,7 +69,7 @@ class QueryNet(nn.Module):
         self.first_conv = nn.Sequential(
             nn.Conv2d(2 * config.channels, first, (1, 2)), nn.InstanceNorm2d(first), nn.ReLU()
         )
-        self.conv_nets = nn.ModuleList(
+        self.conv_nets = ModuleListOf(
             StridedConv(a, b, stride)
             for a, b, stride in zip(config.query_channels, rest, TIME_STRIDES, strict=False)
         )
@@ -73,6 +78,7 @@ class QueryNet(nn.Module):
         self.fc = nn.Linear(config.query_hidden, config.embedding_dim)
 
     def forward(self, cac: Tensor) -> Tensor:
+        """[B, 2C, N, F] -> z [B, e]."""
         x = self.first_conv(cac)
         for conv in self.conv_nets:
             x = conv(x)
@@ -81,10 +87,11 @@ class QueryNet(nn.Module):
 
 
 class LaSAFTQuery(Unet, Queryable):
-    """See the file's head. Without a query it makes the stems it has latents of."""
+    """The network of the file's head. Without a query it makes the stems that it has latents of."""
 
     mean_latents: Tensor  # [S, e]; a row of zeros is one that is not known yet
     bound: Tensor  # [queries, e]
+    query_window: Tensor  # [query_n_fft]
 
     def __init__(self, config: LaSAFTQueryConfig):
         super().__init__(config)
@@ -98,14 +105,18 @@ class LaSAFTQuery(Unet, Queryable):
         self.min_query = least / config.samplerate
 
     def condition(self, index: Tensor) -> Tensor:
+        """See Conditioned: the mean latents, then those of bound queries."""
         return torch.cat([self.mean_latents, self.bound])[index]
 
     def query_spectrogram(self, wave: Tensor) -> Tensor:
-        """[B, C, T] -> [B, 2C, N', F'], as `query` takes it."""
+        """The spectrogram that `query` takes: [B, C, T] -> [B, 2C, N', F']."""
         return to_channels(centred_stft(wave, self.query_window.float(), self.config.hop_length))
 
     def query(self, cac: Tensor) -> Tensor:
-        """[B, 2C, N', F'] -> z [B, e]. The Query-net has seen windows of about config.num_frame frames."""
+        """The latents of queries: [B, 2C, N', F'] -> z [B, e].
+
+        In training the Query-net has seen windows of about config.num_frame frames.
+        """
         return self.embedding(cac)
 
     @torch.no_grad()
@@ -129,11 +140,11 @@ class LaSAFTQuery(Unet, Queryable):
         starts = [min(start, max(samples - size, 0)) for start in range(0, samples, size)]
         windows = [wave[:, start : start + size] for start in starts]
         levels = [window.square().mean().sqrt() for window in windows]
-        quiet, dtype = SILENCE * max(levels), self.mean_latents.dtype
+        quiet, dtype = QUIET_WINDOW * max(levels), self.mean_latents.dtype
         heard = [window for window, level in zip(windows, levels, strict=True) if level >= quiet]
         return torch.cat([self.query(self.query_spectrogram(w[None]).to(dtype)) for w in heard]).mean(0)
 
-    def _constants(self) -> list:
+    def _constants(self) -> list[Any]:
         missing = [
             name
             for name, z in zip(self.known, self.mean_latents, strict=False)

@@ -1,7 +1,7 @@
 """The frame of every LaSAFT network: waveforms to complex-as-channels spectrograms and back, targets, segments.
 
-Knows nothing of what a network does with a spectrogram. A spectrogram is direct: the network gives the complex
-bins of the target, no mask (Choi et al. 2020), so its real and imaginary parts are channels,
+Knows nothing of what a network does with a spectrogram. The estimate is direct: the network gives the complex
+bins of the target, no mask (Choi et al. 2020), so real and imaginary parts are channels,
 
     [re_L, re_R, im_L, im_R]           the order in the published code; the paper's text has another
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ConditionedConfig:
-    """What all versions have."""
+    """The fields that the configs of all versions have."""
 
     sources: Sequence[str] = ("vocals", "drums", "bass", "other")  # in the embedding's order
     samplerate: int = 44100  # Hz
@@ -50,10 +50,10 @@ class ConditionedConfig:
 
 
 class Conditioned(Inspectable):
-    """A network that gives one target at a time, told by a vector z which.
+    """A network that gives one target at a time; a vector z tells which.
 
-    A subclass has `share(cac)`, what all targets have in common; `constants(z)`, what only depends on the
-    target; and `finish(shared, constants)`, the rest of the way to the target's spectrogram.
+    A subclass has `share(cac)`, the part that all targets have in common; `constants(z)`, all that depends on
+    the target only; and `finish(shared, constants)`, the rest of the way to the target's spectrogram.
     """
 
     window: Tensor  # [n_fft]
@@ -82,25 +82,33 @@ class Conditioned(Inspectable):
     # --- what a subclass is ---
 
     def condition(self, index: Tensor) -> Tensor:
-        """Positions in `known`, int64 [B] -> z [B, e]."""
+        """The vectors of targets: positions in `known`, int64 [B] -> z [B, e]."""
         raise NotImplementedError
 
     def share(self, cac: Tensor) -> Any:
-        """[B, 2C, N, F] -> what `finish` wants of it, the same for all targets."""
+        """Compute once, for all targets, the part of the network that knows no target: [B, 2C, N, F] -> a value
+        for `finish`."""
         raise NotImplementedError
 
     def constants(self, z: Tensor) -> Any:
-        """z [R, e] -> what `finish` wants of the target; R is B, or 1 for all items of a batch."""
+        """Compute once what depends on the target only: z [R, e] -> a value for `finish`.
+
+        R is B, or 1 for all items of a batch.
+        """
         raise NotImplementedError
 
     def finish(self, shared: Any, constants: Any, seen: list[Tensor] | None = None) -> Tensor:
-        """-> [B, 2C, N, F]. seen: gets each decoder's attention to latent sources [B or 1, N' or 1, L]."""
+        """The target's spectrogram [B, 2C, N, F], of the results of `share` and `constants`.
+
+        seen: each decoder appends its attention to latent sources, [B or 1, N' or 1, L].
+        """
         raise NotImplementedError
 
     # --- Separator ---
 
     @torch.no_grad()  # what is kept has no history
     def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
+        """See Separator: the window stays float32; what depends on the targets only is computed here."""
         super().prepare(samples, device, dtype)
         window = self.window
         self.to(dtype)
@@ -109,13 +117,13 @@ class Conditioned(Inspectable):
         self.prepared = self._constants()
 
     def train(self, mode: bool = True) -> Conditioned:
-        """See nn.Module; what `prepare` kept would not follow weights that learn."""
+        """See nn.Module; drops what `prepare` kept, which would not follow weights that learn."""
         if mode:
             self.prepared = None
         return super().train(mode)
 
     def select(self, sources: Sequence[str]) -> Conditioned:
-        """Fewer passes; nothing but their number depends on the targets."""
+        """See Separator: one pass for each target, so fewer targets are fewer passes."""
         source_indices(self.sources, sources)
         narrowed = sharing_copy(self)
         narrowed.sources, narrowed.prepared = tuple(sources), None
@@ -132,12 +140,13 @@ class Conditioned(Inspectable):
     # --- training and looking inside ---
 
     def estimate(self, cac: Tensor, z: Tensor) -> Tensor:
-        """[B, 2C, N, F], z [B, e] -> [B, 2C, N, F]: one target a row."""
+        """The spectrograms of one target for each item: mix [B, 2C, N, F], z [B, e] -> [B, 2C, N, F]."""
         return self.finish(self.share(cac), self.constants(z))
 
     def attention(self, cac: Tensor, z: Tensor) -> list[Tensor]:
-        """[B, 2C, N, F], z [B, e] -> weights of latent sources [B, N' or 1, L]: each decoder's, deepest first.
+        """The weights of latent sources in each decoder: [B, N' or 1, L], the deepest decoder's first.
 
+        cac: [B, 2C, N, F], the mix. z: [B, e].
         N': frames at that level, from N / 2^(levels - 1) to N; 1 where the weights do not change in time.
         """
         seen: list[Tensor] = []
@@ -156,11 +165,11 @@ class Conditioned(Inspectable):
         return torch.stack(maps, dim=1)[:, :, : mix.shape[-1] // self.attention_hop + 1]
 
     def spectrogram(self, wave: Tensor) -> Tensor:
-        """[B, C, T] -> [B, 2C, N, F], N = T // hop + 1; T must be above n_fft / 2."""
+        """Spectrogram: [B, C, T] -> [B, 2C, N, F], N = T // hop + 1; T must be above n_fft / 2."""
         return to_channels(centred_stft(wave, self.window, self.config.hop_length))
 
     def waveform(self, cac: Tensor, samples: int) -> Tensor:
-        """[B, 2C, N, F] -> [B, C, T = samples]."""
+        """The inverse of `spectrogram`: [B, 2C, N, F] -> [B, C, T = samples]."""
         return centred_istft(from_channels(cac.float()), self.window, self.config.hop_length, samples)
 
     # --- details ---
@@ -190,16 +199,17 @@ class Conditioned(Inspectable):
 
 
 def to_channels(spec: Tensor) -> Tensor:
-    """complex [B, C, F, N] -> real [B, 2C, N, F]."""
+    """Complex values as channels: complex [B, C, F, N] -> real [B, 2C, N, F]."""
     return torch.cat([spec.real, spec.imag], dim=1).transpose(2, 3).contiguous()
 
 
 def from_channels(cac: Tensor) -> Tensor:
-    """real [B, 2C, N, F] -> complex [B, C, F, N]."""
+    """The inverse of `to_channels`: real [B, 2C, N, F] -> complex [B, C, F, N]."""
     real, imaginary = cac.transpose(2, 3).chunk(2, dim=1)
     return torch.complex(real, imaginary)
 
 
 def last_conv(config: Any) -> nn.Sequential:
-    """[B, c, N, F - 1] -> [B, 2C, N, F]: a kernel of two bins gives back the one that `first_conv` took."""
+    """The last layer: [B, c, N, F - 1] -> [B, 2C, N, F]. Its kernel of two bins gives back the bin that
+    `first_conv` took."""
     return nn.Sequential(nn.Conv2d(config.internal_channels, 2 * config.channels, (1, 2), padding=(0, 1)))

@@ -5,8 +5,9 @@
     block    t = tfc(x); t = gate(t) in decoders; t + sum over l of a[l] * transform[l](t)
 
 The attention a = softmax(q K / sqrt(dk)) over latent sources depends on the target alone, so it is a constant.
-v1's transforms ("heavy") are each a TDF of their own, joined in two matrices; v1.1's ("light") share the second
-half, so the sum is taken in the bottleneck. (Choi et al. 2021; Jeong et al. 2021; facts of their code.)
+In v1 ("heavy") each latent source has a TDF of its own, all joined in two matrices; in v1.1 ("light") they
+share the second half, so the sum is taken in the bottleneck. (Choi et al. 2021; Jeong et al. 2021; facts of
+their code.)
 
 Axes: B batch, R rows of conditions (B or 1), C channels, N frames, F bins, u units, L latent sources,
 e embedding.
@@ -21,33 +22,37 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sepcli.models.lasaft.blocks import DenseBlock, FrequencyTransform, Unit, activation, gate, initialise
+from sepcli.models.lasaft.blocks import DenseBlock, Unit, activation, bottleneck, gate, initialise
 from sepcli.models.lasaft.spectral import Conditioned, ConditionedConfig, last_conv
+from sepcli.nn.modules import ModuleListOf
 
 ANALYSERS = ("heavy", "light")
 
 
 @dataclass(frozen=True)
 class LaSAFTv1Config(ConditionedConfig):
+    """The fields of `ConditionedConfig` and those of v1 and v1.1."""
+
     num_tdfs: int = 6  # latent sources
     analyser: str = "heavy"  # the frequency transforms: heavy (v1) or light (v1.1)
 
 
 class Target(NamedTuple):
-    """What the network needs to know of a target: one attention a block in its order, one gate a decoder."""
+    """The numbers that the network needs of a target: an attention for each block, a gate for each decoder."""
 
-    attention: list[Tensor]  # [R, L]
+    attention: list[Tensor]  # [R, L] each, in the order of the blocks
     gamma: Tensor  # [R, decoders, C, C]
     beta: Tensor  # [R, decoders, C]
 
 
-class Heavy(FrequencyTransform):
-    """One transform a latent source."""
+class HeavyTransform(nn.Module):
+    """A TDF for each latent source, all in two matrices."""
 
-    def __init__(self, config, bins: int):
+    def __init__(self, config: LaSAFTv1Config, bins: int):
+        super().__init__()
         latent = config.num_tdfs
         units = max(bins * latent // config.bn_factor, config.min_bn_units)
-        super().__init__(config.internal_channels, bins, units, bins * latent, config.activation)
+        self.tdf = bottleneck(config.internal_channels, bins, units, bins * latent, config.activation)
 
     def forward(self, x: Tensor, attention: Tensor) -> Tensor:
         """[B, C, N, F], weights [R, L] -> [B, C, N, F]."""
@@ -56,10 +61,10 @@ class Heavy(FrequencyTransform):
         return (values @ attention[:, None, None, :, None]).squeeze(-1)
 
 
-class Block(nn.Module):
-    """See the file's head. Names as published."""
+class TargetBlock(nn.Module):
+    """The block of the file's head, which knows the target. Attributes have their published names."""
 
-    def __init__(self, config, channels_in: int, bins: int):
+    def __init__(self, config: LaSAFTv1Config, channels_in: int, bins: int):
         super().__init__()
         if config.analyser not in ANALYSERS:
             raise ValueError(f"analyser is '{config.analyser}', but must be one of {', '.join(ANALYSERS)}")
@@ -75,28 +80,28 @@ class Block(nn.Module):
                 nn.Linear(units, bins, bias=False), nn.BatchNorm2d(channels), activation(act)
             )
         else:
-            self.tdfs = Heavy(config, bins)
+            self.tdfs = HeavyTransform(config, bins)
         self.keys = nn.Parameter(torch.empty(config.dk, latent))
         self.linear_query = nn.Linear(config.embedding_dim, config.dk)
 
     def attention(self, z: Tensor) -> Tensor:
-        """[R, e] -> [R, L], of sum 1."""
+        """Weights of the latent sources for targets z: [R, e] -> [R, L], of sum 1."""
         return torch.softmax(self.linear_query(z) @ self.keys / math.sqrt(len(self.keys)), dim=-1)
 
     def transform(self, x: Tensor, attention: Tensor) -> Tensor:
-        """[B, C, N, F], weights [R, L] -> [B, C, N, F]."""
+        """The weighted frequency transform: [B, C, N, F], weights [R, L] -> [B, C, N, F]."""
         if not self.light:
             return self.tdfs(x, attention)
         values = self.LaSAFT_bn_layer(x).unflatten(-1, (attention.shape[1], -1))  # [B, C, N, L, u]
         return self.LaSIFT((attention[:, None, None, None] @ values).squeeze(-2))
 
     def forward(self, dense: Tensor, attention: Tensor) -> Tensor:
-        """What the dense block (and the gate) gave -> [B, C, N, F]."""
+        """The output of the dense block (in decoders, of the gate) [B, C, N, F] -> [B, C, N, F]."""
         return dense + self.transform(dense, attention)
 
 
 class DenseControl(nn.Module):
-    """[B, e] -> [B, 8e]. Named as published."""
+    """Fully connected layers that widen z: [B, e] -> [B, 8e]. Named as published."""
 
     def __init__(self, e: int):
         super().__init__()
@@ -114,13 +119,14 @@ class DenseControl(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
+        """[B, e] -> [B, 8e]."""
         return self.linear(z)
 
 
 class ConditionGenerator(nn.Module):
-    """z [B, e] -> gammas [B, decoders, C, C] and betas [B, decoders, C], the deepest decoder's first."""
+    """The gates' weights: z [B, e] -> gammas [B, decoders, C, C], betas [B, decoders, C]; the deepest first."""
 
-    def __init__(self, config, decoders: int):
+    def __init__(self, config: LaSAFTv1Config, decoders: int):
         super().__init__()
         e, c = config.embedding_dim, config.internal_channels
         self.shape = (decoders, c)
@@ -131,6 +137,7 @@ class ConditionGenerator(nn.Module):
         )
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, e] -> [B, decoders, C, C], [B, decoders, C]."""
         hidden = self.dense_control_block(z)
         decoders, c = self.shape
         return (
@@ -140,39 +147,42 @@ class ConditionGenerator(nn.Module):
 
 
 class LaSAFTv1(Conditioned):
-    """See the file's head."""
+    """The network of the file's head: [B, C, T] -> [B, S, C, T]."""
 
     def __init__(self, config: LaSAFTv1Config):
         super().__init__(config)
         c, act, levels = config.internal_channels, config.activation, self.levels
         bins = [config.n_fft // 2 >> level for level in range(levels + 1)]
         self.first_conv = Unit(nn.Conv2d(2 * config.channels, c, (1, 2)), activation(act))
-        self.encoders = nn.ModuleList(Block(config, c, f) for f in bins[:-1])
-        self.downsamplings = nn.ModuleList(
+        self.encoders = ModuleListOf(TargetBlock(config, c, f) for f in bins[:-1])
+        self.downsamplings = ModuleListOf(
             Unit(nn.Conv2d(c, c, 2, stride=2), nn.Identity()) for _ in range(levels)
         )
-        self.mid_block = Block(config, c, bins[-1])
-        self.upsamplings = nn.ModuleList(
+        self.mid_block = TargetBlock(config, c, bins[-1])
+        self.upsamplings = ModuleListOf(
             Unit(nn.ConvTranspose2d(c, c, 2, stride=2), nn.Identity()) for _ in range(levels)
         )
-        self.decoders = nn.ModuleList(Block(config, 2 * c, f) for f in reversed(bins[:-1]))
+        self.decoders = ModuleListOf(TargetBlock(config, 2 * c, f) for f in reversed(bins[:-1]))
         self.last_conv = last_conv(config)
         self.embedding = nn.Embedding(len(config.sources), config.embedding_dim)
         self.condition_generator = ConditionGenerator(config, levels)
         initialise(self, nn.init.xavier_normal_)
 
     def condition(self, index: Tensor) -> Tensor:
+        """See Conditioned: the embedding."""
         return self.embedding(index)
 
     def share(self, cac: Tensor) -> Tensor:
-        """-> what the first dense block gives [B, C, N, F - 1]: all that no target changes."""
+        """See Conditioned: the first dense block's output [B, C, N, F - 1]; the rest knows the target."""
         return self.encoders[0].tfc(self.first_conv(cac))
 
     def constants(self, z: Tensor) -> Target:
+        """See Conditioned: attentions and gates."""
         blocks = [*self.encoders, self.mid_block, *self.decoders]
         return Target([block.attention(z) for block in blocks], *self.condition_generator(z))
 
     def finish(self, shared: Tensor, constants: Target, seen: list[Tensor] | None = None) -> Tensor:
+        """See Conditioned: from the first attention on."""
         attention = iter(constants.attention)
         skips = [self.encoders[0](shared, next(attention))]
         for down, encoder in zip(self.downsamplings[:-1], self.encoders[1:], strict=True):

@@ -4,7 +4,8 @@
                                     (-> quantiser ->)
 
 The continuous latents are decoded; they go through the quantiser where a bandwidth is asked for. A call is one
-stream: its window's level is taken away before and given back after, which is all that keeps it (`seanet.py`).
+stream: the level of its window is divided out before and multiplied in again after, because the network in
+between loses it (`seanet.py`).
 
 Axes: B batch, C channels, T samples, D values and N = ceil(T / hop) latents.
 """
@@ -32,7 +33,7 @@ FLOOR = 1e-8  # added to a window's RMS, so that silence is divided by something
 
 @dataclass(frozen=True)
 class CodecConfig(SeanetConfig):
-    """The defaults are those of the published 48 kHz model."""
+    """`SeanetConfig`, the calls and the quantiser. The defaults are those of the published 48 kHz model."""
 
     source: str = "reconstruction"  # the name of its one stem
     # Samples of a call. Not `segment`: a model that is trained upon a codec has other calls than the codec.
@@ -43,6 +44,8 @@ class CodecConfig(SeanetConfig):
 
 @dataclass(frozen=True)
 class CodecOptions:
+    """Options of a run."""
+
     bandwidth: float | None = None  # kbit/s of the quantised latents; None: they are not quantised
 
 
@@ -81,7 +84,10 @@ class Codec(Coder):
         return self.decoder(z)[..., :samples] * scale
 
     def quantize(self, z: Tensor, bandwidth: float | None = None) -> Tensor:
-        """Latents [B, D, N] -> codes [Q, B, N] of that bandwidth; of all codebooks for None."""
+        """Latents [B, D, N] -> codes [Q, B, N] of that bandwidth, kbit/s; None: of all codebooks.
+
+        UsageError without a quantiser, and for a bandwidth that it does not have.
+        """
         if not self.codebooks:
             raise UsageError(
                 "This codec has no codebooks, so its latents can't be quantised.",
@@ -103,6 +109,7 @@ class Codec(Coder):
         return self.decode(z, scale, mix.shape[-1])[:, None]
 
     def select(self, sources: Sequence[str]) -> Codec:
+        """See Separator; there is one source."""
         source_indices(self.sources, sources)
         narrowed = sharing_copy(self)
         narrowed.sources = tuple(sources)
@@ -110,5 +117,5 @@ class Codec(Coder):
 
 
 def level(wave: Tensor) -> Tensor:
-    """[B, C, T] -> [B, 1, 1]: the RMS of the mean over channels, as published; never 0."""
+    """A window's level: [B, C, T] -> [B, 1, 1], the RMS of the mean over channels, as published; never 0."""
     return wave.mean(1, keepdim=True).square().mean(-1, keepdim=True).sqrt() + FLOOR

@@ -1,26 +1,26 @@
 """The level that a decoded stem had in the mix, and whether it is in there at all. Knows waveforms only.
 
-A decoder whose last norm spans a whole call gives every stem the same level, silence too (`seanet.py`). What it
-has kept is the stem's own envelope. So the level is found by comparing powers in time and frequency, V of the
-decoded stem and M of the mix, over the whole call:
+A decoder whose last norm spans a whole call gives every stem the same level, silence too (`seanet.py`). It does
+keep the stem's own envelope. So the level is found by comparing powers in time and frequency, V of the decoded
+stem and M of the mix, over the whole call:
 
     M[f, t] = g^2 V[f, t] + a[f] + ...       g: least squares; a: a constant of each frequency for other sound
 
-    M   .:|:..:|||:.   what moves with the stem counts,     g^2 = sum_f cov_t(V, M) / sum_f var_t(V)
-    V   ..|....|||..   what is always there does not
+    M   .:|:..:|||:.   sound that moves with the stem counts,     g^2 = sum_f cov_t(V, M) / sum_f var_t(V)
+    V   ..|....|||..   sound that is always there does not
 
-No phases are compared, because a generative model does not get them right: with random ones the level found is
-1 dB too low, where that of least squares on waveforms is lost. Where phases are right the latter is better, and
-otherwise errs on the low side, so the larger of both counts.
+No phases are compared, because a generative model does not get them right: with random phases the level found
+this way is 1 dB too low, while least squares on waveforms finds nothing. Where phases are right, least squares
+is better, and otherwise it errs on the low side, so the larger of the two levels counts.
 
     presence    0 to 1: how much of M, where the stem is, moves with the stem; or how well the waveforms agree
     bound       a stem is at most 3 dB louder than the mix, over the call and around each moment; and around no
                 bin of the spectrogram it has more power
 
-Silence that was blown up to full level does not move with the mix, and is taken back. What is drawn where the
-mix has nothing is not of the stem: a true one, which has more power only where the rest cancels it, loses
-0.1 dB in real songs. (The paper does not say how it keeps levels: all of this is ours. What the constants tell
-apart is in docs/log.md.)
+Silence that was blown up to full level does not move with the mix, and is taken back. Sound that is drawn where
+the mix has nothing is not of the stem, so it is bounded. A true stem has more power than the mix only where the
+other sound cancels it; the bound takes 0.1 dB of it in real songs. (The paper does not say how it keeps levels:
+all of this is ours. docs/log.md has the measurements behind the constants.)
 
 Axes: B batch, C channels, T samples, F frequencies, N frames.
 """
@@ -46,12 +46,12 @@ TINY = 1e-20
 
 
 def placed(stem: Tensor, mix: Tensor) -> Tensor:
-    """A decoded stem of any level [B, C, T] -> the same at the level that it has in the mix [B, C, T]."""
+    """A decoded stem of any level, brought to the level that it has in the mix: [B, C, T] x 2 -> [B, C, T]."""
     return bounded(within(stem * gain(stem, mix), mix), mix)
 
 
 def gain(stem: Tensor, mix: Tensor) -> Tensor:
-    """[B, C, T] x 2 -> [B, 1, 1], 0 or more; 0 where the stem is not in the mix."""
+    """The factor that gives a stem its level in the mix: [B, C, T] x 2 -> [B, 1, 1]; 0 where it is absent."""
     energy, whole = stem.square().sum((1, 2)), mix.square().sum((1, 2))
     product = (stem * mix).sum((1, 2))
     coherence = product / (energy * whole + TINY).sqrt()
@@ -72,7 +72,7 @@ def gain(stem: Tensor, mix: Tensor) -> Tensor:
 
 
 def within(stem: Tensor, mix: Tensor) -> Tensor:
-    """[B, C, T] x 2 -> the stem, turned down in each bin around which it has more power than the mix.
+    """The stem, turned down in bins around which it has more power than the mix: [B, C, T] x 2 -> [B, C, T].
 
     Around: a bin and its two neighbours in frequency. Channels are bounded each by itself.
     """
@@ -85,10 +85,11 @@ def within(stem: Tensor, mix: Tensor) -> Tensor:
 
 
 def bounded(stem: Tensor, mix: Tensor) -> Tensor:
-    """[B, C, T] x 2 -> the stem, turned down where it is more than 3 dB louder than the mix around that moment.
+    """The stem, turned down where it is more than 3 dB louder than the mix: [B, C, T] x 2 -> [B, C, T].
 
-    Around: two moments to each side, so that an onset is not cut. The gain is one a moment, the least of its
-    neighbours' too, with straight lines between the moments' centres: no moment is above its bound.
+    The mix counts with two moments to each side, so that an onset is not cut. Each moment has a gain, the least
+    of its own and its neighbours', with straight lines between the centres of moments: no moment is above its
+    bound.
     """
     samples = stem.shape[-1]
     ours, theirs = (_moments(wave) for wave in (stem, mix))  # [B, 1, N]
@@ -100,7 +101,10 @@ def bounded(stem: Tensor, mix: Tensor) -> Tensor:
 
 
 def powers(wave: Tensor) -> Tensor:
-    """[B, C, T] -> |STFT|^2, means of `POOL` frames, [B, C F, N], float32. Channels are further frequencies."""
+    """Powers in time and frequency: [B, C, T] -> |STFT|^2, [B, C F, N] float32, means over `POOL` frames.
+
+    Channels count as further frequencies.
+    """
     power = _power(_spectra(wave)).unflatten(0, wave.shape[:2]).flatten(1, 2)
     return F.avg_pool1d(power, POOL, ceil_mode=True)
 
@@ -125,7 +129,7 @@ def _moments(wave: Tensor) -> Tensor:
 
 
 def rising(value: Tensor, edges: tuple[float, float]) -> Tensor:
-    """0 below the first edge, 1 above the second, smooth between: no result hangs on a last bit."""
+    """0 below the first edge, 1 above the second, smooth in between: no result depends on a last bit."""
     low, high = edges
     x = ((value - low) / (high - low)).clamp(0, 1)
     return x * x * (3 - 2 * x)

@@ -12,8 +12,8 @@ beside the conditioning latents c, interpolated to that level's length.
 III-E.) The paper has the blocks, the conditioning, the step embedding, the doubling of channels and the
 factors; that there are seven levels from 128 to 1024 channels, one block in the first three and two in the
 others, and attention and conditioning in the last four, fits its text, its number of parameters and the
-authors' other paper (arXiv 2511.21342). Ours: what is in the middle, kernels, heads, groups, how the sides are
-joined, the residual around the injection.
+authors' other paper (arXiv 2511.21342). Ours: the modules in the middle, kernels, heads, groups, how the sides
+are joined, the residual around the injection.
 
 Axes: B batch, D latent channels, C channels of a layer, N latent frames, F features of the step embedding.
 """
@@ -26,6 +26,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from sepcli.nn.modules import ModuleListOf
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,11 @@ class GeneratorShape:
 
     @property
     def multiple(self) -> int:
-        """What the number of latent frames must be a multiple of."""
+        """Latent frames; the length of a call must be a multiple of it."""
         return math.prod(self.factors)
 
     def check_levels(self) -> None:
-        """ValueError for a shape that can't be."""
+        """ValueError where no network can have this shape."""
         lists = (self.widths, self.factors, self.blocks, self.attentions, self.injections)
         if not self.widths or len({len(values) for values in lists}) > 1:
             raise ValueError("widths, factors, blocks, attentions and injections must have one value a level")
@@ -64,7 +66,9 @@ class GeneratorShape:
 
 
 class StepEmbedding(nn.Module):
-    """t [B] in [0, 1] -> m [B, F]: random Fourier features, three linear layers with GELU (section III-E1)."""
+    """Makes m [B, F] of t [B] in [0, 1]: random Fourier features, three linear layers with GELU (III-E1)."""
+
+    frequencies: Tensor  # [F / 2]
 
     def __init__(self, features: int):
         super().__init__()
@@ -74,11 +78,12 @@ class StepEmbedding(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, t: Tensor) -> Tensor:
+        """[B] -> [B, F]."""
         angle = 2 * math.pi * self.frequencies.float() * t.float()[:, None]
         return self.layers(torch.cat([angle.sin(), angle.cos()], dim=-1))
 
 
-class Block(nn.Module):
+class FilmBlock(nn.Module):
     """Two of [group norm, SiLU, convolution], the residual sum, and then FiLM: [B, C, N] -> [B, C, N].
 
     (Section III-E1 and figure 2; FiLM: Perez et al. 2018.)
@@ -100,13 +105,14 @@ class Block(nn.Module):
         self.film = nn.Linear(features, 2 * channels)
 
     def forward(self, x: Tensor, m: Tensor) -> Tensor:
+        """[B, C, N], m [B, F] -> [B, C, N]."""
         x = x + self.convs(x)
         scale, shift = self.film(m)[..., None].chunk(2, dim=1)
         return x * (1 + scale) + shift
 
 
 class Attention(nn.Module):
-    """x + self-attention over time, no positions told apart: [B, C, N] -> [B, C, N]."""
+    """x + self-attention over time, which knows no positions: [B, C, N] -> [B, C, N]."""
 
     def __init__(self, channels: int, heads: int, head_features: int):
         super().__init__()
@@ -116,6 +122,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(inner, channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, N] -> [B, C, N]."""
         y = self.qkv(self.norm(x.transpose(1, 2)))
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in y.chunk(3, dim=-1))
         attended = F.scaled_dot_product_attention(q, k, v)  # [B, heads, N, C / heads]
@@ -133,6 +140,7 @@ class Injection(nn.Module):
         self.merge = nn.Conv1d(channels + latents, channels, 1)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """[B, C, N], c [B, D, M] -> [B, C, N]."""
         heard = F.interpolate(c, size=x.shape[-1], mode="linear", align_corners=False)
         return x + self.merge(torch.cat([x, heard.to(x)], dim=1))
 
@@ -144,13 +152,14 @@ class Level(nn.Module):
         super().__init__()
         width = shape.widths[level]
         self.inject = Injection(width, latents) if shape.injections[level] else None
-        self.blocks = nn.ModuleList(
-            Block(width, shape.groups, shape.features) for _ in range(shape.blocks[level])
+        self.blocks = ModuleListOf(
+            FilmBlock(width, shape.groups, shape.features) for _ in range(shape.blocks[level])
         )
         attends = shape.attentions[level]
         self.attention = Attention(width, shape.heads, shape.head_features) if attends else nn.Identity()
 
     def forward(self, x: Tensor, c: Tensor, m: Tensor) -> Tensor:
+        """[B, C, N], c [B, D, M], m [B, F] -> [B, C, N]."""
         if self.inject is not None:
             x = self.inject(x, c)
         for block in self.blocks:
@@ -159,12 +168,12 @@ class Level(nn.Module):
 
 
 def shorten(channels_in: int, channels: int, factor: int) -> nn.Module:
-    """[B, C, N] -> [B, C', N / factor]."""
+    """A strided convolution: [B, C, N] -> [B, C', N / factor]."""
     return nn.Conv1d(channels_in, channels, 2 * factor + 1, stride=factor, padding=factor)
 
 
 def lengthen(channels_in: int, channels: int, factor: int) -> nn.Module:
-    """[B, C, N] -> [B, C', N * factor]."""
+    """A transposed convolution, or a plain one for a factor of 1: [B, C, N] -> [B, C', N * factor]."""
     if factor == 1:
         return nn.Conv1d(channels_in, channels, 3, padding=1)
     return nn.ConvTranspose1d(channels_in, channels, 2 * factor, stride=factor, padding=factor // 2)
@@ -174,7 +183,10 @@ def lengthen(channels_in: int, channels: int, factor: int) -> nn.Module:
 
 
 class Generator(nn.Module):
-    """v of noisy latents z, given the latents c of the mix. shape: one that was checked. latents: D."""
+    """The U-Net of the file's head: v of noisy latents z, given the latents c of the mix.
+
+    shape: its `check_levels` has passed. latents: D.
+    """
 
     def __init__(self, shape: GeneratorShape, latents: int):
         super().__init__()
@@ -184,13 +196,13 @@ class Generator(nn.Module):
         self.downs = nn.ModuleList(
             shorten(outer[k] if k else latents, widths[k], shape.factors[k]) for k in levels
         )
-        self.encoder = nn.ModuleList(Level(shape, k, latents) for k in levels)
-        self.before = Block(widths[-1], shape.groups, shape.features)
+        self.encoder = ModuleListOf(Level(shape, k, latents) for k in levels)
+        self.before = FilmBlock(widths[-1], shape.groups, shape.features)
         self.attention = Attention(widths[-1], shape.heads, shape.head_features)
-        self.behind = Block(widths[-1], shape.groups, shape.features)
-        # What a level's two sides have, but for the deepest's: the middle is between them.
+        self.behind = FilmBlock(widths[-1], shape.groups, shape.features)
+        # They join the two sides of each level but the deepest, whose sides have the middle between them.
         self.joins = nn.ModuleList(nn.Conv1d(2 * width, width, 1) for width in widths[:-1])
-        self.decoder = nn.ModuleList(Level(shape, k, latents) for k in levels)
+        self.decoder = ModuleListOf(Level(shape, k, latents) for k in levels)
         self.ups = nn.ModuleList(lengthen(widths[k], outer[k], shape.factors[k]) for k in levels)
         self.head = nn.Sequential(
             nn.GroupNorm(shape.groups, widths[0]), nn.SiLU(), nn.Conv1d(widths[0], latents, 3, padding=1)

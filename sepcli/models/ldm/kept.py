@@ -1,8 +1,8 @@
-"""Latents of windows on disk, by what they are made of: a window that comes again is not encoded again.
+"""Latents of windows, kept on disk, so that a window that comes again is not encoded again.
 
-Knows waveforms, an encoder and a folder. A file's name is a hash of the encoder's weights and of the window's
-samples, so nothing can be stale, and several runs may share a folder. A window is encoded by itself, so that
-what is kept is to the bit what would be made again, whatever else was in its batch.
+Knows waveforms, an encoder and a folder. The name of a file is a hash of the encoder's weights and of the
+window's samples, so nothing can be stale, and several runs may share a folder. Each window is encoded by
+itself, so that the kept latents equal newly made ones to the bit, whatever else was in the batch.
 
 Axes: B batch, C channels, T samples, D latent channels, N latent frames.
 """
@@ -18,19 +18,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sepcli.errors import OutputError
+from sepcli.errors import OutputError, from_os
 from sepcli.system.files import atomic_write
+
+REMEDY = "Make room, or choose another objective_options.cache."
 
 
 class Kept:
-    """The latents that one encoder, which does not learn, makes of waveforms."""
+    """The latents of waveforms by one encoder that does not learn, in a folder."""
 
     def __init__(self, folder: Path, encoder: nn.Module):
         self.folder, self.encoder = folder, encoder
-        self._weights: bytes | None = None  # their hash: at first use, a run that goes on has its own only then
+        # Hash of the weights, made at the first use: a run that is resumed has its weights only then.
+        self._weights: bytes | None = None
 
     def latents(self, waves: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
-        """[B, C, T] -> [B, D, N]; encode: what makes them, of [1, C, T]."""
+        """The latents of waveforms, [B, C, T] -> [B, D, N], by `encode` where a window is new: one at a time.
+
+        OutputError where they can't be written.
+        """
         return torch.cat([self._of_one(waves[k : k + 1], encode) for k in range(len(waves))])
 
     def _of_one(self, wave: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
@@ -56,9 +62,9 @@ class Kept:
         try:
             with atomic_write(path, shared=True) as beside:
                 save_file({"latents": latents.detach().cpu().contiguous()}, beside)
-        except (OSError, SafetensorError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise OutputError(
-                f"Latents can't be kept in '{self.folder}': {reason}.",
-                remedy="Make room, or choose another objective_options.cache.",
-            ) from error
+        except OSError as error:
+            refused = from_os(error, self.folder)
+            refused.remedy = REMEDY
+            raise refused from error
+        except SafetensorError as error:
+            raise OutputError(f"Latents can't be kept in '{self.folder}': {error}.", remedy=REMEDY) from error

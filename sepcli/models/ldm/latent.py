@@ -5,15 +5,15 @@
                                                                  or silence, where that was drawn
 
 Latents are normalised with the mean and deviation of each channel, found in training and kept with the weights.
-The codec's encoder makes the targets of training, and here only what silence is; it and the decoder never
-learn.
+The codec's encoder makes the targets of training; here it only makes the latents of silence. It and the decoder
+never learn.
 ("Efficient and fast generative-based singing voice separation using a latent diffusion model", 2025, section
 III. The level: `gain.py`.)
 
-A call is one stream of whole segments: the codec's norms are statistics over all that they are given, so a
-short last chunk is centred in real audio. `forward` takes any length, and puts silence behind up to the next
-one that the generator takes. Noise belongs to places in the track, counted in latents: chunks that begin on a
-latent see the same where they overlap, others that of the nearest latent.
+A call is one stream of whole segments: the codec's norms take statistics over the whole call, so a short last
+chunk is centred in real audio. `forward` takes any length, and appends silence up to the next length that the
+generator takes. Noise belongs to positions in the track, counted in latents: chunks that begin on a latent see
+the same noise where they overlap, others the noise of the nearest latent.
 
 Axes: B batch, C channels, T samples, D latent channels, N = ceil(T / hop) latent frames.
 """
@@ -38,7 +38,8 @@ from sepcli.models.ldm.seanet import Decoder, Encoder, SeanetConfig
 from sepcli.nn.diffusion import v_ddim
 from sepcli.nn.sharing import sharing_copy
 
-SILENCE = 1e-3  # RMS, -60 dBFS: a target below is digital silence, or its noise would be blown up to full level
+# RMS, -60 dBFS: a target below counts as digital silence, or its noise would be blown up to full level.
+SILENT_TARGET = 1e-3
 # From "silence was drawn" to "something was", of the distance of latents from those of silence, over what it is
 # for voices. A network that was trained for minutes draws 0.08 without a voice, 0.8 with one, however short.
 DRAWN = (0.25, 0.5)
@@ -48,20 +49,20 @@ NARROWEST = 1e-3  # of a latent channel's deviation: one that never moves is lef
 
 @dataclass(frozen=True)
 class LatentDiffusionConfig(GeneratorShape, SeanetConfig):
-    """The defaults are the published codec, and our reading of the published generator."""
+    """Codec, generator and calls. The defaults are the published codec, and our reading of its generator."""
 
     sources: tuple[str, ...] = ("vocals",)  # one
     segment: int = 573_440  # samples of a call, 11.9 s; a multiple of `samples_multiple`
 
     @property
     def samples_multiple(self) -> int:
-        """What the length of a call must be a multiple of."""
+        """Samples; the length of a call must be a multiple of it."""
         return self.hop * self.multiple
 
 
 @dataclass(frozen=True)
 class LatentDiffusionOptions:
-    """Of the sampler."""
+    """Options of the sampler."""
 
     steps: int = 20  # calls of the generator; the paper's number is not known
 
@@ -70,9 +71,12 @@ class LatentDiffusionOptions:
 
 
 class LatentDiffusion(Separator):
-    """See the file's head."""
+    """The model of the file's head: [B, C, T] -> [B, 1, C, T]."""
 
     options: LatentDiffusionOptions
+    mean: Tensor  # [D], of the targets' latents, over windows and time
+    variance: Tensor  # [D]
+    windows: Tensor  # [], int64: how many were measured
 
     def __init__(self, config: LatentDiffusionConfig):
         super().__init__()
@@ -93,34 +97,33 @@ class LatentDiffusion(Separator):
         self.decoder = Decoder(config).requires_grad_(False)
         self.conditioner = Encoder(config).requires_grad_(False)
         self.generator = Generator(config, config.latent)
-        # Of the targets' latents, over windows and time.
         self.register_buffer("mean", torch.zeros(config.latent))
         self.register_buffer("variance", torch.ones(config.latent))
-        self.register_buffer("windows", torch.zeros((), dtype=torch.long))  # that were measured
+        self.register_buffer("windows", torch.zeros((), dtype=torch.long))
 
     # --- latents ---
 
     def target(self, wave: Tensor) -> Tensor:
-        """A stem [B, C, T] -> what the generator learns to give but for normalisation, [B, D, N]."""
+        """The latents that the generator learns to draw, not yet normalised: a stem [B, C, T] -> [B, D, N]."""
         heard = wave * (~silent(wave))[:, None, None]
         return self.encoder(heard / level(heard))
 
     def heard(self, mix: Tensor) -> Tensor:
-        """The mix [B, C, T] -> what the generator is told but for normalisation, [B, D, N]."""
+        """The conditioning latents, not yet normalised: the mix [B, C, T] -> [B, D, N]."""
         return self.conditioner(mix / level(mix))
 
     def normalised(self, latents: Tensor) -> Tensor:
-        """[B, D, N], channels of mean 0 and deviation 1."""
+        """Latents [B, D, N] -> [B, D, N], with channels of mean 0 and deviation 1."""
         return (latents - self.mean[:, None]) / self._deviation()
 
     def decoded(self, z: Tensor) -> Tensor:
-        """Normalised latents [B, D, N] -> [B, C, hop N], of a level that means nothing."""
+        """Waveforms of normalised latents: [B, D, N] -> [B, C, hop N]. Their level means nothing."""
         return self.decoder(z * self._deviation() + self.mean[:, None])
 
     def presence(self, z: Tensor) -> Tensor:
-        """Normalised latents [B, D, N] -> whether they are more than silence, 0 to 1, [B, 1, 1].
+        """Whether normalised latents are more than silence, 0 to 1: [B, D, N] -> [B, 1, 1].
 
-        To be asked of latents: decoded, what little of the mix is in them is blown up to the stem's full level.
+        The latents have to tell: decoding blows a faint residue of the mix up to the stem's full level.
         """
         nothing = z.new_zeros(1, self.channels, SETTLED * self.config.hop)
         silence = self.normalised(self.encoder(nothing))[..., -1:]  # [1, D, 1]
@@ -132,7 +135,7 @@ class LatentDiffusion(Separator):
 
     @torch.no_grad()
     def measure(self, latents: Tensor) -> None:
-        """Take more latents of targets [B, D, N] into the statistics, every window with the same weight."""
+        """Add latents of targets [B, D, N] to the statistics; every window has the same weight."""
         count = len(latents)
         if not count:
             return
@@ -155,22 +158,26 @@ class LatentDiffusion(Separator):
         return stem[:, None]
 
     def sample(self, c: Tensor, noise: Noise | None = None) -> Tensor:
-        """Conditioning latents [B, D, N] -> normalised latents of the stem, drawn from `noise`'s."""
-        # Without noise: that of seed 0, for every item as at the track's beginning.
+        """Draw normalised latents of the stem, given conditioning latents: [B, D, N] -> [B, D, N].
+
+        noise: None stands for seed 0, and every item at the beginning of a track.
+        """
         noise = noise or Noise(0, [0] * len(c), [0] * len(c))
         z = noise.every(self.config.hop).normal(0, self.config.sources[0], *c.shape[1:]).to(c)
         return v_ddim(lambda z, t: self.generator(z, c, t), z, self.options.steps)
 
     def select(self, sources: Sequence[str]) -> LatentDiffusion:
+        """See Separator; there is one source."""
         source_indices(self.sources, sources)
         narrowed = sharing_copy(self)
         narrowed.sources = tuple(sources)
         return narrowed
 
     def used(self) -> Mapping[str, Any]:
+        """See Separator: the sampler's options."""
         return asdict(self.options)
 
 
 def silent(wave: Tensor) -> Tensor:
-    """[B, C, T] -> [B], whether it is below -60 dBFS RMS."""
-    return wave.square().mean((1, 2)) < SILENCE**2
+    """Whether a stem counts as silent, below -60 dBFS RMS: [B, C, T] -> [B]."""
+    return wave.square().mean((1, 2)) < SILENT_TARGET**2

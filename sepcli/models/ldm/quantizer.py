@@ -2,8 +2,8 @@
 
     z -> nearest of codebook 0 -> what is left -> nearest of codebook 1 -> ... -> codes [Q, B, N] -> their sum
 
-Every codebook refines those before it, so fewer of them are fewer bits (Défossez et al. 2022, section 3.2). It
-is here to show what quantising costs; codebooks are loaded, not trained.
+Every codebook refines those before it, so fewer codebooks are fewer bits (Défossez et al. 2022, section 3.2).
+The quantiser is here to show how much quality quantising costs; codebooks are loaded, not trained.
 
 Axes: B batch, D values and N latents, Q codebooks of K vectors.
 """
@@ -30,7 +30,7 @@ class Quantizer(nn.Module):
         self.bitrate = math.log2(size) * rate / 1000  # kbit/s of one codebook
 
     def count(self, bandwidth: float | None) -> int:
-        """The codebooks that so many kbit/s pay for; all for None. UsageError outside of what there is."""
+        """The number of codebooks for a bandwidth in kbit/s; None: all. UsageError outside their range."""
         if bandwidth is None:
             return len(self.codebooks)
         most = len(self.codebooks) * self.bitrate
@@ -42,7 +42,7 @@ class Quantizer(nn.Module):
         return int(bandwidth / self.bitrate + 1e-9)
 
     def encode(self, z: Tensor, bandwidth: float | None = None) -> Tensor:
-        """Latents [B, D, N] -> codes [Q', B, N], int64, of as many codebooks as the bandwidth has."""
+        """Latents [B, D, N] -> codes [Q', B, N], int64; Q' follows from the bandwidth, see `count`."""
         left, codes = z.transpose(1, 2), []  # [B, N, D]
         for book in self.codebooks[: self.count(bandwidth)]:
             distance = left.square().sum(-1, keepdim=True) - 2 * left @ book.T + book.square().sum(-1)

@@ -1,14 +1,15 @@
-"""How a codec is trained: to give back what it hears, by the run's criterion.
+"""How a codec is trained: to give back its input, by the run's criterion.
 
     x / scale -> encoder -> z + noise -> decoder -> y        criterion(y, x / scale)        scale = RMS, in mono
 
-The latents hold no level and the decoder makes its own (`seanet.py`), so examples are compared at the level
-that the networks work at: a quiet one pulls as much as a loud one, and how loud recordings are is not learnt. A
-silent example has nothing to give back, and pulls not at all.
+The latents hold no level and the decoder makes its own (`seanet.py`), so examples are compared at the level at
+which the networks work: a quiet example counts as much as a loud one, and the level of recordings is not
+learnt. A silent example has nothing to give back, and counts nothing.
 
-Noise makes room in the latents for what a diffusion model gets wrong: what matters most to the criterion takes
-up most of them, and the decoder does not blow errors up. (Ours; what a variational codec has by itself: Rombach
-et al. 2022, "High-resolution image synthesis with latent diffusion models", section 3.1.)
+Noise on the latents makes room in them for the errors of a diffusion model: the features that matter most to
+the criterion take up most of the latents, and the decoder does not magnify errors. (Ours; a variational codec
+has this by itself: Rombach et al. 2022, "High-resolution image synthesis with latent diffusion models", section
+3.1.)
 
 Axes: B batch, S = 1 source, C channels, T samples, D values and N latents.
 """
@@ -25,7 +26,7 @@ from sepcli.models.ldm.codec import Codec, level
 from sepcli.models.objective import Examples, Objective, check_trains
 from sepcli.nn.losses import Criterion, Loss
 
-SILENCE = 1e-4  # RMS, -80 dBFS: an example below is not learnt from
+SILENT_EXAMPLE = 1e-4  # RMS, -80 dBFS: nothing is learnt from an example below
 
 
 class Reconstruction(Objective):
@@ -53,7 +54,7 @@ class Reconstruction(Objective):
     def __call__(self, model: Codec, batch: Examples) -> Loss:
         wave = batch.stems.sum(1)  # [B, C, T]
         scale = level(wave)
-        heard = scale > SILENCE
+        heard = scale > SILENT_EXAMPLE
         wave = wave / scale
         z, again = model.encode(wave)
         made = model.decode(self._noisy(z), again, wave.shape[-1])

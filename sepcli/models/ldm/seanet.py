@@ -5,12 +5,12 @@
                 -> ELU -> Conv k7 -> y [B, C, hop N]                     hop = the product of the ratios r
 
 The encoder takes the ratios in reverse and doubles its channels with each; the decoder halves them again. After
-every convolution stands GroupNorm of one group, over channels and time, the decoder's last one included. So the
-latents hardly depend on the level of x, and the level of y not at all on that of z: it is the caller's to keep
-(`codec.py`). Every length is one stream: the statistics are those of the whole call.
+every convolution stands GroupNorm of one group, over channels and time, also after the decoder's last one. So
+the latents hardly depend on the level of x, and the level of y does not depend on z at all: the caller has to
+keep the level (`codec.py`). Every length is one stream: statistics are taken over the whole call.
 
 This is the non-causal 48 kHz model of Défossez et al. 2022, "High Fidelity Neural Audio Compression" (section
-3.1), under the names that its weights are published with.
+3.1), with the names of its published weights.
 
 Axes: B batch, C channels, T samples, N = ceil(T / hop) latents, D values of a latent.
 """
@@ -43,11 +43,11 @@ class SeanetConfig:
 
     @property
     def hop(self) -> int:
-        """Samples of a latent."""
+        """Samples from one latent to the next."""
         return math.prod(self.ratios)
 
     def check(self) -> None:
-        """ValueError where no network can be built of this."""
+        """ValueError where no network can have these values."""
         positive = (
             "samplerate",
             "filters",
@@ -72,7 +72,7 @@ class SeanetConfig:
 
 
 class Conv(nn.Module):
-    """[B, C, T] -> [B, C', ceil(T / stride)]: mirrored at its ends, convolved, normalised."""
+    """Mirror at both ends, convolve, normalise: [B, C, T] -> [B, C', ceil(T / stride)]."""
 
     def __init__(self, channels_in: int, channels: int, kernel: int, stride: int = 1, dilation: int = 1):
         super().__init__()
@@ -81,12 +81,13 @@ class Conv(nn.Module):
         self.stride, self.padding = stride, (kernel - 1) * dilation + 1 - stride
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, T] -> [B, C', ceil(T / stride)]."""
         right = self.padding // 2
         return self.norm(self.conv(_mirrored(x, self.padding - right, right + -x.shape[-1] % self.stride)))
 
 
 class ConvTranspose(nn.Module):
-    """[B, C, N] -> [B, C', stride N]. Normalised before its ends are cut off, as published."""
+    """Convolve, normalise, then cut the ends off, in the published order: [B, C, N] -> [B, C', stride N]."""
 
     def __init__(self, channels_in: int, channels: int, stride: int):
         super().__init__()
@@ -95,12 +96,13 @@ class ConvTranspose(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, N] -> [B, C', stride N]."""
         left = self.stride - self.stride // 2  # of `stride` samples too many, the odd one
         return self.norm(self.conv(x))[..., left : left + self.stride * x.shape[-1]]
 
 
 class Residual(nn.Module):
-    """[B, C, T] -> the same: two convolutions through fewer channels, plus a third as the way around them."""
+    """Two convolutions through fewer channels, and a third as the way around them: [B, C, T] -> [B, C, T]."""
 
     def __init__(self, channels: int, kernel: int, dilation: int, compress: int):
         super().__init__()
@@ -111,6 +113,7 @@ class Residual(nn.Module):
         self.shortcut = Conv(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, T] -> [B, C, T]."""
         y = x
         for layer in self.block:
             y = layer(y)
@@ -118,19 +121,20 @@ class Residual(nn.Module):
 
 
 class Memory(nn.Module):
-    """[B, C, N] -> the same: an LSTM forward in time, added to what comes in."""
+    """An LSTM forward in time, added to its input: [B, C, N] -> [B, C, N]."""
 
     def __init__(self, channels: int, layers: int):
         super().__init__()
         self.lstm = nn.LSTM(channels, channels, layers)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, N] -> [B, C, N]."""
         steps = x.permute(2, 0, 1)
         return (self.lstm(steps)[0] + steps).permute(1, 2, 0)
 
 
 class Encoder(nn.Module):
-    """[B, C, T] -> latents [B, D, ceil(T / hop)]. See the file's head."""
+    """The encoder of the file's head: [B, C, T] -> latents [B, D, ceil(T / hop)]."""
 
     def __init__(self, config: SeanetConfig):
         super().__init__()
@@ -144,13 +148,14 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, T] -> [B, D, ceil(T / hop)]."""
         for layer in self.layers:
             x = layer(x)
         return x
 
 
 class Decoder(nn.Module):
-    """Latents [B, D, N] -> [B, C, hop N]. See the file's head."""
+    """The decoder of the file's head: latents [B, D, N] -> [B, C, hop N]."""
 
     def __init__(self, config: SeanetConfig):
         super().__init__()
@@ -164,6 +169,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, z: Tensor) -> Tensor:
+        """[B, D, N] -> [B, C, hop N]."""
         for layer in self.layers:
             z = layer(z)
         return z
@@ -177,7 +183,7 @@ def _residuals(width: int, config: SeanetConfig) -> list[nn.Module]:
 
 
 def _mirrored(x: Tensor, left: int, right: int) -> Tensor:
-    """[..., T] -> [..., left + T + right], as in a mirror; what is too short for that has silence behind it."""
+    """Mirrored at both ends, [..., T] -> [..., left + T + right]; a T too short for that gets silence first."""
     if not left and not right:
         return x
     short = max(left, right) + 1 - x.shape[-1]
