@@ -43,7 +43,7 @@ class Ensemble(Separator):
             ), "members of an ensemble share one samplerate, channel count and normalisation"
         for k, source in enumerate(self.sources):
             assert self.total(k) > 0, f"no member makes {source}"
-        # For whoever calls `forward` itself: what every member takes in one call.
+        # For a caller of `forward` itself: a length that every member takes in one call.
         lengths = [member.segment.samples for member in members if member.segment.samples is not None]
         self.segment = replace(first.segment, samples=min(lengths, default=None), exact=False)
 

@@ -5,7 +5,7 @@ track), never on who asks first: overlapping chunks, any batch size, a narrowed 
 same noise where they see the same audio. Drawn on the CPU in float32, then moved.
 
 Philox is a counter-based generator (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011): the
-position is the counter, the rest is the key, so any stretch can be drawn without what comes before it.
+position is the counter, the rest is the key, so any stretch can be drawn without the stretch before it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 _WORDS = 4  # 64-bit words that Philox makes per counter step
 _ORIGIN = 1 << 40  # added to positions, so that samples before the track's beginning have noise too
-_BLOCK = 1 << 16  # positions drawn at once, so that what is in between stays in a CPU's cache
+_BLOCK = 1 << 16  # positions drawn at once, so that intermediate values stay in a CPU's cache
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Demucs+Gibbs: a Demucs that is told some of the stems estimates the others, again and again.
 
-    mix, the stems but those of a block -> Demucs -> the stems of that block          another block each step
+    mix, all stems outside a block -> Demucs -> the stems of that block          another block in each step
 
 The network is a time-domain Demucs with further inputs: each stem, or zeros where the stem is masked, and for
 each stem a channel of ones or zeros that says which of the two it is, since a stem may be silent. The network
@@ -93,7 +93,7 @@ class GibbsDemucs(Demucs):
         """One pass: mix [B, C, T], stems [B, S, C, T], masked [B, S] -> the stems, masked ones estimated."""
 
         def given(mean: Tensor, divisor: Tensor) -> Tensor:
-            # In the units in which the network gives them; not a product, as what is masked may be anything.
+            # In the units of the network's results. No product with the mask: masked stems may hold anything.
             standard = (stems - mean[:, None]) / divisor[:, None]
             shown = standard.masked_fill(masked[..., None, None], 0.0).flatten(1, 2)
             flags = (~masked).to(mix)[..., None].expand(-1, -1, mix.shape[-1])

@@ -1,7 +1,7 @@
 """HTDemucs (Demucs v4): both U-Nets of the hybrid networks with a transformer across them at the bottom.
 
 Rouard, Massa, Défossez: Hybrid Transformers for Music Source Separation (2023). The published networks have
-four levels, so the branches never merge: the transformer is where they exchange what they know.
+four levels, so the branches never merge: they exchange information in the transformer.
 
     spectrogram  4 x F x N  -> 4 levels ->  C x F/256 x N    one token for each bin and frame
     wave         2 x T      -> 4 levels ->  C x T/256        one token for each step
@@ -115,7 +115,7 @@ class HTDemucs(HybridUNet):
             exact=config.use_train_segment,
             tail="context" if config.use_train_segment else "short",
         )
-        # Positions of the tokens, kept by `prepare` with what they are valid for.
+        # Kept by `prepare`: the positions of the tokens, after the sizes, device and type that they fit.
         self.prepared_positions: tuple[tuple[Any, ...], tuple[Tensor, Tensor]] | None = None
 
         channels = int(config.channels * config.growth ** (config.depth - 1))
@@ -208,7 +208,7 @@ class HTDemucs(HybridUNet):
     def _positions(
         self, transformer: CrossTransformer, bins: int, frames: int, steps: int, like: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """As `transformer.positions`; those of `prepare` where they are valid."""
+        """The result of `transformer.positions`, or the one that `prepare` has kept, where that is valid."""
         if not self.training and self.prepared_positions is not None:
             valid_for, positions = self.prepared_positions
             if valid_for == (bins, frames, steps, like.device, like.dtype):

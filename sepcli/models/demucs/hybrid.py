@@ -118,7 +118,7 @@ class HybridUNet(Separator):
         self.samplerate = config.samplerate
         self.channels = config.audio_channels
         self.computed = len(config.sources)  # sources that the last layers compute
-        self.picked: list[int] | None = None  # those of them that are wanted; None: all
+        self.picked: list[int] | None = None  # positions of the wanted ones among them; None: all
         self.window: Tensor | None = None  # of the STFT, kept by `prepare`
         self._build(config, attn_starts, lstm_starts)
         if config.rescale:
@@ -253,7 +253,7 @@ class HybridUNet(Separator):
             y, before = decode(y, skips.pop(), lengths.pop())
             if index >= parting:
                 decode_t = self.tdecoder[index - parting]
-                if decode_t.empty:  # the branches part: the wave goes on from what they have in common
+                if decode_t.empty:  # the branches part: the wave goes on from the merged branch
                     yt, _ = decode_t(before, None, lengths_t.pop())
                 else:
                     yt, _ = decode_t(yt, skips_t.pop(), lengths_t.pop())

@@ -172,7 +172,7 @@ class DecoderLayer(nn.Module):
         self.empty = empty
         self.kernel_size = kernel_size
         self.stride = stride
-        # A transposed convolution crops by itself, and need not compute what is cropped; but a norm between
+        # A transposed convolution crops by itself, and need not compute the cropped rows; but a norm between
         # the two takes its statistics over the uncropped result.
         padding = kernel_size // 4 if pad else 0
         self.crop = padding if norm_groups else 0

@@ -164,7 +164,7 @@ class TransformerLayer(nn.Module):
         return x if self.norm_out is None else self.norm_out(x)
 
     def attend(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        """The attention block: tokens [B, tokens, C], and those of the other branch -> [B, tokens, C]."""
+        """The attention block: tokens [B, tokens, C], in cross layers also the other branch's -> as x."""
         y = self.self_attn(x) if other is None else self.cross_attn(x, other)
         return F.dropout(y, self.dropout, self.training)
 

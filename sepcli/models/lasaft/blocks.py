@@ -103,8 +103,8 @@ class DenseBlock(Foldable):
     """TFC: densely connected 3 x 3 convolutions. Each sees the maps of all before it; the last map comes out.
 
     Folded it runs the other way round: each new map is convolved once, for all layers that will read it, and
-    `pending` is what they have got so far. The skip connection of a decoder is then convolved only once for
-    all targets (`begin`), which is a quarter of a decoder's convolutions.
+    `pending` is the sum that those layers have received so far. The skip connection of a decoder is then
+    convolved only once for all targets (`begin`), which is a quarter of a decoder's convolutions.
     """
 
     def __init__(self, channels_in: int, channels: int, layers: int, act: str):

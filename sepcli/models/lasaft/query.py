@@ -105,7 +105,7 @@ class LaSAFTQuery(Unet, Queryable):
         self.min_query = least / config.samplerate
 
     def condition(self, index: Tensor) -> Tensor:
-        """See Conditioned: the mean latents, then those of bound queries."""
+        """See Conditioned: the mean latents, then the latents of bound queries."""
         return torch.cat([self.mean_latents, self.bound])[index]
 
     def query_spectrogram(self, wave: Tensor) -> Tensor:

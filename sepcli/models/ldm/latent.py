@@ -40,10 +40,11 @@ from sepcli.nn.sharing import sharing_copy
 
 # RMS, -60 dBFS: a target below counts as digital silence, or its noise would be blown up to full level.
 SILENT_TARGET = 1e-3
-# From "silence was drawn" to "something was", of the distance of latents from those of silence, over what it is
-# for voices. A network that was trained for minutes draws 0.08 without a voice, 0.8 with one, however short.
+# From "silence was drawn" to "something was drawn": the distance of latents from the latents of silence, over
+# the distance that voices have. A network that was trained for minutes draws 0.08 without a voice, 0.8 with
+# one, however short.
 DRAWN = (0.25, 0.5)
-SETTLED = 64  # latents, after which those of silence stay the same
+SETTLED = 64  # latents of silence, after which further ones stay the same
 NARROWEST = 1e-3  # of a latent channel's deviation: one that never moves is left as it is
 
 
