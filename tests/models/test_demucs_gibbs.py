@@ -161,7 +161,7 @@ def test_chunks_and_batches_make_no_difference():
     "options", [{"steps": -1}, {"alpha_max": 1.5}, {"alpha_min": 0.9}, {"eta": 0.0}, {"eta": math.nan}]
 )
 def test_options_out_of_range(options):
-    with pytest.raises(UsageError, match=f"options={next(iter(options))}="):
+    with pytest.raises(UsageError, match=f"option {next(iter(options))} is"):
         GibbsOptions(**options)
 
 
