@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -19,6 +20,22 @@ from sepcli.engine.separator import Segment, Separator
 from sepcli.errors import UsageError
 
 TOLERANCE = 1e-5  # of the peak, float32; samplers of more than 20 calls: 1e-3
+
+
+@dataclass(frozen=True)
+class Case:
+    """A tiny network to try the contract on (tests/models/test_contract.py).
+
+    The test module of each family, tests/models/test_<family>.py, has some of every network of its own:
+
+        NETWORKS = {"Gain": {"stereo": Case(tiny, [1, 100, 4410]), ...}, ...}
+    """
+
+    make: Callable[[], Any]  # the network, from a tiny Config; with weights that all do something
+    lengths: Sequence[int]  # samples of the calls that the laws are tried on
+    tolerance: float = TOLERANCE
+    shortest: int = 1  # samples of a call of which only the shape is looked at
+    before: Callable[[pytest.MonkeyPatch], None] = lambda patch: None  # what a fresh network needs around it
 
 
 def peak_error(result: Tensor, expected: Tensor) -> float:

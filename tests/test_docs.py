@@ -114,7 +114,14 @@ def test_the_family_that_a_page_makes_up_works_as_written(tmp_path):
     assert len(files) == 4 and files[-1][0] == "tests/models/test_gain.py"
     without = shutil.ignore_patterns("__pycache__", "*.safetensors")
     shutil.copytree(root / "sepcli", tmp_path / "sepcli", ignore=without)
-    for name in ("tests/__init__.py", "tests/models/__init__.py", "tests/contracts.py", "weights.toml"):
+    contract = "tests/models/test_contract.py"
+    for name in (
+        "tests/__init__.py",
+        "tests/models/__init__.py",
+        "tests/contracts.py",
+        contract,
+        "weights.toml",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(root / name, tmp_path / name)
     for name, text in files:
@@ -132,7 +139,7 @@ def test_the_family_that_a_page_makes_up_works_as_written(tmp_path):
 import pytest
 from sepcli.cli.app import main
 
-assert pytest.main(["-q", "-p", "no:cacheprovider", "tests/models/test_gain.py"]) == 0
+assert pytest.main(["-q", "-p", "no:cacheprovider", "tests/models/test_contract.py", "-k", "gain"]) == 0
 assert main(["models", "info", "gain"]) == 0
 assert main(["separate", "song.wav", "-m", "own.ckpt", "-o", "stems", "--device", "cpu"]) == 0
 """
@@ -145,7 +152,7 @@ assert main(["separate", "song.wav", "-m", "own.ckpt", "-o", "stems", "--device"
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed" in done.stdout and "gain.safetensors" in done.stdout
+    assert re.search(r"[1-9] passed", done.stdout) and "gain.safetensors" in done.stdout
     stems = {path.stem: soundfile.read(path)[0] for path in (tmp_path / "stems" / "song").iterdir()}
     assert set(stems) == {"stem1", "stem2", "stem3"}
     assert stems["stem1"].tolist() == [[0.125, 0.125]] * 100

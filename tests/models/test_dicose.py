@@ -1,8 +1,9 @@
-"""DiCoSe's deterministic separators: the contract, and what is done how often."""
+"""DiCoSe's deterministic separators: what is done how often. And tiny networks of the whole family."""
 
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from sepcli.engine.settings import Settings
 from sepcli.models.dicose import FAMILY
 from sepcli.models.dicose.unet import UNet
 from sepcli.models.family import get_family
-from tests.contracts import check_reduced, check_separator, check_shape, peak_error, run
+from tests.contracts import Case, check_reduced, peak_error, run
+from tests.models import test_dicose_sampling
 
 CPU = torch.device("cpu")
 # A tiny network takes multiples of 32 samples.
@@ -49,16 +51,15 @@ def model(request):
     return tiny(request.param)
 
 
-def test_contract(model):
-    """Any length, in `forward`; 640 samples are a segment."""
-    check_separator(model, [31, 64, 640, 700])
-    check_shape(model, torch.randn(2, 1, 1))
+OTHER_LABELS = ("bass", "drums", "other", "vocals", "more")
+# Any length, in `forward`; 640 samples are a segment.
+NETWORKS = {arch: {"plain": Case(partial(tiny, arch), [31, 64, 640, 700])} for arch in ARCHS}
+NETWORKS["Deterministic"]["other labels"] = Case(partial(tiny, "Deterministic", sources=OTHER_LABELS), [640])
+NETWORKS |= test_dicose_sampling.NETWORKS
 
 
 def test_other_labels():
-    model = tiny("Deterministic", sources=("bass", "drums", "other", "vocals", "more"))
-    check_separator(model, [640])
-    assert model.unet.labels == 5
+    assert tiny("Deterministic", sources=OTHER_LABELS).unet.labels == 5
 
 
 def test_every_source_is_another(model):
@@ -164,6 +165,14 @@ def test_defaults_never_change():
         262144,
         256,
     )
+    for name, more in (
+        ("DoubleDeterministic", {}),
+        ("Diffusion", {"sigma_data": 0.2}),
+        ("Consistency", {"sigma_data": 0.2, "sigma_min": 1e-4}),
+        ("MSDM", {"sigma_data": 0.2}),
+        ("ISDM", {"sigma_data": 0.2}),
+    ):
+        assert vars(FAMILY.archs[name].config()) == vars(config) | more
 
 
 def test_the_family_is_found():

@@ -184,13 +184,9 @@ def test_a_file_without_a_state_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["Deterministic", "DoubleDeterministic"])
-def test_ours_says_what_it_is(name, tmp_path):
+def test_a_file_of_ours_that_lacks_a_tensor_is_refused(name, tmp_path):
     model = tiny(name)
     path = tmp_path / "model.safetensors"
-    save_model(model.state_dict(), path, family="dicose", arch=name, config=model.config)
-    loaded = load_model(str(path))
-    mix = torch.randn(1, 1, 640)
-    assert loaded.model.config == model.config and torch.equal(run(loaded.model, mix), run(model, mix))
     state = model.state_dict()
     del state["unet.bottleneck.attention.fn.norm.g"]
     save_model(state, path, family="dicose", arch=name, config=model.config)

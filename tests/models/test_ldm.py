@@ -21,7 +21,8 @@ from sepcli.models.ldm.latent import (
 )
 from sepcli.models.ldm.objectives import Latent
 from sepcli.nn.losses import Criterion, Term
-from tests.contracts import check_separator, check_shape, peak_error, run
+from tests.contracts import Case, check_separator, peak_error, run
+from tests.models import test_ldm_codec
 from tests.models.test_ldm_gain import RATE, decibels, drums, noise, rms, voice
 
 CPU = torch.device("cpu")
@@ -58,18 +59,22 @@ def tiny(steps=3, **other):
     return model.eval()
 
 
+def leave_unplaced(patch: pytest.MonkeyPatch) -> None:
+    """What is decoded as it is: a network that has learnt nothing gives what is in no mix, so silence."""
+    patch.setattr(latent, "placed", lambda stem, mix: stem)
+
+
 @pytest.fixture
 def unplaced(monkeypatch):
-    """What is decoded as it is: a network that has learnt nothing gives what is in no mix, so silence."""
-    monkeypatch.setattr(latent, "placed", lambda stem, mix: stem)
+    leave_unplaced(monkeypatch)
 
 
 # --- the contract ----------------------------------------------------------------------------------------
 
-
-def test_contract(unplaced):
-    check_separator(tiny(), [31, 640, 700])
-    check_shape(tiny(), torch.randn(3, 2, 1))
+NETWORKS = {
+    "LatentDiffusion": {"plain": Case(tiny, [31, 640, 700], before=leave_unplaced)},
+    "Codec": test_ldm_codec.CASES,
+}
 
 
 def test_contract_of_what_is_placed():
@@ -109,6 +114,24 @@ def test_published_size():
 def test_impossible_configurations(changes, words):
     with pytest.raises(ValueError, match=words):
         LatentDiffusion(LatentDiffusionConfig(**{**TINY, **changes}))
+
+
+def test_defaults_never_change():
+    """Catalogue entries and files are differences from them. The codec's part: test_ldm_codec.py."""
+    codec = vars(test_ldm_codec.CodecConfig())
+    assert {name: value for name, value in vars(LatentDiffusionConfig()).items() if name not in codec} == dict(
+        sources=("vocals",),
+        segment=573_440,
+        widths=(128, 128, 256, 256, 512, 512, 1024),
+        factors=(1, 1, 2, 2, 2, 2, 2),
+        blocks=(1, 1, 1, 2, 2, 2, 2),
+        attentions=(False, False, False, True, True, True, True),
+        injections=(False, False, False, True, True, True, True),
+        heads=8,
+        head_features=64,
+        groups=8,
+        features=1024,
+    )
 
 
 def test_options():

@@ -1,6 +1,8 @@
-"""The codec of the ldm family: the contract, lengths, levels and sizes."""
+"""The codec of the ldm family: lengths, levels and sizes."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ import torch
 from sepcli.errors import UsageError
 from sepcli.models.ldm import FAMILY
 from sepcli.models.ldm.codec import Codec, CodecConfig, CodecOptions
-from tests.contracts import check_separator, peak_error, run
+from tests.contracts import Case, check_separator, peak_error, run
 
 TINY = {"filters": 4, "latent": 6, "ratios": (4, 2), "window": 960, "samplerate": 4800, "codebooks": 0}
 
@@ -25,9 +27,31 @@ def tiny(**config) -> Codec:
     return model.eval()
 
 
-@pytest.mark.parametrize("channels", [1, 2])
-def test_contract(channels):
-    check_separator(tiny(channels=channels), [1, 9, 960])
+CASES = {
+    name: Case(partial(tiny, channels=channels), [1, 9, 960]) for name, channels in (("mono", 1), ("stereo", 2))
+}
+
+
+def test_defaults_never_change():
+    """They are the published 48 kHz model's."""
+    assert vars(CodecConfig()) == dict(
+        samplerate=48000,
+        channels=2,
+        filters=32,
+        latent=128,
+        ratios=(8, 5, 4, 2),
+        residuals=1,
+        lstm_layers=2,
+        kernel=7,
+        last_kernel=7,
+        residual_kernel=3,
+        dilation_growth=2,
+        compress=2,
+        source="reconstruction",
+        window=48000,
+        codebooks=16,
+        codebook_size=1024,
+    )
 
 
 def test_published_size():

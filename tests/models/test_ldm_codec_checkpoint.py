@@ -12,13 +12,13 @@ import soundfile
 import torch
 
 from sepcli.errors import ModelError
-from sepcli.loading import load_model, make_config, save_model
+from sepcli.loading import load_model, make_config
 from sepcli.models.ldm import FAMILY
 from sepcli.weights.catalog import bundled_catalog, load_catalog, read_catalog
 from sepcli.weights.checkpoint import Checkpoint
 from tests.contracts import peak_error, run
 from tests.fakehub import FakeHub
-from tests.models.test_ldm_codec import TINY, tiny
+from tests.models.test_ldm_codec import TINY
 from tests.parity.test_encodec import reference
 
 ROOT = Path(__file__).parents[2]
@@ -158,17 +158,6 @@ def test_a_file_of_another_shape_is_refused(small, tmp_path):
     reference(**SMALL | {"num_filters": 6}).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="do not fit Codec"):
         load_model(f"encodec-48k={tmp_path / 'model.safetensors'}", catalog=small[2])
-
-
-def test_our_own_format(tmp_path):
-    model = tiny()
-    save_model(
-        model.state_dict(), tmp_path / "codec.safetensors", family="ldm", arch="Codec", config=model.config
-    )
-    loaded = load_model(str(tmp_path / "codec.safetensors")).model
-    assert loaded.config == model.config and loaded.codebooks == 0
-    wave = torch.randn(1, 2, 960)
-    assert torch.equal(run(loaded, wave), run(model, wave))
 
 
 def test_from_the_hub_to_a_file(tmp_path):
