@@ -10,7 +10,7 @@ Some augmentations need more samples than they return: `extra` says how many, an
              drums |====================|
        vocals |====================|
 
-Axes: B rows, S sources, C channels, T samples. The defaults are those of HT Demucs' recipe (S. Rouard,
+Axes: B rows, S sources, C channels, T samples. The defaults come from the recipe of HT Demucs (S. Rouard,
 F. Massa, A. Defossez, "Hybrid Transformers for Music Source Separation", section 4 and its code); Silence
 and Equalize are not part of it. `HT_DEMUCS` is all of it in its order.
 """

@@ -42,7 +42,7 @@ def filter_dataset(
     """Decide on every song below `root`, write the report into `out`, and give the verdicts, sorted by name.
 
     loaded: the model, with all its stems. layout: as for layouts.find_tracks. settings, device, precision: as
-    for separation. options: those that the model was loaded with. force: begin anew where `out` has a report
+    for separation. options: the model's, as it was loaded. force: begin anew where `out` has a report
     of another model, folder or way of measuring.
     begun: called with the number of songs, and with how many of them the report knows. done: called after each
     song with its verdict, and whether the report knew it. notice: called with sentences for the user.

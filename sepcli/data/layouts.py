@@ -193,11 +193,14 @@ def _header(path: Path) -> tuple[int, int, int]:
     try:
         with sndfile.opened(path) as file:
             samplerate, channels, frames = file.samplerate, file.channels, file.frames
-    except (sndfile.Error, TypeError, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not audio for libsndfile"
-        raise InputError(f"{path} can't be read: {reason}.", remedy="Replace it.", code="broken") from None
+    except OSError as error:
+        raise from_os(error, path, reading=InputError) from None
+    except (sndfile.Error, TypeError):
+        raise InputError(
+            f"'{path}' can't be read: not audio for libsndfile.", remedy="Replace it.", code="broken"
+        ) from None
     if not 0 < frames < sndfile.UNKNOWN_FRAMES:
-        raise InputError(f"{path} has no audio frames.", remedy="Replace it.", code="no_frames")
+        raise InputError(f"'{path}' has no audio frames.", remedy="Replace it.", code="no_frames")
     return samplerate, channels, frames
 
 

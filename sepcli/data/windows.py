@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from sepcli.errors import InputError
+from sepcli.errors import InputError, first_line, from_os
 from sepcli.sound import sndfile
 
 QUALITY = "HQ"  # of soxr: a stop band of 20 bits; "VHQ", as in sound/resample.py, takes 1.4 times as long
@@ -45,13 +45,16 @@ def read_window(
     try:
         with sndfile.opened(path) as file:
             window = _window(file, round(start_seconds * samplerate), samples, samplerate, channels)
-    except (sndfile.Error, OSError, TypeError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).rstrip(".")
-        raise InputError(f"{path} can't be read: {reason}.", remedy="Replace it.", code="broken") from None
+    except OSError as error:
+        raise from_os(error, path, reading=InputError) from None
+    except (sndfile.Error, TypeError, ValueError) as error:
+        raise InputError(
+            f"'{path}' can't be read: {first_line(error)}.", remedy="Replace it.", code="broken"
+        ) from None
     # The sum is finite only if every sample is; this takes a tenth of the time of testing each.
     if not math.isfinite(float(window.sum(dtype=np.float32))):
         raise InputError(
-            f"{path} has samples that are NaN or infinite, after {start_seconds:.1f} s.",
+            f"'{path}' has samples that are NaN or infinite, after {start_seconds:.1f} s.",
             remedy="Replace it.",
             code="not_finite",
         )

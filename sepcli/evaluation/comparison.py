@@ -30,7 +30,7 @@ class Group:
     swept: Mapping[str, str]
     scores: Sequence[Scores]  # one for each run
     lines: Sequence[Line]  # their summary
-    options: Mapping[str, Any]  # of the model; those that are the same in all runs
+    options: Mapping[str, Any]  # of the model, where all runs have the same
 
     @property
     def label(self) -> str:

@@ -74,7 +74,7 @@ def evaluate(request: EvaluationRequest, listener: EvaluationListener | None = N
 def find_material(
     request: EvaluationRequest, listener: EvaluationListener
 ) -> tuple[list[StemTrack], dict[str, SepcliError]]:
-    """The tracks that there is something to separate in, and the errors of those that can't be read, by name.
+    """The tracks that can be separated, and {track: its error} of tracks with a file that can't be read.
 
     InputError where no track is left; UsageError for a stem that no track has.
     """

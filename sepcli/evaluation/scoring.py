@@ -300,7 +300,7 @@ def run_scorers(
     others: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> float:
-    """Give the whole track to the scorers. The seconds that the estimates took, without those of the scorers.
+    """Give the whole track to the scorers. Returns the seconds that the estimates took, the scorers' left out.
 
     names: the stems to score. others: stems whose references the scorers get besides, after `names`.
     """

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sepcli.errors import InputError
+from sepcli.errors import InputError, from_os
 from sepcli.system.files import atomic_output
 
 KEY_NAME = "key.json"
@@ -53,10 +53,11 @@ def read_key(folder: Path) -> Key | None:
         return Key(**said, items=items)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not what sepcli wrote there"
+    except OSError as error:
+        raise from_os(error, path, reading=InputError) from None
+    except (ValueError, TypeError, KeyError, AttributeError):
         raise InputError(
-            f"The key of the listening test, '{path}', can't be read: {reason}.",
+            f"The key of the listening test, '{path}', can't be read: it is not what sepcli wrote there.",
             code="broken",
             remedy="Restore it, or make the test anew in another folder.",
         ) from None
