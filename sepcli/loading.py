@@ -254,7 +254,7 @@ def _family(name: str, notice: Notice) -> Family:
 
 def _narrowed(model: Separator, wanted: Sequence[str]) -> Separator:
     """The model for these stems; a model of queries alone has none before it is bound, and stays as it is."""
-    return model.select(wanted) if wanted else model
+    return model.select(wanted).eval().requires_grad_(False) if wanted else model
 
 
 def _wanted(sources: Sequence[str], targets: Sequence[str] | None) -> tuple[str, ...]:
