@@ -104,8 +104,8 @@ class Sums:
             ss, hh = _less(ss, sum_s, sum_s, self.samples), _less(hh, sum_h, sum_h, self.samples)
             ee, se = _less(ee, sum_e, sum_e, self.samples), se - (sum_s * sum_e).sum(axis=0) / self.samples
         with np.errstate(divide="ignore", invalid="ignore"):
-            # h = s + e, so a = 1 + <s, e> / <s, s>; and h and e have the same part orthogonal to s, so no digits
-            # are lost where the error is small.
+            # h = s + e, so a = 1 + <s, e> / <s, s>; and h and e have the same part orthogonal to s, so no
+            # digits are lost where the error is small.
             a = 1 + se / ss
             residual = np.maximum(ee - se**2 / ss, 0)
             si_sdr = np.where(residual == 0, np.inf, 10 * np.log10(a**2 * ss / residual))
