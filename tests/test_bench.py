@@ -66,12 +66,14 @@ def check(record: Record, text: str) -> None:
     assert not [value for value in record.settings.values() if str(results.ROOT) in str(value)]
 
 
+@pytest.mark.slow
 def test_bundled(tmp_path, page):
     record = bundled.bench(tmp_path, seconds=10, runs=1, threads=1)
     check(record, page(record))
     assert figures(record)["size of the weights"] <= 10
 
 
+@pytest.mark.slow
 def test_lasaft(tmp_path, page):
     tiny = {"n_fft": 256, "hop_length": 64, "num_frame": 16, "margin": 192, "internal_channels": 2}
     record = lasaft.bench(tmp_path, {"tiny": ("LaSAFTv2", tiny)}, seconds=0.1, runs=2)
@@ -79,6 +81,7 @@ def test_lasaft(tmp_path, page):
     assert list(record.runs["tiny"]["seconds"]) == ["all", "vocals", "drums", "bass", "other"]
 
 
+@pytest.mark.slow
 def test_dicose(tmp_path, page):
     tiny = {
         "width": 16,

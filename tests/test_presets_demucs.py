@@ -10,7 +10,6 @@ import pytest
 import soundfile
 import torch
 
-from sepcli.data.augment import ChannelSwap, Gain, Polarity, Remix, Repitch, Shift
 from sepcli.data.mixing import Batches, DataSource
 from sepcli.loading import make_config
 from sepcli.models.demucs.sparse import SparseWeighing
@@ -57,19 +56,14 @@ def test_these_are_all_there_are() -> None:
 
 
 @pytest.mark.parametrize("name", [*GRID, *FINE_TUNING, "htdemucs"])
-def test_all_have_the_papers_scale(name: str) -> None:
-    """Whole songs of four stems, L1 of the wave, the paper's averages; everything in it can be made."""
+def test_everything_in_it_can_be_made(name: str) -> None:
+    """And its examples are as long as the network's segment, as they are shown."""
     config = preset(name)
     built = network(config)
     model = built.model
     assert model.sources == SOURCES and (model.samplerate, model.channels) == (44100, 2)
     assert example_samples(model, config.data.segment) == model.segment.samples
     assert round(config.data.segment * 44100) == model.segment.samples, "what is shown is what is used"
-    assert config.data.aligned == 1.0
-    assert [(term.kind, term.on, term.weight) for term in config.loss.terms] == [("l1", "wave", 1.0)]
-    assert (config.ema.steps, config.ema.epochs) == ((0.9995, 0.9999), (0.9, 0.95))
-    assert (config.optim.schedule, config.optim.betas) == ("constant", (0.9, 0.999))
-    assert config.run.precision == "float32" and config.run.steps_per_epoch == 800
     assert config.about.endswith(".")
     make_objective(config, model)
     make_optimiser(model, config.optim)
@@ -91,11 +85,9 @@ def test_grid(name: str) -> None:
     if published is not None:
         assert abs(exact / 1e6 - published) < 0.1
         assert f"{published} M" in config.about
-    assert config.run.max_steps == 1200 * 800 and config.run.batch_size == 32
-    assert (config.optim.name, config.optim.lr) == ("adam", 3e-4)
 
 
-def test_htdemucs_is_the_published_network_with_the_papers_recipe() -> None:
+def test_htdemucs_is_the_published_network() -> None:
     config = preset("htdemucs")
     built = network(config)
     entry = load_catalog()["htdemucs"]
@@ -108,13 +100,6 @@ def test_htdemucs_is_the_published_network_with_the_papers_recipe() -> None:
     }  # fmt: skip
     assert differing <= {"t_sparse_attn_window"}, "which is read by sparse attention only"
     assert parameters(built) == 41_984_456
-    assert [augmentation(table) for table in config.augment] == [
-        Repitch(p=0.2, semitones=2.0, tempo_std=0.05, max_tempo=0.12), Shift(1.0), ChannelSwap(0.5),
-        Polarity(0.5), Gain(0.25, 1.25), Remix(4),
-    ]  # fmt: skip
-    assert (config.optim.name, config.optim.lr, config.run.batch_size) == ("adam", 3e-4, 32)
-    assert config.run.max_steps == 1200 * 800
-    assert config.model.config["t_dropout"] == 0.02
 
 
 def test_what_is_read_for_an_example_is_the_papers_ten_seconds(tmp_path: Path) -> None:
@@ -137,16 +122,11 @@ def test_fine_tuning(name: str) -> None:
     source = FINE_TUNING[name]
     assert {s: w for s, w in config.loss.source_weights.items() if w} == {source: 1}
     assert set(config.loss.source_weights) == set(SOURCES)
-    assert [augmentation(table) for table in config.augment] == [
-        Shift(1.0, same=True), ChannelSwap(0.5), Polarity(0.5)
-    ]  # fmt: skip
-    assert (config.optim.name, config.optim.lr, config.optim.clip) == ("adamw", 1e-4, 5.0)
-    assert config.run.batch_size == 8 and config.run.max_steps == 50 * 800
     groups = make_optimiser(built.model, config.optim).param_groups
     decays = {group["weight_decay"]: group["params"] for group in groups}
-    assert decays.keys() == {0.0, 0.05}
+    still, decaying = sorted(decays)
     inside = {id(p) for p in built.model.crosstransformer.parameters()}
-    assert {id(p) for p in decays[0.05]} == inside and not inside & {id(p) for p in decays[0.0]}
+    assert still == 0 and {id(p) for p in decays[decaying]} == inside, "only the transformer's weights decay"
     base = network(preset("htdemucs"))
     assert {k: v.shape for k, v in built.model.state_dict().items()} == {
         k: v.shape for k, v in base.model.state_dict().items()

@@ -22,7 +22,8 @@ def preset(name, *settings):
 
 
 def parameters(config):
-    return sum(parameter.numel() for parameter in make_network(config.model).model.parameters())
+    with torch.device("meta"):  # no memory for weights
+        return sum(parameter.numel() for parameter in make_network(config.model).model.parameters())
 
 
 def test_no_preset_is_forgotten():
@@ -70,8 +71,3 @@ def test_a_step_of_the_recipe(name):
     loss.total.backward()
     still = [name for name, p in model.named_parameters() if p.grad is None]
     assert not still and torch.isfinite(loss.total)
-
-
-def test_the_query_is_what_was_meant():
-    assert preset("lasaft-query").objective_options == {"domain": "spectrogram", "query": "context"}
-    assert preset("lasaft-query-small").objective_options == {"domain": "spectrogram", "query": "context"}
