@@ -66,7 +66,7 @@ def test_every_path_that_a_page_names_is_there():
     """Files and folders of the repository, and what links lead to, headings included."""
     root = DOCS.parent
     missing = []
-    for page in [root / "README.md", *sorted(DOCS.glob("*.md"))]:
+    for page in [root / "README.md", *sorted(DOCS.glob("*.md")), *sorted((root / ".github").glob("*.md"))]:
         text = page.read_text(encoding="utf-8")
         if page.name == "add-a-family.md":
             text = re.sub(r"\S*\bgain\b\S*|\S*test_gain\S*", "", text)  # the family that it makes up

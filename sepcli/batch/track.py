@@ -110,8 +110,8 @@ def render(
         sink: _Sink = _Spooled(folder, files, again) if plan.spools else _Direct(files, again)
         stack.callback(sink.abort)
         out = OutputStream(mix, plan.samplerate)
-        writer: WriteBehind[Tensor] = stack.enter_context(
-            WriteBehind(lambda stems: sink.write(out.process(stems)), WRITTEN_BEHIND)
+        writer = stack.enter_context(
+            WriteBehind[Tensor](lambda stems: sink.write(out.process(stems)), WRITTEN_BEHIND)
         )
         for stems in mix.separate(_with_total(progress, _seconds(mix, read()))):
             writer.put(stems)

@@ -30,7 +30,7 @@ class PanelCommand(TyperCommand):
                 continue
             title = getattr(param, "rich_help_panel", None) or OTHER
             if param.param_type_name == "argument":
-                title, record = "Arguments", (argument_name(param), param.help or "")
+                title, record = "Arguments", (argument_name(param), getattr(param, "help", None) or "")
             sections.setdefault(title, []).append(record)
         for title, records in sections.items():
             with formatter.section(title):

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from sepcli.data.mixing import Batch
 from sepcli.engine.device import PRECISIONS
@@ -97,12 +98,12 @@ class Trainer:
     ):
         self.model, self.config, self.device, self.team = model, config, device, team
         self.objective = objective
-        self.learner = team.wrap(Learner(model, objective), device)
+        self.learner: Any = team.wrap(Learner(model, objective), device)
         self.optimiser = make_optimiser(model, config.optim)
         self.schedule = Schedule(config.optim)
         self.averages = Averages(model, config.ema.steps, config.ema.epochs)
         self.dtype = PRECISIONS[config.run.precision]
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        self.scaler = GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.steps = 0
         self.seconds = 0.0  # of training, over all sessions
         self.bad_steps = 0  # in all

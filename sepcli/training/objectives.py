@@ -132,15 +132,18 @@ def _layer(model: nn.Module, name: str, whose: str) -> nn.Module:
         ) from None
 
 
+def _first(out: Any) -> Tensor:
+    """What a layer gives, or the first of several things that it gives."""
+    return out if isinstance(out, Tensor) else out[0]
+
+
 @contextmanager
 def _heard(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     """What these layers give inside the block, in their order."""
     found: dict[int, Tensor] = {}
     values: list[Tensor] = []
     handles = [
-        layer.register_forward_hook(
-            lambda _, __, out, k=k: found.__setitem__(k, out if isinstance(out, Tensor) else out[0])
-        )
+        layer.register_forward_hook(lambda _, __, out, k=k: found.__setitem__(k, _first(out)))
         for k, layer in enumerate(layers)
     ]
     try:

@@ -9,6 +9,8 @@ the window's length must agree with it, and every tensor must fit.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from sepcli.engine.separator import Separator
@@ -34,7 +36,8 @@ def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
 
 
 def _check_window(checkpoint: Checkpoint, length: int, model: Separator) -> None:
-    wanted = model.config.n_fft
+    config: Any = model.config
+    wanted = config.n_fft
     if length != wanted:
         raise ModelError(
             f"The checkpoint '{checkpoint.path}' is for windows of {length} samples, the network for {wanted}.",
