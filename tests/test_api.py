@@ -148,5 +148,5 @@ def test_errors_of_files(tmp_path, song):
     assert caught.value.code == "missing"
     with pytest.raises(UsageError, match="template"):
         sepcli.separate_file(song, tmp_path / "out", model=Split(), template="{stem}/{colour}")
-    with pytest.raises(UsageError, match="--sum exact"):
+    with pytest.raises(UsageError, match="sum=exact"):
         sepcli.separate_file(song, tmp_path / "out", model=Split(), format="mp3", sum="exact")
