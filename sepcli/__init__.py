@@ -6,7 +6,13 @@ Names are resolved on first use, so `import sepcli` costs no torch.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sepcli.api import load, separate, separate_file
+    from sepcli.engine.separator import Separator
+    from sepcli.errors import SepcliError
+    from sepcli.weights.catalog import list_models
 
 __version__ = "0.1.0"
 

@@ -58,7 +58,7 @@ def pitch(wave: Floats) -> Floats:
 
 def wide_band_pesq(reference: Floats, estimate: Floats) -> float:
     """PESQ of [T] each at 16 kHz: MOS-LQO from 1 to 4.64, NaN where there is nothing to compare."""
-    from pesq import PesqError, pesq
+    from pesq import PesqError, pesq  # pyright: ignore[reportMissingImports]  (compiled, so often absent)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
