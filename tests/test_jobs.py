@@ -378,6 +378,20 @@ def test_a_track_on_which_another_run_works_is_left_to_it(catalog):
     assert [(result.input, result.status) for result in listener.second] == [("a.wav", "skipped")]
 
 
+def test_a_track_that_was_finished_just_before_the_claim_is_not_done_twice(catalog, monkeypatch):
+    song("a.wav")
+    claim, meanwhile = Manifest.claim, []
+
+    def late(self, outputs, by, alive):
+        if not meanwhile:
+            meanwhile.append(None)
+            meanwhile[0] = statuses(batch(catalog, ["a.wav"])[1])
+        return claim(self, outputs, by, alive)
+
+    monkeypatch.setattr(Manifest, "claim", late)
+    assert statuses(batch(catalog, ["a.wav"])[1]) == ["skipped"] and meanwhile == [["done"]]
+
+
 def test_a_claim_of_a_dead_run_is_nobodys(catalog):
     song("a.wav")
     Path("out").mkdir()

@@ -134,7 +134,10 @@ def other_engine_notice(decisions: Sequence[Decision]) -> str | None:
 
 
 def identify(track: Track, manifest: Manifest) -> InputId:
-    """Identify the track's input by its content. What came through a pipe has no date. OSError."""
+    """Identify the track's input by its content. What came through a pipe has no date.
+
+    OSError where it can't be read.
+    """
     assert track.file is not None, "copy a pipe to a file first"
     if not track.source.once:
         return manifest.identify(track.file)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from sepcli.batch.decisions import (
     REFUSE,
+    SEPARATE,
     SKIP,
     Decision,
     Fingerprint,
@@ -114,7 +116,7 @@ def preview(batch: Batch, listener: Listener | None = None, named: Named | None 
     request, model = batch.request, Model(batch, listener)
     device = choose_device(request.device)
     if named is None and model.is_remote:
-        return [Decision(Track.of(source, {}), "separate") for source in batch.sources]
+        return [Decision(Track.of(source, {}), SEPARATE) for source in batch.sources]
     named = named or names(batch, model.sources)
     listener.named(named)
     weights = model.weights(named.stems, may_load=batch.entry is None)
@@ -180,31 +182,23 @@ class _Loop:
     def results(self, tracks: Sequence[Track]) -> Iterator[Result]:
         """Yields a Result for each track. Tracks on which another process works come last."""
         engine = self._engine()
-        waiting: list[Track] = []
-        for number, track in enumerate(tracks, 1):
+        left = deque(enumerate(tracks, 1))
+        taken = 0  # tracks in a row on which another process works
+        while left:
+            number, track = left.popleft()
             result = self._attempt(track, engine, number, len(tracks))
             if result is None:
-                waiting.append(track)
+                left.append((number, track))
+                taken += 1
+                if taken >= len(left):  # so is everything that is left
+                    time.sleep(WAIT_SECONDS)
                 continue
+            taken = 0
             yield result
             if isinstance(result.error, OutputError):
-                yield from self._stopped([*waiting, *tracks[number:]])
+                for _, track in left:
+                    yield not_done(track.source.name, "an output could not be written")
                 return
-        while waiting:
-            track = waiting.pop(0)
-            result = self._attempt(track, engine, len(tracks) - len(waiting), len(tracks))
-            if result is None:
-                waiting.append(track)
-                time.sleep(WAIT_SECONDS)
-                continue
-            yield result
-            if isinstance(result.error, OutputError):
-                yield from self._stopped(waiting)
-                return
-
-    def _stopped(self, tracks: Sequence[Track]) -> Iterator[Result]:
-        for track in tracks:
-            yield not_done(track.source.name, "an output could not be written")
 
     def _engine(self) -> Engine:
         from sepcli.engine.pipeline import Engine
@@ -230,8 +224,13 @@ class _Loop:
                 )
             if self._claimed_by_another(track):
                 return None
-            self.listener.started(track, number, count)
             with self._released_after_failure(track):
+                # The run that had it may have finished it just before the claim.
+                decision = decide_track(track, self.named, self.prints, self.manifest)
+                if decision.action == SKIP:
+                    self.manifest.release(track.outputs.values())
+                    return _skipped(decision, self.manifest)
+                self.listener.started(track, number, count)
                 return self._separate(track, engine)
         except Exception as error:  # noqa: BLE001  (whatever it is, the next track may be fine)
             return self._failed(track, error)

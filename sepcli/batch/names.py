@@ -85,9 +85,13 @@ def names(batch: Batch, sources: Sequence[str]) -> Named:
         catalog=batch.catalog,
     )
     paths, notices = name_files(
-        batch.everything, stems.files, out=request.out, template=request.template, model=batch.model.name,
+        batch.everything,
+        stems.files,
+        out=request.out,
+        template=request.template,
+        model=batch.model.name,
         ext=batch.spec.format,
-    )  # fmt: skip
+    )
     guard_inputs(batch.everything, batch.queries, [path for outputs in paths for path in outputs.values()])
     ours = set(batch.sources)
     tracks = [
