@@ -30,7 +30,7 @@ from typing import Any
 from filelock import FileLock
 
 from sepcli.errors import OutputError, from_os
-from sepcli.system.files import content_sha256
+from sepcli.system.files import NO_LOCKS, content_sha256
 
 MANIFEST_NAME = ".sepcli.jsonl"
 LOCK_NAME = ".sepcli.jsonl.lock"
@@ -230,7 +230,7 @@ class Manifest:
         """Alone: other processes wait their turn. Where there are no locks, a single append has to do."""
         lock = FileLock(self.folder / LOCK_NAME)
         with contextlib.ExitStack() as stack:
-            with contextlib.suppress(OSError, NotImplementedError):
+            with contextlib.suppress(*NO_LOCKS):
                 stack.enter_context(lock)
             yield
 

@@ -36,12 +36,11 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from sepcli.errors import from_os
+from sepcli.system.files import NO_LOCKS
 
 PREFIX = ".sepcli-work-"
 _LOCK = "lock"
 _BIRTH_SECONDS = 60.0  # a work folder younger than this may be without its lock file yet
-# What filelock raises where the file system has no locks.
-_NO_LOCKS = (NotImplementedError, OSError)
 
 
 class Workspace:
@@ -107,7 +106,7 @@ def is_alive(folder: Path, name: str) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return True
-    except _NO_LOCKS:
+    except NO_LOCKS:
         return False
     lock.release()
     return False
@@ -120,7 +119,7 @@ def _make_locked(folder: Path) -> tuple[Path, FileLock]:
         lock = FileLock(path / _LOCK, thread_local=False)
         try:
             lock.acquire()
-        except _NO_LOCKS:  # then leftovers stay
+        except NO_LOCKS:  # then leftovers stay
             if path.is_dir():
                 return path, lock
         # Between the two steps above another process may have taken this folder for a leftover.
@@ -134,7 +133,7 @@ def remove_leftovers(folder: Path) -> int:
     """Remove the work folders of dead processes in `folder`. Returns how many there were."""
     removed = 0
     for path in folder.glob(f"{PREFIX}*"):
-        with contextlib.suppress(Timeout, *_NO_LOCKS):  # alive; another user's; no locks to tell by
+        with contextlib.suppress(Timeout, *NO_LOCKS):  # alive; another user's; no locks to tell by
             removed += _remove_if_dead(path)
     return removed
 

@@ -14,6 +14,9 @@ from pathlib import Path
 
 from sepcli.errors import from_os
 
+# What filelock raises where a file system has no locks. Its Timeout is an OSError too: catch that one first.
+NO_LOCKS = (NotImplementedError, OSError)
+
 
 @contextmanager
 def atomic_write(path: Path, *, shared: bool = False) -> Iterator[Path]:
