@@ -19,7 +19,9 @@ from sepcli.cli.options import (
     Device,
     ModelPrecision,
     Precision,
+    catalogs,
     complete_model,
+    model_options,
     parse_batch_size,
     parse_options,
 )
@@ -103,24 +105,8 @@ def filter_(
     device: Device = "auto",
     precision: ModelPrecision = Precision.auto,
     batch_size: BatchSize = "auto",
-    catalog: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--catalog",
-            metavar="FILE",
-            rich_help_panel=COMPUTE,
-            help="A file with more models, in the format of weights.toml; repeatable.",
-        ),
-    ] = None,
-    options: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-O",
-            metavar="KEY=VALUE",
-            rich_help_panel=COMPUTE,
-            help="An option that only this kind of model has, such as steps=4; repeatable.",
-        ),
-    ] = None,
+    catalog: Annotated[list[Path] | None, catalogs(COMPUTE)] = None,
+    options: Annotated[list[str] | None, model_options(COMPUTE)] = None,
     json: Annotated[
         bool,
         typer.Option(

@@ -19,7 +19,10 @@ from sepcli.cli.options import (
     Precision,
     Segment,
     Shifts,
+    catalogs,
     complete_model,
+    model_options,
+    overlap_or_published,
     parse_batch_size,
     parse_options,
     parse_time,
@@ -100,13 +103,7 @@ def evaluate(
         ),
     ] = None,
     options: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-O",
-            metavar="KEY=VALUE",
-            rich_help_panel=WHAT,
-            help="An option for those models that have it, such as steps=4; repeatable.",
-        ),
+        list[str] | None, model_options(WHAT, "An option for those models that have it, such as steps=4")
     ] = None,
     sweep: Annotated[
         list[str] | None,
@@ -128,16 +125,7 @@ def evaluate(
             help="With several seeds: a run for each, and their mean and deviation.",
         ),
     ] = "0",
-    catalog: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--catalog",
-            metavar="FILE",
-            rich_help_panel=WHAT,
-            help="A file with more models, in the format of weights.toml; repeatable. See also "
-            "$SEPCLI_CATALOG.",
-        ),
-    ] = None,
+    catalog: Annotated[list[Path] | None, catalogs(WHAT)] = None,
     protocol: Annotated[
         list[Protocol] | None,
         typer.Option(
@@ -166,16 +154,7 @@ def evaluate(
     ] = False,
     device: Device = "auto",
     precision: ModelPrecision = Precision.auto,
-    overlap: Annotated[
-        str,
-        typer.Option(
-            "--overlap",
-            metavar="published|SHARE",
-            rich_help_panel=COMPUTE,
-            help="The share of a segment that the next segment covers. published: as in the model's paper, "
-            "if the catalogue knows it, else 0.25.",
-        ),
-    ] = "published",
+    overlap: Annotated[str, overlap_or_published("0.25")] = "published",
     segment: Segment = None,
     shifts: Shifts = 0,
     batch_size: BatchSize = "auto",

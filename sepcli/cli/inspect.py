@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sepcli.cli import console
-from sepcli.cli.options import Device, ModelPrecision, Precision, complete_model, complete_stem, parse_time
+from sepcli.cli.options import (
+    Device,
+    ModelPrecision,
+    Precision,
+    catalogs,
+    complete_model,
+    complete_stem,
+    parse_time,
+)
 from sepcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -67,15 +75,7 @@ def inspect(
     duration: Annotated[
         str | None, typer.Option("--duration", metavar="TIME", help="Take only this much of the input.")
     ] = None,
-    catalog: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--catalog",
-            metavar="FILE",
-            help="A file with more models, in the format of weights.toml; repeatable. See also "
-            "$SEPCLI_CATALOG.",
-        ),
-    ] = None,
+    catalog: Annotated[list[Path] | None, catalogs()] = None,
     device: Device = "auto",
     precision: ModelPrecision = Precision.auto,
     out: Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -89,6 +89,35 @@ BatchSize = Annotated[
         help="How many segments are computed together.",
     ),
 ]
+
+
+# --- options that stand in another panel in each command ---
+
+
+def catalogs(panel: str | None = None) -> Any:
+    """--catalog: files with more models."""
+    return typer.Option(
+        "--catalog",
+        metavar="FILE",
+        rich_help_panel=panel,
+        help="A file with more models, in the format of weights.toml; repeatable. See also $SEPCLI_CATALOG.",
+    )
+
+
+def model_options(panel: str, help: str = "An option that only this kind of model has, such as steps=4") -> Any:
+    """-O: options of the model itself."""
+    return typer.Option("-O", metavar="KEY=VALUE", rich_help_panel=panel, help=f"{help}; repeatable.")
+
+
+def overlap_or_published(otherwise: str) -> Any:
+    """--overlap of a command that can take the published one; otherwise: the overlap where none is known."""
+    return typer.Option(
+        "--overlap",
+        metavar="published|SHARE",
+        rich_help_panel=COMPUTE,
+        help="The share of a segment that the next segment covers. published: as in the model's paper, if the "
+        f"catalogue knows it, else {otherwise}.",
+    )
 
 
 # --- how messages name options ---

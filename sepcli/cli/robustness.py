@@ -10,7 +10,16 @@ import typer
 
 from sepcli.cli import console
 from sepcli.cli.evaluate import parse_overlap
-from sepcli.cli.options import COMPUTE, BatchSize, Device, Segment, complete_model, parse_batch_size, parse_time
+from sepcli.cli.options import (
+    BatchSize,
+    Device,
+    Segment,
+    catalogs,
+    complete_model,
+    overlap_or_published,
+    parse_batch_size,
+    parse_time,
+)
 from sepcli.errors import UsageError
 
 WHERE = "Where it goes"
@@ -71,26 +80,9 @@ def robustness(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="For the noise.")] = 0,
-    catalog: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--catalog",
-            metavar="FILE",
-            help="A file with more models, in the format of weights.toml; repeatable. See also "
-            "$SEPCLI_CATALOG.",
-        ),
-    ] = None,
+    catalog: Annotated[list[Path] | None, catalogs()] = None,
     device: Device = "auto",
-    overlap: Annotated[
-        str,
-        typer.Option(
-            "--overlap",
-            metavar="published|SHARE",
-            rich_help_panel=COMPUTE,
-            help="The share of a segment that the next segment covers. published: as in the model's paper, "
-            "if the catalogue knows it, else 0.",
-        ),
-    ] = "published",
+    overlap: Annotated[str, overlap_or_published("0")] = "published",
     segment: Segment = None,
     batch_size: BatchSize = "auto",
     out: Annotated[

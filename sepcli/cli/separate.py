@@ -20,8 +20,10 @@ from sepcli.cli.options import (
     Precision,
     Segment,
     Shifts,
+    catalogs,
     complete_model,
     complete_stem,
+    model_options,
     parse_batch_size,
     parse_options,
     parse_time,
@@ -153,25 +155,8 @@ def separate(
             "--duration", metavar="TIME", rich_help_panel=WHAT, help="Separate only this much of each input."
         ),
     ] = None,
-    catalog: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--catalog",
-            metavar="FILE",
-            rich_help_panel=WHAT,
-            help="A file with more models, in the format of weights.toml; repeatable. See also "
-            "$SEPCLI_CATALOG.",
-        ),
-    ] = None,
-    options: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-O",
-            metavar="KEY=VALUE",
-            rich_help_panel=WHAT,
-            help="An option that only this kind of model has, such as steps=4; repeatable.",
-        ),
-    ] = None,
+    catalog: Annotated[list[Path] | None, catalogs(WHAT)] = None,
+    options: Annotated[list[str] | None, model_options(WHAT)] = None,
     out: Annotated[
         str,
         typer.Option(
