@@ -105,11 +105,11 @@ def _torchaudio() -> Iterator[Finding]:
             "torchaudio",
             "note",
             f"can't be imported: {first_line(error)}",
-            "Separation does not need it; training and some metrics do. Install the release that belongs to "
+            "No command of sepcli needs it, only its tests do. For those, install the release that belongs to "
             "your torch, for the same CUDA version: https://pytorch.org/get-started",
         )
         return
-    yield Finding("torchaudio", "ok", f"{module.__version__} (only training and some metrics need it)")
+    yield Finding("torchaudio", "ok", f"{module.__version__} (only the tests of sepcli need it)")
 
 
 def _device() -> Iterator[Finding]:
