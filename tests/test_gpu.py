@@ -46,14 +46,17 @@ def snr(reference, other):
     return 10 * torch.log10(reference.square().sum() / (reference - other).square().sum()).item()
 
 
+@pytest.mark.parametrize("tf32, least", [(False, 80), (True, 35)], ids=["float32", "TF32"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_cuda_equals_the_cpu(name):
+def test_cuda_equals_the_cpu(name, tf32, least, monkeypatch):
+    # cuDNN's convolutions are TF32 by default, with ten bits. These random networks make much of each rounding:
+    # 42 to 49 dB on an H200, where htdemucs at its real size has 64 (docs/benchmarks.md).
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", tf32)
     model, x = build(name), torch.randn(1, 2, 400_000)
     expected, _ = separate(model, x, CPU)
     for batch in (None, 1, 3):
         result, engine = separate(model, x, CUDA, batch_size=batch)
-        # cuDNN's TF32 convolutions have ten bits: far below audible, far above rounding.
-        assert snr(expected, result) > 55
+        assert snr(expected, result) > least
         if batch is None:
             assert engine.batches[0].size > 1, "batches follow the free memory"
 
