@@ -277,13 +277,13 @@ def test_what_can_not_be_is_refused_before_anything_is_read(tmp_path):
         "",
         "me/" + "x" * 100,
     ):
-        with pytest.raises(UsageError, match="--repo"):
+        with pytest.raises(UsageError, match="repo=.* is no name of a repository"):
             publish.prepare(absent, repo)
     for branch in ("a" * 40, "a b", "-x", "", "a..b"):
-        with pytest.raises(UsageError, match="--revision"):
+        with pytest.raises(UsageError, match="branch="):
             publish.prepare(absent, "me/model", branch=branch)
     for license in ("", "mit\nx: y"):
-        with pytest.raises(UsageError, match="--license"):
+        with pytest.raises(UsageError, match="license="):
             publish.prepare(absent, "me/model", license=license)
 
 

@@ -1,4 +1,4 @@
-"""`sepcli distill`: its options. The work is training/distill.py's and training/train.py's."""
+"""`sepcli distill`: its options. training/distill.py and training/train.py do the work."""
 
 from __future__ import annotations
 

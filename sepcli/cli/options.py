@@ -125,6 +125,7 @@ def overlap_or_published(otherwise: str) -> Any:
 _SHORT = {
     "model": "-m",
     "models": "-m",
+    "branch": "--revision",
     "out": "-o",
     "targets": "-t",
     "options": "-O",

@@ -1,4 +1,4 @@
-"""`sepcli train`: its options, and what is seen of a run. The work is training/train.py's."""
+"""`sepcli train`: its options, and the display of a run. training/train.py does the work."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def configured(
     sets: Sequence[str],
     model: Mapping[str, str | None] | None = None,
 ) -> TrainConfig:
-    """The preset with what the command line changes. data: folders of train and valid; None: the preset's."""
+    """The preset with the changes of the command line. data: folders of train and valid; None: the preset's."""
     from sepcli.training.config import make_train_config, merge, parse_override, preset_names, read_preset
 
     if preset is None:
@@ -264,7 +264,7 @@ def print_presets() -> None:
 
 
 class _Display:
-    """A bar on a terminal, else a line from time to time, or JSON events; scores after every epoch."""
+    """Shows a run: a bar, lines where there is no terminal, or JSON events; scores after every epoch."""
 
     def __init__(self, run: RunTable):
         self.max_steps, self.max_minutes, self.batch_size = run.max_steps, run.max_minutes, run.batch_size

@@ -1,8 +1,13 @@
-"""Training any family: configuration, the loop, its state, and what a run leaves behind.
+"""Training, for every family: settings, the loop, its state, and the folder of a run.
 
-config   what a run is made of, from TOML; every field has a name, a unit and a check
-setup    config -> network, data, objective, optimiser
-loop     THE loop: knows objective(model, batch) -> Loss and nothing of separation
-state    what must survive a kill -9; ema, schedule, distributed are parts of it
-run      the folder that a run leaves: config.toml, metrics.jsonl, curves.png, model.safetensors
+config       the settings of a run, from TOML
+setup        settings -> network, data, objective, validation
+beginning    the weights that a run begins with
+objectives   what a step learns; a family may have its own
+loop         THE loop: knows objective(model, batch) -> Loss and nothing of separation
+optim, ema   the optimiser, and averages of the weights
+state        what a run goes on from after a kill
+run          the folder of a run: config.toml, metrics.jsonl, curves.png, model.safetensors, state.pt
+train        all of that put together; distill prepares what a student learns from a teacher
+publish      a run on the hub, with its model card
 """

@@ -1,10 +1,10 @@
-"""The weights that a run begins with: fresh ones, those of a model like it, or parts of other models.
+"""The weights that a run begins with: fresh ones, another model's, or parts of other models.
 
-    --init MODEL      all weights, of a network of the same kind
-    --base MODEL      those of a part that does not learn, where the network declares one (`Arch.base`)
-    --teacher MODEL   what a student begins as, where it declares that (`Arch.teacher`)
+    --init MODEL      all weights, from a network of the same kind
+    --base MODEL      the weights of a part that does not learn, if the network declares one (`Arch.base`)
+    --teacher MODEL   the weights that a student begins with, if it declares a teacher (`Arch.teacher`)
 
-Read once: afterwards they are in the run's state and in its model. Knows no family.
+They are read once: afterwards they are in the run's state and in its model. Knows no family.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from sepcli.errors import ModelError, Notice, UsageError
+from sepcli.errors import ModelError, Notice, UsageError, parameter
 from sepcli.loading import load_model
 from sepcli.models.family import Arch, Origin
 from sepcli.training.config import ModelTable
@@ -27,10 +27,11 @@ def begin(
     *,
     going_on: bool = False,
 ) -> None:
-    """Fill in what a fresh network gets from elsewhere; that of a run that goes on is in its state.
+    """Give a fresh network the weights that it is to begin with. A run that goes on has them in its state.
 
-    init, and the table's base and teacher: anything that --model takes. UsageError where the network has no
-    such part, needs one that is not given, or was given a model of another kind or shape.
+    init, and the table's base and teacher: models, as `separate` takes them. UsageError where the network has
+    no such part, needs one that is not given, or was given a model of another kind or shape. ModelError where a
+    model can't be loaded, or does not fit.
     """
     _check_declared(network.arch, table)
     if going_on:
@@ -49,7 +50,9 @@ def begin(
 
 def _check_declared(arch: Arch, table: ModelTable) -> None:
     if table.base is not None and arch.base is None:
-        raise UsageError(f"{arch.name} builds upon no other model.", remedy="Leave out --base (model.base).")
+        raise UsageError(
+            f"{arch.name} builds upon no other model.", remedy=f"Leave out {parameter('base')} (model.base)."
+        )
     if table.teacher is not None and arch.teacher is None:
         raise UsageError(
             f"{arch.name} can't begin as its teacher.",
@@ -61,12 +64,12 @@ def _check_given(arch: Arch, table: ModelTable, init: str | None) -> None:
     if init is None and arch.base is not None and table.base is None:
         raise UsageError(
             f"{arch.name} builds upon a trained {arch.base.kind.__name__}.",
-            remedy="Name one with --base, for example the run in which you trained it.",
+            remedy=f"Name one with {parameter('base')}, for example the run in which you trained it.",
         )
     if init is None and arch.teacher is not None and table.teacher is None:
         raise UsageError(
             f"{arch.name} learns from a trained {arch.teacher.kind.__name__}.",
-            remedy="Use sepcli distill, and name that one with --teacher.",
+            remedy=f"Use sepcli distill, and name it with {parameter('teacher')}.",
         )
 
 
@@ -88,13 +91,13 @@ def _take(network: Network, role: str, origin: Origin, spec: str, notice: Notice
     if not isinstance(source, origin.kind):
         raise UsageError(
             f"The {role} of {name} is a {origin.kind.__name__}, but '{spec}' is a {type(source).__name__}.",
-            remedy=f"Name a {origin.kind.__name__} with --{role}.",
+            remedy=f"Name a {origin.kind.__name__} with {parameter(role)}.",
         )
     changed = _differences(source.config, network.config)
     if changed:
         raise UsageError(
             f"The {role} '{spec}' is of another shape than this {name}: {'; '.join(changed[:4])}.",
-            remedy="Give this one the same [model.config]: another preset, or --set model.config.",
+            remedy="Give both the same [model.config]: choose another preset, or set model.config.",
         )
     weights = source.state_dict()
     ours = {
@@ -109,7 +112,7 @@ def _take(network: Network, role: str, origin: Origin, spec: str, notice: Notice
 
 
 def _differences(theirs: Any, ours: Any) -> list[str]:
-    """ "width is 32 there and 256 here", for the fields that both have."""
+    """ "width is 32 there and 256 here", for each field of both Configs whose values differ."""
     shared = {field.name for field in fields(theirs)} & {field.name for field in fields(ours)}
     return [
         f"{name} is {_text(getattr(theirs, name))} there and {_text(getattr(ours, name))} here"

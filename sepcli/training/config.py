@@ -1,7 +1,7 @@
-"""What a training run is made of: one frozen dataclass a TOML table, presets, overrides, and their checks.
+"""The settings of a training run: a frozen dataclass for each TOML table, presets, overrides, and checks.
 
-Knows no network and reads no data. An unknown key is an error that names the near ones, everywhere: a typing
-error must not cost a night.
+Knows no network and reads no data. An unknown key is always an error, which names similar keys: a typing error
+must not cost a night.
 
     preset TOML  ->  merged with a file of the user's, then with KEY=VALUE overrides  ->  TrainConfig
 """
@@ -25,39 +25,41 @@ from sepcli.system.tables import TableError, read_table
 
 @dataclass(frozen=True)
 class ModelTable:
-    """[model]: which network, as in weights.toml."""
+    """[model]: which network, in the words of weights.toml."""
 
     family: str = ""
     arch: str = ""
     config: dict[str, Any] = field(default_factory=dict)  # differences from the Config's defaults
-    base: str | None = None  # the model whose weights its frozen part gets; the command's --base
-    teacher: str | None = None  # the model that a student begins as; distill's --teacher
+    base: str | None = None  # the model whose weights its frozen part gets; `train --base`
+    teacher: str | None = None  # the model that a student begins as; `distill --teacher`
 
 
 @dataclass(frozen=True)
 class DataTable:
-    """[data]: what is read. Sample rate and channels are the network's."""
+    """[data]: the music to learn from. Sample rate and channels follow from the network."""
 
-    train: tuple[DataSource, ...] = ()  # [[data.train]]; the command's --data
-    valid: tuple[DataSource, ...] = ()  # [[data.valid]]; the command's --valid
+    train: tuple[DataSource, ...] = ()  # [[data.train]]; `train --data`
+    valid: tuple[DataSource, ...] = ()  # [[data.valid]]; `train --valid`
     holdout: float = 0.1  # share of the training tracks kept for validation where `valid` is empty
     segment: float = 6.0  # seconds of one example
-    aligned: float = 0.5  # share of examples cut from one track (what it lacks from others); else all mixed
+    # Share of examples that are one window of one track, with stems that it lacks from others; in the rest each
+    # stem is from another track.
+    aligned: float = 0.5
     skip_silent: float = 0.0  # share of silent windows that are drawn again
-    examples: int = 0  # so many different ones are all there are, over and over; 0 = new ones for ever
+    examples: int = 0  # number of different examples, which come again and again; 0 = new ones for ever
 
 
 @dataclass(frozen=True)
 class LossTable:
-    """[loss]"""
+    """[loss]: how far an estimate is from its reference, and how much each stem counts."""
 
     terms: tuple[Term, ...] = (Term(),)
-    source_weights: dict[str, float] = field(default_factory=dict)  # 1 where a source isn't named
+    source_weights: dict[str, float] = field(default_factory=dict)  # {stem: weight}; 1 for others
 
 
 @dataclass(frozen=True)
 class OptimGroup:
-    """[[optim.groups]]: parameters with their own settings."""
+    """[[optim.groups]]: parameters of the network with settings of their own."""
 
     match: str = ""  # parameters whose name contains this
     lr: float | None = None
@@ -66,51 +68,51 @@ class OptimGroup:
 
 @dataclass(frozen=True)
 class OptimTable:
-    """[optim]"""
+    """[optim]: the optimiser, and how its learning rate moves."""
 
     name: str = "adamw"  # adam | adamw | radam
     lr: float = 3e-4
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
-    clip: float = 0.0  # of the gradient's norm; 0 = none
-    accumulate: int = 1  # parts that a batch is cut into; the gradient is the same, the memory smaller
+    clip: float = 0.0  # largest norm of the gradient; 0 = no limit
+    accumulate: int = 1  # a batch is computed in so many parts: the same gradient, less memory
     groups: tuple[OptimGroup, ...] = ()
     schedule: str = "constant"  # constant | cosine | plateau
     warmup_steps: int = 0
-    final: float = 0.0  # cosine: where it ends, as a share of lr
-    factor: float = 0.5  # plateau: what lr is multiplied with
-    patience: int = 5  # plateau: validations without a better score before that
+    final: float = 0.0  # cosine: the last learning rate, as a share of lr
+    factor: float = 0.5  # plateau: by which the learning rate is multiplied after `patience`
+    patience: int = 5  # plateau: validations without a better score
 
 
 @dataclass(frozen=True)
 class EmaTable:
-    """[ema]: moving averages of the weights; the best by validation, raw or averaged, becomes the model."""
+    """[ema]: moving averages of the weights. The best weights in validation, raw or averaged, are kept."""
 
-    steps: tuple[float, ...] = ()  # decays a step
-    epochs: tuple[float, ...] = ()  # decays an epoch
+    steps: tuple[float, ...] = ()  # decays of averages that are updated after each step
+    epochs: tuple[float, ...] = ()  # decays of averages that are updated after each epoch
 
 
 @dataclass(frozen=True)
 class ValidMetric:
-    """What a validation measures. sign: of its scores in a run, of which a higher one is better always."""
+    """What a validation measures."""
 
     name: str
     unit: str
-    sign: int
-    digits: int  # after the point, where it is shown
+    sign: int  # -1 for an error: a run's scores are minus that, so that a higher score is always better
+    digits: int  # shown after the point
 
 
 VALID_METRICS = {
     "usdr": ValidMetric("uSDR", "dB", 1, 2),
     "l1": ValidMetric("L1", "", -1, 5),  # the waveform's mean absolute error
-    # Of networks that draw a stem anew: its waveform is not the reference's, its spectrum may be.
+    # For networks that draw a stem anew: its waveform differs from the reference, its spectrum need not.
     "lsd": ValidMetric("LSD", "", -1, 3),
 }
 
 
 @dataclass(frozen=True)
 class RunTable:
-    """[run]: how long and how."""
+    """[run]: how long the run is, and how it computes."""
 
     seed: int = 0
     batch_size: int = 8  # examples a step, over all processes
@@ -121,14 +123,16 @@ class RunTable:
     workers: int = 2  # processes that read data; 0 = the training process itself
     save_minutes: float = 5.0  # between two saved states
     max_bad_steps: int = 20  # non-finite losses in a row before the run stops
-    valid_metric: str = "usdr"  # of VALID_METRICS: what the best weights are the best in
+    valid_metric: str = "usdr"  # which of VALID_METRICS chooses the best weights
     valid_seconds: float = 0.0  # of each validation track; 0 = all of it
     log_steps: int = 50  # between two lines of metrics.jsonl
-    store: str = "float32"  # float32 | float16: what model.safetensors holds
+    store: str = "float32"  # float32 | float16: the type of the weights in model.safetensors
 
 
 @dataclass(frozen=True)
 class TrainConfig:
+    """All settings of a run. UsageError where one can't be."""
+
     model: ModelTable = ModelTable()
     data: DataTable = DataTable()
     augment: tuple[dict[str, Any], ...] = ()  # [[augment]]: kind = "Gain", and its fields; in this order
@@ -138,7 +142,7 @@ class TrainConfig:
     run: RunTable = RunTable()
     objective: str = "separation"  # what is learnt; a family may have more
     objective_options: dict[str, Any] = field(default_factory=dict)
-    about: str = ""  # one sentence: what this is, where its values are from
+    about: str = ""  # one sentence: what is trained, and where these values are from
 
     def __post_init__(self) -> None:
         _one_of("optim.name", self.optim.name, ("adam", "adamw", "radam"))
@@ -175,14 +179,14 @@ def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
 
 
 def preset_names() -> list[str]:
-    """The presets inside the package, sorted."""
+    """The names of the presets inside the package, sorted."""
     folder = resources.files("sepcli.training") / "presets"
     names = (entry.name for entry in folder.iterdir())
     return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
 def read_preset(name: str) -> dict[str, Any]:
-    """A preset of the package by name, or a TOML file by path, as nested tables."""
+    """A preset by its name, or a TOML file by its path, as nested tables. UsageError where it can't be read."""
     path = Path(name)
     if name.endswith(".toml") and path.exists():
         file = path
@@ -213,7 +217,7 @@ def merge(tables: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_override(text: str) -> dict[str, Any]:
-    """ "optim.lr=1e-3" -> {"optim": {"lr": 0.001}}; values as in TOML, bare words as strings."""
+    """ "optim.lr=1e-3" -> {"optim": {"lr": 0.001}}; values as in TOML, other words as text."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UsageError(f"'{text}' is not of the form KEY=VALUE.", remedy="For example optim.lr=1e-3.")
@@ -226,7 +230,7 @@ def parse_override(text: str) -> dict[str, Any]:
 
 
 def make_train_config(tables: Mapping[str, Any]) -> TrainConfig:
-    """Nested tables -> TrainConfig; UsageError names an unknown key and the near ones, or a wrong type."""
+    """Nested tables -> TrainConfig. UsageError for an unknown key (it names similar ones) or a wrong type."""
     try:
         return read_table(TrainConfig, tables)
     except TableError as error:
@@ -242,7 +246,7 @@ def to_toml(tables: Mapping[str, Any]) -> str:
 
 
 def as_tables(config: Any) -> Any:
-    """A config -> what TOML can hold, every field; None is left out."""
+    """Every field of a config as TOML can hold it; None is left out."""
     if dataclasses.is_dataclass(config):
         values = {f.name: as_tables(getattr(config, f.name)) for f in dataclasses.fields(config)}
         return {name: value for name, value in values.items() if value is not None}

@@ -1,12 +1,12 @@
-"""What a student learns from a teacher besides, or instead of, true stems.
+"""What a student network learns from a teacher, besides true stems or instead of them.
 
-    output        music -> teacher -> cache/TRACK/{stem}.flac -> an ordinary training on those stems
-    consistency   stems -> a training whose objective asks the teacher, as which the student begins
+    output        music -> teacher -> cache/TRACK/{stem}.flac -> an ordinary training on these stems
+    consistency   stems -> a training with an objective that asks the teacher; the student begins as its teacher
 
-Knows how the pieces fit together: separating is jobs.py's, with its manifest, so a second run finds what the
-first one made; training is train.py's, and the second kind only another objective of it. The cached stems add
-up to the music, sample by sample, so an aligned example is the music itself; examples mixed from several
-tracks' stems are more music for nothing.
+Knows how the pieces fit together. batch/jobs.py separates and keeps a manifest, so that a second run uses the
+stems of the first. train.py trains; "consistency" is only another objective. The cached stems add up to the
+music, sample by sample: an example from one track is that music itself, and examples mixed from several tracks
+are additional music.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from sepcli.batch.outputspec import OutputSpec
 from sepcli.batch.request import Batch, Request, look_up
 from sepcli.batch.results import Listener, Result
 from sepcli.data.mixing import DataSource
-from sepcli.errors import InputError, OutputError, UsageError, require
+from sepcli.errors import InputError, OutputError, UsageError, parameter, require
 from sepcli.sound.decode import AUDIO_SUFFIXES
 from sepcli.training.config import TrainConfig
 from sepcli.training.setup import make_network, make_objective
 from sepcli.weights.catalog import load_catalog
 
-OTHER = "other"  # of a student: takes what it has no name for
-CONSISTENCY = "consistency"  # the objective that a family of such students has
+OTHER = "other"  # the student's stem for all teacher's stems that it has no name for
+CONSISTENCY = "consistency"  # the name of the objective, in families that have such students
 
 
 @dataclass(frozen=True)
 class Lessons:
-    """Stems that a teacher made: where they are, and what could not be separated."""
+    """Stems that a teacher made: where they are, and which files it could not separate."""
 
-    sources: tuple[str, ...]  # the teacher's
+    sources: tuple[str, ...]  # the teacher's stems
     folders: tuple[Path, ...]  # each with TRACK/STEM.flac
     failures: tuple[Result, ...]
 
     def data(self, student: Sequence[str]) -> tuple[DataSource, ...]:
-        """As a training reads them. UsageError where the student makes a stem that the teacher doesn't."""
+        """The stems as the student's data. UsageError where it makes a stem that the teacher does not."""
         missing = [name for name in student if name not in self.sources]
         rename = {name: OTHER for name in self.sources if name not in student}
         if missing or (rename and OTHER not in student):
             raise UsageError(
                 f"The teacher makes {', '.join(self.sources)}, and the student {', '.join(student)}.",
-                remedy="The student's stems must be the teacher's; only what goes into its `other` may have "
-                "more names. Set model.config.sources.",
+                remedy="The student must make stems of the teacher's. All others go into its `other`, if it "
+                "has one. Set model.config.sources.",
                 code="other_sources",
             )
         return tuple(DataSource(str(folder), "stems", rename=rename) for folder in self.folders)
@@ -61,10 +61,11 @@ def lessons(
     device: str = "auto",
     watch: Callable[[Batch], AbstractContextManager[Listener]] = lambda batch: nullcontext(Listener()),
 ) -> Lessons:
-    """The teacher's stems of every file and folder of `music`, from `cache` where they are there already.
+    """The teacher's stems of every file and folder of `music`. Stems that are in `cache` already are used.
 
-    teacher: as for `separate --model`. watch: gives the Listener of that work. InputError where nothing could
-    be separated; OutputError where the cache can't be written; ModelError, DeviceError as `separate`.
+    teacher: as for `separate --model`. watch: a context that gives the Listener of the separation. InputError
+    where nothing could be separated; OutputError where the cache can't be written; ModelError and DeviceError
+    as for `separate`.
     """
     request = Request(teacher, cache, OutputSpec("flac", "16", sum="exact", tags=False), device=device)
     batch = look_up(request, list(music), load_catalog(()), AUDIO_SUFFIXES)
@@ -80,16 +81,16 @@ def lessons(
         raise InputError(
             f"The teacher could separate nothing{why}",
             code="no_lessons",
-            remedy="Name audio files, or folders of them, with --data.",
+            remedy=f"Name audio files, or folders of them, with {parameter('data')}.",
         )
     folders = dict.fromkeys(Path(path).parent.parent for result in made for path in result.outputs.values())
     return Lessons(tuple(made[0].outputs), tuple(folders), failed)
 
 
 def check_student(config: TrainConfig) -> tuple[str, ...]:
-    """The student's stems. To be called before a long lesson: all that could stop the training after it.
+    """The student's stems. Finds out early what would stop the training after hours of separating.
 
-    UsageError where the student or its objective can't be, DeviceError where a package is missing.
+    UsageError for settings that are not possible, DeviceError where a package is missing.
     """
     require("tomli_w")
     model = make_network(config.model).model
@@ -98,16 +99,16 @@ def check_student(config: TrainConfig) -> tuple[str, ...]:
 
 
 def taught(config: TrainConfig, student: Sequence[str], found: Lessons) -> TrainConfig:
-    """The student's configuration with the lessons as its data, besides those that it has."""
+    """The student's settings with the teacher's stems added to its data."""
     return replace(config, data=replace(config.data, train=(*config.data.train, *found.data(student))))
 
 
 def matching(config: TrainConfig, teacher: str, layers: Mapping[str, str], weight: float) -> TrainConfig:
-    """The configuration with layers of the teacher matched besides: {the teacher's: the student's}."""
+    """The settings with layers matched as well. layers: {the teacher's layer: the student's}."""
     options = {"teacher": teacher, "layers": [list(pair) for pair in layers.items()], "weight": weight}
     return replace(config, objective="matching", objective_options=options)
 
 
 def in_fewer_steps(config: TrainConfig, teacher: str) -> TrainConfig:
-    """The configuration of a student that begins as this teacher and learns to go its way in fewer steps."""
+    """The settings of a student that begins as this teacher and learns to do the same in fewer steps."""
     return replace(config, objective=CONSISTENCY, model=replace(config.model, teacher=teacher))

@@ -1,7 +1,7 @@
-"""One process or several: who this one is, and the few things that all of them do together.
+"""Training in one process or several: which one this is, and what all of them do together.
 
 Knows torch.distributed and its environment variables (set by torchrun), nothing of training. With one process
-every function is free and nothing is initialised.
+nothing is initialised, and every function costs nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PATIENCE = timedelta(hours=6)  # rank 0 validates while the others wait
 
 @dataclass(frozen=True)
 class Team:
-    """All processes of one run. rank: this one's number; 0 leads: it validates, saves and prints."""
+    """All processes of one run. rank: this process's number; 0 leads: it validates, saves and prints."""
 
     rank: int = 0
     world: int = 1
@@ -31,21 +31,21 @@ class Team:
         return self.rank == 0
 
     def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """The model whose backward averages gradients over all processes."""
+        """The model, wrapped so that its backward pass averages gradients over all processes."""
         if self.world == 1:
             return model
         ids = [device.index] if device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(model, device_ids=ids, find_unused_parameters=False)
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over all processes; a NaN of one is a NaN for all."""
+        """The mean over all processes; a NaN in one process is a NaN in all."""
         if self.world > 1:
             distributed.all_reduce(values)
             values = values / self.world
         return values
 
     def gather(self, thing: Any) -> list[Any]:
-        """What each process has, in order of rank."""
+        """The things of all processes, in order of rank."""
         if self.world == 1:
             return [thing]
         things: list[Any] = [None] * self.world
@@ -53,7 +53,7 @@ class Team:
         return things
 
     def from_leader(self, thing: Any) -> Any:
-        """What rank 0 has, for all."""
+        """The thing of process 0, in all processes."""
         if self.world == 1:
             return thing
         box = [thing]
@@ -67,9 +67,9 @@ class Team:
 
 
 def join_team(device_kind: str) -> Team:
-    """The team that torchrun's environment describes; one process alone where there is none.
+    """The team that torchrun's environment variables describe; without them, this process alone.
 
-    device_kind: "cuda" talks by NCCL, everything else by gloo.
+    device_kind: with "cuda" processes talk by NCCL, else by gloo.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:

@@ -1,7 +1,7 @@
 """Moving averages of a network's weights.
 
-Knows tensors by name; nothing of steps, epochs or files. Bias-corrected: an average that has seen n values
-weighs them 1, d, d^2, ... normalised to 1, so a young one is the plain mean and not a pull towards the start.
+Knows tensors by name; nothing of files. Bias-corrected: an average of n values weighs them 1, d, d^2, ...,
+normalised to 1. So a young average is the plain mean, and is not pulled towards the first weights.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 
 class Average:
-    """One exponential moving average of all parameters and buffers. decay: d, a update."""
+    """One exponential moving average of all parameters and buffers. decay: d of the formula above."""
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
-        self.count = 0.0  # 1 + d + d^2 + ...: what the values seen so far weigh together
+        self.count = 0.0  # 1 + d + d^2 + ...: the weight of all values seen so far
         self.values = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
     @torch.no_grad()
@@ -34,7 +34,7 @@ class Average:
 
     @contextmanager
     def worn_by(self, model: nn.Module) -> Iterator[None]:
-        """The model with these weights instead of its own, for the length of the block."""
+        """Inside the block the model has the averaged weights instead of its own."""
         own = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         model.load_state_dict(self.values)
         try:
@@ -53,7 +53,7 @@ class Average:
 
 
 class Averages:
-    """The averages of a run by name ("ema_0.9999", "ema_epoch_0.9"), each updated a step or an epoch."""
+    """The averages of a run by name ("ema_0.9999", "ema_epoch_0.9"), updated after each step or each epoch."""
 
     def __init__(self, model: nn.Module, steps: tuple[float, ...], epochs: tuple[float, ...]):
         self.steps = {f"ema_{decay:g}": Average(model, decay) for decay in steps}
@@ -68,7 +68,7 @@ class Averages:
             average.update(model)
 
     def items(self) -> Iterator[tuple[str, Average]]:
-        """Those that have seen something."""
+        """(name, average) of all that were updated at least once."""
         for name, average in {**self.steps, **self.epochs}.items():
             if average.count:
                 yield name, average

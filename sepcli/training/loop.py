@@ -1,13 +1,13 @@
-"""THE training loop: every kind of training in sepcli is an objective(model, batch) -> Loss that this runs.
+"""THE training loop: it runs every kind of training in sepcli, each an objective(model, batch) -> Loss.
 
 Knows optimisers, averages, processes and when to save; nothing of separation, files or what is learnt.
 
-    for step:  batch(step) -> objective -> backward -> all processes agree it is finite -> optimiser -> averages
-    for epoch: validate the raw weights and every average; the best becomes the model
+    each step     batch(step) -> objective -> backward -> all agree that it is finite -> optimiser -> averages
+    each epoch    validate the raw weights and every average; the best become the model
     between two steps only: save the state, stop on a signal
 
-A step is a function of the state and of its number, so a run that is killed and goes on from its last state
-ends with the same weights, to the bit, as one that was not.
+A step depends on the state and on its number only. So a run that is killed and goes on from its last state ends
+with the same weights, to the bit, as one that was never killed.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from sepcli.training.state import random_state, restore_random_state
 
 @dataclass(frozen=True)
 class Step:
-    """What a step was. loss, parts: means over all processes; of a bad step not finite."""
+    """What became of a step. loss, parts: means over all processes; not finite in a bad step."""
 
     number: int  # counted from 1
     loss: float
     parts: Mapping[str, float]
     lr: float
-    bad: bool  # not finite: skipped, the weights are as before
+    bad: bool  # not finite: the step was skipped, the weights are as before
     problems: Sequence[str]  # files that could not be read
 
 
@@ -58,7 +58,7 @@ class Best:
 
 
 class Recorder(Protocol):
-    """What the loop tells as it goes; on the leading process only."""
+    """Is told how the training goes; on the leading process only."""
 
     def stepped(self, step: Step, seconds: float) -> None:
         """After every step. seconds: training time so far, over all sessions."""
@@ -67,16 +67,17 @@ class Recorder(Protocol):
         """After every epoch. scores: {"raw" or an average: {"score": higher is better, ...}}."""
 
     def keep(self, model: nn.Module, best: Best | None) -> None:
-        """The model has its best weights on: write them. best: None where nothing is validated."""
+        """Write the model's weights: they are the best so far. best: None where nothing is validated."""
 
     def save(self, state: dict[str, Any]) -> None:
-        """The state to go on from."""
+        """Write the state from which the run can go on."""
 
 
 class Learner(nn.Module):
     """A network and its objective as one module, batch -> Loss.
 
-    Several processes wrap this whole and not the network, so an objective may call any method of the network.
+    With several processes this module is wrapped, not the network, so that an objective may call any method of
+    the network.
     """
 
     def __init__(self, model: nn.Module, objective: Objective):
@@ -84,13 +85,14 @@ class Learner(nn.Module):
         self.model, self.objective = model, objective
 
     def forward(self, batch: Batch) -> Loss:
+        """The loss of a batch."""
         return self.objective(self.model, batch)
 
 
 class Trainer:
-    """A network on its way: weights, optimiser, averages, and how many steps lie behind.
+    """A network in training: its weights, the optimiser, averages, and the number of steps done.
 
-    model: on its device, in training mode. Every process has one; `team` keeps them equal.
+    model: on its device, in training mode. Every process has a Trainer; `team` keeps the weights equal.
     """
 
     def __init__(
@@ -106,8 +108,8 @@ class Trainer:
         self.scaler = GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.steps = 0
         self.seconds = 0.0  # of training, over all sessions
-        self.bad_steps = 0  # in all
-        self.bad_items: list[list[str]] = []  # of the bad steps in a row
+        self.bad_steps = 0  # in the whole run
+        self.bad_items: list[list[str]] = []  # the examples of each bad step, of bad steps in a row
         self.best: Best | None = None
 
     # --- one step ---
@@ -136,7 +138,7 @@ class Trainer:
         return Step(self.steps, loss, dict(zip(names, parts, strict=True)), lr, bad, batch.problems)
 
     def _backward(self, batch: Batch) -> tuple[list[str], Tensor]:
-        """Gradients of the whole batch in `accumulate` parts; the names of the parts, and [total, *parts]."""
+        """Compute a batch's gradients in `accumulate` pieces -> names of the loss's parts, [total, *parts]."""
         pieces = self.config.optim.accumulate
         rows = len(batch.stems)
         names: list[str] = []
@@ -145,6 +147,7 @@ class Trainer:
             piece = _rows(batch, index * rows // pieces, (index + 1) * rows // pieces, self.device)
             share = len(piece.stems) / rows
             last = index == pieces - 1
+            # Processes average their gradients once, in the last piece.
             hold = nullcontext() if last or self.team.world == 1 else self.learner.no_sync()
             with hold:
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
@@ -156,7 +159,7 @@ class Trainer:
         return names, sums
 
     def _count(self, bad: bool, batch: Batch) -> None:
-        """Bad steps in a row end the run: weights or data are broken, and time would only be lost."""
+        """Count bad steps. Many in a row end the run: weights or data are broken, and time would be lost."""
         if not bad:
             self.bad_items.clear()
             return
@@ -168,14 +171,14 @@ class Trainer:
                 f"The loss was not finite in {len(self.bad_items)} steps in a row, up to step {self.steps}; "
                 f"among their items: {'; '.join(named)}.",
                 remedy="Check those files with `sepcli dataset check`, or lower optim.lr or set optim.clip; "
-                "the last state from before stands.",
+                "the last saved state is from before.",
                 code="diverged",
             )
 
     # --- state ---
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on; collective: every process must call it."""
+        """All that the next step depends on. Every process must call it at the same time."""
         generators = self.team.gather(random_state())
         return {
             "model": self.model.state_dict(),
@@ -192,6 +195,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
@@ -215,11 +219,12 @@ def fit(
     validate: Callable[[nn.Module], Mapping[str, float]] | None,
     recorder: Recorder,
 ) -> None:
-    """Train until max_steps or max_minutes, saving on the way; ends with the best weights kept.
+    """Train until max_steps or max_minutes, and save on the way; at the end the best weights are kept.
 
-    batches: (first step, last step + 1) -> the batches of those steps. validate: a model -> its scores, one of
-    them "score"; None: nothing to validate on, the newest average (else the raw weights) is kept.
-    Ctrl-C and SIGTERM wait for the step to end, save, and are then raised; a second one is not waited for.
+    batches: (first step, last step + 1) -> the batches of these steps. validate: a model -> its scores, one of
+    them "score"; None: nothing to validate on, so the newest average, or else the raw weights, are kept.
+    Ctrl-C and SIGTERM wait until the step has ended and the state is saved, and are raised then; a second
+    signal acts at once.
     """
     run, team = trainer.config.run, trainer.team
     clock = _Clock(trainer)
@@ -286,7 +291,7 @@ def _save(trainer: Trainer, recorder: Recorder) -> None:
 
 
 class _Clock:
-    """Training time: of steps and of waiting for data, not of validation."""
+    """Counts the training time: steps and waiting for data, not validation."""
 
     def __init__(self, trainer: Trainer):
         self.trainer, self.now = trainer, time.monotonic()
@@ -302,7 +307,7 @@ class _Clock:
 
 @dataclass
 class _Deferred:
-    """Signals that wait until the weights are whole. Does nothing outside the main thread."""
+    """Lets signals wait until the step has ended. Does nothing outside the main thread."""
 
     number: int = 0  # of the signal that arrived; 0 = none
     _former: dict[int, Any] = field(default_factory=dict)
@@ -322,7 +327,7 @@ class _Deferred:
             signal.signal(number, handler)
 
     def deliver(self, number: int) -> None:
-        """What would have happened when it arrived."""
+        """Do what would have happened when the signal arrived."""
         handler = self._former.get(number, signal.default_int_handler)
         self._restore()
         if callable(handler):

@@ -1,8 +1,8 @@
-"""What a trained model says of itself to others: its model card, and its entry for a catalogue.
+"""The texts that go with a trained model: its model card, and its entry for a catalogue.
 
-Knows run folders and the two texts; nothing of the hub. All comes from the run: the checkpoint says which
-network it is for and is loaded to prove it, config.toml has the training, metrics.jsonl the scores. Only the
-checkpoint must be there. What the folder says of places on this machine and of broken files stays here.
+Knows run folders and the two texts; nothing of the hub. Everything comes from the run: the checkpoint says
+which network it is for, and is loaded as a proof; config.toml has the training, metrics.jsonl the scores. Only
+the checkpoint must be there. Paths on this machine and names of broken files are not published.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from sepcli import __version__
 from sepcli.engine.separator import Queryable
-from sepcli.errors import ModelError, UsageError
+from sepcli.errors import ModelError, UsageError, from_os, parameter
 from sepcli.loading import OWN_FORMAT, load_model, make_config
 from sepcli.models.family import Arch, get_family
 from sepcli.training.config import to_toml
@@ -27,9 +27,9 @@ from sepcli.weights.download import file_sha256
 from sepcli.weights.modelspec import RUN_FILE
 
 CONFIG, METRICS, CURVES = "config.toml", "metrics.jsonl", "curves.png"
-SCORE = "score"  # of a validation in metrics.jsonl: the mean over the sources
+SCORE = "score"  # the key of a validation's mean over the sources, in metrics.jsonl
 
-# Identifiers that the hub has for licences of weights; it files others under "other", with their name.
+# The hub's identifiers for licences of weights; another licence is "other" there, with its name beside it.
 HUB_LICENSES = frozenset(
     "mit apache-2.0 bsd-2-clause bsd-3-clause isc unlicense cc0-1.0 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0"
     " cc-by-sa-4.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-4.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0"
@@ -39,11 +39,11 @@ HUB_LICENSES = frozenset(
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, read. scores: {"score": mean over the sources, source: its own} in uSDR, {} if unknown."""
+    """What a run folder holds. scores: {"score": mean over sources, source: score} in uSDR; {} if unknown."""
 
     folder: Path
     sha256: str  # of its checkpoint
-    bytes: int
+    bytes: int  # of the same
     family: str
     arch: str
     config: Any  # the network's
@@ -64,7 +64,7 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """The run in `folder`; ModelError where it has no checkpoint of ours, or one that can't be loaded."""
+    """Read the run in `folder`. ModelError where it has no checkpoint of sepcli's that can be loaded."""
     path = folder / RUN_FILE
     if not path.is_file():
         there = "is not a folder" if folder.exists() else "does not exist"
@@ -82,7 +82,7 @@ def read_run(folder: Path) -> Run:
             code="no_run",
         )
     said = json.loads(own)
-    model = load_model(str(path)).model  # strict: what can't be loaded here would be of no use there
+    model = load_model(str(path)).model  # a model that can't be loaded here would be of no use to others
     settings = _settings(folder / CONFIG)
     scores, steps = _scores(folder / METRICS)
     if settings.get("run", {}).get("valid_metric", "usdr") != "usdr":
@@ -115,7 +115,7 @@ def _settings(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return without_places(tomllib.loads(path.read_text(encoding="utf-8")))
+        return without_places(tomllib.loads(_read(path).decode()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ModelError(
             f"'{path}' is not TOML: {error}.",
@@ -124,7 +124,7 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def without_places(value: Any) -> Any:
-    """Absolute paths become their last part: where a user keeps things is nobody else's business."""
+    """Settings in which absolute paths are cut to their last part: where users keep their music is private."""
     if isinstance(value, Mapping):
         return {key: without_places(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -137,14 +137,22 @@ def without_places(value: Any) -> Any:
 
 
 def public_metrics(path: Path) -> bytes:
-    """metrics.jsonl without the lines that name files, and without one that a kill cut off."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    """metrics.jsonl without lines that name files, and without a line that a kill cut off."""
+    lines = _read(path).decode().splitlines()
     return "".join(f"{line}\n" for line in lines if _json(line) and "problem" not in _json(line)).encode()
 
 
+def _read(path: Path) -> bytes:
+    """A file of the run. ModelError where it can't be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise from_os(error, path, reading=ModelError) from error
+
+
 def _scores(path: Path) -> tuple[dict[str, float], int | None]:
-    """The validation that chose the weights: the best one of the last line that knows it."""
-    lines = [_json(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    """Scores of the validation that chose the weights, and its step: the last line of a validation names it."""
+    lines = [_json(line) for line in _read(path).decode().splitlines()] if path.is_file() else []
     validations = [line for line in lines if isinstance(line.get("valid"), dict)]
     best = validations[-1].get("best") if validations else None
     if not isinstance(best, dict):
@@ -169,15 +177,16 @@ def _json(line: str) -> dict[str, Any]:
 
 
 def check_license(name: str | None) -> None:
+    """Refuse what can't be the identifier of a licence: UsageError."""
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", name):
         raise UsageError(
-            f"--license is '{name}', which is no licence identifier.",
+            f"{parameter('license', name)} is no licence identifier.",
             remedy="Give one such as mit, cc-by-4.0 or cc0-1.0.",
         )
 
 
 def card(run: Run, repo: str, branch: str, license: str | None) -> str:
-    """README.md for the hub: a head in YAML that it can search, and what a user wants to know."""
+    """README.md for the hub: a head in YAML, which the hub can search, and what a user wants to know."""
     at = "" if branch == "main" else f"@{branch}"
     spec = f"hf://{repo}{at}/{RUN_FILE}"
     channels = {1: "mono", 2: "stereo"}.get(run.channels, f"{run.channels} channels")
@@ -342,7 +351,7 @@ def entry(run: Run, repo: str, commit: str, license: str | None) -> str:
 
 
 def _differences(config: Any) -> dict[str, Any]:
-    """The network's settings that are not its Config's defaults; `sources` stands in the entry itself."""
+    """The network's settings that differ from its Config's defaults; without `sources`, a key of its own."""
     found = {}
     for one in fields(config):
         default = one.default_factory() if one.default_factory is not MISSING else one.default
@@ -357,4 +366,4 @@ def _toml(value: Any) -> Any:
         return str(value)
     if isinstance(value, list | tuple):
         return [_toml(item) for item in value]
-    return [] if value is None else value  # no list at all, for our networks
+    return [] if value is None else value  # TOML has no None; our networks take an empty list for it

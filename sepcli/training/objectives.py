@@ -1,7 +1,7 @@
-"""What a step of training asks of a network: objective(model, batch) -> Loss.
+"""The objectives that every network can be trained with, and how one is chosen by its name.
 
-Knows the contract of separators and batches; nothing of optimisers or files. The default is here; a family that
-trains in its own way brings its own (`Family.objectives`).
+Knows the contract of separators and batches; nothing of optimisers or files. A family that trains in a way of
+its own brings its own objectives (`Family.objectives`).
 """
 
 from __future__ import annotations
@@ -23,13 +23,17 @@ from sepcli.nn.losses import Criterion, Loss
 
 
 def separation(model: Separator, criterion: Criterion) -> Separation:
+    """The default objective, for this network."""
     return Separation(criterion, model.normalize)
 
 
 def choose_objective(
     name: str, options: Mapping[str, Any], family: Family, model: Separator, criterion: Criterion
 ) -> Objective:
-    """The objective of that name, "separation" or one of the family's; UsageError names those there are."""
+    """The objective of this name: "separation", "matching", or one of the family's.
+
+    UsageError, naming what there is, for a name or an option that does not exist.
+    """
     known = {"separation": separation, "matching": Matching, **family.objectives}
     if name not in known:
         raise UsageError(
@@ -51,7 +55,7 @@ class Separation(Objective):
     """Take the sum of the stems apart again, all stems in one pass.
 
     normalize: the network wants a standardised track. An example is standardised by its own mean and deviation
-    instead of its track's: what is mixed at random has no track.
+    instead, because stems that are mixed at random have no track.
     """
 
     def __init__(self, criterion: Criterion, normalize: bool):
@@ -68,14 +72,14 @@ class Separation(Objective):
 
 
 class Matching(Objective):
-    """Separation, and layers of the network that tell examples apart as those of a teacher do.
+    """Separation, while layers of the network learn to tell examples apart as layers of a teacher do.
 
-    Of what a layer gives for the B examples, their similarities [B, B] are matched, not the values: so the two
-    layers may have any shapes and nothing is learnt besides the network (Tung and Mori 2019, "Similarity-
-    preserving knowledge distillation", eqs. 1 to 4). A batch must have several examples.
+    What is matched are the similarities [B, B] of a layer's outputs for the B examples, not the outputs
+    themselves. So the two layers may have any shapes, and nothing but the network is learnt (Tung and Mori
+    2019, "Similarity-preserving knowledge distillation", eqs. 1 to 4). A batch must have several examples.
 
-    teacher: a model as for `separate --model`, run on each batch. layers: [[its module, the network's], ...] by
-    their names in torch. weight: of the mean over layers, beside the criterion.
+    teacher: a model as for `separate --model`, run on each batch. layers: pairs [module of the teacher, module
+    of the network], by their names in torch. weight: of the mean over layers, beside the criterion.
     """
 
     def __init__(
@@ -90,7 +94,7 @@ class Matching(Objective):
         if not teacher or not layers or any(len(pair) != 2 for pair in layers):
             raise UsageError(
                 'The objective "matching" needs a teacher and pairs of layers.',
-                remedy="Use sepcli distill --match TEACHER_LAYER=STUDENT_LAYER.",
+                remedy="Give both in objective_options; `sepcli distill --match` does.",
             )
         self.plain = separation(model, criterion)
         self.teacher = load_model(teacher).model.eval().requires_grad_(False)
@@ -116,7 +120,7 @@ class Matching(Objective):
 
 
 def similarities(values: Tensor) -> Tensor:
-    """[B, ...] -> [B, B], each row of length 1."""
+    """Outputs of a layer [B, ...] -> how alike examples are, [B, B]; each row has length 1."""
     rows = values.float().flatten(1)
     return nn.functional.normalize(rows @ rows.T, dim=1)
 
@@ -133,13 +137,13 @@ def _layer(model: nn.Module, name: str, whose: str) -> nn.Module:
 
 
 def _first(out: Any) -> Tensor:
-    """What a layer gives, or the first of several things that it gives."""
+    """A layer's output, or its first one where it has several."""
     return out if isinstance(out, Tensor) else out[0]
 
 
 @contextmanager
 def _heard(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """What these layers give inside the block, in their order."""
+    """A list that holds the outputs of these layers after the block, in their order."""
     found: dict[int, Tensor] = {}
     values: list[Tensor] = []
     handles = [
@@ -155,9 +159,9 @@ def _heard(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
 
 
 def standard(mix: Tensor) -> tuple[Tensor, Tensor]:
-    """[B, C, T] -> mean, scale [B, 1, 1] of the mean over channels, as the pipeline does with a whole track.
+    """[B, C, T] -> mean and scale of the mean over channels, [B, 1, 1]: what the pipeline measures of a track.
 
-    The floor is far above the pipeline's: a nearly silent example must not be blown up to full scale.
+    The scale's floor is far above the pipeline's: a nearly silent example must not be blown up to full scale.
     """
     mono = mix.mean(1, keepdim=True)
     return mono.mean(-1, keepdim=True), mono.std(-1, keepdim=True) + 1e-3

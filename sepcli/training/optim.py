@@ -1,6 +1,6 @@
 """The optimiser of a run, and how its learning rate moves.
 
-Knows parameter names and numbers; no data, no files.
+Knows names of parameters and numbers; no data, no files.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ _OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "radam": to
 
 
 def make_optimiser(model: nn.Module, table: OptimTable) -> torch.optim.Optimizer:
-    """Over the parameters that want gradients; each is in the first group whose `match` its name contains.
+    """An optimiser of all parameters that need gradients.
 
-    UsageError for a group that matches nothing: a typing error would otherwise go unnoticed.
+    A parameter is in the first group whose `match` is a part of its name. UsageError for a group that matches
+    none: a typing error would otherwise go unnoticed.
     """
     rest = {name: p for name, p in model.named_parameters() if p.requires_grad}
     groups: list[dict[str, Any]] = []
@@ -43,7 +44,7 @@ def make_optimiser(model: nn.Module, table: OptimTable) -> torch.optim.Optimizer
 
 
 class Schedule:
-    """What the base learning rates are multiplied with, step by step."""
+    """The factor of the learning rates, step by step: a warmup, then constant, a cosine, or plateaus."""
 
     def __init__(self, table: OptimTable):
         self.table = table
@@ -52,7 +53,7 @@ class Schedule:
         self.plateau = 1.0
 
     def scale(self, step: int, done: float) -> float:
-        """step: counted from 0. done: 0 to 1, the share of the run that lies behind."""
+        """The factor of a step. step: counted from 0. done: share of the run that is done, 0 to 1."""
         warm = min(1.0, (step + 1) / self.table.warmup_steps) if self.table.warmup_steps else 1.0
         if self.table.schedule == "cosine":
             cosine = 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
@@ -60,7 +61,7 @@ class Schedule:
         return warm * self.plateau
 
     def validated(self, score: float) -> None:
-        """score: higher is better."""
+        """Take note of a validation. score: higher is better."""
         if self.best is None or score > self.best:
             self.best, self.waited = score, 0
         else:
@@ -70,7 +71,7 @@ class Schedule:
             self.waited = 0
 
     def apply(self, optimiser: torch.optim.Optimizer, step: int, done: float) -> float:
-        """Set all groups; the first group's learning rate, for the log."""
+        """Set the learning rates of all groups for a step, and return the first group's, for the log."""
         scale = self.scale(step, done)
         for group in optimiser.param_groups:
             group["lr"] = group["base_lr"] * scale

@@ -1,6 +1,6 @@
 """Put a trained model on the hub: one commit with the weights, the settings and a model card.
 
-Knows what goes into the repository and what the hub may answer; the texts are modelcard.py's. Everything that
+Knows what goes into the repository and what the hub may answer; modelcard.py writes the texts. Everything that
 can be wrong on this side is found before the first request. Nothing in the run folder is changed.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sepcli import __version__
-from sepcli.errors import ModelError, UsageError, first_line
+from sepcli.errors import ModelError, SepcliError, UsageError, first_line, from_os, parameter
 from sepcli.training import modelcard
 from sepcli.training.config import to_toml
 from sepcli.training.modelcard import CONFIG, CURVES, METRICS, Run, read_run
@@ -31,7 +31,7 @@ _LOG_IN = "Log in with `hf auth login`, or set HF_TOKEN to a token that may writ
 
 @dataclass(frozen=True)
 class Upload:
-    """A run made ready: what will be in the repository, by path; all else there stays as it is."""
+    """A run that is ready to be uploaded. files: {path in the repository: file or content}; others stay."""
 
     run: Run
     repo: str
@@ -53,7 +53,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class Published:
-    """What came of it. spec: what `--model` takes, pinned to the commit. entry: TOML for a catalogue."""
+    """A published model. spec: its name for `--model`, pinned to the commit. entry: TOML for a catalogue."""
 
     spec: str
     commit: str
@@ -82,10 +82,10 @@ def prepare(folder: Path, repo: str, *, branch: str = "main", license: str | Non
 
 
 def publish(upload: Upload, *, private: bool = False, message: str | None = None) -> Published:
-    """Create the repository (and branch) where they are not there yet, and commit all files at once.
+    """Create the repository and the branch, if they do not exist, and commit all files at once.
 
-    private: of a repository that is created; one that is there and public is refused then, not changed.
-    ModelError: not logged in, no right, offline, the hub's refusal or its absence; nothing was committed.
+    private: for a new repository; if one exists and is public, it is refused and not changed. ModelError: not
+    logged in, no right, offline, the hub refuses or is not reached; nothing was committed then.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, get_token, utils
 
@@ -106,7 +106,8 @@ def publish(upload: Upload, *, private: bool = False, message: str | None = None
         elif private and not there.private:
             raise ModelError(
                 f"{_endpoint()}/{upload.repo} is there and public, not private.",
-                remedy="Make it private there, choose another --repo, or leave out --private.",
+                remedy=f"Make it private there, choose another one with {parameter('repo')}, or leave out "
+                f"{parameter('private')}.",
                 code="public",
             )
         if upload.branch != "main":
@@ -143,7 +144,7 @@ def publish(upload: Upload, *, private: bool = False, message: str | None = None
 
 
 def _about(api: HfApi, repo: str) -> ModelInfo | None:
-    """What the hub says of a repository; None where there is none that this token may see."""
+    """What the hub says about a repository; None where there is none that this token may see."""
     from huggingface_hub import errors
 
     try:
@@ -153,7 +154,7 @@ def _about(api: HfApi, repo: str) -> ModelInfo | None:
 
 
 def check_repo(repo: str) -> None:
-    """UsageError for what can't be a repository of the hub's."""
+    """Refuse what can't be the name of a repository: UsageError."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -164,7 +165,7 @@ def check_repo(repo: str) -> None:
         fine = False
     if not fine:
         raise UsageError(
-            f"--repo is '{repo}', which is no name of a repository.",
+            f"{parameter('repo', repo)} is no name of a repository.",
             remedy="Write OWNER/NAME: letters and digits, and '-', '_' or '.' inside, but no '--' or '..'.",
         )
 
@@ -172,12 +173,12 @@ def check_repo(repo: str) -> None:
 def _check_branch(branch: str) -> None:
     if is_commit(branch):
         raise UsageError(
-            f"--revision is the commit {branch}, but only a branch can be added to.",
+            f"{parameter('branch', branch)} is a commit, but only a branch can be added to.",
             remedy="Name a branch, or leave it out for main.",
         )
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", branch, re.ASCII) or ".." in branch or branch.endswith("."):
         raise UsageError(
-            f"--revision is '{branch}', which can't be the name of a branch.",
+            f"{parameter('branch', branch)} can't be the name of a branch.",
             remedy="Use letters, digits, '-', '_' and '.'.",
         )
 
@@ -186,8 +187,8 @@ def _endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
-def _refusal(repo: str, error: BaseException) -> ModelError:
-    """One sentence and its remedy for whatever the hub or its client said."""
+def _refusal(repo: str, error: BaseException) -> SepcliError:
+    """What the hub or its client said, as an error with a remedy."""
     from huggingface_hub import errors
 
     if isinstance(error, RuntimeError) and error.__cause__ is not None:  # of one file among several
@@ -210,13 +211,14 @@ def _refusal(repo: str, error: BaseException) -> ModelError:
     if status == 404:
         return ModelError(
             f"{where} is not there, or the token may not see it (404).",
-            remedy=f"Check --repo and --revision. {_LOG_IN}",
+            remedy=f"Check {parameter('repo')} and {parameter('branch')}. {_LOG_IN}",
             code="no_repository",
         )
     if isinstance(error, ValueError) or status == 400:
         return ModelError(
             f"The hub refuses what was sent to {where}: {said}.",
-            remedy="Check --license and --revision; `--dry-run` shows the model card.",
+            remedy=f"Check {parameter('license')} and {parameter('branch')}; `sepcli models push --dry-run` "
+            "shows the model card.",
             code="refused",
         )
     if status is not None:
@@ -226,11 +228,7 @@ def _refusal(repo: str, error: BaseException) -> ModelError:
             code="unavailable",
         )
     if isinstance(error, OSError) and error.filename is not None:
-        return ModelError(
-            f"'{error.filename}' can't be read: {error.strerror}.",
-            remedy="Check the run folder.",
-            code="unreadable",
-        )
+        return from_os(error, error.filename, reading=ModelError)
     return ModelError(
         f"{where} can't be reached: {said}.",
         remedy="Check the network, proxy and HF_ENDPOINT.",

@@ -1,10 +1,10 @@
-"""The folder that a run leaves behind, and from which it goes on.
+"""The folder of a training run: what it leaves behind, and what it goes on from.
 
     RUN/config.toml         every setting, also those that were not given
-    RUN/metrics.jsonl       a line every log_steps steps, a line a validation
-    RUN/curves.png          both, drawn
-    RUN/model.safetensors   the best weights so far; says itself what it is, so `--model RUN` works everywhere
-    RUN/state.pt            what the run goes on from; may be removed when it is done
+    RUN/metrics.jsonl       a line every log_steps steps, and a line for each validation
+    RUN/curves.png          the losses and scores of metrics.jsonl, drawn
+    RUN/model.safetensors   the best weights so far; the file says what it is, so `--model RUN` works everywhere
+    RUN/state.pt            the state to go on from; may be removed when the run is done
 
 Knows files; nothing of how training works.
 """
@@ -20,16 +20,16 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from sepcli.errors import OutputError, UsageError, first_line, missing
+from sepcli.errors import UsageError, from_os, missing, parameter
 from sepcli.loading import save_model
-from sepcli.system.files import atomic_write
+from sepcli.system.files import NO_LOCKS, atomic_write
 from sepcli.training.config import VALID_METRICS, TrainConfig, as_tables, to_toml
 from sepcli.training.loop import Best, Step
 from sepcli.training.setup import Network
-from sepcli.training.state import load_state, save_state
+from sepcli.training.state import cant_write, load_state, save_state
 from sepcli.weights.modelspec import RUN_FILE
 
-# What may differ when a run goes on: how long and how fast, not what.
+# Settings that may change when a run goes on: they say how long and how fast, not what is learnt.
 _FREE = {
     ("run", key) for key in ("max_steps", "max_minutes", "workers", "save_minutes", "valid_seconds", "store")
 }
@@ -37,9 +37,9 @@ _FREE.add(("", "about"))
 
 
 class RunFolder:
-    """A run's files; a Recorder of the loop.
+    """The files of a run: what the loop tells its Recorder is written down.
 
-    display: called with the same arguments as `stepped` and `validated`, to show them.
+    on_step, on_validated: called as `stepped` and `validated` are, to show the progress.
     """
 
     def __init__(self, path: Path, config: TrainConfig, network: Network):
@@ -54,7 +54,11 @@ class RunFolder:
     # --- opening ---
 
     def open(self) -> dict[str, Any] | None:
-        """Make the folder, or find its state to go on from; UsageError where it belongs to another run."""
+        """Make the folder, or read the state that is in it to go on from; None for a new run.
+
+        UsageError where another process trains here, or where the folder holds anything else than this run.
+        OutputError where it can't be written; ModelError for a state that can't be read.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._take_lock()
@@ -67,9 +71,7 @@ class RunFolder:
                 self._since = state["seconds"]
             self._write_text("config.toml", to_toml(as_tables(self.config)))
         except OSError as error:
-            raise OutputError(
-                f"The run folder '{self.path}' can't be written: {error.strerror}.", remedy="Choose another -o."
-            ) from error
+            raise from_os(error, self.path) from error
         return state
 
     def _take_lock(self) -> None:
@@ -78,10 +80,10 @@ class RunFolder:
         except Timeout:
             raise UsageError(
                 f"Another process trains in '{self.path}'.",
-                remedy="Wait for it, or choose another -o.",
+                remedy=f"Wait for it, or choose another folder ({parameter('out')}).",
                 code="locked",
             ) from None
-        except OSError:  # no locks on this file system
+        except NO_LOCKS:
             pass
 
     def close(self) -> None:
@@ -91,13 +93,13 @@ class RunFolder:
             (self.path / ".lock").unlink(missing_ok=True)
 
     def _refuse_foreign(self) -> None:
-        """A folder with something in it and no state is not a run to go on with."""
+        """Refuse a folder with files in it and no state: it is not a run to go on with."""
         others = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
         unfinished = {"config.toml", "metrics.jsonl", "curves.png"}  # killed before the first state
         if set(others) - unfinished:
             raise UsageError(
                 f"The folder '{self.path}' has no state of a run, but {', '.join(others[:4])}.",
-                remedy="Choose another -o; nothing is ever overwritten.",
+                remedy=f"Choose another folder ({parameter('out')}); nothing is ever overwritten.",
                 code="exists",
             )
         for name in unfinished:
@@ -109,12 +111,13 @@ class RunFolder:
         if changed:
             raise UsageError(
                 f"The run in '{self.path}' has other settings: {'; '.join(changed[:4])}.",
-                remedy="Choose another -o (--init begins with its weights), or give those back.",
+                remedy=f"Choose another folder ({parameter('out')}), and this run's weights to begin with "
+                f"({parameter('init')}); or give the settings that it was begun with.",
                 code="other_settings",
             )
 
     def _cut_metrics(self, steps: int) -> None:
-        """Drop what was written after the state that the run goes on from."""
+        """Drop the lines that were written after the state from which the run goes on."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return
@@ -130,6 +133,7 @@ class RunFolder:
     # --- Recorder ---
 
     def stepped(self, step: Step, seconds: float) -> None:
+        """Add a step to the means of the next line. seconds: training time so far, over all sessions."""
         self.on_step(step, seconds)
         if not step.bad:
             self._count += 1
@@ -154,11 +158,13 @@ class RunFolder:
             self._sums, self._count, self._since = {}, 0, seconds
 
     def validated(self, step: int, scores: Mapping[str, Mapping[str, float]], best: Best) -> None:
+        """Write the scores down, and draw the curves anew."""
         self._append({"step": step, "valid": scores, "best": vars(best)})
         self.on_validated(step, scores, best)
         self.draw()
 
     def keep(self, model: nn.Module, best: Best | None) -> None:
+        """Write the weights that the model has now as the run's model."""
         dtype = getattr(torch, self.config.run.store)
         weights = {
             name: tensor.to(dtype) if tensor.is_floating_point() else tensor
@@ -169,10 +175,10 @@ class RunFolder:
             with atomic_write(self.path / RUN_FILE) as beside:
                 save_model(weights, beside, family=table.family, arch=table.arch, config=self.network.config)
         except Exception as error:
-            raise _cant_write(self.path / RUN_FILE, error) from error
+            raise cant_write(self.path / RUN_FILE, error) from error
 
     def save(self, state: dict[str, Any]) -> None:
-        """With metrics that are still being summed up: the same lines come out after a resumption."""
+        """Write the state, with the sums of the next line: after a resumption the same lines are written."""
         kept = {
             "config": as_tables(self.config),
             "sums": self._sums,
@@ -192,14 +198,14 @@ class RunFolder:
             with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise _cant_write(self.path / "metrics.jsonl", error) from error
+            raise cant_write(self.path / "metrics.jsonl", error) from error
 
     def _write_text(self, name: str, text: str) -> None:
         with atomic_write(self.path / name) as beside:
             beside.write_text(text, encoding="utf-8")
 
     def draw(self) -> None:
-        """curves.png from metrics.jsonl: the loss and its parts, and the scores, over steps.
+        """Draw metrics.jsonl as curves.png: the loss and its parts, and the scores, over steps.
 
         Without matplotlib nothing is drawn.
         """
@@ -239,12 +245,15 @@ class RunFolder:
             axes.grid(alpha=0.3)
             if axes.lines:
                 axes.legend(loc="best", fontsize="small")
-        with atomic_write(self.path / "curves.png") as beside:
-            figure.savefig(beside, dpi=100)
+        try:
+            with atomic_write(self.path / "curves.png") as beside:
+                figure.savefig(beside, dpi=100)
+        except OSError as error:
+            raise cant_write(self.path / "curves.png", error) from error
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; [] where there is none. A line that a kill cut off is left out."""
+    """The lines of a run's metrics.jsonl, [] without that file. A line that a kill cut off is left out."""
     path = run / "metrics.jsonl"
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
@@ -264,11 +273,3 @@ def _differences(theirs: Any, ours: Any, where: tuple[str, ...] = ()) -> list[st
                 found += _differences(theirs.get(key), ours.get(key), (*where, key))
         return found
     return [] if theirs == ours else [f"{'.'.join(where)} is {theirs!r} there and {ours!r} here"]
-
-
-def _cant_write(path: Path, error: Exception) -> OutputError:
-    reason = getattr(error, "strerror", None) or first_line(error)
-    return OutputError(
-        f"'{path}' can't be written: {reason}.",
-        remedy="Make room and run the same command again: it goes on from the last state.",
-    )

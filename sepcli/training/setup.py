@@ -1,4 +1,4 @@
-"""From a configuration to the parts of a run: the network, its data, its objective, what it is validated on.
+"""From settings to the parts of a run: the network, its data, its objective, its validation.
 
 Knows how the parts fit together; trains nothing and writes nothing.
 """
@@ -18,7 +18,7 @@ from sepcli.data.augment import from_config
 from sepcli.data.layouts import StemTrack, find_tracks
 from sepcli.data.mixing import Batches, DataSource
 from sepcli.engine.separator import Separator
-from sepcli.errors import UsageError
+from sepcli.errors import UsageError, parameter
 from sepcli.evaluation.validation import mean_scores
 from sepcli.loading import make_config
 from sepcli.models.family import Arch, get_family
@@ -31,7 +31,7 @@ from sepcli.training.objectives import choose_objective
 
 @dataclass(frozen=True)
 class Network:
-    """What is trained, and what its checkpoint says of it."""
+    """The network that is trained, and what its checkpoint is to say of it."""
 
     model: Separator
     arch: Arch
@@ -39,9 +39,12 @@ class Network:
 
 
 def make_network(table: ModelTable) -> Network:
-    """A network with fresh weights."""
+    """A network with fresh weights. UsageError where the settings name none, or one that can't be built."""
     if not table.family or not table.arch:
-        raise UsageError("[model] names no family and arch.", remedy="Choose a --preset, or set model.family.")
+        raise UsageError(
+            "[model] names no family and arch.",
+            remedy=f"Choose a preset ({parameter('preset')}), or set model.family.",
+        )
     family = get_family(table.family)
     if table.arch not in family.archs:
         raise UsageError(
@@ -66,9 +69,9 @@ def make_network(table: ModelTable) -> Network:
 
 
 def example_samples(model: Separator, seconds: float, margin: int = 0) -> int:
-    """T of a training example: what the configuration asks for, as the network's segment allows it.
+    """Samples of a training example: as many as the settings ask for and the network's segment allows.
 
-    margin: samples that the objective wants besides, on each side.
+    margin: samples that the objective wants in addition, at each end.
     """
     segment = model.segment
     if segment.exact:
@@ -81,6 +84,7 @@ def example_samples(model: Separator, seconds: float, margin: int = 0) -> int:
 def make_batches(
     config: TrainConfig, model: Separator, train: Sequence[DataSource], team: Team, objective: Objective
 ) -> Batches:
+    """The batches of this process, as the settings, the network and its objective want them."""
     return Batches(
         train,
         sources=model.sources,
@@ -101,14 +105,14 @@ def make_batches(
 
 
 def augmentation(table: Mapping[str, Any]) -> Any:
-    """One [[augment]] table -> the object it describes."""
+    """The augmentation that one table [[augment]] describes."""
     if "kind" not in table:
         raise UsageError("A table [[augment]] has no kind.", remedy='For example kind = "Gain".')
     return from_config(table["kind"], {name: value for name, value in table.items() if name != "kind"})
 
 
 def make_objective(config: TrainConfig, model: Separator) -> Objective:
-    """The objective by its name; the network's own order of sources decides that of the weights."""
+    """The objective that the settings name, with weights of stems in the network's order."""
     unknown = sorted(set(config.loss.source_weights) - set(model.sources))
     if unknown:
         raise UsageError(
@@ -126,14 +130,14 @@ def make_objective(config: TrainConfig, model: Separator) -> Objective:
 
 
 def split(config: TrainConfig, alone: Sequence[str] = ()) -> tuple[list[DataSource], list[StemTrack]]:
-    """What to train on, and what to validate on.
+    """The data to train on, and the tracks to validate on.
 
-    alone: stems that are all there is in a mix (an objective's `alone`): validation tracks have no others then,
-    and no mixture but their sum.
+    alone: stems that are all there is in a mix (`Objective.alone`): validation tracks then have no others, and
+    no mixture but their sum.
 
-    Where no validation data is given, a share of the training tracks is held out: those whose names' hashes are
-    the smallest, so that the same ones are chosen on every machine and in every session. Tracks that lack a
-    source still serve: each source is scored where it is.
+    Without validation data a share of the training tracks is held out: the tracks whose names have the smallest
+    hashes, so that they are the same on every machine and in every session. Tracks that lack a source are used
+    too: each source is scored on the tracks that have it.
     """
     if config.data.valid:
         return list(config.data.train), [
@@ -151,7 +155,7 @@ def split(config: TrainConfig, alone: Sequence[str] = ()) -> tuple[list[DataSour
 
 
 def _tracks(source: DataSource, alone: Sequence[str]) -> list[StemTrack]:
-    """The source's tracks with only the stems it allows, under the names it gives them."""
+    """The tracks of a data source, with the stems that it allows, under the names that it gives them."""
     found = []
     for track in find_tracks(source.path, source.layout):
         named = [
@@ -173,9 +177,10 @@ def _tracks(source: DataSource, alone: Sequence[str]) -> list[StemTrack]:
 def make_validation(
     tracks: Sequence[StemTrack], config: TrainConfig, model: Separator, device: torch.device
 ) -> Callable[[nn.Module], dict[str, float]] | None:
-    """A model -> a score of each source, and "score": the mean of those that have a weight in the loss.
+    """A function: model -> {source: score, "score": mean of the sources that count in the loss}.
 
-    Higher is better: where it is an error that run.valid_metric measures, scores are minus that.
+    None where no track has a stem of the network's. Higher is better: where run.valid_metric measures an error,
+    the scores are minus that error.
     """
     if not any(set(track.stems) & set(model.sources) for track in tracks):
         return None

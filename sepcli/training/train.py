@@ -1,4 +1,4 @@
-"""A configuration and a folder -> a trained model in it. What `sepcli train` does, without its display."""
+"""Train a model into a folder: what `sepcli train` does, without its display."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from sepcli.data.mixing import batches_from
 from sepcli.engine.device import choose_device
-from sepcli.errors import Notice, UsageError, missing, require
+from sepcli.errors import Notice, UsageError, missing, parameter, require
 from sepcli.training.beginning import begin
 from sepcli.training.config import TrainConfig
 from sepcli.training.distributed import join_team
@@ -39,14 +39,18 @@ def train(
     notice: Notice = lambda text: None,
     watch: Callable[[RunFolder, int], None] = lambda run, steps: None,
 ) -> Trained:
-    """Train until the configuration's end, going on from the folder's state where there is one.
+    """Train as long as the settings say; if the folder has a state of this run, go on from it.
 
     init: a model whose weights to begin with; read only at the very beginning. device: as for `separate`.
-    notice: called with sentences for the user. watch: called once before the first step with the run folder
-    (to set its callbacks) and the steps that lie behind. Under torchrun, one of several processes.
+    notice: called with sentences for the user. watch: called once before the first step, with the run folder
+    (to set its callbacks) and the number of steps done before. Under torchrun this is one of several processes.
+    UsageError for settings that are not possible; OutputError where the folder can't be written; ModelError
+    where the loss stays infinite.
     """
     if not config.data.train:
-        raise UsageError("There is nothing to train on.", remedy="Name a folder of stems with --data.")
+        raise UsageError(
+            "There is nothing to train on.", remedy=f"Name a folder of stems with {parameter('data')}."
+        )
     require("tomli_w")  # the run's config.toml
     chosen = choose_device(device)
     team = join_team(chosen.torch.type)
