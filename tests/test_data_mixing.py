@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from sepcli.cli.options import option_text
 from sepcli.data.augment import HT_DEMUCS, Gain, Remix, Repitch, Shift
 from sepcli.data.layouts import MUSDB_STEMS
 from sepcli.data.mixing import Batches, DataSource, batches_from
-from sepcli.errors import InputError, UsageError
+from sepcli.errors import InputError, UsageError, parameter, spelled
 from tests.sounds import music
 from tests.stems import RATE, track, write
 
@@ -287,6 +288,18 @@ def test_an_error_in_a_worker_arrives_as_it_was_raised(tmp_path):
         list(batches_from(some, 0, 2, workers=1))
     assert "vocals.wav" in caught.value.message and "Traceback" not in caught.value.message
     assert "dataset check" in caught.value.remedy
+
+
+class Refusing:
+    """In the place of Batches: every batch is an error that names a parameter."""
+
+    def __getitem__(self, step):
+        raise UsageError(f"{parameter('batch_size', 3)} is too much.", remedy="Take less.")
+
+
+def test_worker_processes_write_parameters_as_the_command_line_does():
+    with spelled(option_text), pytest.raises(UsageError, match="--batch-size 3 is too much"):
+        list(batches_from(Refusing(), 0, 2, workers=1))
 
 
 # Broken files

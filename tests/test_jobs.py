@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from sepcli.batch.results import Listener, unfinished
 from sepcli.cli.options import option_text
 from sepcli.engine.settings import Settings
 from sepcli.errors import OutputError, UsageError, spelled
+from sepcli.sound.formats import FORMATS, HEADER_BYTES
 from sepcli.weights.catalog import load_catalog
 from tests import fake_model
 
@@ -440,6 +442,27 @@ def test_one_result_for_every_input_and_the_batch_goes_on(catalog):
             assert fields["error"]["message"] and fields["error"]["remedy"]
         else:
             assert fields["realtime"] > 0 and fields["gain"] == 1.0 and fields["device"] == "cpu"
+
+
+def test_a_track_too_long_for_its_format_is_reported_before_the_first_one_is_separated(catalog, monkeypatch):
+    """AIFF files end at 4 GiB; here at 0.6 s of stereo at 16 bits, as are the files."""
+    monkeypatch.setitem(FORMATS, "aiff", replace(FORMATS["aiff"], max_bytes=26_460 * 4 + HEADER_BYTES))
+    begun = []
+    listener = Listener()
+    monkeypatch.setattr(listener, "started", lambda track, number, count: begun.append(track.source.name))
+    names = [song("short.wav", 0.5), song("long.wav", 0.7)]
+    running = run(plan(catalog, names, spec={"format": "aiff"}), listener)
+    first = next(running)
+    assert (first.input, first.status, begun) == ("long.wav", "failed", [])
+    assert first.error.code == "too_large" and first.exit_code == 2
+    assert [(result.input, result.status) for result in running] == [("short.wav", "done")]
+    assert begun == ["short.wav"]
+    # What counts is the part that is separated, at the rate of the stems.
+    again = {"targets": ("vocals",), "out": Path("part")}
+    assert statuses(batch(catalog, ["long.wav"], spec={"format": "aiff"}, duration=0.5, **again)[1]) == ["done"]
+    assert statuses(batch(catalog, ["long.wav"], spec={"format": "caf"}, out=Path("caf"))[1]) == ["done"]
+    spec = {"format": "aiff", "samplerate": 22_050}
+    assert statuses(batch(catalog, ["long.wav"], spec=spec, out=Path("half"))[1]) == ["done"]
 
 
 def test_inputs_that_are_all_bad_need_no_model_and_leave_no_folder(catalog):

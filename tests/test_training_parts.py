@@ -1,6 +1,8 @@
 """The parts of a run: averages, schedules, optimiser groups, the state on disk, configuration."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -138,10 +140,21 @@ def test_a_failing_write_leaves_the_old_state(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(state_file.os, "fsync", full)
-    with pytest.raises(OutputError, match="No space left"):
+    with pytest.raises(OutputError, match="No space left") as caught:
         state_file.save_state(path, {"a": 2})
+    assert caught.value.code == "disk_full" and "goes on from the last state" in caught.value.remedy
     assert state_file.load_state(path) == {"a": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_what_the_system_refuses_is_said_as_everywhere(tmp_path):
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "state.pt"  # below a file there is no folder
+    with pytest.raises(OutputError) as caught:
+        state_file.save_state(path, {})
+    assert caught.value.code == "not_writable" and f"'{path}' can't be written" in caught.value.message
+    said = state_file.cant_write(path, RuntimeError("unexpected pos 64\nat a line"))
+    assert isinstance(said, OutputError) and said.message == f"'{path}' can't be written: unexpected pos 64."
 
 
 def test_a_damaged_state_is_refused_and_runs_nothing(tmp_path):
@@ -219,6 +232,22 @@ def test_a_preset_may_be_the_difference_from_another(tmp_path):
     file.write_text('base = "mini"\n[optim]\nlr = 0.5\n')
     mine, mini = make_train_config(read_preset(str(file))), make_train_config(read_preset("mini"))
     assert mine.optim.lr == 0.5 and mine.optim.betas == mini.optim.betas and mine.model == mini.model
+
+
+def test_a_preset_that_builds_on_itself_is_refused(tmp_path):
+    one, two, outside = (str(tmp_path / f"{name}.toml") for name in ("one", "two", "outside"))
+    for path, base in ((one, one), (outside, one)):
+        Path(path).write_text(f"base = '{base}'\n")
+    for start in (one, outside):  # by itself, and below a preset that is no part of the circle
+        with pytest.raises(UsageError, match=f"build on itself: base leads {re.escape(f'{one} -> {one}')}"):
+            read_preset(start)
+    Path(one).write_text(f"base = '{two}'\n")
+    Path(two).write_text(f"base = '{one}'\n")
+    with pytest.raises(UsageError, match=re.escape(f"{one} -> {two} -> {one}")):
+        read_preset(outside)
+    Path(one).write_text("base = 3\n")
+    with pytest.raises(UsageError, match="base is 3 in the preset .*, but must be text"):
+        read_preset(one)
 
 
 def test_an_unknown_preset_names_the_near_ones():

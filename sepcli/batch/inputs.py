@@ -12,7 +12,6 @@ Knows names and folders only; what a file holds is for `sound` to say. A scan of
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import os
 import re
@@ -22,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from sepcli.batch.manifest import MANIFEST_NAME
-from sepcli.errors import InputError, SepcliError, UsageError, parameter
+from sepcli.errors import InputError, SepcliError, UsageError, from_os, near, parameter
 
 STDIN = "-"
 STDIN_TRACK = "stdin"
@@ -111,14 +110,10 @@ def _expand(
     path = Path(argument)
     try:
         mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise InputError(f"'{argument}' does not exist.", code="missing", remedy=_likely(path)) from None
     except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            raise InputError(f"'{argument}' does not exist.", code="missing", remedy=_near(path)) from None
-        raise InputError(
-            f"'{argument}' can't be read: {error.strerror or error}.",
-            code="unreadable",
-            remedy="Check the path and its permissions.",
-        ) from None
+        raise from_os(error, argument, reading=InputError) from None
     if not stat.S_ISDIR(mode):
         pipe = stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
         yield Source(path, argument, PurePosixPath(path.name), pipe)
@@ -135,16 +130,15 @@ def _expand(
     yield from sources
 
 
-def _near(path: Path) -> str:
-    """A remedy for a path that is not there: the nearest part of it that is, and a likely name in it."""
+def _likely(path: Path) -> str:
+    """A remedy for a path that does not exist: nor does its folder, or a name in the folder is similar."""
     folder = path.parent
     if not folder.is_dir():
         return f"The folder '{folder}' does not exist either." if str(folder) != "." else ""
-    try:
-        close = difflib.get_close_matches(path.name, os.listdir(folder), n=1, cutoff=0.75)
-    except OSError:
-        close = []
-    return f"Did you mean '{folder / close[0]}'?" if close else "Check the path."
+    found = []
+    with contextlib.suppress(OSError):
+        found = near(path.name, os.listdir(folder))
+    return f"Did you mean '{folder / found[0]}'?" if found else "Check the path."
 
 
 def _scan_root(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sepcli.batch.names import Named, Track
-from sepcli.errors import InputError, SepcliError
+from sepcli.errors import InputError, SepcliError, UsageError
 
 SURVEY_SECONDS = 5.0  # of opening files to learn their lengths
 
@@ -22,7 +22,8 @@ class Survey:
 
     seconds: float  # of audio
     bytes: int  # of all stems, and of the largest temporary file
-    failures: tuple[tuple[Track, SepcliError], ...]  # files that are no audio
+    # Files that are no audio, and files whose stems would be larger than the format allows.
+    failures: tuple[tuple[Track, SepcliError], ...]
 
 
 def survey(named: Named, tracks: Iterable[Track]) -> Survey:
@@ -45,7 +46,7 @@ def survey(named: Named, tracks: Iterable[Track]) -> Survey:
                 results += found[1]
                 spool = max(spool, found[2])
                 looked_into += size
-        except InputError as problem:
+        except (InputError, UsageError) as problem:
             failures.append((track, problem))
         except (OSError, SepcliError):
             continue  # it fails with its reason when its turn comes
@@ -53,8 +54,12 @@ def survey(named: Named, tracks: Iterable[Track]) -> Survey:
 
 
 def _look(named: Named, file: Path) -> tuple[float, int, int] | None:
-    """Audio seconds, bytes of the stems, bytes of the temporary file; None if only decoding would tell."""
+    """Audio seconds, bytes of the stems, bytes of the temporary file; None if only decoding would tell.
+
+    UsageError where the format can't hold stems of this length.
+    """
     from sepcli.sound.decode import probe
+    from sepcli.sound.resample import frames_at
 
     request, entry = named.batch.request, named.batch.entry
     info = probe(file)
@@ -67,5 +72,8 @@ def _look(named: Named, file: Path) -> tuple[float, int, int] | None:
     model_rate = info.samplerate if entry is None else entry.samplerate
     files = named.batch.spec.resolve(info, model_rate)
     frames = int(seconds * info.samplerate)
+    guessed = entry is None and named.batch.spec.samplerate == "model"
+    if info.frames is not None and not info.lossy and not guessed:  # else the track says it in its turn
+        files.check_size(frames_at(frames, info.samplerate, files.samplerate), info.channels)
     room = files.room(frames, info.samplerate, info.channels, len(named.stems.targets))
     return seconds, room.results, room.spool

@@ -17,7 +17,6 @@ and Equalize are not part of it. `HT_DEMUCS` is all of it in its order.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,7 @@ from torch import Tensor
 
 from sepcli.data.stretch import stretch
 from sepcli.errors import UsageError, did_you_mean
+from sepcli.system.tables import TableError, read_table
 
 Rngs = Sequence[np.random.Generator]  # one for each row
 
@@ -318,38 +318,16 @@ AUGMENTATIONS: dict[str, type[Augmentation]] = {
 def from_config(name: str, fields: Mapping[str, Any]) -> Augmentation:
     """The augmentation of that name ("channel_swap", or as its class "ChannelSwap") with these options.
 
-    UsageError for a name or an option that does not exist, suggesting near ones, and for a value of another
-    type.
+    UsageError for a name or an option that does not exist (it suggests similar ones), and for a value of
+    another type.
     """
     cls = {**AUGMENTATIONS, **{cls.__name__: cls for cls in AUGMENTATIONS.values()}}.get(name)
     if cls is None:
-        raise _unknown("augmentation", name, AUGMENTATIONS)
-    known = {option.name: option for option in dataclasses.fields(cls)}
-    values: dict[str, Any] = {}
-    for key, value in fields.items():
-        if key not in known:
-            raise _unknown(f"option of augmentation {name!r}", key, known)
-        values[key] = _as_declared(f"augment.{name}.{key}", value, known[key].default)
-    return cls(**values)
-
-
-def _unknown(what: str, name: str, known: Mapping[str, Any]) -> UsageError:
-    """The error for a name that does not exist."""
-    return UsageError(
-        f"There is no {what} {name!r}; there are {', '.join(known)}.",
-        remedy=did_you_mean(name, known) or "Correct its name.",
-    )
-
-
-def _as_declared(where: str, value: Any, default: Any) -> Any:
-    """`value` in the type of the option's default: TOML has no tuples, and writes 1.0 as 1. UsageError."""
-    kind = type(default)
-    if kind is tuple and isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is kind:
-        return value
-    words = {tuple: "a list of strings", float: "a number", int: "an integer", bool: "true or false"}
-    wanted = words.get(kind, "text")
-    raise UsageError(f"{where} is {value!r}, but must be {wanted}.", remedy="Correct its value.")
+        raise UsageError(
+            f"There is no augmentation {name!r}; there are {', '.join(AUGMENTATIONS)}.",
+            remedy=did_you_mean(name, AUGMENTATIONS) or "Correct its name.",
+        )
+    try:
+        return read_table(cls, fields, key=f"augment.{name}")
+    except TableError as error:
+        raise UsageError(str(error), remedy=error.remedy or f"Correct {error.path}.") from None

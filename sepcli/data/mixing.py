@@ -21,6 +21,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from sepcli.data.augment import Augmentation
 from sepcli.data.layouts import Problem, find_tracks
 from sepcli.data.windows import read_window
 from sepcli.engine.device import tune_process
-from sepcli.errors import InputError, SepcliError, UsageError
+from sepcli.errors import InputError, SepcliError, Spelling, UsageError, spell, spelling
 
 TRIES = 20  # draws for one window, until it is given up
 SILENT = 1e-3  # RMS, -60 dBFS: a window below it counts as silent for `skip_silent`
@@ -337,8 +338,8 @@ def _others(
 def batches_from(batches: Batches, start: int, stop: int, workers: int) -> Iterator[Batch]:
     """The batches of steps start ... stop - 1, in order, prefetched by `workers` processes (0: made here).
 
-    The processes are spawned (nothing is inherited), use one thread each, and end with the iterator. An error
-    in one of them is raised here.
+    The processes are spawned, use one thread each, and end with the iterator. They write parameters as this
+    process does (errors.parameter). An error in one of them is raised here.
     """
     if workers == 0:
         yield from (batches[step] for step in range(start, stop))
@@ -349,7 +350,7 @@ def batches_from(batches: Batches, start: int, stop: int, workers: int) -> Itera
         sampler=range(start, stop),
         num_workers=min(workers, max(1, stop - start)),
         collate_fn=_as_it_is,
-        worker_init_fn=_start_worker,
+        worker_init_fn=partial(_start_worker, spelling()),
         multiprocessing_context="spawn",
     )
     for batch in loader:
@@ -376,8 +377,9 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _start_worker(_: int) -> None:
-    """In a new process, before its first batch."""
+def _start_worker(rule: Spelling, _: int) -> None:
+    """In a new process, before its first batch. rule: how parameters are written."""
+    spell(rule)
     # Ctrl-C and a SIGTERM to the whole group are for the parent, which then ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

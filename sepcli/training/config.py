@@ -186,7 +186,15 @@ def preset_names() -> list[str]:
 
 
 def read_preset(name: str) -> dict[str, Any]:
-    """A preset by its name, or a TOML file by its path, as nested tables. UsageError where it can't be read."""
+    """A preset by its name, or a TOML file by its path, as nested tables. UsageError where it can't be read.
+
+    A preset with a `base` holds only the difference from that other preset or file.
+    """
+    return _read_preset(name, ())
+
+
+def _read_preset(name: str, above: tuple[str, ...]) -> dict[str, Any]:
+    """above: the presets that build on this one, the outermost first."""
     path = Path(name)
     if name.endswith(".toml") and path.exists():
         file = path
@@ -203,8 +211,15 @@ def read_preset(name: str) -> dict[str, Any]:
         raise from_os(error, name, reading=UsageError) from error
     except ValueError as error:  # of TOML, or of UTF-8
         raise UsageError(f"The preset '{name}' is not TOML: {error}.", remedy="Correct the file.") from None
-    base = tables.pop("base", None)  # a preset may be the difference from another
-    return merge(read_preset(base), tables) if base else tables
+    base, chain = tables.pop("base", None), (*above, name)
+    if base is None:
+        return tables
+    if not isinstance(base, str):
+        raise UsageError(f"base is {base!r} in the preset '{name}', but must be text.", remedy="Correct base.")
+    if base in chain:
+        circle = " -> ".join([*chain[chain.index(base) :], base])
+        raise UsageError(f"A preset can't build on itself: base leads {circle}.", remedy="Correct base.")
+    return merge(_read_preset(base, chain), tables)
 
 
 def merge(tables: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
