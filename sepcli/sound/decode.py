@@ -53,6 +53,7 @@ class AudioInfo:
     decoder: str  # "soundfile" or "ffmpeg"
     tags: dict[str, str] = field(default_factory=dict)  # ffmpeg's names: title, artist, album, track, ...
     duration: float | None = None  # seconds, from the header; may be an estimate
+    layout: tuple[str, ...] = ()  # names of its channels (layouts.py); () where the file does not say
 
 
 # libsndfile's sample formats, and the depth that keeps their samples. A-law, mu-law and the ADPCMs decode to
