@@ -7,9 +7,12 @@ remedy is the next step. Commands turn the class into the process's exit code (d
 
 from __future__ import annotations
 
+import atexit
 import errno
 import importlib
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -225,6 +228,8 @@ def missing(package: str) -> DeviceError | None:
     package: as it is imported.
     """
     extra, purpose = EXTRAS[package]
+    if package == "matplotlib":
+        _give_matplotlib_a_folder()
     try:
         importlib.import_module(package)
         return None
@@ -236,6 +241,14 @@ def missing(package: str) -> DeviceError | None:
         remedy=f"Install it: pip install 'sepcli[{extra}]'",
         code=f"no_{package}",
     )
+
+
+def _give_matplotlib_a_folder() -> None:
+    """Without a home folder it would warn, and keep its list of fonts in a folder that it makes each time."""
+    if "MPLCONFIGDIR" not in os.environ and os.path.expanduser("~").startswith("~"):
+        folder = tempfile.mkdtemp(prefix="sepcli-matplotlib-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["MPLCONFIGDIR"] = folder  # processes that this one starts use the same
 
 
 def require(package: str) -> None:

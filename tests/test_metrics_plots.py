@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +90,27 @@ def test_matplotlib_is_imported_only_for_drawing_and_pyplot_never(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_without_a_home_folder_matplotlib_has_a_temporary_one(tmp_path):
+    """Where HOME is not set and the system's list of users has no entry either."""
+    code = (
+        "from pathlib import Path\n"
+        "try:\n"
+        "    import pwd\n"
+        "    pwd.getpwuid = {}.__getitem__  # KeyError, as for a user id that the system does not know\n"
+        "except ImportError: pass\n"
+        "from sepcli.metrics import plots\n"
+        "plots.line_plot(Path('a.png'), '', '', '', {'m': {'1': 2.0}})\n"
+        "import matplotlib; print(matplotlib.get_configdir())\n"
+    )
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    homes = ("HOME", "USERPROFILE", "HOMEPATH", "HOMEDRIVE", "MPLCONFIGDIR")
+    env = {name: value for name, value in os.environ.items() if name not in homes}
+    env |= {name: str(temporary) for name in ("TMPDIR", "TEMP", "TMP")}
+    env |= {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert Path(done.stdout.strip()).parent == temporary and (tmp_path / "a.png").exists()
+    assert not list(temporary.iterdir())  # it is removed at the end
