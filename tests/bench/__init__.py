@@ -8,8 +8,8 @@
     python -m tests.bench.dicose         the real time factors of DiCoSe's table
     python docs/generate.py              results/*.json -> docs/benchmarks.md
 
-From the root of the checkout, with the dev extra installed, on a machine that does nothing else. Each writes
-results/<name>.json; --name keeps the figures of several machines apart. The networks have random weights, so
-nothing is downloaded and nothing is heard: only time, memory and agreement are measured. tests/test_bench.py
-runs every one in miniature.
+Run them in the root of the checkout, with the dependency group `dev` installed, on a machine that does nothing
+else. Each writes results/<name>.json; --name keeps the figures of several machines apart. Most networks here
+have random weights, so nothing is downloaded, and what comes out is no music: only time, memory and agreement
+are measured. tests/test_bench.py runs every script in miniature.
 """

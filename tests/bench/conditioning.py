@@ -2,12 +2,12 @@
 
 SI-SDR of vocals and of drums in windows of 4 s where they are heard, the mean over all windows of the songs:
 
-    mix      of the mixture itself: what separating has to beat
-    own      of what comes out for that stem's label or query
-    others   of what comes out for another stem's, the mean of those
+    mix      the mixture itself as the estimate: a separation must be better
+    own      the output for this stem's label or query
+    others   the outputs for the labels or queries of other stems: the mean of their values
 
-A query is a stretch of 6 s of a stem, its loudest; of the same song, whose windows there are then left out, or
-of another song. No value counts as less than -30 dB.
+A query is the loudest 6 s of a stem, either of the same song (windows that overlap it are left out) or of
+another song. Values below -30 dB count as -30 dB.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def songs(data: Path) -> dict[str, tuple[dict[str, np.ndarray], int]]:
 
 
 def loudest(stem: np.ndarray, rate: int) -> int:
-    """The first sample of the query."""
+    """The first sample of a stem's loudest QUERY seconds."""
     size = round(QUERY * rate)
     energy = np.concatenate([[0.0], np.cumsum(np.square(stem, dtype=np.float64).sum(0))])
     return int(np.argmax(energy[size:] - energy[:-size]))
@@ -61,7 +61,7 @@ def rows(
     name: str,
     avoid: Mapping[str, int],
 ) -> Iterator[tuple[float, float, float]]:
-    """(mix, own, others) of each window of the stem `name`. avoid: where queries begin."""
+    """(mix, own, others) for each window of the stem `name`. avoid: {stem: first sample of its query}."""
     mix, size = sum(stems.values()), round(WINDOW * rate)
     assert isinstance(mix, np.ndarray)
     for start in range(0, mix.shape[1] - size + 1, size):
@@ -81,7 +81,7 @@ def rows(
 def measured(
     title: str, model: str, material: Mapping[str, tuple[dict[str, np.ndarray], int]], queries_from: str | None
 ) -> list[Figure]:
-    """queries_from: "same" or "other" song; None: labels."""
+    """queries_from: the "same" or the "other" song; None: labels instead of queries."""
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ASKED}
     for song, (stems, rate) in material.items():
         mix, avoid, queries = sum(stems.values()), {}, {}

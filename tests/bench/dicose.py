@@ -1,7 +1,7 @@
-"""DiCoSe's table of real time factors: four stems of a segment of 11.9 s, as ratios to the deterministic one.
+"""DiCoSe's table of real time factors: four stems of a segment of 11.9 s, relative to the deterministic model.
 
-Full-size networks with random weights. MSDM and ISDM take hundreds of calls a segment: a few steps are
-measured, and the time is scaled by the number of calls.
+The networks have full size and random weights. MSDM and ISDM need hundreds of calls for a segment: a few steps
+are measured, and the time is scaled by the number of calls.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def bench(
 ) -> Record:
     """config: differences from the published networks. archs: only these and Deterministic; () = all.
 
-    note: what else runs on the machine.
+    note: other programs that run on the machine.
     """
     from sepcli.models.dicose import DicoseConfig
 

@@ -1,10 +1,10 @@
-"""A student of `sepcli distill --method output` beside its teacher, and beside itself without one.
+"""A student of `sepcli distill --method output`, compared with its teacher and with itself without one.
 
     sepcli distill --method output --teacher mini --student mini-student --data MUSIC --valid SONGS -o with
     sepcli train --preset mini-student --data STEMS_OF_THAT_MUSIC --valid SONGS -o without
     python -m tests.bench.distillation --teacher mini --student with --control without --data SONGS
 
-Mean uSDR as in training; CPU time of separating noise through the engine, in one process and in turns.
+Mean uSDR as in training; CPU time for separating noise through the engine, in one process and in turns.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def times(models: dict[str, Separator]) -> dict[str, list[float]]:
     cpu = torch.device("cpu")
     engines = {name: Engine(model, Settings(), cpu, torch.float32) for name, model in models.items()}
     found: dict[str, list[float]] = {name: [] for name in models}
-    level = Stats(torch.zeros(1), torch.full((1,), 0.1), 0)  # of the noise, for a model that asks
+    level = Stats(torch.zeros(1), torch.full((1,), 0.1), 0)  # of the noise, for models with `normalize`
     for _ in range(RUNS + 1):
         for name, model in models.items():
             noise = (

@@ -1,6 +1,7 @@
-"""Batch size and precision on a CUDA device, beside demucs on the same: separation alone, then the programs.
+"""Batch size and precision on a CUDA device, compared with demucs on it: separation alone, then the programs.
 
-Wants no more than torch, what sepcli imports, and demucs with its requirements; exits 2 without CUDA.
+Needs only torch, the packages that sepcli imports, and demucs with its requirements. Without CUDA the exit code
+is 2.
 """
 
 from __future__ import annotations

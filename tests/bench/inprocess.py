@@ -2,8 +2,9 @@
 
     python -m tests.bench.inprocess {sepcli|demucs} NAME WEIGHTS TRACK DEVICE PRECISION BATCH RUNS
 
-One program a process, as what one sets up for itself (allocator, caches, cudnn) would change the other. Array
-in, array out, both on the CPU, the track's normalisation included; the first pass is not counted. Prints JSON.
+Each program has a process of its own, because the settings of one (allocator, caches, cudnn) would change the
+other. From an array to an array, both on the CPU, with the track's normalisation; the first pass is not
+counted. Prints JSON.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def measure(
     runs: int = 3,
     threads: int = 1,
 ) -> dict[str, Any]:
-    """In a process of its own. seconds of each pass; peak: bytes of a GPU's memory; device: its name."""
+    """Run this file in a process. seconds: of each pass; peak: bytes of a GPU's memory; device: its name."""
     command = [sys.executable, "-m", "tests.bench.inprocess", program, weights.name, str(weights.file)]
     command += [str(track), device, precision, batch, str(runs)]
     found = json.loads(programs.run(command, threads).output)
@@ -54,7 +55,7 @@ def main() -> None:
         start = time.perf_counter()
         stems = separate(mix)
         seconds.append(time.perf_counter() - start)
-        assert stems.device.type == "cpu" and stems.shape[-2:] == mix.shape  # so the device is done with it
+        assert stems.device.type == "cpu" and stems.shape[-2:] == mix.shape  # so the device has finished
     on_gpu = device.startswith("cuda")
     found = {
         "seconds": [round(value, 4) for value in seconds[1:]],
@@ -67,11 +68,11 @@ def main() -> None:
 
 
 Separate = Callable[[Any], Any]  # [C, T] -> [S, C, T]
-Batch = Callable[[], int]  # segments a call, known once it has separated
+Batch = Callable[[], int]  # segments in a call; known after the first separation
 
 
 def sepcli(weights: Weights, device: str, precision: str, batch: int | None) -> tuple[Separate, Batch]:
-    """As the command does it: one engine for all tracks, blocks in and out."""
+    """As `sepcli separate` works: one engine for all tracks, blocks in and out."""
     import torch
 
     from sepcli.engine.device import choose_device, choose_precision, tune_process
@@ -94,7 +95,7 @@ def sepcli(weights: Weights, device: str, precision: str, batch: int | None) -> 
 
 
 def demucs(weights: Weights, device: str) -> Separate:
-    """As its command does it."""
+    """As the command `demucs` works."""
     import torch
     from demucs.api import Separator
 

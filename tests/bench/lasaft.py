@@ -1,4 +1,4 @@
-"""LaSAFT at full size: four stems in one pass against a pass for each, real time factor, memory; one thread."""
+"""LaSAFT in full size: four stems in one pass or in four, real time factor, memory; with one thread."""
 
 from __future__ import annotations
 

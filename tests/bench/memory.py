@@ -1,7 +1,7 @@
-"""Peak resident memory of `sepcli separate` against the length of the audio, and of `demucs` beside it.
+"""Peak resident memory of `sepcli separate` for audio of different lengths, compared with `demucs`.
 
-Everything at the program's defaults, so 16-bit stems and a spool are written as well: an hour takes some 9 GB
-of disk in --work, or where temporary files go.
+The programs have their defaults, so 16-bit stems and a temporary file are written too: an hour of audio needs
+about 9 GB of disk, in --work or in the folder for temporary files.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def bench(
     full_minutes: Sequence[float] = (3,),
     demucs_minutes: Sequence[float] = (),
 ) -> Record:
-    """minutes: shortest and longest track for the small network."""
+    """minutes: of the shortest and the longest track for the small network."""
     costs: dict[str, Cost] = {}
     commands: dict[str, str] = {}
 

@@ -1,4 +1,4 @@
-"""The metrics of `sepcli evaluate` beside museval: CPU time, and how far the values are apart."""
+"""The metrics of `sepcli evaluate` compared with museval: CPU time, and how much the values differ."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def signals(seconds: float, stems: int = 4) -> tuple[Signals, Signals]:
 
 
 def by_sepcli(references: Signals, estimates: Signals, *, filters: bool) -> dict[str, np.ndarray]:
-    """In blocks, as tracks come. filters: ISR, SIR and SAR, else SDR."""
+    """In blocks, as tracks are read. filters: ISR, SIR and SAR; else SDR alone."""
     stems, channels, samples = references.shape
     found: Any = BssEval(stems, channels, RATE) if filters else Sums(stems, channels, RATE)
     for at in range(0, samples, BLOCK):
@@ -42,7 +42,7 @@ def by_sepcli(references: Signals, estimates: Signals, *, filters: bool) -> dict
 
 
 def by_museval(references: Signals, estimates: Signals) -> dict[str, np.ndarray]:
-    """All four at once: it can't give SDR alone."""
+    """All four metrics at once: museval can't give SDR alone."""
     import museval
 
     swapped = [np.ascontiguousarray(each.transpose(0, 2, 1)) for each in (references, estimates)]
@@ -50,7 +50,7 @@ def by_museval(references: Signals, estimates: Signals) -> dict[str, np.ndarray]
 
 
 def timed(work: Callable[[], dict[str, np.ndarray]]) -> tuple[float, dict[str, np.ndarray]]:
-    """CPU seconds over all threads, and what came of them."""
+    """CPU seconds of all threads, and the result of the call."""
     began = time.process_time()
     found = work()
     return time.process_time() - began, found

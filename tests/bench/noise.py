@@ -1,7 +1,8 @@
 """What noise costs MSDM, which draws 451 numbers for every sample of three stems (150 steps of 2 corrections).
 
-Drawing: by itself. In the network's way: what noise adds to the work of the thread that samples, of which the
-network computes elsewhere, as on a GPU: here it sleeps for 20 ms a call. Of 15 steps, scaled to 150. CPU time.
+Two figures, CPU time of 15 steps scaled to 150. Drawing: the numbers alone. In the network's way: the time that
+noise adds to the thread that samples, while the network computes somewhere else, as on a GPU; here a call of
+the network only sleeps for 20 ms.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ CALL = 0.02  # s
 
 
 def bench(samples: int = 262144, *, runs: int = 3) -> Record:
-    """samples: of a segment."""
+    """samples: the length of a segment."""
     import torch
     from torch import Tensor
 
@@ -25,7 +26,7 @@ def bench(samples: int = 262144, *, runs: int = 3) -> Record:
     from sepcli.models.dicose import FAMILY
 
     class Silent(Noise):
-        """Costs nothing."""
+        """Noise that costs nothing."""
 
         def normal(self, draw: int, source: str, channels: int, length: int) -> Tensor:
             return torch.zeros(len(self.starts), channels, length)

@@ -1,9 +1,9 @@
-"""All stems in one pass, and stem by stem, in one process and in turns.
+"""All stems in one pass, compared with a pass for each stem; in one process and in turns.
 
     python -m tests.bench.passes WEIGHTS TRACK RUNS [STEM...]
 
-As inprocess.py: array in, array out, float32 on the CPU, a first pass that is not counted. CPU time, so that
-what else runs on the machine hardly shows. Prints JSON.
+As in inprocess.py: from an array to an array, float32 on the CPU, the first pass is not counted. CPU time, on
+which other programs of the machine have little influence. Prints JSON.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ ALL = "all"
 
 
 def measure(file: Path, track: Path, stems: Sequence[str], *, runs: int) -> dict[str, Any]:
-    """In a process of its own, of one thread.
+    """Run this file in a process with one thread.
 
-    seconds: {"all" or stem: those of each run}. peak: bytes of memory, of a process that makes all stems.
+    seconds: {"all" or a stem: [seconds of each run]}. peak: bytes of memory of a process that makes all stems.
     """
     command = [sys.executable, "-m", "tests.bench.passes", str(file), str(track), str(runs), *stems]
     return json.loads(programs.run(command, 1).output)

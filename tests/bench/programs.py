@@ -1,4 +1,4 @@
-"""The two programs as a user starts them, and what a process costs from its start to its end."""
+"""The two programs as a user starts them, and the time and memory of a process from its start to its end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ with open(sys.argv[1], "w") as file:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one process."""
+    """Time and memory of one process."""
 
     wall: float  # s
     cpu: float  # s, over all its threads
@@ -44,7 +44,7 @@ class Cost:
 
 
 def run(command: Sequence[str], threads: int, **environment: str) -> Cost:
-    """Run a command to its end; an error if it fails."""
+    """Run a command to its end. RuntimeError if it fails."""
     counts = dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"], str(threads))
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     env = {**os.environ, **counts, "PYTHONPATH": os.pathsep.join(paths), **environment}
@@ -59,7 +59,7 @@ def run(command: Sequence[str], threads: int, **environment: str) -> Cost:
 
 
 def interleaved(commands: Mapping[str, Sequence[str]], runs: int, threads: int) -> dict[str, list[Cost]]:
-    """Each command `runs` times, in turns: what slows the machine down for a while slows down all of them."""
+    """Run each command `runs` times, in turns, so that a slow phase of the machine slows all of them down."""
     costs: dict[str, list[Cost]] = {name: [] for name in commands}
     for number in range(runs):
         for name, command in commands.items():
@@ -75,18 +75,18 @@ def interleaved(commands: Mapping[str, Sequence[str]], runs: int, threads: int) 
 
 
 def sepcli(track: Path, weights: Weights, out: Path, *options: str) -> list[str]:
-    """`sepcli separate` with the defaults, always from scratch; a result in JSON on standard output."""
+    """`sepcli separate` with its defaults; finished tracks are not skipped. JSON on standard output."""
     command = [*SEPCLI, "separate", str(track), "--model", weights.model, "--out", str(out)]
     return [*command, "--json", "--no-resume", "--force", *options]
 
 
 def demucs(track: Path, weights: Weights, out: Path, *options: str) -> list[str]:
-    """`demucs` with the defaults but for its random shift."""
+    """`demucs` with its defaults, but without the random shift."""
     command = [*DEMUCS, str(track), "-n", weights.name, "--repo", str(weights.repo), "-o", str(out)]
     return [*command, "--shifts", "0", *options]
 
 
-# The stems as they are, so that they can be compared.
+# Float stems, unscaled, so that they can be compared.
 SEPCLI_FLOAT = ("--bit-depth", "32f", "--clip", "none")
 DEMUCS_FLOAT = ("--float32", "--clip-mode", "none")
 

@@ -1,4 +1,4 @@
-"""What a script found, with all that is needed to judge it, as JSON that docs/benchmarks_page.py renders."""
+"""The results of a script, with all that is needed to judge them, as JSON for docs/benchmarks_page.py."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Figure:
     name: str
     value: float
     unit: str = ""
-    target: str = ""  # "<= 0.8" or ">= 40": the floor
-    aim: str = ""  # the same, what we hope for
+    target: str = ""  # "<= 0.8" or ">= 40": what must be reached
+    aim: str = ""  # the same: what we hope to reach
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Record:
     settings: dict[str, Any]
     figures: list[Figure]
     runs: dict[str, Any] = field(default_factory=dict)  # every single measurement
-    not_measured: dict[str, str] = field(default_factory=dict)  # what: why
+    not_measured: dict[str, str] = field(default_factory=dict)  # {figure: why not}
     device: str = ""  # of a GPU
 
     def write(self, name: str = "", folder: Path = FOLDER) -> Path:
@@ -63,7 +63,7 @@ class Record:
 
 
 def machine() -> dict[str, Any]:
-    """The processor this runs on, by its own name."""
+    """The name of this machine's processor."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -89,7 +89,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """Of the checkout, with a + where files differ from it; or $BENCH_COMMIT where no git is at hand."""
+    """The commit of the checkout, with a + if files were changed; $BENCH_COMMIT if there is no git."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -114,7 +114,7 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
 
 @contextmanager
 def workplace(chosen: Path | None) -> Iterator[Path]:
-    """That folder, or one that is gone afterwards."""
+    """Yields that folder, or a temporary one that is removed afterwards."""
     if chosen:
         chosen.mkdir(parents=True, exist_ok=True)
         yield chosen.resolve()

@@ -1,11 +1,11 @@
-"""One network of the DiCoSe family with random weights, asked for all stems of one segment in several ways.
+"""One network of the DiCoSe family with random weights: all stems of one segment, with several sets of options.
 
     python -m tests.bench.sampling '{"arch": ..., "config": {...}, "options": [{...}, ...], "runs": 1,
                                      "device": "cpu"}'
 
-In a process of its own, so that no other network's memory counts. Array in, array out, float32, nothing loaded
-or written; a tenth of a second is separated before, and not counted. CPU time on a CPU, so that what else runs
-there hardly shows; what one waits on a GPU. Prints JSON.
+In a process of its own, so that the memory of other networks does not count. From an array to an array,
+float32; nothing is loaded or written. A tenth of a second is separated before, and not counted. On a CPU, CPU
+time is measured, on which other programs have little influence; on a GPU, wall time. Prints JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def measure(
     runs: int,
     device: str = "cpu",
 ) -> dict[str, Any]:
-    """seconds: [of each run] for each of `options`. parameters; peak: bytes of memory, of a GPU's there."""
+    """seconds: [of each run] for each of `options`. parameters: how many. peak: bytes of memory."""
     asked = {"arch": arch, "config": config, "options": options, "runs": runs, "device": device}
     return json.loads(programs.run([sys.executable, "-m", "tests.bench.sampling", json.dumps(asked)], 1).output)
 

@@ -1,4 +1,4 @@
-"""The audio that is measured with, and how well two results agree."""
+"""The audio for measurements, and how well two results agree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CLIP = Path(__file__).parents[1] / "data" / "feelings.flac"  # 15 s of stereo mu
 
 
 def music(path: Path, seconds: float) -> Path:
-    """The repository's clip, again and again, as 16-bit WAV; block by block, as it may be hours."""
+    """Write the repository's clip again and again, as 16-bit WAV; block by block, because it may be hours."""
     clip, samplerate = soundfile.read(CLIP, dtype="int16")
     left = round(seconds * samplerate)
     with soundfile.SoundFile(path, "w", samplerate, clip.shape[1], "PCM_16", format="WAV") as file:
@@ -23,19 +23,19 @@ def music(path: Path, seconds: float) -> Path:
 
 
 def noise(path: Path, seconds: float) -> Path:
-    """Gaussian noise in stereo at 44.1 kHz, deviation 0.1, as float32 WAV."""
+    """Write Gaussian noise, stereo, 44.1 kHz, standard deviation 0.1, as float32 WAV."""
     samples = 0.1 * np.random.default_rng(0).standard_normal((round(seconds * 44100), 2), np.float32)
     soundfile.write(path, samples, 44100, "FLOAT")
     return path
 
 
 def stems(folder: Path) -> dict[str, Path]:
-    """{stem: file} of the one track that was written somewhere below the folder."""
+    """{stem: file} of the one track below the folder."""
     return {path.stem: path for path in sorted(folder.rglob("*.wav"))}
 
 
 def worst_snr(result: Path, reference: Path) -> float:
-    """dB in the worst stem of two folders of stems: 10 log10(sum r^2 / sum (r - x)^2)."""
+    """SNR of the worst stem in two folders of stems, in dB: 10 log10(sum r^2 / sum (r - x)^2)."""
     ours, theirs = stems(result), stems(reference)
     assert ours.keys() == theirs.keys() and ours, (sorted(ours), sorted(theirs))
     return min(_snr(ours[stem], theirs[stem]) for stem in ours)

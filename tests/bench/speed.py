@@ -15,7 +15,7 @@ from tests.bench.weights import Weights, make
 def bench(
     work: Path, weights: Weights, *, seconds: float = 60, runs: int = 3, threads: int = 2, reduced: str = "auto"
 ) -> Record:
-    """reduced: the --precision to compare with float32. auto is only run where it can differ."""
+    """reduced: the --precision to compare with float32; "auto" is left out where it is float32 anyway."""
     track = sound.music(work / "clip.wav", seconds)
 
     def ours(precision: str) -> list[str]:

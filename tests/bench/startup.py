@@ -1,4 +1,4 @@
-"""What `sepcli` costs before it does anything: `--help` and `models list`."""
+"""The time that `sepcli` needs before any work: `--help` and `models list`."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@
     channels    L, R -> stems of each                                  as sepcli separates
     mid/side    M = (L + R) / 2, S = (L - R) / 2 -> stems of each      L = M + S, R = M - S of every stem
 
-Both through the engine, the same noise. SI-SDR of a stem over a whole track, over both channels together; the
-mean over the tracks where it is heard, and of the difference half its 95 % interval.
+Both go through the engine, with the same noise. SI-SDR of a stem over a whole track and both channels together:
+the mean over the tracks that have the stem, and half the 95 % interval of the difference.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def both_ways(model: Separator, mix: np.ndarray, rate: int, device: str) -> dict
 
 
 def read(track: StemTrack) -> tuple[dict[str, np.ndarray], int]:
-    """A track's stems, all as long as the shortest."""
+    """A track's stems, cut to the length of the shortest."""
     import soundfile
 
     stems = {}
@@ -87,7 +87,7 @@ def bench(model: Separator, tracks: Sequence[StemTrack], *, device: str = "cpu",
     mean_gain = np.mean([np.mean([gain for gain, _ in column.values()]) for column in gains])
     figures.append(Figure("mid/side above channels, mean of the stems", float(mean_gain), "dB"))
     width = half_width(gains)
-    if np.isfinite(width):  # of one track there is none
+    if np.isfinite(width):  # a single track has none
         figures.append(Figure("half of its 95 % interval", width, "dB"))
     settings = {
         "model": type(model).__name__,

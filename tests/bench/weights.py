@@ -1,9 +1,9 @@
-"""Random weights, twice the same: in the official safetensors layout for sepcli, as a package for demucs.
+"""The same random weights twice: in the official safetensors layout for sepcli, and as a package for demucs.
 
     python -m tests.bench.weights DIR [NAME...]
 
-Float16, as published, so both programs start from equal numbers. No path is left out by tiny values: every
-LayerScale is between 0.2 and 0.5 (fresh ones begin at 1e-4 and 1e-3), and vectors have noise of 0.2.
+Float16, as published, so both programs start from equal numbers. Every path of the network has an audible part:
+each LayerScale is between 0.2 and 0.5 (fresh ones are 1e-4 and 1e-3), and vectors have noise of 0.2.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 
 # The same segment, channels and rate, so the same buffers around it, in a hundredth of the time.
 SMALL = {"channels": 4, "dconv_mode": 0, "t_layers": 1, "t_heads": 2, "segment": Fraction(39, 5)}
-TINY = {**SMALL, "segment": 1}  # only for trying the scripts
+TINY = {**SMALL, "segment": 1}  # only to try the scripts
 
 
 @dataclass(frozen=True)
 class Weights:
-    """name: what demucs calls it (`-n NAME --repo FOLDER`). model: what sepcli calls it (`-m MODEL`)."""
+    """name: for demucs (`-n NAME --repo FOLDER`). model: for sepcli (`-m MODEL`)."""
 
     name: str
     file: Path  # official safetensors layout
@@ -32,12 +32,12 @@ class Weights:
 
     @property
     def model(self) -> str:
-        """Full size stands in for the catalogue's file, so what is declared there holds: `half` above all."""
+        """Full size takes the place of the catalogue's file: the entry's properties hold, such as `half`."""
         return f"htdemucs={self.file}" if self.name == "htdemucs" else str(self.file)
 
 
 def make(name: str, folder: Path) -> Weights:
-    """htdemucs (as published), small or tiny -> NAME.safetensors and NAME.th in the folder, once."""
+    """Write NAME.safetensors and NAME.th into the folder, once. name: htdemucs (full size), small, tiny."""
     import torch
     from demucs.htdemucs import HTDemucs
     from demucs.states import get_state

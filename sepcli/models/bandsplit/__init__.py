@@ -1,4 +1,4 @@
-"""The band-split family: small networks of our own; the bundled model is one."""
+"""The band-split family: small networks of our own. The bundled model `mini` is one."""
 
 from __future__ import annotations
 

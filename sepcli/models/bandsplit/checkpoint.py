@@ -1,4 +1,4 @@
-"""BandSplit checkpoints are sepcli's own, which say what they are; the tensors have the network's names."""
+"""Checkpoints of BandSplit: sepcli wrote them, they say what they are, and tensors have the network's names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sepcli.weights.checkpoint import Checkpoint
 
 
 def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
-    """The tensors under their names, float16 widened."""
+    """The tensors under their names, float16 as float32."""
     return {
         name: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in checkpoint.payload.items()

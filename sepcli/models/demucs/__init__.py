@@ -10,10 +10,10 @@ from sepcli.models.demucs.hdemucs import HDemucs, HDemucsConfig
 from sepcli.models.demucs.htdemucs import HTDemucs, HTDemucsConfig
 from sepcli.models.family import Arch, Family
 
-# Initial values, regularisation and augmentation.
+# Settings of initial values, regularisation and augmentation: a separation does not read them.
 _TRAINING = {"rescale", "dconv_init", "emb_smooth", "t_dropout", "t_weight_decay", "t_lr"}
 _TRAINING |= {"t_sin_random_shift", "t_cape_augment", "t_cape_glob_loc_scale"}
-# Read only with fixed masks of attention, which no weights use; published files give it all the same.
+# Needed only for fixed attention masks, which no published weights use; the files have it nevertheless.
 _UNREAD = {"t_sparse_attn_window"}
 
 FAMILY = Family(

@@ -1,13 +1,14 @@
-"""What a published Demucs checkpoint says of itself, and its tensors under our networks' names.
+"""Published Demucs checkpoints: the network that a file names, and its tensors under our networks' names.
 
 Knows the layouts of the files; not how bytes become objects (weights/checkpoint.py), nor what the networks do.
 
     .safetensors   header strings klass, args, kwargs (JSON; a fraction is {"_type": "fraction", ...});
-                   quantised ones have `structure` too: a tree whose leaves name the file's flat tensors
+                   a quantised file has `structure` too: a tree whose leaves name the tensors of the file
     .th            {"klass": <class>, "args": (...), "kwargs": {...}, "state": {...}, ...}
 
-Our networks have the published names, so converting is: decode quantised values, widen float16, move two
-indices of time-domain networks from before the norms existed, and join the projections of sparse attention.
+Our networks have the published names. So converting means: decode quantised values, make float16 float32, move
+two indices in old time-domain networks (from before the norms existed), and join the projections of sparse
+attention.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ from sepcli.models.family import Package
 from sepcli.weights.checkpoint import Checkpoint
 from sepcli.weights.unpickling import Inert
 
-# The classes a checkpoint may name. Looked up here, never imported.
+# The classes that a checkpoint may name. They are looked up here, never imported.
 CLASSES: dict[str, tuple[str, type]] = {
     "demucs.htdemucs.HTDemucs": ("HTDemucs", HTDemucsConfig),
     "demucs.hdemucs.HDemucs": ("HDemucs", HDemucsConfig),
-    "demucs.wdemucs.WDemucs": ("HDemucs", HDemucsConfig),  # its name before publication
+    "demucs.wdemucs.WDemucs": ("HDemucs", HDemucsConfig),  # the name of HDemucs before it was published
     "demucs.demucs.Demucs": ("Demucs", DemucsConfig),
 }
 
 
 def describe(checkpoint: Checkpoint) -> Package | None:
-    """The network and constructor arguments that the file names; None if it names none of this family's."""
+    """The network that the file names, with its constructor arguments; None if it is none of this family."""
     described = _described(checkpoint)
     if described is None:
         return None
@@ -58,10 +59,10 @@ def describe(checkpoint: Checkpoint) -> Package | None:
     arch, config = CLASSES[klass]
     names = [field.name for field in fields(config)]
     if not isinstance(args, list | tuple) or not isinstance(kwargs, Mapping) or len(args) > len(names):
-        raise _damaged(checkpoint.path, "its constructor arguments are no arguments")
+        raise _damaged(checkpoint.path, "its constructor arguments can't be read")
     given = dict(zip(names, args, strict=False))
     twice = sorted(given.keys() & kwargs.keys())
-    # Upstream drops settings it does not know with a warning; that may well change what the network computes.
+    # The original warns about unknown settings and drops them, which may change what the network computes.
     unknown = sorted(str(name) for name in kwargs if name not in names)
     if unknown or twice:
         raise ModelError(
@@ -73,7 +74,7 @@ def describe(checkpoint: Checkpoint) -> Package | None:
     given |= kwargs
     for name, value in given.items():
         if not _plain(value):
-            raise _damaged(checkpoint.path, f"the value of '{name}' is no plain one")
+            raise _damaged(checkpoint.path, f"the value of '{name}' is not a number, text or list")
     return Package(arch, given)
 
 
@@ -83,7 +84,7 @@ def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
     if is_quantised(state):
         state = decode(state, {name: value.shape for name, value in model.named_parameters()})
     if not all(isinstance(value, Tensor) for value in state.values()):
-        raise _damaged(checkpoint.path, "its state has other things than tensors")
+        raise _damaged(checkpoint.path, "its state holds other values than tensors")
     if isinstance(model, Demucs):
         state = _renumbered(state, set(model.state_dict()))
     elif isinstance(model, HTDemucs):
@@ -92,14 +93,14 @@ def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
 
 
 def network_tensors(checkpoint: Checkpoint) -> Mapping[str, Tensor] | None:
-    """The file's tensors by their published names; None where it is quantised, or holds other things."""
+    """The file's tensors by their published names; None if it is quantised, or holds other values."""
     state = _state(checkpoint)
     named = not is_quantised(state) and all(isinstance(value, Tensor) for value in state.values())
     return state if named else None
 
 
 def _joined(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The original's sparse attention has q, k and v apart; its dense one and all of ours have them joined."""
+    """Join q, k and v, which are apart in the original's sparse attention; all of ours have them joined."""
     joined = {}
     for name, value in state.items():
         layer, _, rest = name.rpartition("attn.")
@@ -115,7 +116,7 @@ def _joined(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _renumbered(state: Mapping[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
-    """Before norms were added, the last convolution of a layer stood at 2, where there now is none."""
+    """Rename a layer's last convolution from 2, its index before norms were added, to its index of today."""
     renamed = {}
     for name, value in state.items():
         part, _, rest = name.partition(".")
@@ -129,7 +130,7 @@ def _renumbered(state: Mapping[str, Tensor], wanted: set[str]) -> dict[str, Tens
 
 
 def _described(checkpoint: Checkpoint) -> tuple[str, Any, Any] | None:
-    """Class name, positional and keyword arguments, where the file has them."""
+    """Class name, positional and keyword arguments; None if the file does not have them."""
     payload = checkpoint.payload
     if checkpoint.format == "safetensors":
         header = checkpoint.metadata
@@ -146,7 +147,7 @@ def _described(checkpoint: Checkpoint) -> tuple[str, Any, Any] | None:
 
 
 def _state(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """Names to tensors, or a quantised state."""
+    """{name: tensor}, or a quantised state."""
     payload = checkpoint.payload
     if checkpoint.format == "safetensors":
         if "structure" in checkpoint.metadata:
@@ -163,7 +164,7 @@ def _state(checkpoint: Checkpoint) -> Mapping[str, Any]:
 
 
 def _unflatten(node: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """A nested state from its tree; a class in it becomes a name."""
+    """The nested state that a tree describes; a class in it becomes its name."""
     if not isinstance(node, dict):
         return node
     ((kind, value),) = node.items()

@@ -18,7 +18,7 @@ from sepcli.models.dicose.refined import (
 from sepcli.models.dicose.sampled import SampledConfig
 from sepcli.models.family import Arch, Family, Origin
 
-# Weights of a Deterministic, frozen, below what refines it; a student begins as its teacher.
+# Some networks refine a frozen Deterministic; a student begins with its teacher's weights.
 _BASE = Origin(Deterministic, {"unet.": "base."})
 _TEACHER = Origin(Diffusion, {"unet.": "unet.", "base.": "base."})
 
@@ -37,7 +37,7 @@ FAMILY = Family(
     convert=convert,
     detect=detect,
     objectives={"label": Labelled, "denoising": Denoising, "consistency": Distillation},
-    # Named by Lightning's files next to the weights: data sets, distributions of noise, settings and paths.
+    # Published files name these beside the weights: for data sets, distributions of noise, settings, paths.
     packages=frozenset(
         {
             "pytorch_lightning",

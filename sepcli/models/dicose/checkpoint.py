@@ -1,12 +1,13 @@
-"""Checkpoints of DiCoSe, MSDM and ISDM: a pure map from their names to ours.
+"""Checkpoints of DiCoSe, MSDM and ISDM: tensors by their published names -> by ours.
 
-Published files are PyTorch Lightning's, of several GB: besides the wanted networks they hold the states of
-optimisers, teacher and target of a distillation, and some networks a second time. `PUBLISHED` says which U-Net
-of such a file belongs where:
+Published files come from PyTorch Lightning and have several GB. In addition to the networks they hold states of
+optimisers, teacher and target of a distillation, and some networks twice. `PUBLISHED` says which U-Net of such
+a file is which of ours:
 
     model.unet.<name> -> unet.<name>          below these prefixes our networks have the published names
 
-All else is left alone, and since files are mapped, not read, costs nothing. Files of our own have our names.
+Everything else is left out. That costs nothing, because files are mapped into memory, not read. Files that
+sepcli wrote have our names.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from sepcli.weights.checkpoint import Checkpoint, network_state
 _UNET = ("model.unet.", "model.diffusion.net.")  # the same tensors twice
 _BASE = ("pre_trained_mixture_feature_extractor_model.model.unet.",)
 
-# Network: {our prefix: prefixes in a file of Lightning, of which the first that is there is taken}
+# {network: {our prefix: prefixes in a published file; the first one that occurs is taken}}
 PUBLISHED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Deterministic": {"unet.": ("model.unet.",)},
     "Diffusion": {"unet.": _UNET, "base.": _BASE},
-    # The student, which is what samples; not `target_model`, its average, nor `teacher_model`.
+    # The student, which makes the samples; not `target_model`, its average, nor `teacher_model`.
     "Consistency": {"unet.": ("net.model.unet.", "net.model.diffusion.net."), "base.": _BASE},
     "MSDM": {"unet.": _UNET},
 }
@@ -49,7 +50,7 @@ def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
 
 
 def join(checkpoints: Sequence[Checkpoint]) -> dict[str, Tensor]:
-    """ISDM's files, one for each source and in their order -> the tensors of our one network of all."""
+    """ISDM's files, one for each source and in their order -> the tensors of our one network."""
     return {
         f"unets.{number}.{name}": value
         for number, checkpoint in enumerate(checkpoints)
@@ -60,7 +61,7 @@ def join(checkpoints: Sequence[Checkpoint]) -> dict[str, Tensor]:
 def _network(
     checkpoint: Checkpoint, state: Mapping[str, Tensor], prefixes: Sequence[str], arch: str
 ) -> dict[str, Tensor]:
-    """What stands below the first prefix that is there, in float32, without it."""
+    """The tensors under the first of the prefixes that occurs, in float32, by their names without it."""
     for prefix in prefixes:
         found = {
             name.removeprefix(prefix): value.float() for name, value in state.items() if name.startswith(prefix)

@@ -1,13 +1,14 @@
-"""How the DiCoSe family is trained: one target an example, drawn at random, from the sum of the stems.
+"""How the DiCoSe family is trained. An example has one target, drawn at random; its mix is the sum of stems.
 
     label          Deterministic, DoubleDeterministic: the target from the mix, by the run's criterion
-    denoising      Diffusion: the target from itself with noise; MSDM, ISDM: all stems, and no mix
-    consistency    Consistency: a student of a diffusion model learns to give what the teacher walks to
+    denoising      Diffusion: the target from itself with noise; MSDM, ISDM: all stems together, without a mix
+    consistency    Consistency: a student learns to give in one step the result of several steps of its teacher
 
-The last begins with a teacher's weights in the network, and makes its teacher and its target of them:
+For "consistency" the network begins with the weights of its teacher, a Diffusion. Teacher and target are
+copies:
 
     x = clean + sigma_i eps -> teacher, h steps of Heun -> x' at sigma_(i+h)
-    L_CD = |g_student(x, sigma_i) - g_target(x', sigma_(i+h))|^2        target: an average of the student
+    L_CD = |g_student(x, sigma_i) - g_target(x', sigma_(i+h))|^2        target: a moving average of the student
     L_DSM = lambda(sigma) |D_student(clean + sigma eps, sigma) - clean|^2
 
 (DiCoSe 2024, section 4; Song et al. 2023, "Consistency models", algorithm 2; Kim et al. 2024, "Consistency
@@ -64,8 +65,8 @@ def distillation_errors(
 ) -> Tensor:
     """[B]: mean squared error of g_student against g_target, `hops` steps of the teacher later.
 
-    grid: falling levels [N]; start: where each example begins, [B] in 0 .. N - 1 - hops. Only the student's
-    way has a gradient.
+    grid: falling levels of noise [N]; start: index of the level at which each example begins, [B], in
+    0 ... N - 1 - hops. Only the student's estimate has a gradient.
     """
     x = clean + along(grid[start], clean) * eps
     estimate = student(x, grid[start])
@@ -79,12 +80,12 @@ def distillation_errors(
 
 
 def normal_levels(count: int, mean: float, deviation: float) -> Tensor:
-    """[count] levels whose logarithms are normal (Karras et al. 2022, table 1)."""
+    """[count] levels of noise whose logarithms have a normal distribution (Karras et al. 2022, table 1)."""
     return (mean + deviation * torch.randn(count)).exp()
 
 
 def hop_weights(longest: int, kind: str) -> Tensor:
-    """How often 1 .. longest hops are drawn, [longest]: "uniform" (paper), or "weighted" by h (its code)."""
+    """Probabilities of 1 ... longest hops, [longest]: "uniform" (paper), or "weighted" by hops (its code)."""
     weights = torch.arange(1, longest + 1).float() if kind == "weighted" else torch.ones(longest)
     return weights / weights.sum()
 
@@ -93,7 +94,7 @@ def hop_weights(longest: int, kind: str) -> Tensor:
 
 
 class Labelled(Objective):
-    """One target an example, by the run's criterion (published: mean squared error)."""
+    """One target for each example, by the run's criterion (published: mean squared error)."""
 
     def __init__(self, model: Deterministic | DoubleDeterministic, criterion: Criterion):
         check_trains("label", model, Deterministic, DoubleDeterministic)
@@ -105,7 +106,11 @@ class Labelled(Objective):
 
 
 class Denoising(Objective):
-    """See the file's head. Of Diffusion, a source's weight is how often it is the target."""
+    """The network removes noise from the target (Diffusion), or from all stems (MSDM, ISDM).
+
+    For a Diffusion, a source's weight is how often it is the target. level_mean, level_deviation: of the
+    logarithms of the levels of noise.
+    """
 
     def __init__(
         self,
@@ -132,20 +137,21 @@ class Denoising(Objective):
 
 
 class Distillation(Objective):
-    """See the file's head. The network has the teacher's weights when this is made.
+    """Consistency distillation, as at the top of this file. The network has the teacher's weights already.
 
-    levels, sigma_max, rho: the grid, down to the network's sigma_min. longest, hops: how many of its steps the
-    teacher goes, drawn once a batch, "weighted" or "uniform"; the same in all processes, so that none waits for
-    another's longer way. decay: of the target, which follows the student after each update. dsm: weight of
-    L_DSM; 0 leaves it out. Of its levels half are normal in the logarithm, the others uniform in the first
-    `dsm_share` of the grid's curve, from above. dsm_scaling: "edm", or "consistency" as in the paper's runs.
+    levels, sigma_max, rho: the grid of levels of noise, down to the network's sigma_min. longest, hops: how
+    many steps the teacher makes, 1 to `longest`, "weighted" or "uniform". The number is drawn once for each
+    batch, and is the same in all processes, so that none waits for another. decay: of the moving average that
+    is the target. dsm: weight of L_DSM; 0 leaves it out. Half of its levels are normal in the logarithm, the
+    others uniform in the upper `dsm_share` of the grid's curve. dsm_scaling: "edm", or "consistency" as in the
+    paper's runs.
 
-    frozen_precision: what base, teacher and target compute in: "run" (as the student), "bfloat16", or "auto",
-    which is bfloat16 where the device has it natively: a batch's gradient moves by less than with other noise
-    (docs/log.md). The teacher's weights are then held in it; not the target's, whose small steps would be lost
-    in rounding, nor the base's, which are stored with the student.
+    frozen_precision: in which base, teacher and target compute: "run" (as the student), "bfloat16", or "auto",
+    which is bfloat16 where the device computes in it natively. It changes a batch's gradient less than other
+    noise does (docs/log.md). The teacher's weights are then stored in bfloat16. The target's are not, because
+    rounding would lose its small steps; nor are the base's, which are saved with the student.
 
-    Memory beside a training of the network: two more U-Nets, without gradients.
+    Memory: two U-Nets, without gradients, more than training the network needs.
     """
 
     def __init__(
@@ -186,13 +192,13 @@ class Distillation(Objective):
         self.teacher = _frozen(model.unet)
         self.target = _frozen(model.unet)
         self.frozen_precision = frozen_precision
-        # Objectives are made before the processes' chance parts.
+        # Objectives are made while all processes still have the same seed.
         self.chance = torch.Generator().manual_seed(torch.initial_seed())
 
     def __call__(self, model: Consistency, batch: Examples) -> Loss:
         reduced = self._settle(batch.stems.device)
         mix, clean, label = drawn(batch.stems, self.weights)
-        _, taps = _cheaper(model.hear, reduced)(mix, label)  # the same for student, teacher and target
+        _, taps = _cheaper(model.hear, reduced)(mix, label)  # shared by student, teacher and target
         student, target = told(model.unet, label, taps), _cheaper(told(self.target, label, taps), reduced)
         teacher = told(self.teacher, label, taps.to(self.teacher.dtype) if reduced else taps)
         grid, hops = self.grid.to(clean), int(torch.multinomial(self.hops, 1, generator=self.chance)) + 1
@@ -220,7 +226,7 @@ class Distillation(Objective):
         return Loss(cd + self.dsm * dsm, {"cd": cd.detach(), "dsm": dsm.detach()})
 
     def dsm_levels(self, count: int) -> Tensor:
-        """[count]: the first half normal in the logarithm, the rest uniform on the curve."""
+        """Levels for L_DSM, [count]: the first half normal in the logarithm, the rest uniform on the curve."""
         normal = normal_levels(count // 2, *self.levels)
         t = self.dsm_share * torch.rand(count - len(normal))
         return torch.cat([normal, karras_sigma(t, *self.curve)])
@@ -244,7 +250,7 @@ class Distillation(Objective):
         self.chance.set_state(state["chance"])
 
     def _settle(self, device: torch.device) -> bool:
-        """Follow the network to its device; whether bfloat16 is used there."""
+        """Move the copies to the network's device. Returns whether they compute in bfloat16 there."""
         wanted = self.frozen_precision
         reduced = wanted == "bfloat16" or (wanted == "auto" and has_bfloat16(device))
         if reduced and self.teacher.dtype != torch.bfloat16:
@@ -255,13 +261,13 @@ class Distillation(Objective):
 
 
 def drawn(stems: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """stems [B, S, 1, T] -> mix [B, 1, T], a target of each [B, 1, T], one-hot labels [B, S]."""
+    """stems [B, S, 1, T] -> mix [B, 1, T], a target for each example [B, 1, T], one-hot labels [B, S]."""
     target, index = drawn_targets(stems, weights)
     return stems.sum(1), target, F.one_hot(index, stems.shape[1]).to(stems)
 
 
 def _cheaper(network: Callable[[Tensor, Tensor], Any], reduced: bool) -> Callable[[Tensor, Tensor], Any]:
-    """The same function, in bfloat16 if it is to be."""
+    """The same function; if `reduced`, it computes in bfloat16."""
 
     def inside(x: Tensor, y: Tensor) -> Any:
         with torch.autocast(x.device.type, torch.bfloat16):
@@ -271,4 +277,5 @@ def _cheaper(network: Callable[[Tensor, Tensor], Any], reduced: bool) -> Callabl
 
 
 def _frozen(unet: UNet) -> UNet:
+    """A copy that does not learn."""
     return copy.deepcopy(unet).requires_grad_(False)

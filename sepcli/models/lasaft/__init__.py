@@ -19,7 +19,7 @@ FAMILY = Family(
     },
     convert=convert,
     detect=detect,
-    # Named by Lightning's files next to the weights: its callbacks, and settings as OmegaConf keeps them.
+    # Published files name these beside the weights: for Lightning's callbacks and OmegaConf's settings.
     packages=frozenset({"pytorch_lightning", "omegaconf", "collections", "typing", "argparse", "lasaft"}),
     objectives={"label": Labelled, "query": Queried},
 )

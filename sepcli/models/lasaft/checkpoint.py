@@ -2,9 +2,9 @@
 
     {"state_dict": {"spec2spec.<name>": tensor, ..., "stft.stft.window": [n_fft]}, "hyper_parameters": ..., ...}
 
-Our networks have the published names, so converting is taking the prefix away. What a file's hyper-parameters
-are called differs from version to version, so they are not believed: the catalogue says what the network is,
-the window's length must agree with it, and every tensor must fit.
+Our networks have the published names, so only the prefix is removed. The names of hyper-parameters differ from
+version to version, so they are not used: the catalogue says what the network is, the length of the file's
+window must agree with it, and every tensor must fit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WINDOW = "stft.stft.window"
 
 
 def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
-    """The file's tensors under the names of `model`, in float32. Nothing is left out but the STFT's window."""
+    """The file's tensors under the names of `model`, in float32. Only the STFT's window is left out."""
     tensors = {}
     for name, value in network_state(checkpoint, "LaSAFT").items():
         if name == WINDOW:

@@ -1,9 +1,9 @@
-"""How LaSAFT is trained: one target an example, drawn at random, told by its label or by a piece of audio.
+"""How LaSAFT is trained. An example has one target, drawn at random, told by its label or by a piece of audio.
 
-    stems [B, S, C, T] -> mix = their sum -> spectrogram -> estimate(. , z of the target) -> criterion
+    stems [B, S, C, T] -> mix = their sum -> spectrogram -> estimate(spectrogram, z of the target) -> criterion
 
-The loss is on what the network gives, the spectrogram with complex values as channels ("LaSAFT-Net v2", on
-training: mean squared error), or on the waveform made of it. ([objective_options] domain.)
+The loss is on the network's output, a spectrogram with real and imaginary parts as channels ("LaSAFT-Net v2",
+on training: mean squared error), or on the waveform that is made of it: objective_options.domain.
 
 Axes: B batch, S sources, C channels, T samples of a segment, M samples of margin, e embedding.
 """
@@ -21,8 +21,8 @@ from sepcli.nn.losses import Criterion, Loss, OneTarget, drawn_targets
 
 DOMAINS = ("spectrogram", "wave")
 QUERIES = ("target", "context")
-AUDIBLE = 1e-3  # of full scale, root mean square: a quieter query says nothing (-60 dB)
-MOMENTUM = 0.01  # of the mean latents, a batch
+AUDIBLE = 1e-3  # root mean square, full scale is 1: a quieter query is silence (-60 dB)
+MOMENTUM = 0.01  # weight of a batch in the mean latents
 
 
 class Labelled(Objective):
@@ -34,7 +34,7 @@ class Labelled(Objective):
             term.kind not in ("l1", "mse") or term.on != "wave" for term in criterion.terms
         ):
             raise UsageError(
-                "The loss is on the network's own spectrogram, but a term is made for waveforms.",
+                "The loss is on the network's own spectrogram, but one of its terms is made for waveforms.",
                 remedy='Use terms of kind "mse" or "l1" as they are, or set objective_options.domain = "wave".',
             )
         self.domain = domain
@@ -52,7 +52,7 @@ class Labelled(Objective):
         return self.on_wave(model.waveform(estimate, target.shape[-1]), target, mix)
 
     def latent(self, model: Conditioned, stems: Tensor, index: Tensor) -> Tensor:
-        """stems [B, S, C, T + 2M], targets [B] -> z [B, e]."""
+        """stems [B, S, C, T + 2M], indices of targets [B] -> z [B, e], which tells the network its target."""
         return model.condition(index)
 
     def _segment(self, stems: Tensor) -> Tensor:
@@ -60,12 +60,12 @@ class Labelled(Objective):
 
 
 class Queried(Labelled):
-    """The target is told by audio: by itself, or by what of it comes just before and after (`query`).
+    """The target is told by audio. query: "target", the target itself, or "context", the same stem around it.
 
-    "context" is what the authors' code means to do: half a segment from each side, joined, so that a query is
-    never the very sound sought (theirs takes 2 s from each side and cuts silence off). Where that is silent the
-    target itself stands in. On the way the mean latent of each source follows those of its examples, as a batch
-    norm follows its statistics.
+    "context" is what the authors' code is meant to do: half a segment from before the example and half a
+    segment from after it, joined, so that a query is never the very sound to be found (their code takes 2 s
+    from each side and cuts silence off). If that is silent, the target itself is the query. During training,
+    the mean latent of each source follows the latents of its examples, as a batch norm follows its statistics.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Queried(Labelled):
         return model.query(model.query_spectrogram(self._queries(stems[rows, index])))
 
     def _queries(self, waves: Tensor) -> Tensor:
-        """[B, C, T + 2M] -> [B, C, T]."""
+        """Stems with their margins [B, C, T + 2M] -> queries [B, C, T]."""
         itself = self._segment(waves)
         if self.query == "target":
             return itself
@@ -94,7 +94,7 @@ class Queried(Labelled):
 
     @torch.no_grad()
     def _follow(self, model: LaSAFTQuery, stems: Tensor) -> None:
-        """Move the mean latents towards those of this batch: of every source, not of the targets alone."""
+        """Move the mean latents of all sources, not of the targets alone, towards the latents of this batch."""
         if not model.training:
             return
         for source in range(stems.shape[1]):

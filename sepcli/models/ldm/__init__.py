@@ -10,7 +10,7 @@ from sepcli.models.ldm.latent import LatentDiffusion, LatentDiffusionConfig, Lat
 from sepcli.models.ldm.objectives import Latent
 from sepcli.models.ldm.reconstruction import Reconstruction
 
-# What hears the mix begins as the encoder.
+# The conditioner, which encodes the mix, begins with the encoder's weights.
 _BASE = Origin(Codec, {"encoder.": ("encoder.", "conditioner."), "decoder.": "decoder."})
 
 FAMILY = Family(

@@ -1,7 +1,7 @@
-"""Checkpoints of the ldm family: a pure map from their names to ours.
+"""Checkpoints of the ldm family: tensors by their published names -> by ours.
 
-Published is EnCodec, in two files of the same weights. Our networks have the names of the first; of the
-codebooks, which are one tensor here, only the vectors are wanted, not what their training left.
+EnCodec is published in two files with the same weights. Our networks have the names of the first one, but all
+codebooks are one tensor. Only their vectors are taken, not the statistics of their training.
 
     the hub's model.safetensors           encodec_48khz-7e698e3e.th
     encoder.layers.N[...].conv|norm.*     encoder.model.N[...].conv.conv|norm.*     also decoder, with `convtr`
@@ -18,7 +18,7 @@ from torch import Tensor
 from sepcli.engine.separator import Separator
 from sepcli.weights.checkpoint import Checkpoint, network_state
 
-# A codebook's vectors, and what else stands beside them: counts and running sums of their training.
+# The vectors of a codebook (embed), and the counts and running sums of its training.
 _CODEBOOK = re.compile(r"quantizer\.(?:vq\.)?layers\.(\d+)\._?codebook\.(embed|embed_avg|cluster_size|inited)")
 
 
@@ -28,7 +28,7 @@ def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
 
 
 def named_as_ours(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """The file's tensors under our names, but for what only training needs."""
+    """The file's tensors under our names, without those that only training needs."""
     tensors: dict[str, Tensor] = {}
     books: dict[int, Tensor] = {}
     for name, value in network_state(checkpoint, "EnCodec").items():
@@ -43,6 +43,6 @@ def named_as_ours(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 
 def _ours(name: str) -> str:
-    """A name of either file."""
+    """Our name of a tensor of either file."""
     name = re.sub(r"^(encoder|decoder)\.model\.", r"\1.layers.", name)
     return re.sub(r"\.(?:conv|convtr)\.(?:(norm)|conv|convtr)\.", lambda found: f".{found[1] or 'conv'}.", name)

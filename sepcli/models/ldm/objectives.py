@@ -1,12 +1,12 @@
-"""How LDM-dmx learns: v of a stem's latents under noise, told the latents of the mix.
+"""How LDM-dmx learns: from a stem's latents with noise and the latents of the mix, it estimates v.
 
     stem -> encoder -> z_0, noise of a level t = 1 - U[0, 1]^skew -> z, v            mix -> conditioner -> c
     L = |generator(z, c, t) - v|^2
 
 ("Efficient and fast generative-based singing voice separation using a latent diffusion model", 2025, eqs. 6 to
-9.) All it needs of a song is the stem and the mixture: what the mixture has besides is the one other source of
-a batch. Windows in which the stem is silent have the latents of digital silence as their target; some must be
-left in the data, so that silence is among what the generator can draw.
+9.) It needs only the stem and the mixture of a song: the mixture without the stem is the other source in a
+batch. Where the stem is silent, the target is the latents of digital silence. Some such windows must stay in
+the data, or the generator never learns to draw silence.
 
 Axes: B batch, S = 2 sources (the stem, the rest), C channels, T samples, D latent channels, N latent frames.
 """
@@ -30,14 +30,15 @@ from sepcli.nn.losses import Criterion, Loss, check_squared
 
 
 class Latent(Objective):
-    """See the file's head.
+    """The generator learns, as at the top of this file.
 
-    conditioner: "frozen" as in the paper's first stage, or "trained" as in its second, at a small learning rate
-    of its own (an optimiser group that matches "conditioner"). measured: windows of the stem, silent ones not
-    counted, whose latents the normalisation is found from: the run's first ones; a model that begins with
-    another's weights has its normalisation already. cache: a folder for the latents of windows, which is of use
-    only where windows come again (data.examples); "" for none. skew: 1 for levels of noise that are all as
-    likely; above it high ones are drawn more often, at which all that is known of the stem is in the mix.
+    conditioner: the encoder of the mix, "frozen" as in the paper's first stage, or "trained" as in its second,
+    with a small learning rate of its own (an optimiser group that matches "conditioner"). measured: from the
+    latents of so many windows of the stem, the first ones of the run that are not silent, the normalisation is
+    measured; a model that begins with another model's weights has it already. cache: a folder for the latents
+    of windows, "" for none; it helps only if the same windows come again (data.examples). skew: 1: all levels
+    of noise are drawn equally often; above 1, high levels are drawn more often. There the mix alone tells what
+    the stem is.
     """
 
     rest = "accompaniment"
@@ -59,7 +60,7 @@ class Latent(Objective):
         if not 0 < skew < math.inf:
             raise UsageError(
                 f"objective_options.skew is {skew:g}, but must be above 0.",
-                remedy="Try 2; with 1 all levels of noise are as likely.",
+                remedy="Try 2; with 1 all levels of noise are drawn equally often.",
             )
         self.measured, self.skew = measured, skew
         model.conditioner.requires_grad_(self.trained)
