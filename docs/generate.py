@@ -53,8 +53,8 @@ about one model. A model is downloaded when you first use it, or with `sepcli mo
 
 MODELS_CHECK = """
 **SDR** is the overall figure that the authors published for the MUSDB18-HQ test set, in dB. Where the metric or the
-set is another one, or the figure is ours, the table says so. We have not checked the authors' figures: no published
-weights could be downloaded where sepcli was written ([provenance](provenance.md)).
+set is another one, or the figure is ours, the table says so. We have not checked the authors' figures: but for one
+of Spleeter's, no published weights could be had where sepcli was written ([provenance](provenance.md)).
 
 **The licence** is the licence of the *weights*, not of sepcli. "unspecified" means that the author grants none: read the
 note, and ask the author before any use beyond research.
@@ -77,7 +77,8 @@ CATALOGUE_FORMAT = """
 ## Your own models
 
 A single checkpoint needs no entry: `--model FILE` is enough if the file says which network it is for, or if the names
-and shapes of its tensors show it. `--model NAME=FILE` takes the file for the model NAME of the catalogue.
+and shapes of its tensors show it. `--model NAME=FILE` takes the file for the model NAME of the catalogue. Of a
+TensorFlow checkpoint, FILE is its `.index`, the folder that holds it, or a `.tar.gz` or `.zip` archive with it.
 
 A TOML file in the format of `weights.toml` adds models, or replaces whole entries. sepcli reads these, in this
 order; if two of them have a model of the same name, the later one wins:
@@ -112,7 +113,9 @@ fallback = { url = "https://example.org/model.th", sha256_prefix = "8726e21a" }
 |---|---|
 | `family`, `sources`, `samplerate`, `channels` | required |
 | `arch`, `config` | the network; in an entry of several networks, what all its members have in common |
+| `aliases` | more names for the model; they may have a colon |
 | `files.NAME` | one file: `repo` + `revision` + `path`, or `url`, or `package`; `bytes`, `sha256`, `sha256_prefix`, `git_sha1`, `fallback` |
+| `files.NAME.member`, `.member_sha256` | of an archive: the path of the checkpoint in it, and the hashes of files in it by their paths, where that of the archive is not known |
 | `members` | an array of networks: `file` (a NAME of `files`), `weights = { vocals = 1 }` (all 1 if left out), own `arch` and `config`; without it, the entry is one network, `files.model` |
 | `segment` | seconds that a network gets at once, instead of its own; it may also be in `config`, there as a fraction in quotes, "39/5", if the seconds must be exact in samples |
 | `min_query` | seconds of the shortest example; only for a network that takes queries, which may have no `sources` of its own |
@@ -172,6 +175,7 @@ def _size(entry: Entry) -> str:
 def _model(entry: Entry) -> str:
     half = ("allowed" if entry.half else "") + (f": {entry.half_note}" if entry.half_note else "")
     facts = [
+        ("also called", ", ".join(f"`{alias}`" for alias in entry.aliases)),
         ("stems", entry.stems_text),
         ("queries", f"examples of {entry.min_query:g} s or more" if entry.min_query is not None else ""),
         ("audio", f"{entry.samplerate} Hz, {entry.channels} channel{'s' if entry.channels > 1 else ''}"),

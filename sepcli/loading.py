@@ -97,8 +97,9 @@ def _load_entry(
     models, weights, hashes, origins = [], [], [], []
     family = _family(entry.family, notice)
     for member in members:
-        path, digest, origin = _member_file(member, local, progress, notice)
-        model = _build_member(entry, member, family, read_checkpoint(path, foreign=family.packages), options)
+        path, digest, origin, inside = _member_file(member, local, progress, notice)
+        checkpoint = read_checkpoint(path, foreign=family.packages, member=inside)
+        model = _build_member(entry, member, family, checkpoint, options)
         row = dict(zip(entry.sources, member.weights or [1.0] * len(entry.sources), strict=True))
         models.append(_narrowed(model, [name for name in wanted if row[name] > 0]))
         weights.append([row[name] for name in wanted])
@@ -108,11 +109,14 @@ def _load_entry(
     return Loaded(entry.name, whole, entry.sources, tuple(hashes), ", ".join(dict.fromkeys(origins)), entry)
 
 
-def _member_file(member: Member, local: Path | None, progress, notice: Notice) -> tuple[Path, str, str]:
+def _member_file(
+    member: Member, local: Path | None, progress: ByteProgress | None, notice: Notice
+) -> tuple[Path, str, str, str | None]:
+    """Path, hash and origin of a network's file; where it is an archive, the checkpoint's place in it."""
     if local is None:
         fetched = download.fetch(member.file, progress=progress, notice=notice)
-        return fetched.path, fetched.sha256, fetched.source
-    return local, download.file_sha256(local), str(local)
+        return fetched.path, fetched.sha256, fetched.source, fetched.member
+    return local, download.checkpoint_sha256(local), str(local), None
 
 
 def _build_member(
@@ -177,7 +181,7 @@ def _load_path(
     model = _fill(family, arch, config, checkpoint, options)
     _shorten(model, segment)
     narrowed = _narrowed(model, _wanted(model.sources, targets))
-    return Loaded(name, narrowed, model.sources, (download.file_sha256(path),), origin)
+    return Loaded(name, narrowed, model.sources, (download.checkpoint_sha256(path),), origin)
 
 
 _NAME_IT = "Give it the settings of a catalogue entry: {}, with a NAME of `sepcli models list`."

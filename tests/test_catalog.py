@@ -97,6 +97,29 @@ def test_a_single_model(write):
     assert (entry.size, entry.check, entry.segment, entry.license) == (10, "full", None, "unspecified")
 
 
+def test_aliases(write):
+    """They are found as names are, but not listed; a model of that name goes before them."""
+    toy, other = (
+        SINGLE.replace("[toy]", '[toy]\naliases = ["toy:small", "other"]'),
+        SINGLE.replace("[toy", "[other"),
+    )
+    entries = load_catalog([write(toy)])
+    assert entries["toy:small"] is entries.find("other") is entries["toy"] and "toy:small" in entries
+    assert "toy:small" not in list(entries) and "toy" in list(entries)
+    assert load_catalog([write(toy), write(other, "other.toml")])["other"].name == "other"
+    with pytest.raises(ModelError, match="Did you mean toy:small"):
+        entries.find("toy:smal")
+    assert load_catalog()["spleeter:4stems"].name == "spleeter-4stems"
+
+
+def test_a_file_in_an_archive(write):
+    """Its own hash is as good as the archive's."""
+    inside = f'member = "a/model.index"\nmember_sha256 = {{ "a/model.index" = "{SHA}" }}'
+    (member,) = read_catalog(write(SINGLE.replace(f'sha256 = "{SHA}"', inside)))["toy"].members
+    assert (member.file.member, member.file.check) == ("a/model.index", "full")
+    assert member.file.member_sha256 == (("a/model.index", SHA),)
+
+
 def test_a_bag(write):
     entry = read_catalog(write(BAG))["bag"]
     assert [member.weights for member in entry.members] == [(1, 0.5, 0), (0, 2, 0), (0, 0, 1)]
@@ -263,6 +286,8 @@ REVISION = f'revision = "{COMMIT}"'
         (f'sha256 = "{SHA}"', f'sha256 = "{SHA.upper()}"', "toy.files.model", "sha256", "64 lower-case"),
         ('"01234567"', '"0123456"', "toy.files.model.fallback", "sha256_prefix", "8 to 63"),
         (f'sha256 = "{SHA}"', 'git_sha1 = "0123"', "toy.files.model", "git_sha1", "40 lower-case"),
+        ("bytes = 10", 'member_sha256 = { a = "0" }', "toy.files.model.member_sha256", "a", "64 lower-case"),
+        ("channels = 2", 'channels = 2\naliases = ["a b"]', "toy", "aliases", "'a b', which is no name"),
         (
             f'sha256 = "{SHA}"',
             f'sha256 = "{SHA}"\nsha256_prefix = "abcdefab"',

@@ -25,6 +25,7 @@ from sepcli.weights import download, transfer
 from sepcli.weights.cache import hub_cache, hub_home
 from sepcli.weights.download import cached, destination, fetch, fetch_hf, file_sha256, is_cached, remove, verify
 from sepcli.weights.entries import WeightFile
+from tests.bundles import write_tar
 from tests.fakehub import FakeHub, commit_of
 
 DATA = random.Random(1).randbytes(300_000)
@@ -119,6 +120,25 @@ def test_a_cached_file_works_with_the_server_gone_and_without_the_client(tmp_pat
     assert again == {"path": first["path"], "client": False}
     # A second is enough for a hash, not for the 23 s that the client retries a dead hub.
     assert Path(first["path"]).read_bytes() == DATA
+
+
+def test_files_in_an_archive_are_checked(hub, tmp_path, get):
+    """Where the hash of the archive is not known: whoever packs it again changes that."""
+    inside = {"model.index": b"index", "model.data-00000-of-00001": b"data"}
+    archive = write_tar(tmp_path / "model.tar.gz", inside).read_bytes()
+    hashes = tuple((name, hashlib.sha256(content).hexdigest()) for name, content in inside.items())
+    file = on_url(hub, archive, "model.tar.gz", sha256=None, member="model.index", member_sha256=hashes)
+    fetched = get(file)
+    assert (fetched.check, fetched.member, fetched.path.read_bytes()) == ("full", "model.index", archive)
+    verify(file)
+    wrong = replace(file, member_sha256=(hashes[0], (hashes[1][0], "0" * 64)))
+    error = fails("hash", wrong)
+    assert "the sha256 of its model.data-00000-of-00001 is 3a6eb079" in error.message
+    get(file)  # again: the wrong one was deleted
+    error = fails("hash", replace(file, member_sha256=(("missing", "0" * 64),)))
+    assert "of its missing is none instead of 000" in error.message
+    no_archive = on_url(hub, DATA, "noise.tar.gz", sha256=None, member_sha256=hashes)
+    assert "is none instead of" in fails("hash", no_archive).message
 
 
 def test_the_hubs_redirect_to_another_origin(hub, get):

@@ -17,6 +17,13 @@ def run(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / RUN_FILE).touch()
     (tmp_path / "other.th").touch()
+    (tmp_path / "2stems").mkdir()
+    for name in ("model.index", "._model.index", "model.data-00000-of-00001"):
+        (tmp_path / "2stems" / name).touch()
+    (tmp_path / "4stems.tar.gz").touch()
+    (tmp_path / "two").mkdir()
+    for name in ("one.index", "other.index"):
+        (tmp_path / "two" / name).touch()
 
 
 @pytest.mark.parametrize(
@@ -27,6 +34,12 @@ def run(tmp_path, monkeypatch):
         ("mine", None, f"mine/{RUN_FILE}", "mine"),
         (f"mine/{RUN_FILE}", None, f"mine/{RUN_FILE}", "mine"),
         ("other.th", None, "other.th", "other"),
+        ("2stems", None, "2stems/model.index", "2stems"),
+        ("2stems/model.index", None, "2stems/model.index", "2stems"),
+        ("4stems.tar.gz", None, "4stems.tar.gz", "4stems"),
+        ("spleeter:2stems", "spleeter-2stems", None, "spleeter-2stems"),
+        ("spleeter:2stems=2stems", "spleeter-2stems", "2stems/model.index", "spleeter-2stems"),
+        ("htdemucs=mine", "htdemucs", f"mine/{RUN_FILE}", "htdemucs"),
     ],
 )
 def test_forms(run, text, entry, file, name):
@@ -68,6 +81,9 @@ def test_the_catalogue_comes_before_the_disk(run):
         ("nowhere/run", ModelError, "no model file or run folder 'nowhere/run'"),
         ("nowhere.ckpt", ModelError, "no model file or run folder 'nowhere.ckpt'"),
         ("empty", ModelError, "'empty' is no run"),
+        ("htdemucs=empty", ModelError, "'empty' is no run"),
+        ("two", ModelError, "'two' holds several checkpoints: one.index, other.index"),
+        ("spleeter:3stems", ModelError, "Did you mean spleeter:"),
         ("hf://owner/repo", UsageError, "hf://owner/repo/file"),
         ("hf:///repo/file", UsageError, "hf://owner/repo/file"),
     ],

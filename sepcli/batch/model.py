@@ -61,7 +61,7 @@ class Model:
             return None
         members = self.batch.entry.members_for(stems.targets)
         if self.batch.model.file is not None:  # in place of the entry's own
-            return [download.file_sha256(self.batch.model.file)] * len(members)
+            return [download.checkpoint_sha256(self.batch.model.file)] * len(members)
         hashes = []
         for member in members:
             cached = download.cached(member.file)

@@ -84,6 +84,7 @@ def info(name: Name, json: AsJson = False, catalog: Catalogs = None) -> None:
         return
     lines = [
         ("name", entry.name),
+        ("also called", ", ".join(entry.aliases)),
         ("family", entry.family),
         ("stems", entry.stems_text),
         (
@@ -392,6 +393,7 @@ def _described(entry: Entry) -> dict[str, Any]:
 
     return {
         "name": entry.name,
+        "aliases": list(entry.aliases),
         "family": entry.family,
         "stems": list(entry.sources),
         "min_query": entry.min_query,

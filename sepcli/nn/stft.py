@@ -17,6 +17,10 @@ demucs_old   the padding of some models of the 2021 MDX challenge: silence inste
 centred  what torch and librosa do if nothing is said, the convention of LaSAFT's networks: a periodic Hann
          window, any hop, no scaling. Frame n is centred on sample n * hop, so N = T // hop + 1, with mirrored
          audio beyond the ends; all F = nfft / 2 + 1 bins.
+
+spleeter  a periodic Hann window, hop = nfft / 4, no scaling. Silence stands before the mix, a whole window of
+         it, and after its end: frame n ends before sample n * hop, so N = ceil((T + nfft) / hop), and the first
+         one is silent. All F = nfft / 2 + 1 bins, in the memory order [..., N, F].
 """
 
 from __future__ import annotations
@@ -99,3 +103,28 @@ def centred_istft(spec: Tensor, window: Tensor, hop: int, samples: int) -> Tenso
     *batch, bins, frames = spec.shape
     wave = torch.istft(spec.reshape(-1, bins, frames), len(window), hop, window=window, length=samples)
     return wave.view(*batch, samples)
+
+
+def spleeter_stft(wave: Tensor, window: Tensor) -> Tensor:
+    """Spectrogram by the `spleeter` convention: [..., T] -> complex64 [..., N, F]."""
+    nfft, samples = len(window), wave.shape[-1]
+    hop = nfft // 4
+    frames = math.ceil((samples + nfft) / hop)
+    padded = F.pad(wave.float(), (nfft, (frames - 1) * hop - samples))
+    return torch.fft.rfft(padded.unfold(-1, nfft, hop) * window)
+
+
+def spleeter_istft(spec: Tensor, samples: int, window: Tensor) -> Tensor:
+    """Inverse of `spleeter_stft`: complex64 [..., N, F] -> [..., T = samples].
+
+    Overlap-add of windowed frames over the sum of squared windows, which at hop = nfft / 4 is 3/2.
+    """
+    nfft = len(window)
+    hop = nfft // 4
+    frames = torch.fft.irfft(spec, n=nfft) * (window / 1.5)
+    *batch, count, _ = frames.shape
+    quarters = frames.view(*batch, count, 4, hop)
+    wave = frames.new_zeros(*batch, count + 3, hop)
+    for quarter in range(4):
+        wave[..., quarter : quarter + count, :] += quarters[..., quarter, :]
+    return wave.flatten(-2)[..., nfft : nfft + samples]

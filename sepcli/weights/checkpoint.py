@@ -1,4 +1,4 @@
-"""Read any checkpoint file as inert data: .safetensors, and what `torch.save` wrote (.th, .pt, .ckpt).
+"""Read any checkpoint as inert data: .safetensors, what `torch.save` wrote (.th, .pt, .ckpt), TensorFlow's.
 
 Knows nothing of any family: it gives tensors, containers and numbers; `models/<family>/checkpoint.py` knows
 their meaning.
@@ -10,12 +10,13 @@ is small and stable:
     zip     <name>/data.pkl        the object; each storage a persistent id (type, key, device, elements)
             <name>/data/<key>      the bytes of one storage, not compressed: mapped, not read
     legacy  five pickles (magic, version, system, the object, storage keys), then all storages
+
+Bundles may lie in an archive (`bundle.py`, `bundlefiles.py`).
 """
 
 from __future__ import annotations
 
 import io
-import mmap
 import os
 import struct
 import zipfile
@@ -28,6 +29,11 @@ import torch
 from torch import Tensor
 
 from sepcli.errors import ModelError, first_line, from_os
+from sepcli.weights.archive import zip_has
+from sepcli.weights.bundle import is_index
+from sepcli.weights.bundlefiles import read_archive, read_index
+from sepcli.weights.memory import flat, mapped
+from sepcli.weights.modelspec import INDEX
 from sepcli.weights.unpickling import CONVERT, Unpickler
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of a file by torch.save before 1.6
@@ -38,15 +44,15 @@ _AGAIN = "Download it again, or check that it is the file you meant."
 class Checkpoint:
     """The content of one file.
 
-    payload: of safetensors {name: Tensor}; else the unpickled object, with an `Inert` (`unpickling.py`) in the
-    place of each class that it names.
+    payload: of safetensors and TensorFlow {name: Tensor}; else the unpickled object, with an `Inert`
+    (`unpickling.py`) in the place of each class that it names.
     metadata: the strings in the header of safetensors; else empty.
     """
 
     path: Path
     payload: Any
     metadata: dict[str, str] = field(default_factory=dict)
-    format: str = "safetensors"  # or "torch"
+    format: str = "safetensors"  # or "torch", or "tensorflow"
 
     def shapes_only(self) -> Checkpoint:
         """The same names and shapes without values, on torch's "meta" device: converting it costs no memory."""
@@ -75,24 +81,41 @@ def network_state(checkpoint: Checkpoint, system: str) -> Mapping[str, Tensor]:
 
 
 def read_checkpoint(
-    path: str | os.PathLike[str], device: str = "cpu", *, foreign: Collection[str] = ()
+    path: str | os.PathLike[str],
+    device: str = "cpu",
+    *,
+    foreign: Collection[str] = (),
+    member: str | None = None,
 ) -> Checkpoint:
     """Read a checkpoint, whatever its suffix is. ModelError if it is damaged, of an unknown format, or unsafe.
 
+    path: the file; of TensorFlow's the index, or a .tar.gz or .zip archive. member: where in the archive the
+    index is; None: there is only one.
     device: where the tensors go; on "cpu" they stay mapped to the file until they are copied.
     foreign: top-level packages whose classes become `Inert`: their code is not loaded, and they need not be
     installed. Any other name that is not on the list is refused.
     """
     path = Path(path)
+    kind, what = "torch", "checkpoint"
     try:
         with open(path, "rb") as file:
             head = file.read(512)
             size = os.fstat(file.fileno()).st_size
+            file.seek(max(size - 8, 0))
+            end = file.read()
     except OSError as error:
         raise from_os(error, path, reading=ModelError) from error
     try:
-        if head.startswith(b"PK\x03\x04"):
-            payload = _read_zip(path, foreign)
+        if is_index(end):
+            payload, kind = read_index(path), "tensorflow"
+        elif _looks_like(head) in ("a gzip archive", "a tar archive"):
+            what = _looks_like(head).removeprefix("a ")
+            payload, kind = read_archive(path, member), "tensorflow"
+        elif head.startswith(b"PK\x03\x04"):
+            if zip_has(path, INDEX):
+                payload, kind = read_archive(path, member), "tensorflow"
+            else:
+                payload = _read_zip(path, foreign)
         elif (
             head[4:9] == b"\0\0\0\0{"
         ):  # first: the header's length, far below 4 GB, may begin as a pickle does
@@ -102,7 +125,7 @@ def read_checkpoint(
         else:
             raise ModelError(
                 f"The file '{path}' ({size} bytes) is {_looks_like(head)}, "
-                "not a checkpoint of safetensors or torch.save.",
+                "not a checkpoint of safetensors, torch.save or TensorFlow.",
                 remedy=_AGAIN,
                 code="not_a_checkpoint",
             )
@@ -112,11 +135,11 @@ def read_checkpoint(
         kind, said = type(error).__name__, first_line(error)[:200]
         reason = kind if said == kind else f"{kind}: {said}"
         raise ModelError(
-            f"The checkpoint '{path}' is damaged or incomplete ({reason}).",
+            f"The {what} '{path}' is damaged or incomplete ({reason}).",
             remedy=_AGAIN,
             code="checkpoint_damaged",
         ) from error
-    return Checkpoint(path, payload if device == "cpu" else _moved(payload, device), {}, "torch")
+    return Checkpoint(path, payload if device == "cpu" else _moved(payload, device), {}, kind)
 
 
 def _looks_like(head: bytes) -> str:
@@ -157,26 +180,9 @@ def _moved(value: Any, device: str) -> Any:
 # --- the two layouts of torch.save ---
 
 
-def _mapped(path: Path) -> mmap.mmap:
-    """The file mapped into memory, copy-on-write: pages are read when they are used, writes stay in memory."""
-    with open(path, "rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-
-
-def _flat(buffer: Any, offset: int, elements: int, dtype: torch.dtype) -> Tensor:
-    """[elements] of `dtype` in `buffer` from byte `offset`, without a copy where the address is aligned."""
-    size = elements * dtype.itemsize
-    if elements < 0 or offset < 0 or offset + size > len(buffer):
-        raise ValueError(f"a tensor of {size} bytes does not fit in the file")
-    if elements == 0:
-        return torch.empty(0, dtype=dtype)
-    raw = torch.frombuffer(buffer, dtype=torch.uint8, count=size, offset=offset)
-    return (raw if raw.data_ptr() % dtype.itemsize == 0 else raw.clone()).view(dtype)
-
-
 def _read_zip(path: Path, foreign: Collection[str]) -> Any:
     """The object in a zip file of torch.save, since torch 1.6."""
-    memory = _mapped(path)
+    memory = mapped(path)
     with zipfile.ZipFile(path) as archive:
         entries = {info.filename: info for info in archive.infolist()}
         pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
@@ -216,7 +222,7 @@ def _read_zip(path: Path, foreign: Collection[str]) -> Any:
                 buffer, offset, size = stored(f"{root}data/{key}")
                 if elements * dtype.itemsize > size:
                     raise ValueError(f"storage {key} has {size} bytes for {elements} elements of {dtype}")
-                storages[key] = _flat(buffer, offset, elements, dtype)
+                storages[key] = flat(buffer, offset, elements, dtype)
             return storages[key]
 
         buffer, offset, size = stored(pickles[0])
@@ -225,7 +231,7 @@ def _read_zip(path: Path, foreign: Collection[str]) -> Any:
 
 def _read_legacy(path: Path, foreign: Collection[str]) -> Any:
     """The object in a file of torch.save before 1.6."""
-    memory = _mapped(path)
+    memory = mapped(path)
     storages: dict[str, Tensor] = {}
 
     def storage(dtype: torch.dtype, key: str, elements: int, view: Any = None) -> Tensor:
@@ -259,6 +265,6 @@ def _read_legacy(path: Path, foreign: Collection[str]) -> Any:
             target = storages[key]
             if elements != target.numel():
                 raise ValueError(f"storage {key} has {elements} elements for {target.numel()}")
-            target.copy_(_flat(memory, file.tell(), elements, target.dtype))
+            target.copy_(flat(memory, file.tell(), elements, target.dtype))
             file.seek(elements * target.dtype.itemsize, os.SEEK_CUR)
     return payload

@@ -25,8 +25,10 @@ from typing import Any
 
 from sepcli.errors import ModelError, Notice, from_os
 from sepcli.system.files import atomic_write, content_sha256
+from sepcli.weights.archive import member_sha256
 from sepcli.weights.cache import find, hub_home, is_commit, own_folder, place_of
 from sepcli.weights.entries import Entry, WeightFile
+from sepcli.weights.modelspec import INDEX
 from sepcli.weights.transfer import ByteProgress, transfer
 
 
@@ -38,6 +40,7 @@ class Fetched:
     sha256: str
     check: str  # WeightFile.check of the source that was used
     source: str  # hf://owner/name@commit/path, the URL, or package:path
+    member: str | None = None  # of an archive: the WeightFile's
 
 
 def _sources(file: WeightFile) -> list[WeightFile]:
@@ -140,6 +143,19 @@ def file_sha256(path: Path) -> str:
     return _digest(Path(path), "sha256")
 
 
+def checkpoint_sha256(path: Path) -> str:
+    """The SHA-256 of a local checkpoint; where it is made of several files, that of all their hashes."""
+    if path.suffix != INDEX:
+        return file_sha256(path)
+    from sepcli.weights.bundlefiles import bundle_files  # loads torch
+
+    try:
+        files = [file for file in bundle_files(path) if file.is_file()]
+    except (ValueError, IndexError):  # damaged, which loading will say
+        return file_sha256(path)
+    return hashlib.sha256("".join(map(file_sha256, files)).encode()).hexdigest()
+
+
 # --- hashes ---
 
 
@@ -152,14 +168,20 @@ def _memo(path: Path) -> Path | None:
 
 
 def _digest(path: Path, kind: str) -> str:
-    """A file's hash, in hexadecimal. kind: "sha256", or "git_sha1": the id that git and the hub give it."""
+    """A file's hash, in hexadecimal.
+
+    kind: "sha256"; "git_sha1", the id that git and the hub give it; or else the path of a file in an archive.
+    """
     before = path.stat()
     stamp = [os.path.realpath(path), before.st_size, before.st_mtime_ns]
     memo = _memo(path)
     known = _read_json(memo) if memo else {}
     digests = known.get("digests", {}) if known.get("stamp") == stamp else {}
     if kind not in digests:
-        digests[kind] = content_sha256(path) if kind == "sha256" else _git_sha1(path, before.st_size)
+        if kind == "sha256":
+            digests[kind] = content_sha256(path)
+        else:
+            digests[kind] = _git_sha1(path, before.st_size) if kind == "git_sha1" else member_sha256(path, kind)
         after = path.stat()
         if memo and (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
             with contextlib.suppress(OSError):  # without a cache to write to, each use costs a hash: no more
@@ -201,14 +223,16 @@ def _record(source: str, sha256: str) -> dict[str, str]:
 def _checked(file: WeightFile, notice: Notice) -> Fetched:
     """Compare the cached file with all that is known of it; a wrong one is deleted, and that is said."""
     place = place_of(file)
-    known = ((file.sha256, "sha256"), (file.sha256_prefix, "sha256"), (file.git_sha1, "git_sha1"))
+    known = [(file.sha256, "sha256"), (file.sha256_prefix, "sha256"), (file.git_sha1, "git_sha1")]
+    known += [(digits, member) for member, digits in file.member_sha256]
     try:
         size, sha256 = place.stat().st_size, _digest(place, "sha256")
         if file.bytes is not None and size != file.bytes:
             raise _wrong(file, f"it has {size} bytes instead of {file.bytes}")
         for wanted, kind in known:
             if wanted is not None and not (digest := _digest(place, kind)).startswith(wanted):
-                raise _wrong(file, f"its {kind} is {digest} instead of {wanted}")
+                what = f"its {kind}" if kind in ("sha256", "git_sha1") else f"the sha256 of its {kind}"
+                raise _wrong(file, f"{what} is {digest or 'none'} instead of {wanted}")
     except OSError as error:
         raise from_os(error, place, reading=ModelError) from error
     # The hub's cache names large files by the sha256 that the server announced.
@@ -226,7 +250,7 @@ def _checked(file: WeightFile, notice: Notice) -> Fetched:
                 f"If the new file is the right one, delete the record '{where}' and try again.",
             )
         notice(_unsure(file, sha256, record))
-    return Fetched(place, sha256, file.check, file.source)
+    return Fetched(place, sha256, file.check, file.source, file.member)
 
 
 def _unsure(file: WeightFile, sha256: str, record: dict[str, str]) -> str:

@@ -31,12 +31,14 @@ class WeightFile:
     sha256: str | None = None  # 64 hex digits
     sha256_prefix: str | None = None  # first 8 or more digits, as in the name of an official `.th`
     git_sha1: str | None = None  # id of the git blob, 40 hex digits
+    member: str | None = None  # of an archive: where in it the checkpoint is; None: it has only one
+    member_sha256: tuple[tuple[str, str], ...] = ()  # of files in an archive: (path, 64 hex digits)
     fallback: WeightFile | None = None  # the same weights from another source, tried after this one failed
 
     @property
     def check(self) -> str:
         """How much of the content is known before the download: one of CHECKS."""
-        if self.sha256 or self.git_sha1:
+        if self.sha256 or self.git_sha1 or self.member_sha256:
             return "full"
         if self.sha256_prefix:
             return "prefix"
@@ -106,6 +108,7 @@ class Entry:
     limits: str = ""
     scores: tuple[Score, ...] = ()
     published_overlap: float | None = None  # the paper's, where it is not 0.25; a share of a segment
+    aliases: tuple[str, ...] = ()  # more names, by which it is found too
     catalog_path: Path = Path()
 
     def members_for(self, targets: Collection[str] | None = None) -> tuple[Member, ...]:
@@ -146,13 +149,14 @@ class Entry:
 
 
 class Catalog(Mapping[str, Entry]):
-    """Entries by name, in the order of their catalogues."""
+    """Entries by name, in the order of their catalogues. An alias is found but not counted; names go first."""
 
     def __init__(self, entries: Iterable[Entry]):
         self._entries = {entry.name: entry for entry in entries}
+        self._aliases = {alias: entry for entry in self._entries.values() for alias in entry.aliases}
 
     def __getitem__(self, name: str) -> Entry:
-        return self._entries[name]
+        return self._entries[name] if name in self._entries else self._aliases[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -170,10 +174,11 @@ class Catalog(Mapping[str, Entry]):
 
     def find(self, name: str) -> Entry:
         """The entry called `name`; ModelError names those with a similar name."""
-        if name in self._entries:
-            return self._entries[name]
+        if name in self:
+            return self[name]
+        guess = did_you_mean(name, [*self._entries, *self._aliases])
         raise ModelError(
             f"There is no model '{name}' in the catalogue.",
-            remedy=f"{did_you_mean(name, self)} `sepcli models list` shows all of them.".lstrip(),
+            remedy=f"{guess} `sepcli models list` shows all of them.".lstrip(),
             code="unknown_model",
         )

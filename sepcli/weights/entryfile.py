@@ -23,6 +23,7 @@ from sepcli.system.tables import TableError, read_table
 from sepcli.weights.entries import Entry, Member, Score, WeightFile
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]*")
 _STEM = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _FRACTION = re.compile(r"\s*(\d+)\s*/\s*([1-9]\d*)\s*")
@@ -44,6 +45,8 @@ class _SourceTable:
     sha256: str | None = None
     sha256_prefix: str | None = None
     git_sha1: str | None = None
+    member: str | None = None
+    member_sha256: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class _EntryTable:
     limits: str = ""
     scores: tuple[_ScoreTable, ...] = ()
     published_overlap: float | None = None
+    aliases: tuple[str, ...] = ()
 
 
 # --- from tables to entries ---
@@ -128,6 +132,11 @@ def _entry(name: str, values: Any, path: Path) -> Entry:
     if not _NAME.fullmatch(name):
         raise TableError("", name, "is no model name", "Use letters, digits, '.', '_' and '-'.")
     table = read_table(_EntryTable, values, key=name)
+    for alias in table.aliases:
+        if not _ALIAS.fullmatch(alias):
+            raise TableError(
+                name, "aliases", f"has '{alias}', which is no name", "Use letters, digits, '.', '_', '-', ':'."
+            )
     _check_sources(table, name)
     _at_least(1, table.samplerate, name, "samplerate")
     _at_least(1, table.channels, name, "channels")
@@ -158,6 +167,7 @@ def _entry(name: str, values: Any, path: Path) -> Entry:
         limits=table.limits,
         scores=tuple(_score(score, table, f"{name}.scores[{i}]") for i, score in enumerate(table.scores)),
         published_overlap=overlap,
+        aliases=table.aliases,
         catalog_path=path,
     )
 
@@ -266,6 +276,11 @@ def _file(name: str, table: _SourceTable, where: str) -> WeightFile:
         if digits is not None and not re.fullmatch(f"[0-9a-f]{{{least},{most}}}", digits):
             count = f"{least}" if least == most else f"{least} to {most}"
             raise TableError(where, key, f"is '{digits}', but must be {count} lower-case hexadecimal digits")
+    for member, digits in table.member_sha256.items():
+        if not re.fullmatch("[0-9a-f]{64}", digits):
+            raise TableError(
+                f"{where}.member_sha256", member, f"is '{digits}', but must be 64 lower-case hexadecimal digits"
+            )
     if table.sha256 and table.sha256_prefix and not table.sha256.startswith(table.sha256_prefix):
         raise TableError(where, "sha256_prefix", "contradicts `sha256`")
     _check_source(name, table, where)
@@ -281,6 +296,8 @@ def _file(name: str, table: _SourceTable, where: str) -> WeightFile:
         sha256=table.sha256,
         sha256_prefix=table.sha256_prefix,
         git_sha1=table.git_sha1,
+        member=table.member,
+        member_sha256=tuple(table.member_sha256.items()),
         fallback=None if fallback is None else _file(name, fallback, f"{where}.fallback"),
     )
 

@@ -3,6 +3,7 @@
 htdemucs                         a name in the catalogue
 my/run  my/model.safetensors     a run folder, or a checkpoint that says what it is
 htdemucs=my/weights.th           a local file with a catalogue entry's family and config
+spleeter:2stems=my/2stems        the same with a folder that holds one checkpoint of TensorFlow
 hf://owner/repo[@revision]/file  a checkpoint on the hub that says what it is
 """
 
@@ -17,7 +18,9 @@ from sepcli.weights.entries import Catalog, Entry
 
 HUB_SCHEME = "hf://"
 RUN_FILE = "model.safetensors"  # what a run folder holds
-_SUFFIXES = frozenset({".safetensors", ".th", ".pt", ".pth", ".ckpt"})
+INDEX = ".index"  # the suffix of a TensorFlow checkpoint's first file
+_SUFFIXES = frozenset({".safetensors", ".th", ".pt", ".pth", ".ckpt", INDEX, ".gz", ".tgz", ".tar", ".zip"})
+_COMMON = (RUN_FILE, f"model{INDEX}")  # names of files that say less than their folder's
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,8 @@ class ModelSpec:
             return self.entry.name
         path = Path(self.hub.path) if self.hub is not None else self.file
         assert path is not None
-        if path.name != RUN_FILE:
-            return path.stem
+        if path.name not in _COMMON:
+            return path.stem.removesuffix(".tar")
         return path.parent.resolve().name if self.hub is None else self.hub.repo.rpartition("/")[2]
 
 
@@ -61,18 +64,11 @@ def read_model(text: str, catalog: Catalog) -> ModelSpec:
         return ModelSpec(text, hub=_hub_file(text))
     name, equals, file = text.partition("=")
     if equals and name in catalog:
-        path = Path(os.path.expanduser(file))
+        path = _file_in(Path(os.path.expanduser(file)))
         if not path.is_file():
             raise ModelError(f"There is no file '{path}'.", remedy="Correct the path after '='.")
         return ModelSpec(text, catalog[name], path)
-    path = Path(os.path.expanduser(text))
-    if path.is_dir():
-        path = path / RUN_FILE
-        if not path.is_file():
-            raise ModelError(
-                f"The folder '{text}' is no run: it has no {RUN_FILE}.",
-                remedy="Name a run folder, a checkpoint file or a model of `sepcli models list`.",
-            )
+    path = _file_in(Path(os.path.expanduser(text)))
     if path.exists():
         return ModelSpec(text, file=path)
     if "/" in name or os.sep in name or (not equals and path.suffix.lower() in _SUFFIXES):
@@ -82,6 +78,24 @@ def read_model(text: str, catalog: Catalog) -> ModelSpec:
             remedy="Correct the path, or choose a model of `sepcli models list`.",
         )
     return ModelSpec(text, catalog.find(name))  # raises, with the near names
+
+
+def _file_in(path: Path) -> Path:
+    """The checkpoint's file in a folder; any other path as it is. ModelError where there is not one."""
+    if not path.is_dir():
+        return path
+    if (path / RUN_FILE).is_file():
+        return path / RUN_FILE
+    found = sorted(file for file in path.glob(f"*{INDEX}") if not file.name.startswith("."))
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found)
+        raise ModelError(
+            f"The folder '{path}' holds several checkpoints: {names}."
+            if found
+            else f"The folder '{path}' is no run: it has no {RUN_FILE}, and no *{INDEX} of TensorFlow either.",
+            remedy="Name a run folder, a checkpoint file or a model of `sepcli models list`.",
+        )
+    return found[0]
 
 
 def _hub_file(text: str) -> HubFile:

@@ -145,7 +145,8 @@ def test_options_are_read_from_text(family, name):
     for field in dataclasses.fields(arch.options):
         value = getattr(plain, field.name)
         if value is not None:
-            assert parse_options(arch, {field.name: str(value)}) == plain
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            assert parse_options(arch, {field.name: text}) == plain
             if not isinstance(value, str):
                 with pytest.raises(UsageError, match=f"{field.name} is 'much', which is not"):
                     parse_options(arch, {field.name: "much"})
