@@ -27,6 +27,7 @@ EXIT_WORDS = {
     5: "An output can't be written: no permission, a full disk, a missing encoder. The batch stops there; finished tracks remain.",
     errors.INTERRUPTED: "Stopped by Ctrl-C, cleanly: nothing unfinished is left. A second Ctrl-C ends the process at once.",
     errors.TERMINATED: "Stopped by SIGTERM, in the same way.",
+    errors.HUNG_UP: "Stopped by SIGHUP, as when the terminal is closed, in the same way; `nohup` lets a run go on.",
 }
 
 

@@ -262,9 +262,10 @@ def require(package: str) -> None:
 
 INTERRUPTED = 130  # Ctrl-C (SIGINT)
 TERMINATED = 143  # SIGTERM
+HUNG_UP = 129  # SIGHUP: the terminal was closed
 
 # The worst first. A run that met several failures ends with the first of these that it met.
-EXIT_CODE_ORDER = (INTERRUPTED, TERMINATED, 5, 4, 3, 2, 1, 0)
+EXIT_CODE_ORDER = (INTERRUPTED, TERMINATED, HUNG_UP, 5, 4, 3, 2, 1, 0)
 
 
 def worst_exit_code(codes: Iterable[int]) -> int:

@@ -180,6 +180,7 @@ def test_json_gets_an_object_for_a_bad_command_line_too(capfd):
         (MemoryError(), 4),
         (KeyboardInterrupt(), 130),
         (app.Terminated(), 143),
+        (app.Terminated(129), 129),
     ],
 )
 def test_whatever_a_command_raises_becomes_an_exit_code_without_a_traceback(error, code, capfd, monkeypatch):

@@ -394,3 +394,49 @@ def test_batch_sizes_and_options():
     for text in ("=4", "steps"):
         with pytest.raises(UsageError):
             parse_options([text])
+
+
+# --- names of files ---
+
+HOSTILE = ("new\nline", "colour\x1b[31m", "title\x1b]0;x\x07", "c1\x9b2J", "reversed\u202egnp", "two\u2028lines")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_what_a_name_holds_never_acts_on_the_terminal_and_is_true_in_json_and_on_the_disk(capfd):
+    for seed, name in enumerate(HOSTILE):
+        song(f"in/{name}.wav", seed=seed)
+    song("other/new\nline.wav", seed=9)
+    (Path("in") / "bad\x1b[2J.wav").write_bytes(b"RIFF")
+    code, out, err = separate(capfd, "in", "other", "missing\x1b[2J.wav", "-t", "bass")
+    assert code == 1 and not out
+    plan = separate(capfd, "in", "other", "--dry-run", "-t", "bass", "-o", "o2")[1]
+    for text in (err, plan):
+        assert not set(text) & set("\x1b\x07\x9b\u202e\u2028") and "\nline" not in text
+        assert r"new\nline" in text and r"colour\x1b[31m" in text and r"reversed\u202egnp" in text
+    assert r"missing\x1b[2J.wav' does not exist" in err and r"bad\x1b[2J" in err
+    results = [json.loads(line) for line in separate(capfd, "in", "-t", "bass", "--json")[1].splitlines()]
+    names = {result["input"] for result in results}
+    assert names >= {f"in/{name}.wav" for name in HOSTILE} and all(Path(name).exists() for name in names)
+
+
+def test_names_are_printed_in_one_place():
+    """Whatever a command prints as text goes through `shown`: no other file prints on the consoles itself."""
+    for file in (ROOT / "sepcli" / "cli").glob("*.py"):
+        if file.name != "console.py":
+            assert not re.search(r"(out|err)\(\)\.print|\bprint\(", file.read_text()), file.name
+
+
+@pytest.mark.skipif(os.name == "nt", reason="terminals of POSIX")
+def test_results_go_to_the_file_where_bars_are_on_the_terminal(tmp_path):
+    import pty
+
+    song("a.wav")
+    ours, terminal = pty.openpty()
+    try:
+        with open(tmp_path / "results", "wb") as results:
+            program = [sys.executable, "-m", "tests.fake_model", "separate", "-m", "fake", "a.wav", "--json"]
+            environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
+            done = subprocess.run(program, stdout=results, stderr=terminal, env=environment, timeout=120)
+        assert done.returncode == 0 and json.loads((tmp_path / "results").read_text())["status"] == "done"
+    finally:
+        os.close(ours), os.close(terminal)

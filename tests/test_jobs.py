@@ -682,14 +682,14 @@ def test_two_processes_on_one_folder_divide_the_work(catalog):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_batch_cleanly(catalog, number, code):
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_a_batch_cleanly(catalog, name, code):
     for seed in range(4):
         song(f"m/{seed}.wav", seconds=2, seed=seed)
     process = start("m", "-o", "out", "--json")
     wait_for(lambda: finished() >= 1, process)
     time.sleep(0.1)
-    process.send_signal(number)
+    process.send_signal(getattr(signal, name))
     printed, logged = process.communicate(timeout=30)
     assert process.returncode == code, logged
     results = [json.loads(line) for line in printed.splitlines()]
@@ -698,3 +698,56 @@ def test_a_signal_ends_a_batch_cleanly(catalog, number, code):
     assert "Traceback" not in logged and "done" in logged and "Stopped" in logged
     assert not list(Path("out").glob(".sepcli-work*"))
     check_whole_stems(4)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="terminals of POSIX")
+def test_a_terminal_that_is_closed_ends_a_batch_cleanly(catalog, tmp_path):
+    """Its messages have nowhere to go any more; its results, in a file, are complete all the same."""
+    import pty
+
+    for seed in range(4):
+        song(f"m/{seed}.wav", seconds=2, seed=seed)
+    results = tmp_path / "results.jsonl"
+    child, terminal = pty.fork()
+    if child == 0:  # the leader of a session of its own, as what runs in a terminal's window
+        os.environ.update(FAKE_SECONDS="0.05", PYTHONPATH=str(Path(__file__).parents[1]))
+        os.dup2(os.open(results, os.O_WRONLY | os.O_CREAT), 1)
+        program = [
+            sys.executable,
+            "-m",
+            "tests.fake_model",
+            "separate",
+            "-m",
+            "fake",
+            "m",
+            "-o",
+            "out",
+            "--json",
+        ]
+        os.execv(sys.executable, program)
+    until = time.monotonic() + 60
+    while finished() < 1:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    time.sleep(0.1)
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 129
+    found = [json.loads(line) for line in results.read_text().splitlines()]
+    assert len(found) == 4 and {result["status"] for result in found} == {"done", "failed"}
+    assert not list(Path("out").glob(".sepcli-work*"))
+    check_whole_stems(4)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_nohup_lets_a_batch_go_on(catalog):
+    song("a.wav", seconds=2)
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = start("a.wav", "-o", "out", seconds="0.2")
+    finally:
+        signal.signal(signal.SIGHUP, former)
+    wait_for(lambda: list(Path("out").glob(".sepcli-work*")), process)
+    process.send_signal(signal.SIGHUP)
+    _, logged = process.communicate(timeout=60)
+    assert process.returncode == 0 and "1 done" in logged

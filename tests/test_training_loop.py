@@ -11,6 +11,7 @@ from sepcli.data.mixing import Batch
 from sepcli.errors import ModelError
 from sepcli.models.objective import Objective
 from sepcli.nn.losses import Loss
+from sepcli.system.processes import HANGUP
 from sepcli.training.config import EmaTable, OptimTable, RunTable, TrainConfig
 from sepcli.training.distributed import Team
 from sepcli.training.loop import Trainer, fit
@@ -211,7 +212,7 @@ def test_it_ends_after_the_minutes_of_training():
     assert memory.states[-1]["steps"] == trainer.steps
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, *filter(None, [HANGUP])])
 def test_a_signal_waits_for_the_step_and_saves(number):
     trainer, memory = make(config(max_steps=1000)), Memory()
 

@@ -24,7 +24,6 @@ from sepcli.cli.signals import Terminated, catch_signals
 from sepcli.errors import (
     DISK_FULL,
     INTERRUPTED,
-    TERMINATED,
     DeviceError,
     OutputError,
     SepcliError,
@@ -116,8 +115,9 @@ def _run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):  # Abort: Ctrl-C or the end of input at a question
         console.say("Stopped.")
         return INTERRUPTED
-    except Terminated:
-        return TERMINATED
+    except Terminated as stop:
+        console.say("Stopped.")
+        return stop.exit_code
     except ClickException as problem:
         return _bad_command_line(problem, arguments)
     except BrokenPipeError:

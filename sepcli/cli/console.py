@@ -1,6 +1,7 @@
 """How the commands print: results on standard output, everything else on standard error.
 
-Knows nothing of models or audio. rich is imported on first use, so that completion and `--version` don't wait
+Knows nothing of models or audio. Names of files may hold anything: all that is printed as text goes through
+`shown`, and JSON has the true name. rich is imported on first use, so that completion and `--version` don't wait
 for it. NO_COLOR turns colours off. Where standard error is no terminal, progress is printed as plain lines.
 
 Three ways to report what happens (`report_as`):
@@ -15,6 +16,7 @@ import json
 import os
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -25,9 +27,12 @@ from sepcli.errors import SepcliError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn
 
 PLAIN_INTERVAL = 5.0  # seconds between two progress lines where there is no terminal
+
+# The controls of bidirectional text: they can make a name look like another one.
+_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 _style = "text"
 
@@ -73,8 +78,33 @@ def _console(stderr: bool) -> Console:
 
 
 def shown(text: str | Path) -> str:
-    """`text` in a form that can be printed anywhere: bytes of a name that are not UTF-8 become U+FFFD."""
-    return os.fsencode(str(text)).decode("utf-8", "replace")
+    """`text` in one line that can be printed anywhere.
+
+    Bytes of a name that are not UTF-8 become U+FFFD. What moves the cursor, changes the terminal or turns the
+    direction of writing is escaped: a new line is \\n, ESC is \\x1b.
+    """
+    printable = os.fsencode(str(text)).decode("utf-8", "replace")
+    return "".join(_escaped(sign) if _acts(sign) else sign for sign in printable)
+
+
+def _acts(sign: str) -> bool:
+    """Whether a terminal does something else than to draw this character."""
+    return unicodedata.category(sign) in ("Cc", "Zl", "Zp") or sign in _DIRECTIONS
+
+
+def _escaped(sign: str) -> str:
+    return sign.encode("unicode_escape").decode("ascii")
+
+
+def line(text: str, style: str | None = None, end: str = "\n") -> None:
+    """Print one line on standard output: a result for people. It is not wrapped. end: what comes behind it."""
+    out().print(shown(text), style=style, soft_wrap=True, end=end)
+
+
+def lines(text: str) -> None:
+    """Print the lines of a text on standard output."""
+    for each in text.splitlines():
+        line(each)
 
 
 def say(message: str, style: str | None = None) -> None:
@@ -101,6 +131,13 @@ def error(problem: SepcliError) -> None:
         err().print(shown(problem.remedy), soft_wrap=True)
 
 
+def failure(name: str, problem: SepcliError) -> None:
+    """Print that one of several items failed, and what to do about it. Also when quiet."""
+    err().print(shown(f"{name}: failed: {problem.message}"), style="red", soft_wrap=True)
+    if problem.remedy:
+        err().print(f"    {shown(problem.remedy)}", soft_wrap=True)
+
+
 def error_fields(problem: SepcliError) -> dict[str, str]:
     """An error as the JSON object that programs get."""
     return {"code": problem.code, "message": problem.message, "remedy": problem.remedy}
@@ -118,10 +155,23 @@ def print_json(fields: Any) -> None:
 
 def print_columns(rows: Sequence[Sequence[str]]) -> None:
     """Print a table on standard output, its head first. Lines are never wrapped, so that it can be piped."""
+    rows = [[shown(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-        out().print("  ".join(cells).rstrip(), soft_wrap=True)
+        line("  ".join(cells).rstrip())
+
+
+def draw_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, dim: str) -> None:
+    """Draw a table on a terminal, numbers to the right. dim: the first cell of a row that is less important."""
+    from rich.table import Table
+
+    table = Table(title=shown(title), title_justify="left", title_style="bold")
+    for k, name in enumerate(head):
+        table.add_column(shown(name), justify="left" if k == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(shown, row), style="dim" if row[0] == dim else None)
+    out().print(table)
 
 
 def _write_line(stream: Any, fields: Any) -> None:
@@ -153,26 +203,32 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
+def bars(*columns: ProgressColumn | str) -> Progress:
+    """Progress bars on standard error, which disappear at the end. columns: as rich takes them.
+
+    Standard output is left alone where it is redirected: rich would print on the terminal what belongs there.
+    """
+    from rich.progress import Progress
+
+    return Progress(*columns, console=err(), transient=True, redirect_stdout=sys.stdout.isatty())
+
+
 def started_bars(*columns: str) -> Progress | None:
     """Start progress bars on standard error: a description, a bar, and columns of rich by their class names.
 
-    None where nobody would see them: no terminal, or quiet. They disappear when they are stopped. They don't
-    touch standard output, which may be piped.
+    None where nobody would see them: no terminal, or quiet. They disappear when they are stopped.
     """
     if not err().is_terminal or is_quiet():
         return None
     from rich import progress
 
-    bars = progress.Progress(
+    started = bars(
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(bar_width=30),
         *(getattr(progress, name)() for name in columns),
-        console=err(),
-        transient=True,
-        redirect_stdout=False,
     )
-    bars.start()
-    return bars
+    started.start()
+    return started
 
 
 class AudioBar:
@@ -195,8 +251,8 @@ class AudioBar:
         """Show how far the work is. text: what is worked on. done, total: seconds of audio."""
         if self._bars is not None:
             if self._bar is None:
-                self._bar = self._bars.add_task(text, total=total)
-            self._bars.update(self._bar, description=text, completed=done, total=total)
+                self._bar = self._bars.add_task("", total=total)
+            self._bars.update(self._bar, description=shown(text), completed=done, total=total)
         elif time.monotonic() - self._last >= PLAIN_INTERVAL:
             self._last = time.monotonic()
             say(f"{text}, {clock(done)}" + (f" of {clock(total)}" if total else ""))
@@ -225,21 +281,19 @@ def download_progress(description: str = "Downloading") -> Iterator[Callable[[in
     else:
         from rich import progress
 
-        with progress.Progress(
+        with bars(
             progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(),
             progress.DownloadColumn(),
             progress.TransferSpeedColumn(),
             progress.TimeRemainingColumn(),
-            console=err(),
-            transient=True,
-        ) as bars:
+        ) as shown_bars:
             bar: list[progress.TaskID] = []
 
             def draw(done: int, total: int | None) -> None:
                 if not bar:
-                    bar.append(bars.add_task(description, total=total))
-                bars.update(bar[0], completed=done, total=total)
+                    bar.append(shown_bars.add_task(shown(description), total=total))
+                shown_bars.update(bar[0], completed=done, total=total)
 
             yield draw
 

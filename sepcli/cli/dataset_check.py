@@ -109,7 +109,7 @@ def _print(reports: Sequence[TrackReport]) -> None:
         stems = " ".join(f"{name} {file.peak_dbfs:.0f}" for name, file in report.stems.items())
         rows.append(
             (
-                console.shown(report.name),
+                report.name,
                 console.clock(report.seconds),
                 _all(file.samplerate for file in files),
                 _all(file.channels for file in files),
@@ -121,7 +121,7 @@ def _print(reports: Sequence[TrackReport]) -> None:
     console.print_columns(rows)
     for report in reports:
         for problem in report.problems:
-            console.out().print(console.shown(f"{report.name}: {problem.message}"), soft_wrap=True)
+            console.line(f"{report.name}: {problem.message}")
 
 
 def _all(values: Iterable[int]) -> str:

@@ -190,7 +190,7 @@ class _Display:
 
     def progress(self, song: str, stem: str, done: float, total: float | None) -> None:
         """So many audio seconds of a stem are done."""
-        self._bar.show(f"[{self.number + 1}/{self.count}] {console.shown(song)}: {stem}", done, total)
+        self._bar.show(f"[{self.number + 1}/{self.count}] {song}: {stem}", done, total)
 
     def done(self, verdict: Verdict, before: bool) -> None:
         """There is a verdict on a song. before: an earlier run measured it."""
@@ -218,18 +218,18 @@ def _print_verdicts(verdicts: Sequence[Verdict], rule: Rule) -> None:
         why = str(verdict.error) if verdict.error else "; ".join((*verdict.reasons, *verdict.notes))
         rows.append(
             (
-                console.shown(verdict.name),
+                verdict.name,
                 verdict.status,
                 f"{min(own):.1f}" if own else "-",
                 f"{max(others):.1f}" if others else "-",
-                console.shown(why),
+                why,
             )
         )
     console.print_columns(rows)
     mean = mean_matrix(verdicts)
     if mean:
         parts = list(next(iter(mean.values())))
-        console.out().print(f"\nMEAN % OF {rule.segment:g} S SEGMENTS")
+        console.lines(f"\nMEAN % OF {rule.segment:g} S SEGMENTS")
         console.print_columns(
             [("STEM", *parts), *((stem, *_percent(shares, parts)) for stem, shares in mean.items())]
         )

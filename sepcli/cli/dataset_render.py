@@ -140,10 +140,7 @@ def render(
     with _Display(hours * 3600) as display:
         seconds = render_dataset(out, hours=hours, seed=seed, settings=settings, jobs=jobs, done=display.done)
     songs = f"{display.songs} {'song' if display.songs == 1 else 'songs'}"
-    console.out().print(
-        f"{songs}, {console.clock(seconds)} of music in {console.shown(out)} ({display.new} new)",
-        soft_wrap=True,
-    )
+    console.line(f"{songs}, {console.clock(seconds)} of music in {out} ({display.new} new)")
 
 
 class _Display:

@@ -49,7 +49,7 @@ def report(json: bool = False) -> int:
         console.print_json([asdict(finding) for finding in findings])
     broken = [finding for finding in findings if finding.state == "problem"]
     if not json:
-        console.out().print(
+        console.line(
             f"{len(broken)} {'problem' if len(broken) == 1 else 'problems'} to solve before "
             "`sepcli separate` can work."
             if broken
@@ -61,10 +61,10 @@ def report(json: bool = False) -> int:
 
 def _print(finding: Finding) -> None:
     style = {"ok": "green", "note": "yellow", "problem": "bold red"}[finding.state]
-    console.out().print(f"{finding.state:<8}", style=style, end="")
-    console.out().print(console.shown(f"{finding.what:<16} {finding.fact}"), soft_wrap=True)
+    console.line(f"{finding.state:<8}", style=style, end="")
+    console.line(f"{finding.what:<16} {finding.fact}")
     if finding.remedy:
-        console.out().print(" " * 25 + console.shown(finding.remedy), soft_wrap=True)
+        console.line(" " * 25 + finding.remedy)
 
 
 def _safely(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

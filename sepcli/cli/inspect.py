@@ -186,9 +186,9 @@ def _decoder(level: int) -> str:
 def _described(found: Attention, song: Path, model: str, picture: Path) -> dict[str, Any]:
     """For programs: what was drawn, in a few numbers."""
     return {
-        "input": console.shown(song),
+        "input": str(song),
         "status": "done",
-        "output": console.shown(picture),
+        "output": str(picture),
         "model": model,
         "level": found.level,
         "start": found.start,

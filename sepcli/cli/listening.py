@@ -78,10 +78,9 @@ def show_results(folder: Path, results: Path, *, json: bool) -> None:
         console.print_json(as_json(key, found))
         return
     low, high = SCALE
-    console.out().print(
+    console.line(
         f"Mean opinion scores of {key.stem}, {low} to {high}; listeners: {found.listeners}, excerpts: "
-        f"{found.items}; ± 95 % interval over listeners",
-        soft_wrap=True,
+        f"{found.items}; ± 95 % interval over listeners"
     )
     head = ["MODEL", *(question.title.upper() for question in QUESTIONS)]
     rows = [

@@ -142,7 +142,7 @@ def info(name: Name, json: AsJson = False, catalog: Catalogs = None) -> None:
     width = max(len(key) for key, _ in lines)
     for key, value in lines:
         if value:
-            console.out().print(f"{key:<{width}}  {console.shown(value)}", soft_wrap=True)
+            console.line(f"{key:<{width}}  {value}")
 
 
 @app.command(cls=PanelCommand)
@@ -182,7 +182,7 @@ def download(
             console.error(problem)
             failed = True
             continue
-        console.out().print(f"{entry.name}: ready", soft_wrap=True)
+        console.line(f"{entry.name}: ready")
     if failed:
         raise typer.Exit(ModelError.exit_code)
 
@@ -202,7 +202,7 @@ def verify(names: Names = None, catalog: Catalogs = None) -> None:
         for file in entry.files:
             if not hub.is_cached(file):
                 if names:
-                    console.out().print(f"{entry.name}: {file.filename} is not downloaded", soft_wrap=True)
+                    console.line(f"{entry.name}: {file.filename} is not downloaded")
                     code = ModelError.exit_code
                 continue
             try:
@@ -217,9 +217,7 @@ def verify(names: Names = None, catalog: Catalogs = None) -> None:
                 "size": "published size and the first download",
                 "none": "first download",
             }[found.check]
-            console.out().print(
-                f"{entry.name}: {found.path.name} is right ({how}), sha256 {found.sha256}", soft_wrap=True
-            )
+            console.line(f"{entry.name}: {found.path.name} is right ({how}), sha256 {found.sha256}")
     if code:
         raise typer.Exit(code)
 
@@ -233,7 +231,7 @@ def where(name: Name, catalog: Catalogs = None) -> None:
     from sepcli.weights import download as hub
 
     for file in _catalog(catalog).find(name).files:
-        console.out().print(console.shown(hub.destination(file)), soft_wrap=True)
+        console.line(str(hub.destination(file)))
         if not hub.is_cached(file):
             console.say(f"{file.filename} is not downloaded; `sepcli models download {name}` gets it.")
 
@@ -250,9 +248,7 @@ def remove(name: Name, catalog: Catalogs = None) -> None:
         size = path.stat().st_size if path else 0
         if hub.remove(file):
             freed += size
-    console.out().print(
-        f"{name}: {console.bytes_text(freed)} freed" if freed else f"{name}: was not downloaded", soft_wrap=True
-    )
+    console.line(f"{name}: {console.bytes_text(freed)} freed" if freed else f"{name}: was not downloaded")
 
 
 @app.command(cls=PanelCommand)
@@ -314,7 +310,7 @@ def push(
         console.print_columns(
             [("FILE", "SIZE"), *((name, console.bytes_text(size)) for name, size in sizes.items())]
         )
-        console.out().print(f"\n{upload.card}", soft_wrap=True, end="")
+        console.lines(f"\n{upload.card}")
         return
     console.say(f"Uploading {console.bytes_text(sum(sizes.values()))} to {repo} at {branch} ...")
     done = publish(upload, private=private, message=message)
@@ -330,8 +326,8 @@ def push(
             }
         )
         return
-    console.out().print(done.spec, soft_wrap=True)
-    console.out().print(f"\n{done.entry}", soft_wrap=True, end="")
+    console.line(done.spec)
+    console.lines(f"\n{done.entry}")
     console.say(f"Published: {done.url}")
 
 

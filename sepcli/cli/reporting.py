@@ -142,7 +142,7 @@ class Reporter(Listener):
 
     def _place(self) -> str:
         assert self._track is not None
-        return f"[{self._number}/{self._count}] {shown(self._track.source.name)}"
+        return f"[{self._number}/{self._count}] {self._track.source.name}"
 
     # --- results ---
 
@@ -161,7 +161,7 @@ class Reporter(Listener):
             return
         if self._bars is not None:
             self._bars.finish(result.audio_seconds or 0.0)
-        name = shown(result.input)
+        name = result.input
         for warning in result.warnings:
             console.notice(f"{name}: {warning}")
         if result.gain is not None and result.gain < 1:
@@ -178,9 +178,7 @@ class Reporter(Listener):
         elif result.status == "skipped":
             console.say(f"{name}: done before, skipped (--no-resume separates it again)")
         elif result.error is not None and result.reached:
-            console.err().print(f"{name}: failed: {shown(result.error.message)}", style="red", soft_wrap=True)
-            if result.error.remedy:
-                console.err().print(f"    {shown(result.error.remedy)}", soft_wrap=True)
+            console.failure(result.input, result.error)
 
     def summary(self, *, stopped: bool) -> None:
         """What was done, skipped and failed, how fast, and where it is."""
@@ -217,7 +215,7 @@ class Reporter(Listener):
         if len(self.results) > 1:
             for result in failed[:SHOWN_FAILURES]:
                 assert result.error is not None
-                console.say(f"    {shown(result.input)}: {result.error.message}")
+                console.say(f"    {result.input}: {result.error.message}")
             if len(failed) > SHOWN_FAILURES:
                 console.say(f"    and {len(failed) - SHOWN_FAILURES} more.")
         if done or skipped:
@@ -233,12 +231,10 @@ class _Bars:
         self.expected = 0.0  # audio seconds in all, about
         self._done = 0.0  # audio seconds of finished tracks
         self._began = time.monotonic()
-        self._progress = progress.Progress(
+        self._progress = console.bars(
             progress.TextColumn("{task.description}", markup=False, table_column=_ellipsis()),
             progress.BarColumn(bar_width=30),
             progress.TextColumn("{task.fields[text]}", markup=False),
-            console=console.err(),
-            transient=True,
         )
         self._all: progress.TaskID | None = None
         self._one: progress.TaskID | None = None
@@ -323,28 +319,27 @@ def print_plan(batch: Batch, stems: Stems | None, decisions: Sequence[Decision],
 
 
 def _print_plan(batch: Batch, known: Stems | None, decisions: Sequence[Decision], size: int | None) -> None:
-    def line(text: str) -> None:
-        console.out().print(shown(text), soft_wrap=True)
-
     stems = ", ".join(known.files) if known else "known only after its download"
     weights = "on this machine" if size == 0 else f"{bytes_text(size)} to download"
-    line(f"model     {batch.model.name}: {stems}; {weights}")
-    line(f"licence   {license_text(batch)}")
-    line(f"output    {batch.request.out}, {batch.spec.format}")
+    console.line(f"model     {batch.model.name}: {stems}; {weights}")
+    console.line(f"licence   {license_text(batch)}")
+    console.line(f"output    {batch.request.out}, {batch.spec.format}")
     for decision in decisions:
-        line(f"{decision.action:<9} {decision.track.source.name}")
+        console.line(f"{decision.action:<9} {decision.track.source.name}")
         if decision.why:
-            line(f"          {decision.why}")
+            console.line(f"          {decision.why}")
         if decision.action not in (SKIP, REFUSE):
             for path in decision.track.outputs.values():
-                line(f"          -> {path}")
+                console.line(f"          -> {path}")
     for name, problem in batch.failures:
-        line(f"fail      {name}: {problem.message}")
+        console.line(f"fail      {name}: {problem.message}")
     actions = [decision.action for decision in decisions]
     counts = [f"{actions.count(action)} to {action}" for action in dict.fromkeys(actions)]
-    line(f"in all    {', '.join([*counts, *([f'{len(batch.failures)} fail'] if batch.failures else [])])}")
+    console.line(
+        f"in all    {', '.join([*counts, *([f'{len(batch.failures)} fail'] if batch.failures else [])])}"
+    )
     if REFUSE in actions:
-        line(f"          Nothing would be done. {REFUSED_REMEDY}")
+        console.line(f"          Nothing would be done. {REFUSED_REMEDY}")
 
 
 def download_bytes(batch: Batch, stems: Stems | None) -> int | None:

@@ -164,9 +164,7 @@ def robustness(
     if json:
         console.print_json(found.as_json())
     else:
-        console.out().print(
-            f"SDR in dB of {target} that come back, mean over {len(found.scores)} tracks", soft_wrap=True
-        )
+        console.line(f"SDR in dB of {target} that come back, mean over {len(found.scores)} tracks")
         console.print_columns(list(table(found)))
     if out is not None:
         written = write(found, out, notice=console.notice)

@@ -96,10 +96,7 @@ class Reporter(Teller):
         options = "".join(f" {option}={value}" for option, value in row.swept.items())
         name = f"[{len(self.rows)}/{len(self._planned)}] {row.run}{options}: {row.track}"
         if row.error is not None:
-            failure = console.shown(f"{name}: failed: {row.error.message}")
-            console.err().print(failure, style="red", soft_wrap=True)
-            if row.error.remedy:
-                console.err().print(f"    {console.shown(row.error.remedy)}", soft_wrap=True)
+            console.failure(name, row.error)
         elif row.status == "kept":
             console.say(f"{name}: computed before")
         else:
@@ -235,7 +232,7 @@ def _print_scores(
         title += f" ({SCORED})"
     head = ["MODEL", *columns]
     if console.out().is_terminal:
-        _draw(title, head, rows)
+        console.draw_table(title, head, rows, dim=SCORED)
     else:
         _write(title, head, rows)
 
@@ -248,22 +245,12 @@ def _text(value: Value, digits: int, several: bool) -> str:
     return text if spread is None or math.isnan(spread) else f"{text} ± {spread:.{digits}f}"
 
 
-def _draw(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for k, name in enumerate(head):
-        table.add_column(name, justify="left" if k == 0 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*row, style="dim" if row[0] == SCORED else None)
-    console.out().print(table)
-
-
 def _write(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    console.out().print(title, soft_wrap=True)
-    for row in [head, *rows]:
+    table = [[console.shown(cell) for cell in row] for row in [head, *rows]]
+    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
+    console.line(title)
+    for row in table:
         cells = [f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)]
         cells[0] = f"{row[0]:<{widths[0]}}"
-        console.out().print("  ".join(cells).rstrip(), soft_wrap=True)
-    console.out().print()
+        console.line("  ".join(cells).rstrip())
+    console.line("")

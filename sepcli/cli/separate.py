@@ -29,7 +29,7 @@ from sepcli.cli.options import (
     parse_time,
 )
 from sepcli.cli.signals import Terminated
-from sepcli.errors import INTERRUPTED, TERMINATED, SepcliError, UsageError, from_os, worst_exit_code
+from sepcli.errors import INTERRUPTED, SepcliError, UsageError, from_os, worst_exit_code
 from sepcli.sound.formats import DEPTHS, FORMATS, LOSSLESS, listed
 from sepcli.weights.catalog import DEFAULT_MODEL, STUDIO_MODEL
 
@@ -437,7 +437,7 @@ def _run(batch: Batch, named: Named | None, json: bool, bars: bool, verbose: int
             reporter.failed(problem)
             console.error(problem)
         except (KeyboardInterrupt, Terminated) as stop:
-            codes.append(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
+            codes.append(stop.exit_code if isinstance(stop, Terminated) else INTERRUPTED)
             for result in unfinished(batch, reporter.results, "the run was stopped"):
                 reporter.result(result)
             reporter.summary(stopped=True)

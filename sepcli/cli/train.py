@@ -237,7 +237,7 @@ def carry_out(config: TrainConfig, out: Path, *, init: str | None, device: str, 
             done = run_training(config, out, init=init, device=device, notice=console.say, watch=display.watch)
         except (KeyboardInterrupt, Terminated):
             if display.began:
-                console.say(f"Stopped. The same command goes on in {console.shown(out)}.")
+                console.say(f"Stopped. The same command goes on in {out}.")
             raise
     result = {
         "run": str(out),
@@ -253,7 +253,7 @@ def carry_out(config: TrainConfig, out: Path, *, init: str | None, device: str, 
     best = done.best
     score = f"; best {display.shown(best.score)} at step {best.step} ({best.weights})" if best else ""
     console.say(f"{done.steps} steps in {console.clock(done.seconds)}{score}.")
-    console.say(f"The model is in {console.shown(out)}: sepcli separate song.wav --model {console.shown(out)}")
+    console.say(f"The model is in {out}: sepcli separate song.wav --model {out}")
 
 
 def print_presets() -> None:
@@ -293,12 +293,10 @@ class _Display:
         if console.err().is_terminal and not console.is_quiet() and not console.reports_json():
             from rich import progress
 
-            self.bars = progress.Progress(
+            self.bars = console.bars(
                 progress.TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
                 progress.BarColumn(),
                 progress.TextColumn("{task.fields[text]}"),
-                console=console.err(),
-                transient=True,
             )
             self.task = self.bars.add_task("", total=self.max_steps, completed=steps, text="")
             self.bars.start()

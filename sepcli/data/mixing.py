@@ -34,6 +34,7 @@ from sepcli.data.layouts import Problem, find_tracks
 from sepcli.data.windows import read_window
 from sepcli.engine.device import tune_process
 from sepcli.errors import InputError, SepcliError, Spelling, UsageError, spell, spelling
+from sepcli.system.processes import HANGUP
 
 TRIES = 20  # draws for one window, until it is given up
 SILENT = 1e-3  # RMS, -60 dBFS: a window below it counts as silent for `skip_silent`
@@ -380,8 +381,9 @@ def _as_it_is(batch: Any) -> Any:
 def _start_worker(rule: Spelling, _: int) -> None:
     """In a new process, before its first batch. rule: how parameters are written."""
     spell(rule)
-    # Ctrl-C and a SIGTERM to the whole group are for the parent, which then ends its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Signals to the whole group are for the parent, which then ends its workers.
+    for number in (signal.SIGINT, signal.SIGTERM, HANGUP):
+        if number is not None:
+            signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     tune_process()  # the pages of a batch are used again: up to 40 % more items a second

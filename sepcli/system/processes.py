@@ -21,6 +21,7 @@ from sepcli.errors import DeviceError, Spelling, parameter, spell, spelling
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
 JOIN_SECONDS = 10.0  # how long processes that were told to end are waited for
 
 
@@ -66,9 +67,11 @@ def in_processes(
 
 
 def _begin(begin: Callable[[], object] | None, rule: Spelling) -> None:
-    """Prepare a new process: only the parent handles Ctrl-C, and the process ends when the parent is gone."""
+    """Prepare a new process: only the parent handles Ctrl-C and SIGHUP, and it ends when the parent is gone."""
     spell(rule)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if HANGUP is not None:
+        signal.signal(HANGUP, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     if begin is not None:
         begin()

@@ -29,6 +29,7 @@ from sepcli.engine.device import PRECISIONS
 from sepcli.errors import ModelError
 from sepcli.models.objective import Objective
 from sepcli.nn.losses import Loss
+from sepcli.system.processes import HANGUP
 from sepcli.training.config import TrainConfig
 from sepcli.training.distributed import Team
 from sepcli.training.ema import Averages
@@ -223,8 +224,8 @@ def fit(
 
     batches: (first step, last step + 1) -> the batches of these steps. validate: a model -> its scores, one of
     them "score"; None: nothing to validate on, so the newest average, or else the raw weights, are kept.
-    Ctrl-C and SIGTERM wait until the step has ended and the state is saved, and are raised then; a second
-    signal acts at once.
+    Ctrl-C, SIGTERM and SIGHUP wait until the step has ended and the state is saved, and are raised then; a
+    second signal acts at once.
     """
     run, team = trainer.config.run, trainer.team
     clock = _Clock(trainer)
@@ -314,12 +315,15 @@ class _Deferred:
 
     def __enter__(self) -> _Deferred:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._former[number] = signal.signal(number, self._note)
+            for number in (signal.SIGINT, signal.SIGTERM, HANGUP):
+                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                    self._former[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number: int, frame: object) -> None:
         self._restore()  # the next one acts at once
+        if HANGUP in self._former:
+            signal.signal(HANGUP, signal.SIG_IGN)  # but a closed terminal sends two
         self.number = number
 
     def _restore(self) -> None:
@@ -330,6 +334,7 @@ class _Deferred:
         """Do what would have happened when the signal arrived."""
         handler = self._former.get(number, signal.default_int_handler)
         self._restore()
+        self._former.clear()  # from here on, signals are the handler's
         if callable(handler):
             handler(number, None)
         raise KeyboardInterrupt
