@@ -103,7 +103,8 @@ HEAD = """\
 `robustness` measures how much noise a codec bears.
 
 Results go to standard output, everything else to standard error. An error is two sentences: one says what is wrong, the
-other what to do. `SEPCLI_DEBUG=1` (or `-vv`) adds the traceback.
+other what to do. `SEPCLI_DEBUG=1` (or `-vv`) adds the traceback. In what is printed for people, characters of a name
+that would act on the terminal are escaped (`\\n`, `\\x1b`); JSON has the name itself.
 
 `sepcli --install-completion` lets the shell complete commands, options, model names and stems.
 
@@ -129,9 +130,10 @@ twice.
 **Names.** `--template` names the files inside the output folder by plain substitution. The path of an input below its
 INPUT folder is kept: `sepcli separate albums -o stems` turns `albums/A/song.flac` into `stems/A/song/vocals.wav`. If
 two inputs would get the same names, they are told apart by `{parent}` (as a folder) or `{trackext}` (as a suffix),
-with a notice. If that is not enough, the run ends with 2 before any work and names both. Characters that Linux, macOS
-or Windows refuse become `_`; names that are too long are shortened, with a notice. An input or a query is never
-overwritten, whatever the options.
+with a notice. Names that differ only in characters that paths can't hold, in case on a disk that ignores it, or in how
+Unicode composes a letter (`é` as one sign or two) get a number, in the order of their bytes. If that is not enough, the
+run ends with 2 before any work and names both. Characters that Linux, macOS or Windows refuse become `_`; names that
+are too long are shortened, with a notice. An input or a query is never overwritten, whatever the options.
 
 **Queries.** `--query [NAME=]FILE` takes a sound out by an example of it, with a model that takes queries
 (`sepcli models info`). FILE may have any rate, length and number of channels (of more than two the mean is taken). The

@@ -104,6 +104,8 @@ def from_os(
         name = f"'{os.fsencode(path).decode('utf-8', 'replace')}'"
         elsewhere = f"choose another folder with {parameter('out')}"
     reason = error.strerror or str(error) or type(error).__name__
+    if isinstance(path, int) and error.errno == errno.EBADF:
+        reason = "it is closed"
     if reading is not None:
         if isinstance(error, FileNotFoundError):
             return reading(f"{name} does not exist.", remedy="Check the path.", code="missing")
@@ -128,7 +130,12 @@ def from_os(
             remedy=f"Choose a folder that you may write to with {parameter('out')}.",
             code="not_writable",
         )
-    return OutputError(f"{name} can't be written: {reason}.", remedy="Check the disk, then run again.")
+    remedy = (
+        f"{elsewhere[0].upper()}{elsewhere[1:]}."
+        if isinstance(path, int)
+        else "Check the disk, then run again."
+    )
+    return OutputError(f"{name} can't be written: {reason}.", remedy=remedy)
 
 
 # --- how a parameter is written ---

@@ -223,11 +223,54 @@ def test_a_reader_that_has_enough_is_no_error():
     assert done.stdout.splitlines()[-1] == "0" and not done.stderr
 
 
+PRINTING = [
+    ["--help"],
+    ["--version"],
+    ["separate", "--help"],
+    ["models", "list"],
+    ["models", "list", "--json"],
+]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell of POSIX")
+@pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
+def test_results_onto_a_closed_standard_output(arguments):
+    command = " ".join([*SEPCLI, *arguments])
+    done = subprocess.run(f"exec {command} >&-", shell=True, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == OutputError.exit_code
+    assert done.stderr == "Error: Standard output can't be written: it is closed.\nRedirect it elsewhere.\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell of POSIX")
+@pytest.mark.parametrize(
+    ("arguments", "code"), [("separate --help", 0), ("doctor", 0), ("doctor --json", 5), ("models list", 0)]
+)
+def test_a_reader_that_leaves_at_once(arguments, code):
+    """No error for people, who have seen enough; a program gets one, for it has not got everything."""
+    left, ours = os.pipe()
+    os.close(left)
+    done = subprocess.run([*SEPCLI, *arguments.split()], stdout=ours, stderr=subprocess.PIPE, text=True)
+    os.close(ours)
+    assert done.returncode == code
+    assert ("closed by its reader" in done.stderr) == (code == 5) and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell of POSIX")
+def test_closed_streams_do_not_end_up_in_a_file(tmp_path):
+    """The first file that is opened would get the number of a closed stream, and what is printed there."""
+    soundfile.write(tmp_path / "a.wav", music(8000).T, 44100)
+    command = " ".join([*SEPCLI, "separate", "a.wav"])
+    done = subprocess.run(
+        f"exec {command} <&- >&- 2>&-", shell=True, cwd=tmp_path, timeout=120, env=in_repository()
+    )
+    assert done.returncode == 0 and stems(tmp_path) == ["bass", "drums", "other", "vocals"]
+    frames = {soundfile.info(path).frames for path in tmp_path.rglob("*.wav")}
+    assert frames == {8000} and b"Model" not in b"".join(path.read_bytes() for path in tmp_path.rglob("*.wav"))
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["models", "list"], ["models", "list", "--json"]], ids=" ".join
-)
+@pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
 def test_results_onto_a_full_disk(arguments, unbuffered):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
@@ -243,6 +286,10 @@ def test_results_onto_a_full_disk(arguments, unbuffered):
     assert sentence == (
         "Error: Standard output can't be written: the disk is full (No space left on device)."
     ) and remedy.startswith("Free some space or redirect it elsewhere")
+
+
+def in_repository():
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
 
 
 def stems(folder):

@@ -398,7 +398,14 @@ def test_batch_sizes_and_options():
 
 # --- names of files ---
 
-HOSTILE = ("new\nline", "colour\x1b[31m", "title\x1b]0;x\x07", "c1\x9b2J", "reversed\u202egnp", "two\u2028lines")
+HOSTILE = (
+    "new\nline",
+    "colour\x1b[31m",
+    "title\x1b]0;x\x07",
+    "c1\x9b2J",
+    "reversed\u202egnp",
+    "two\u2028lines",
+)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")

@@ -173,3 +173,16 @@ def test_what_is_no_shard_is_refused(text):
     with pytest.raises(UsageError, match="I/N"):
         parse_shard(text)
     assert parse_shard("4/4") == Shard(4, 4)
+
+
+@pytest.mark.parametrize(
+    "address", ["https://example.org/watch?v=x", "HTTP://example.org/a.mp3", "ftp://host/a.wav"]
+)
+def test_an_address_is_not_a_missing_file(address):
+    ((argument, problem),) = find_inputs([address], None, SUFFIXES).failures
+    assert argument == address and problem.code == "address" and "Download it first" in problem.remedy
+
+
+def test_the_address_of_a_file_names_its_path():
+    ((_, problem),) = find_inputs(["file:///music/my%20song.wav"], None, SUFFIXES).failures
+    assert problem.code == "address" and os.path.normpath("/music/my song.wav") in problem.remedy

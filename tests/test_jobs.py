@@ -153,6 +153,62 @@ def test_one_name_for_all_tracks_is_told_apart_or_refused(catalog):
         batch(catalog, ["y/2.wav", "y/3.wav"], targets=("vocals",), template="{stem}.{ext}", out=Path("o2"))
 
 
+COMPOSED, DECOMPOSED = "\xe9", "e\u0301"  # two names on most file systems, one letter for people
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="these are one name there")
+@pytest.mark.parametrize("template", ["{track}/{stem}.{ext}", "{stem}/{track}.{ext}"])
+def test_names_that_look_the_same_get_a_number_whatever_the_order(catalog, template):
+    names = [f"{DECOMPOSED}.wav", f"{COMPOSED}.wav", f"{COMPOSED} (2).wav", "what?.wav", "what:.wav", "b.wav"]
+    for seed, name in enumerate(names):
+        song(f"m/{name}", seed=seed)
+    files = [f"m/{name}" for name in names]
+    chosen = {}
+    for arguments in (["m"], files, files[::-1]):
+        named = names_if_known(plan(catalog, arguments, targets=("bass",), template=template))
+        now = {track.source.name: str(track.outputs["bass"]) for track in named.tracks}
+        assert len(set(now.values())) == len(names) and now == (chosen or now)
+        chosen = now
+        assert sum("a number, by the order of their bytes" in notice for notice in named.notices) == 2
+    first, second, own, colon, question, plain = (
+        chosen[f"m/{name}"] for name in [*names[:3], "what:.wav", "what?.wav", "b.wav"]
+    )
+    assert f"{DECOMPOSED} (1)" in first and f"{COMPOSED} (3)" in second  # (2) is the name of another
+    assert f"{COMPOSED} (2)" in own and "what_ (1)" in colon and "what_ (2)" in question
+    assert Path(plain) == Path("out", *template.format(track="b", stem="bass", ext="wav").split("/"))
+
+    sharded = {}
+    for number in (1, 2):
+        asked = plan(catalog, ["m"], targets=("bass",), template=template, shard=Shard(number, 2))
+        tracks = names_if_known(asked).tracks
+        sharded |= {track.source.name: str(track.outputs["bass"]) for track in tracks}
+    assert sharded == chosen
+    _, results = batch(catalog, ["m"], targets=("bass",), template=template)
+    assert statuses(results) == ["done"] * len(names)
+    _, results = batch(catalog, files[::-1], targets=("bass",), template=template)
+    assert statuses(results) == ["skipped"] * len(names)
+
+
+def test_names_that_differ_in_case_get_a_number_where_the_output_folder_folds_it(catalog, monkeypatch):
+    song("x/Song.wav"), song("x/other.wav", seed=1)
+    (Path("y")).mkdir()
+    os.replace("x/other.wav", "y/song.wav")
+    monkeypatch.setattr("sepcli.batch.names.folds_case", lambda folder: True)
+    named = names_if_known(plan(catalog, ["x", "y"], targets=("bass",)))
+    assert [track.outputs["bass"].as_posix() for track in named.tracks] == [
+        "out/x/Song/bass.wav",
+        "out/y/song/bass.wav",
+    ]
+    named = names_if_known(plan(catalog, ["x", "y"], targets=("bass",), template="{track}.{ext}"))
+    assert len({track.outputs["bass"].as_posix().lower() for track in named.tracks}) == 2
+    Path("y").rename("X") if not Path("X").exists() else pytest.skip("the file system folds case itself")
+    named = names_if_known(plan(catalog, ["x", "X"], targets=("bass",)))
+    assert sorted(track.outputs["bass"].as_posix() for track in named.tracks) == [
+        "out/Song (1)/bass.wav",
+        "out/song (2)/bass.wav",
+    ]
+
+
 def test_an_input_is_never_an_output(catalog):
     song("vocals.wav")
     for link in ("hard", "soft"):

@@ -19,6 +19,7 @@ import stat
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 from sepcli.batch.manifest import MANIFEST_NAME
 from sepcli.errors import InputError, SepcliError, UsageError, from_os, near, parameter
@@ -111,6 +112,8 @@ def _expand(
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", argument):
+            raise _address(argument) from None
         raise InputError(f"'{argument}' does not exist.", code="missing", remedy=_likely(path)) from None
     except OSError as error:
         raise from_os(error, argument, reading=InputError) from None
@@ -128,6 +131,23 @@ def _expand(
             "another suffix can be given itself.",
         )
     yield from sources
+
+
+def _address(argument: str) -> InputError:
+    """The error of an address of the network, or of a file as a desktop writes it, in the place of a path."""
+    if argument.lower().startswith("file://"):
+        from urllib.request import url2pathname  # slow to import
+
+        path = url2pathname(urlsplit(argument).path)
+        return InputError(
+            f"'{argument}' is an address, not a path.", code="address", remedy=f"Give its path: '{path}'."
+        )
+    return InputError(
+        f"'{argument}' is an address, not a file.",
+        code="address",
+        remedy="Download it first, for example with `yt-dlp -x ADDRESS` or `curl -LO ADDRESS`, and then "
+        "separate the file.",
+    )
 
 
 def _likely(path: Path) -> str:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 
 from sepcli.batch.inputs import Originals, Source
@@ -153,8 +154,9 @@ def name_files(
 ) -> tuple[list[dict[str, Path]], list[str]]:
     """Choose paths that differ from each other on this file system: ([{stem: path} of each source], notices).
 
-    Inputs that would get the same paths are told apart by their folder or suffix, with a notice. UsageError
-    where the template can't do, or where they can't be told apart.
+    Inputs that would get the same paths are told apart by their folder or suffix, with a notice. Where their
+    names differ only in what the paths can't hold (Unicode normalisation, case, forbidden characters), by a
+    number. UsageError where the template can't do, or where inputs of one name can't be told apart.
     """
     check_template(template, stems)
     naming = _Naming(stems, out, template, model, ext)
@@ -172,40 +174,67 @@ class _Naming:
     def paths(self, sources: Sequence[Source]) -> list[dict[str, Path]]:
         """{stem: path} for each source, all different. UsageError where that can't be."""
         templates = [self.template] * len(sources)
-        found: list[dict[str, Path]] = []
-        groups: list[tuple[int, ...]] = []
-        for _ in range(ROUNDS):
+        numbered: set[int] = set()
+        for last in (*[False] * (ROUNDS - 1), True):
             found = [self._fill(*pair) for pair in zip(sources, templates, strict=True)]
-            places: dict[str, list[int]] = defaultdict(list)
-            for index, outputs in enumerate(found):
-                for path in outputs.values():
-                    places[collision_key(path, fold=self.fold)].append(index)
-            groups = list(dict.fromkeys(tuple(place) for place in places.values() if len(place) > 1))
-            if not groups:
-                return found
+            groups = [group for group in self._groups(found) if not numbered.issuperset(group)]
             for group in groups:
                 members = [sources[index] for index in group]
                 template, added = self._tell_apart(members)
-                if all(templates[index] == template for index in group):
-                    raise _collision(members, found[group[0]])
-                for index in group:
-                    templates[index] = template
-                self._note(
-                    f"{' and '.join(source.name for source in members)} would get the same names; "
-                    f"{added} in theirs tells them apart."
-                )
-        # Told apart from each other, yet every time the same as yet another.
-        last = groups[-1]
-        raise _collision([sources[index] for index in last], found[last[0]])
+                if last or template is None or all(templates[index] == template for index in group):
+                    if not self._differ(members):
+                        raise _collision(members, found[group[0]])
+                    numbered.update(group)
+                    added = "a number, by the order of their bytes,"
+                else:
+                    for index in group:
+                        templates[index] = template
+                names = " and ".join(source.name for source in members)
+                self._note(f"{names} would get the same names; {added} in theirs tells them apart.")
+            if not groups:
+                break
+        return self._numbered(sources, templates, numbered)
 
-    def _fill(self, source: Source, template: str) -> dict[str, Path]:
-        values = {
+    def _numbered(
+        self, sources: Sequence[Source], templates: Sequence[str], numbered: Collection[int]
+    ) -> list[dict[str, Path]]:
+        """The paths of all, with the lowest free number in those of `numbered`.
+
+        Numbers go by the bytes of the inputs' names: neither the order of arguments nor a shard changes them.
+        """
+        found = [self._fill(*pair) for pair in zip(sources, templates, strict=True)]
+        taken = {key for at, outputs in enumerate(found) if at not in numbered for key in self._keys(outputs)}
+        for at in sorted(numbered, key=lambda at: _bytes(sources[at])):
+            template = _with_fields(templates[at], ("{number}",))
+            for number in count(1):
+                found[at] = self._fill(sources[at], template, number)
+                if taken.isdisjoint(self._keys(found[at])):
+                    break
+            taken.update(self._keys(found[at]))
+        return found
+
+    def _groups(self, found: Sequence[Mapping[str, Path]]) -> list[tuple[int, ...]]:
+        """The sources, by their number in the list, that would be written to one path."""
+        places: dict[str, list[int]] = defaultdict(list)
+        for at, outputs in enumerate(found):
+            for key in self._keys(outputs):
+                places[key].append(at)
+        return list(dict.fromkeys(tuple(place) for place in places.values() if len(place) > 1))
+
+    def _keys(self, outputs: Mapping[str, Path]) -> list[str]:
+        return [collision_key(path, fold=self.fold) for path in outputs.values()]
+
+    def _values(self, source: Source) -> dict[str, str]:
+        return {
             "track": source.track,
             "ext": self.ext,
             "model": self.model,
             "parent": source.parent,
             "trackext": source.suffix,
         }
+
+    def _fill(self, source: Source, template: str, number: int = 0) -> dict[str, Path]:
+        values = {**self._values(source), "number": str(number)}
         return {
             stem: output_path(
                 self.out,
@@ -218,15 +247,23 @@ class _Naming:
             for stem in self.stems
         }
 
-    def _tell_apart(self, group: Sequence[Source]) -> tuple[str, str]:
-        """A template under which the group's paths differ, and the fields that it has more."""
+    def _tell_apart(self, group: Sequence[Source]) -> tuple[str | None, str]:
+        """A template under which the group's paths differ, or None, and the fields that it has more."""
         for fields in (("{parent}",), ("{trackext}",), ("{parent}", "{trackext}")):
             template = _with_fields(self.template, fields)
-            filled = [self._fill(source, template) for source in group]
-            keys = {collision_key(path, fold=self.fold) for outputs in filled for path in outputs.values()}
+            keys = {key for source in group for key in self._keys(self._fill(source, template))}
             if len(keys) == len(group) * len(self.stems):
                 return template, " and ".join(fields)
-        raise _collision(group, self._fill(group[0], self.template))
+        return None, ""
+
+    def _differ(self, group: Sequence[Source]) -> bool:
+        """Whether the template would tell them apart, if only paths could hold every character of a name."""
+        template = _with_fields(self.template, ("{parent}", "{trackext}"))
+        names = set()
+        for source in group:
+            used = [value for field, value in self._values(source).items() if f"{{{field}}}" in template]
+            names.add((source.relative.parent, *used))
+        return len(names) == len(group)
 
     def _note(self, text: str) -> None:
         if text not in self.notices:
@@ -244,12 +281,18 @@ def _collision(group: Sequence[Source], outputs: Mapping[str, Path]) -> UsageErr
 
 
 def _with_fields(template: str, fields: Sequence[str]) -> str:
-    """`template` with {parent} as a folder before the track's name and {trackext} as its suffix."""
+    """`template` with {parent} as a folder before the track's name, and {trackext} and {number} behind it."""
     before = "{parent}/" if "{parent}" in fields else ""
     if "{track}" in template:
         after = ".{trackext}" if "{trackext}" in fields else ""
+        after += " ({number})" if "{number}" in fields else ""
         return template.replace("{track}", before + "{track}" + after, 1)
-    return before + ("{trackext}/" if "{trackext}" in fields else "") + template
+    return before + "".join(f"{name}/" for name in ("{trackext}", "{number}") if name in fields) + template
+
+
+def _bytes(source: Source) -> tuple[bytes, bytes]:
+    """What an input is called, in bytes: first below its INPUT folder, which is the same on every machine."""
+    return os.fsencode(str(source.relative)), os.fsencode(source.name)
 
 
 def guard_inputs(sources: Sequence[Source], queries: Iterable[Query], outputs: Sequence[Path]) -> None:

@@ -7,6 +7,7 @@ instant.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -91,11 +92,36 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code (docs/cli.md) is returned, not raised. arguments: sys.argv by default."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started us, or a Windows program without a console
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (for as long as we run)
+    _open_closed_streams()
     with spelled(option_text), warnings.catch_warnings():
         return _run(arguments)
+
+
+def _open_closed_streams() -> None:
+    """Put something in the place of standard streams that are closed, or the next file would get their number.
+
+    Messages then go nowhere. So do results in a Windows program without a console; elsewhere standard output is
+    opened for reading, so that whoever writes to it gets an error, as is custom.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        writable = name == "stderr" or (name == "stdout" and os.name == "nt")
+        descriptor = os.open(os.devnull, os.O_WRONLY if writable else os.O_RDONLY)
+        if descriptor != number and os.name != "nt" and not _is_open(number):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+            descriptor = number
+        mode = "r" if name == "stdin" else "w"
+        setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _run(arguments: list[str]) -> int:
@@ -163,13 +189,23 @@ def _of_a_stream(problem: OSError) -> SepcliError | None:
             stream.flush()
         except OSError:
             return from_os(problem, number)
-    return from_os(problem, 1) if problem.errno in DISK_FULL else None  # without a buffer, flush raises nothing
+    unbuffered = {*DISK_FULL, errno.EBADF}  # errors that flush does not raise again
+    return from_os(problem, 1) if problem.errno in unbuffered else None
 
 
 def _reader_left(arguments: Sequence[str]) -> int:
-    """The reader of our output is gone: no error for a list (`| head`), but an error for stems and results."""
+    """The reader of our output is gone: no error for a list (`| head`), but one for stems and for a program."""
     _discard(sys.stdout)
-    return OutputError.exit_code if "separate" in arguments[:1] else 0
+    page = {"--help", "-h", "--dry-run"}.intersection(arguments) or "separate" not in arguments[:1]
+    if page and "--json" not in arguments:
+        return 0
+    problem = OutputError(
+        "Standard output was closed by its reader before everything was written; what was finished is kept.",
+        remedy="Read it to its end, or redirect it to a file.",
+        code="closed",
+    )
+    _try(lambda: console.error(problem), sys.stderr)
+    return problem.exit_code
 
 
 def _fail(problem: SepcliError, arguments: Sequence[str], cause: BaseException) -> int:

@@ -1,8 +1,9 @@
 """How the commands print: results on standard output, everything else on standard error.
 
 Knows nothing of models or audio. Names of files may hold anything: all that is printed as text goes through
-`shown`, and JSON has the true name. rich is imported on first use, so that completion and `--version` don't wait
-for it. NO_COLOR turns colours off. Where standard error is no terminal, progress is printed as plain lines.
+`shown`, and JSON has the true name. rich is imported on first use, so that completion and `--version` don't
+wait for it. NO_COLOR turns colours off. Where standard error is no terminal, progress is printed as plain
+lines.
 
 Three ways to report what happens (`report_as`):
     text   sentences and, on a terminal, bars
