@@ -120,10 +120,8 @@ that would act on the terminal are escaped (`\\n`, `\\x1b`); JSON has the name i
 SEPARATE_RULES = """
 ## Rules of a batch
 
-**Inputs.** A folder is searched recursively for every suffix that libsndfile or ffmpeg may read, in upper or lower case,
-video included. These are left out: hidden files and folders, the output folder, and folders that hold a manifest
-(`.sepcli.jsonl`). Links to folders are followed once. A file given twice is separated once, with a notice. If a file
-needs ffmpeg and there is none, it fails with this reason. `-` is standard input, as a track called `stdin`; named
+**Inputs.** A folder is searched recursively for every suffix of audio and video, in upper or lower case. These are left out: hidden files and folders, the output folder, and folders that hold a manifest
+(`.sepcli.jsonl`). Links to folders are followed once. A file given twice is separated once, with a notice. `-` is standard input, as a track called `stdin`; named
 pipes work too. Both are copied to the file system of the output folder first, because a track may have to be read
 twice.
 
@@ -166,6 +164,20 @@ each has its own folder.
 **Failures.** An input that fails is reported and the next one begins. An output that can't be written ends the
 batch.
 
+**Damaged inputs.** A file is read to its last byte, whatever its header states. What does not decode becomes silence of
+the same length, so that all that follows stays in time, and the result says how much it was and where. The track is
+then `damaged`: its stems are written, the exit code is 1, and it has a line of its own at the end. `--strict` writes
+nothing for such a track and calls it failed. The next run skips it like a finished one, as long as the input stays as
+it is.
+
+**Joined files and times.** Recordings that were joined into one file (MP3s, chained Ogg) are read through; a later part
+is brought to the rate and the channels of the first. In a video, sound that begins after the picture gets silence
+before it. Where the times of packets go forward by more than 50 ms, silence stands for the sound that is missing there;
+times that go backwards, or forward by more than ten minutes, are ignored with a word.
+
+**Audio tracks.** Of a file with several, the one that is marked as its default is taken (else the first), and the result
+says so. `--audio-track` takes another one, by its number, language or title.
+
 ## Results as JSON
 
 `--json` prints one object for every input (of this shard) on standard output, each on a line of its own, in the order
@@ -175,15 +187,31 @@ Python's `os.fsdecode`.
 | key | value |
 |---|---|
 | `input` | the path as found, `-` for standard input |
-| `status` | `done`, `skipped` or `failed` |
+| `status` | `done`, `damaged` (stems are there, sound was lost), `skipped` or `failed` |
 | `outputs` | paths by stem; `{}` for a failed input |
 | `audio_seconds`, `seconds` | length of the audio that was separated; time that the work took |
 | `realtime` | `audio_seconds` / `seconds` |
 | `device`, `precision` | the device that computed it, and in which precision |
 | `gain` | the common gain of all stems; 1.0 unless one of them would have clipped |
 | `options` | the model's own options (`-O`) as they were used, including values that follow from others; `{}` if it has none |
-| `warnings` | sentences, for example about a truncated file or a rate that had to change |
+| `damaged_seconds` | how much sound of the input does not decode, or is missing at its end |
+| `warnings` | a list of objects with a `code` (see below) and a `message`, a sentence |
 | `error` | `null`, or `code` (a stable word), `message`, `remedy` |
+
+| code of a warning | what it says |
+|---|---|
+| `damaged` | places that do not decode; silence stands there |
+| `cut_short` | the file ends before what its header states, or within a packet |
+| `gap` | the file holds no sound for some time; silence stands there |
+| `late_start` | the sound begins after the picture; silence stands before it |
+| `timestamps` | times that can't be right were ignored |
+| `joined` | another recording begins in the same file |
+| `audio_track` | which of several audio tracks was taken |
+| `changed` | a rate or a way of clipping that the format does not allow |
+| `tags` | tags that could not be written |
+| `clamped`, `sum` | samples beyond full scale were cut off; the stems do not add up there |
+
+The first two make a track `damaged`.
 
 All keys are always there; a value that does not apply is `null`. If the run was stopped or the disk was full, the
 inputs that it did not reach have the error code `not_done`. If the whole run fails after the inputs are known (no

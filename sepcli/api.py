@@ -35,7 +35,7 @@ from sepcli.engine.pipeline import Engine, Progress
 from sepcli.engine.separator import Separator
 from sepcli.engine.settings import Settings
 from sepcli.engine.streams import separated
-from sepcli.errors import InputError, UsageError, parameter
+from sepcli.errors import InputError, UsageError, Warned, parameter
 from sepcli.sound.decode import probe
 from sepcli.weights.catalog import DEFAULT_MODEL, load_catalog
 
@@ -124,7 +124,8 @@ class TrackResult:
     audio_seconds: float  # of the input, or its part
     wall_seconds: float  # that the work took
     gain: float = 1.0  # common to all files; below 1 only where one of them would have clipped
-    warnings: list[str] = field(default_factory=list)
+    damaged_seconds: float = 0.0  # of the input that could not be decoded, or is missing at its end
+    warnings: list[Warned] = field(default_factory=list)  # sentences; each has a `code`, as in docs/cli.md
 
 
 def separate_file(
@@ -143,6 +144,7 @@ def separate_file(
     clip: str | None = None,
     sum: str = "none",
     tags: bool = True,
+    audio_track: str | None = None,
     start: float = 0.0,
     duration: float | None = None,
     force: bool = False,
@@ -175,13 +177,14 @@ def separate_file(
         settings=Settings(overlap, segment, shifts, seed, batch_size),
         targets=tuple(dict.fromkeys(targets or ())),
         template=template,
+        audio_track=audio_track,
         start=start,
         duration=duration,
     )
     file = Path(path)
     spec = output_spec(request.spec, some=bool(targets or queries))
     examples = make_queries(queries or {}, request.targets, rest=spec.rest)
-    info = probe(file)  # a wrong path is said before a model is fetched
+    info = probe(file, audio_track)  # a wrong path is said before a model is fetched
     engine = _engine(model, request.targets, examples, device, precision, request.settings)
     # The engine makes just the wanted stems; among the names, the queries' come last, as there.
     asked = (*request.targets, *(query.name for query in examples))
@@ -219,6 +222,7 @@ def separate_file(
         audio_seconds=made.audio_seconds,
         wall_seconds=made.seconds,
         gain=made.gain,
+        damaged_seconds=made.damaged_seconds,
         warnings=list(made.warnings),
     )
 

@@ -78,6 +78,22 @@ class SepcliWarning(UserWarning):
     """Something is wrong that was left out or worked around. The command line prints it as a notice."""
 
 
+class Warned(str):
+    """A sentence about what went otherwise than asked, and a stable word for programs (docs/cli.md)."""
+
+    code: str
+
+    def __new__(cls, text: str, code: str) -> Warned:
+        """text: a full sentence. code: such as "damaged"."""
+        made = super().__new__(cls, text)
+        made.code = code
+        return made
+
+    def __getnewargs__(self) -> tuple[str, str]:
+        """What a copy in another process is made from."""
+        return str(self), self.code
+
+
 Notice = Callable[[str], None]  # takes a sentence that the user should see, and that stops nothing
 
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import soundfile
@@ -185,6 +184,57 @@ def test_bars_on_a_terminal():
     assert "2 done" in text
 
 
+def damaged_song(name="bad.flac"):
+    """2 s of FLAC with one bad byte in the middle."""
+    song(name, seconds=2)
+    data = bytearray(Path(name).read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    Path(name).write_bytes(data)
+    return name
+
+
+def test_a_damaged_input_gives_its_stems_exit_code_1_and_a_last_line(capfd):
+    song("good.wav"), damaged_song()
+    code, _, err = separate(capfd, "good.wav", "bad.flac")
+    assert code == 1
+    assert Path("separated/bad/vocals.wav").exists() and Path("separated/good/vocals.wav").exists()
+    lines = err.splitlines()
+    assert any(line.startswith("1 done, 1 damaged") for line in lines)
+    assert "bad.flac: Damaged: 0." in lines[-2] and "silence stands there" in lines[-2]
+    # The next run skips both, and there is nothing to complain about.
+    code, _, err = separate(capfd, "good.wav", "bad.flac")
+    assert code == 0 and "2 skipped" in err
+
+
+def test_damage_as_json(capfd):
+    damaged_song()
+    code, out, _ = separate(capfd, "bad.flac", "--json")
+    result = json.loads(out)
+    assert (code, result["status"], result["error"]) == (1, "damaged", None)
+    assert 0.01 < result["damaged_seconds"] < 0.3 and result["audio_seconds"] == 2
+    (warning,) = result["warnings"]
+    assert warning["code"] == "damaged" and warning["message"].startswith("Damaged: ")
+    assert soundfile.info(result["outputs"]["vocals"]).frames == 2 * 44100
+
+
+def test_strict_writes_nothing_for_a_damaged_input(capfd):
+    song("good.wav"), damaged_song()
+    code, out, _ = separate(capfd, "bad.flac", "good.wav", "--strict", "--json")
+    bad, good = sorted(map(json.loads, out.splitlines()), key=lambda result: result["input"])
+    assert (code, bad["status"], bad["error"]["code"]) == (1, "failed", "damaged") and bad["outputs"] == {}
+    assert good["status"] == "done" and good["damaged_seconds"] == 0
+    assert not Path("separated/bad").exists()
+    # Without --strict it is separated after all.
+    assert separate(capfd, "bad.flac", "good.wav")[0] == 1 and Path("separated/bad/vocals.wav").exists()
+
+
+def test_an_audio_track_that_is_not_there_is_an_input_error(capfd):
+    song("good.wav")
+    code, out, _ = separate(capfd, "good.wav", "--audio-track", "Music", "--json")
+    error = json.loads(out)["error"]
+    assert code == 1 and error["code"] == "audio_track" and "--audio-track Music" in error["message"]
+
+
 def test_clipping_is_reported(capfd):
     soundfile.write("loud.wav", np.full((4410, 2), 0.9), 44100, subtype="PCM_16")
     code, out, err = separate(capfd, "loud.wav", "--two-stems", "drums", "--json")
@@ -263,10 +313,10 @@ def test_a_model_that_cannot_be_had_ends_the_run_with_3(capfd, monkeypatch):
 
 
 def test_a_format_that_cannot_be_written_here_is_found_before_the_model_is_loaded(capfd, monkeypatch):
-    monkeypatch.setattr(av, "codecs_available", frozenset())
+    monkeypatch.setenv("PATH", "")
     song("a.wav")
     code, _, err = separate(capfd, "a.wav", "--format", "m4a")
-    assert code == 5 and "without aac" in err and not fake_model.loads
+    assert code == 5 and "ffmpeg" in err and not fake_model.loads
 
 
 def test_refused_files_end_the_run_before_any_work(capfd):

@@ -102,6 +102,7 @@ def separate(path: Path, model: Separator | None = None, out: str = "out", names
         made.audio_seconds,
         made.seconds,
         made.gain,
+        made.damaged_seconds,
         list(made.warnings),
     )
 
@@ -506,6 +507,8 @@ def test_a_truncated_file_gives_what_decodes_with_a_warning(tmp_path):
     path.write_bytes(path.read_bytes()[:200_044])
     result = separate(path, rest=True, names=[*SHARES, "rest"])
     assert result.frames == 50_000 and len(result.warnings) == 1  # once, though it was decoded twice
+    assert result.warnings[0].code == "cut_short"
+    assert result.damaged_seconds == pytest.approx(50_000 / 44100, abs=1e-3)
 
 
 CHILD = """

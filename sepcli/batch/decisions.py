@@ -74,6 +74,7 @@ def fingerprint(named: Named, weights: Sequence[str], precision: str) -> Fingerp
         "precision": precision,
         "start": request.start,
         "duration": request.duration,
+        "audio_track": request.audio_track,
         **asdict(batch.spec),
     }
     if batch.queries:  # their names; what is in them stands beside the settings, as for an input

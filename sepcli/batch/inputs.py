@@ -2,8 +2,8 @@
 
 Knows names and folders only; what a file holds is for `sound` to say. A scan of a folder
 
-- takes every suffix that libsndfile or ffmpeg may read, in any case (a file that needs a missing ffmpeg is
-  an input too: it fails with that reason instead of being left out in silence);
+- takes every suffix of audio and video, in any case (a file that can't be read is an input too: it fails with
+  its reason instead of being left out in silence);
 - goes through links to folders once, so a link that leads back up is no trap;
 - never enters the output folder, a hidden folder, or a folder that holds a manifest: those are stems;
 - comes back in one order everywhere, by name, folder by folder.

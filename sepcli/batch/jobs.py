@@ -43,9 +43,10 @@ from sepcli.batch.model import Model
 from sepcli.batch.names import Named, Track, guard_inputs, names
 from sepcli.batch.outputs import check_space, check_writable
 from sepcli.batch.request import Batch
-from sepcli.batch.results import Listener, Result, not_done
+from sepcli.batch.results import DAMAGED, DONE, FAILED, SKIPPED, Listener, Result, not_done
 from sepcli.batch.survey import survey
 from sepcli.errors import DeviceError, InputError, OutputError, SepcliError, UsageError, from_os, parameter
+from sepcli.sound.losses import DAMAGES
 
 if TYPE_CHECKING:
     from sepcli.batch.track import Rendered
@@ -98,7 +99,7 @@ def run(batch: Batch, listener: Listener | None = None, named: Named | None = No
         check_space(request.out, found.bytes)
         listener.expected(found.seconds)
         for track, problem in found.failures:
-            yield Result(track.source.name, "failed", error=problem)
+            yield Result(track.source.name, FAILED, error=problem)
             pending.remove(track)
         if pending:
             loop = _Loop(named, model, prints, manifest, work, device, precision, listener)
@@ -257,6 +258,7 @@ class _Loop:
         """Render the track, write it down, give its files their names, and write down that they have them."""
         from sepcli.batch.track import render
         from sepcli.batch.workspace import publish
+        from sepcli.sound.decode import probe
 
         assert track.file is not None
         guard_inputs([track.source], self.batch.queries, list(track.outputs.values()))
@@ -271,10 +273,17 @@ class _Loop:
                 self.named.stems.residual,
                 self.batch.spec,
                 folder,
+                info=probe(track.file, self.request.audio_track),
                 start=self.request.start,
                 duration=self.request.duration,
                 progress=self.listener.progress,
             )
+            if made.damaged and self.request.strict:
+                raise InputError(
+                    next(str(warning) for warning in made.warnings if warning.code in DAMAGES),
+                    remedy=f"Get an intact copy, or leave {parameter('strict')} out to have the rest of it.",
+                    code="damaged",
+                )
             self.manifest.add(self._record(track, identity, made, done=False))
             publish([(file, track.outputs[stem]) for stem, file in made.files.items()])
         loaded = self.model.load(self.named.stems)
@@ -283,6 +292,7 @@ class _Loop:
             "gain": made.gain,
             "seconds": round(made.seconds, 3),
             "device": str(self.device.torch),
+            "damaged_seconds": round(made.damaged_seconds, 3),
             "frames": made.frames,
             "samplerate": made.samplerate,
             "time": int(time.time()),
@@ -292,13 +302,14 @@ class _Loop:
         self.manifest.add(self._record(track, identity, made, done=True), about)
         return Result(
             track.source.name,
-            "done",
+            DAMAGED if made.damaged else DONE,
             _paths(track),
             made.audio_seconds,
             made.seconds,
             str(self.device.torch),
             self.precision.name,
             made.gain,
+            made.damaged_seconds,
             list(made.warnings),
             options=options,
         )
@@ -333,7 +344,7 @@ class _Loop:
                 )
         return Result(
             track.source.name,
-            "failed",
+            FAILED,
             device=str(self.device.torch),
             precision=self.precision.name,
             error=error,
@@ -342,14 +353,14 @@ class _Loop:
 
 def _failures(batch: Batch) -> Iterator[Result]:
     for argument, problem in batch.failures:
-        yield Result(argument, "failed", error=problem)
+        yield Result(argument, FAILED, error=problem)
 
 
 def _skipped(decision: Decision, manifest: Manifest) -> Result:
     if decision.input is not None:
         with suppress(OutputError):  # it is hashed again next time
             manifest.note_input(decision.input)
-    return Result(decision.track.source.name, "skipped", _paths(decision.track))
+    return Result(decision.track.source.name, SKIPPED, _paths(decision.track))
 
 
 def _paths(track: Track) -> dict[str, str]:

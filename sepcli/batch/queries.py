@@ -159,6 +159,7 @@ def _read_file(name: str, path: Path) -> Query:
             )
         reader = AudioReader(path)
         audio = np.concatenate([_folded_channels(block) for block in reader], axis=1)
+        warnings = tuple(f"Query '{name}': {warning}" for warning in reader.warnings)
         digest = content_sha256(path)
     except InputError as problem:
         raise _unusable(name, problem) from None
@@ -171,7 +172,7 @@ def _read_file(name: str, path: Path) -> Query:
                 remedy="Check the path and its permissions.",
             ),
         ) from None
-    return _checked(Query(name, audio, reader.samplerate, path, digest, tuple(reader.warnings)))
+    return _checked(Query(name, audio, reader.samplerate, path, digest, warnings))
 
 
 def _read_array(name: str, array: ArrayLike, samplerate: int) -> Query:

@@ -35,11 +35,13 @@ class Request:
     template: str = DEFAULT_TEMPLATE
     start: float = 0.0  # seconds into each input
     duration: float | None = None  # seconds; None = to the end
+    audio_track: str | None = None  # of files with several: number, language or title; None = their default
     device: str = "auto"
     precision: str = "auto"
     options: Mapping[str, str] = field(default_factory=dict)  # the model's own
     resume: bool = True
     force: bool = False
+    strict: bool = False  # a damaged input is a failure
     shard: Shard | None = None
 
     def __post_init__(self) -> None:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from sepcli.batch.names import Named, Track
 from sepcli.batch.request import Batch
-from sepcli.errors import SepcliError
+from sepcli.errors import SepcliError, Warned
 
 if TYPE_CHECKING:
     from sepcli.engine.device import Device, Precision
     from sepcli.loading import Loaded
 
+DONE, DAMAGED, SKIPPED, FAILED = "done", "damaged", "skipped", "failed"  # statuses
 NOT_DONE = "not_done"  # the error code of inputs that the run did not come to
 
 
@@ -23,14 +24,15 @@ class Result:
     """What became of one input."""
 
     input: str
-    status: str  # "done", "skipped" or "failed"
+    status: str  # "done", "damaged" (stems of what decodes), "skipped" or "failed"
     outputs: dict[str, str] = field(default_factory=dict)  # stem -> path
     audio_seconds: float | None = None  # of the input, or its part
     seconds: float | None = None  # that the work took
     device: str | None = None
     precision: str | None = None
     gain: float | None = None  # common to all its stems
-    warnings: list[str] = field(default_factory=list)
+    damaged_seconds: float = 0.0  # of the input that could not be decoded
+    warnings: list[Warned] = field(default_factory=list)
     error: SepcliError | None = None
     options: Mapping[str, Any] = field(default_factory=dict)  # the model's own, as they were used
 
@@ -47,6 +49,8 @@ class Result:
     @property
     def exit_code(self) -> int:
         """The exit code that it asks for; 0 if the input was not reached: what stopped the run has one."""
+        if self.status == DAMAGED:
+            return 1
         return self.error.exit_code if self.error is not None and self.reached else 0
 
     def as_json(self) -> dict[str, Any]:
@@ -67,7 +71,8 @@ class Result:
             "precision": self.precision,
             "gain": self.gain,
             "options": dict(self.options),
-            "warnings": self.warnings,
+            "damaged_seconds": _rounded(self.damaged_seconds),
+            "warnings": [{"code": warning.code, "message": str(warning)} for warning in self.warnings],
             "error": error,
         }
 
@@ -113,7 +118,7 @@ def unfinished(batch: Batch, results: Collection[Result], why: str | SepcliError
     have = {result.input for result in results}
     left = [source.name for source in batch.sources if source.name not in have]
     if isinstance(why, SepcliError):
-        return [Result(name, "failed", error=why) for name in left]
+        return [Result(name, FAILED, error=why) for name in left]
     return [not_done(name, why) for name in left]
 
 
@@ -121,6 +126,6 @@ def not_done(name: str, why: str) -> Result:
     """The Result of an input that the run did not come to."""
     return Result(
         name,
-        "failed",
+        FAILED,
         error=SepcliError(f"Not done: {why}.", code=NOT_DONE, remedy="The same command goes on from here."),
     )

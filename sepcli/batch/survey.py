@@ -62,7 +62,7 @@ def _look(named: Named, file: Path) -> tuple[float, int, int] | None:
     from sepcli.sound.resample import frames_at
 
     request, entry = named.batch.request, named.batch.entry
-    info = probe(file)
+    info = probe(file, request.audio_track)
     seconds = info.duration if info.frames is None else info.frames / info.samplerate
     if seconds is None:
         return None

@@ -30,10 +30,11 @@ from sepcli.batch.outputspec import OutputSpec, Resolved
 from sepcli.batch.workspace import Spool, flush
 from sepcli.engine.pipeline import Engine, Progress
 from sepcli.engine.streams import Block, InputStream, MixStream, OutputStream
-from sepcli.errors import parameter
+from sepcli.errors import Warned, parameter
 from sepcli.sound.decode import AudioInfo, AudioReader, probe
 from sepcli.sound.encode import AudioWriter
 from sepcli.sound.levels import Levels, PeakMeter, Scale
+from sepcli.sound.losses import DAMAGES, said
 from sepcli.sound.resample import frames_at
 from sepcli.sound.tags import read_tags
 from sepcli.sound.writers import check_format
@@ -55,7 +56,13 @@ class Rendered:
     audio_seconds: float  # of the input, or its part
     seconds: float  # that the work took
     gain: float = 1.0  # common to all files; below 1 only where one of them would have clipped
-    warnings: tuple[str, ...] = ()
+    damaged_seconds: float = 0.0  # of the input that could not be decoded, or is missing at its end
+    warnings: tuple[Warned, ...] = ()
+
+    @property
+    def damaged(self) -> bool:
+        """Whether sound was lost."""
+        return any(warning.code in DAMAGES for warning in self.warnings)
 
 
 def render(
@@ -123,7 +130,7 @@ def render(
     sizes = {name: flush(path) for name, path in files.paths.items()}
     if progress:
         progress(audio_seconds, audio_seconds)
-    heard = dict.fromkeys(warning for reader in readers for warning in reader.warnings)
+    losses = dict.fromkeys(loss for reader in readers for loss in reader.losses)
     return Rendered(
         files=files.paths,
         sizes=sizes,
@@ -132,8 +139,24 @@ def render(
         audio_seconds=audio_seconds,
         seconds=time.perf_counter() - began,
         gain=gain,
-        warnings=(*plan.notices, *heard, *files.warnings()),
+        damaged_seconds=sum(loss.seconds for loss in losses if loss.code in DAMAGES),
+        warnings=(
+            *_about_track(info),
+            *(Warned(text, "changed") for text in plan.notices),
+            *said(losses),
+            *files.warnings(),
+        ),
     )
+
+
+def _about_track(info: AudioInfo) -> list[Warned]:
+    """Which audio track was taken, where there are several."""
+    if len(info.tracks) < 2:
+        return []
+    taken = next(track for track in info.tracks if track.number == info.track)
+    others = ", ".join(str(track) for track in info.tracks if track is not taken)
+    text = f"Audio track {taken} was taken; {parameter('audio_track')} takes another one: {others}."
+    return [Warned(text, "audio_track")]
 
 
 def _frames_ahead(
@@ -141,7 +164,7 @@ def _frames_ahead(
 ) -> int | None:
     """How many frames the files will have, where that is certain before the main pass."""
     frames = mix.frames_measured
-    if frames is None and not info.lossy and info.frames is not None:
+    if frames is None and info.decoder == "soundfile":
         frames = AudioReader(info.path, info, start=start, duration=duration).expected
     return None if frames is None else frames_at(frames, info.samplerate, plan.samplerate)
 
@@ -226,21 +249,22 @@ class _Files:
             writer.abort()
         self._writers = []
 
-    def warnings(self) -> list[str]:
+    def warnings(self) -> list[Warned]:
         """Sentences about what the files had to leave out or cut off."""
-        said = list(dict.fromkeys(self._warnings))
+        said = [Warned(text, "tags") for text in dict.fromkeys(self._warnings)]
         if self.plan.clip == "gain" or not self.plan.clamps:
             return said
         said += [
-            f"{count} samples of {name} were beyond full scale and were clamped."
+            Warned(f"{count} samples of {name} were beyond full scale and were clamped.", "clamped")
             for name, count in zip(self.names, self.meter.clipped, strict=True)
             if count
         ]
         if self.levels.missed:
-            said.append(
+            text = (
                 f"The stems do not add up exactly at {self.levels.missed} samples, where they were clamped; "
                 f"{parameter('clip', 'gain')} keeps the sum."
             )
+            said.append(Warned(text, "sum"))
         return said
 
 

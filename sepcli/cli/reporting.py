@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from sepcli.batch.decisions import REFUSE, SKIP, Decision
 from sepcli.batch.names import Named, Stems, Track
 from sepcli.batch.request import Batch
-from sepcli.batch.results import Listener, Result
+from sepcli.batch.results import DAMAGED, DONE, FAILED, SKIPPED, Listener, Result
 from sepcli.cli import console
 from sepcli.cli.console import PLAIN_INTERVAL, bytes_text, clock, shown
 from sepcli.errors import UsageError, worst_exit_code
+from sepcli.sound.losses import DAMAGES
 from sepcli.weights import download
 
 if TYPE_CHECKING:
@@ -169,13 +170,13 @@ class Reporter(Listener):
                 f"{name}: all stems were lowered by {_decibels(result.gain):.2f} dB, for one of "
                 "them would have clipped."
             )
-        if result.status == "done" and result.seconds is not None:
+        if result.status in (DONE, DAMAGED) and result.seconds is not None:
             speed = f", {result.realtime:.1f}x realtime" if result.realtime else ""
             console.say(
                 f"{name}: {len(result.outputs)} {_plural('file', len(result.outputs))} in "
                 f"{result.seconds:.1f} s{speed}"
             )
-        elif result.status == "skipped":
+        elif result.status == SKIPPED:
             console.say(f"{name}: done before, skipped (--no-resume separates it again)")
         elif result.error is not None and result.reached:
             console.failure(result.input, result.error)
@@ -184,9 +185,10 @@ class Reporter(Listener):
         """What was done, skipped and failed, how fast, and where it is."""
         if self._bars is not None:
             self._bars.stop()
-        done = [result for result in self.results if result.status == "done"]
-        skipped = sum(result.status == "skipped" for result in self.results)
-        failed = [result for result in self.results if result.status == "failed" and result.reached]
+        done = [result for result in self.results if result.status in (DONE, DAMAGED)]
+        damaged = [result for result in done if result.status == DAMAGED]
+        skipped = sum(result.status == SKIPPED for result in self.results)
+        failed = [result for result in self.results if result.status == FAILED and result.reached]
         left = sum(not result.reached for result in self.results)
         audio = sum(result.audio_seconds or 0.0 for result in done)
         work = sum(result.seconds or 0.0 for result in done)
@@ -194,7 +196,8 @@ class Reporter(Listener):
         if console.reports_json():
             console.event(
                 "summary",
-                done=len(done),
+                done=len(done) - len(damaged),
+                damaged=len(damaged),
                 skipped=skipped,
                 failed=len(failed),
                 not_done=left,
@@ -204,7 +207,8 @@ class Reporter(Listener):
                 out=str(out),
             )
             return
-        parts = [f"{len(done)} done"]
+        parts = [f"{len(done) - len(damaged)} done"]
+        parts += [f"{len(damaged)} damaged"] if damaged else []
         parts += [f"{skipped} skipped"] if skipped else []
         parts += [f"{len(failed)} failed"] if failed else []
         parts += [f"{left} not done"] if left else []
@@ -218,6 +222,9 @@ class Reporter(Listener):
                 console.say(f"    {result.input}: {result.error.message}")
             if len(failed) > SHOWN_FAILURES:
                 console.say(f"    and {len(failed) - SHOWN_FAILURES} more.")
+        for result in damaged:
+            warning = next(warning for warning in result.warnings if warning.code in DAMAGES)
+            console.say(f"    {shown(result.input)}: {shown(warning)}", style="yellow")
         if done or skipped:
             console.say(f"The stems are in {out}.")
 

@@ -155,6 +155,16 @@ def separate(
             "--duration", metavar="TIME", rich_help_panel=WHAT, help="Separate only this much of each input."
         ),
     ] = None,
+    audio_track: Annotated[
+        str | None,
+        typer.Option(
+            "--audio-track",
+            metavar="N|LANG|TITLE",
+            rich_help_panel=WHAT,
+            help="For files with several audio tracks: the number, the language or the title of the one to "
+            "separate. Default: the track that the file marks as its default.",
+        ),
+    ] = None,
     catalog: Annotated[list[Path] | None, catalogs(WHAT)] = None,
     options: Annotated[list[str] | None, model_options(WHAT)] = None,
     out: Annotated[
@@ -285,6 +295,15 @@ def separate(
             help="Skip tracks whose stems are there already, made from the same input with the same settings.",
         ),
     ] = True,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            rich_help_panel=BATCH,
+            help="Write nothing for a damaged input, and call it failed. Default: separate what decodes, with "
+            "silence in place of the rest.",
+        ),
+    ] = False,
     shard: Annotated[
         str | None,
         typer.Option(
@@ -374,12 +393,14 @@ def separate(
         ),
         start=parse_time(start, "--start") if start is not None else 0.0,
         duration=parse_time(duration, "--duration") if duration is not None else None,
+        audio_track=audio_track,
         settings=Settings(overlap, segment, shifts, seed, parse_batch_size(batch_size)),
         device=device,
         precision=precision.value,
         options=parse_options(options or ()),
         resume=resume,
         force=force,
+        strict=strict,
         shard=parse_shard(shard) if shard is not None else None,
     )
     models = load_catalog(catalog or ())

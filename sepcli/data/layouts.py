@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sepcli.errors import InputError, UsageError, from_os, parameter
-from sepcli.sound import decode as audio
 from sepcli.sound import sndfile
 
 LAYOUTS = ("stems", "musdb", "slakh", "pools")
@@ -41,6 +40,10 @@ STEM_NAMES = frozenset(
     (*MUSDB_STEMS, *SLAKH_STEMS, "accompaniment", "brass", "choir", "fx", "keys", "lead", "melody", "organ",
      "pad", "percussion", "speech", "strings", "synth", "voice", "winds", "woodwinds")
 )  # fmt: skip
+# Files in which libsndfile finds a window without decoding all that stands before it.
+_SEEKABLE = frozenset(
+    ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .mp3 .mp2 .aif .aiff .aifc .caf .au .snd .voc".split()
+)
 _LOOKED_FOR = {
     "stems": "folders TRACK/STEM.wav (or flac, ogg, opus, mp3 ...)",
     "musdb": "train/TRACK/ and test/TRACK/ with " + ", ".join(MUSDB_STEMS),
@@ -211,8 +214,7 @@ def _folders(root: Path) -> Iterator[Path]:
 
 def _audio_files(folder: Path) -> Iterator[Path]:
     """The audio files in a folder, sorted."""
-    suffixes = audio.readable_suffixes(with_ffmpeg=False)  # ffmpeg would have to decode all before a window
-    yield from (path for path in _listed(folder) if path.suffix.lower() in suffixes and path.is_file())
+    yield from (path for path in _listed(folder) if path.suffix.lower() in _SEEKABLE and path.is_file())
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

@@ -199,7 +199,9 @@ def measure_stem(
         reader = AudioReader(path, info)
         yield from reader
         if reader.warnings:  # a separation may use a damaged file, a data set should not
-            raise InputError(reader.warnings[0], remedy="Copy or download it again.", code="damaged")
+            raise InputError(
+                f"'{path}': {reader.warnings[0]}", remedy="Copy or download it again.", code="damaged"
+            )
 
     own = SegmentPower(length)
     for block in read():

@@ -1,42 +1,35 @@
 """Audio files as streams of samples: what a file holds (`probe`), and its samples block by block.
 
-Knows the two decoders (libsndfile, else ffmpeg) and the many ways in which a file can be odd; nothing of
-models or resampling. The decoded samples are the truth: a length in a header is only an expectation, and a
-file that ends early gives the samples it has, and a warning. One block is in memory, however long the file is.
+Knows the two decoders and which of them reads what: libsndfile reads plain samples (WAV, AIFF, CAF, ...),
+FFmpeg's libraries all that is compressed. The decoded samples are the truth: a length in a header is only an
+expectation. Whatever a file lacks stands in `AudioReader.losses` and, as sentences, in `warnings`. One block is
+in memory, however long the file is.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import struct
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from sepcli.errors import InputError, SepcliError, from_os, parameter
-from sepcli.sound import ffmpeg, sndfile
+from sepcli.errors import InputError, SepcliError, Warned, from_os, parameter
+from sepcli.sound import packets, sndfile, wav
+from sepcli.sound.losses import CUT_SHORT, Loss, name_of, said
+from sepcli.sound.packets import Track
 
-_LIBSNDFILE_SUFFIXES = frozenset(
-    ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .mp3 .mp2 .aif .aiff .aifc .caf .au .snd .voc".split()
-)
-_FFMPEG_SUFFIXES = frozenset(
-    ".m4a .m4b .m4r .aac .mp4 .m4v .mov .3gp .3g2 .mkv .mka .webm .wma .wmv .asf .avi .flv .f4v .ogv .ogx"
+# What a folder scan picks up, lower-case: audio, and video containers that carry audio.
+AUDIO_SUFFIXES = frozenset(
+    ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .mp3 .mp2 .aif .aiff .aifc .caf .au .snd .voc"
+    " .m4a .m4b .m4r .aac .mp4 .m4v .mov .3gp .3g2 .mkv .mka .webm .wma .wmv .asf .avi .flv .f4v .ogv .ogx"
     " .spx .mpg .mpeg .vob .ts .mts .m2ts .ac3 .eac3 .dts .thd .mlp .ape .wv .tta .tak .mpc .shn .dsf .dff"
     " .ra .rm .rmvb .amr .oma .mpa .mxf".split()
 )
-# What a folder scan picks up, lower-case: audio, and video containers that carry audio.
-AUDIO_SUFFIXES = _LIBSNDFILE_SUFFIXES | _FFMPEG_SUFFIXES
-
-
-def readable_suffixes(with_ffmpeg: bool | None = None) -> frozenset[str]:
-    """The suffixes that can be read here; None asks whether ffmpeg is installed."""
-    if with_ffmpeg is None:
-        with_ffmpeg = ffmpeg.available()
-    return AUDIO_SUFFIXES if with_ffmpeg else _LIBSNDFILE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -46,14 +39,17 @@ class AudioInfo:
     path: Path
     samplerate: int  # Hz
     channels: int
-    frames: int | None  # as the header says, exact for intact lossless files; None: known by decoding only
+    frames: int | None  # as the header says; None: known by decoding only
     depth: str  # "8" "16" "24" "32" (integers), "32f" "64f" (float), "lossy"
     lossy: bool
     container: str  # "wav" "flac" "ogg" "opus" "mp3" "aiff" "m4a" ...
-    decoder: str  # "soundfile" or "ffmpeg"
-    tags: dict[str, str] = field(default_factory=dict)  # ffmpeg's names: title, artist, album, track, ...
+    decoder: str  # "soundfile" (plain samples; `frames` is exact) or "av"
+    tags: dict[str, str] = field(default_factory=dict)  # FFmpeg's names: title, artist, album, track, ...
     duration: float | None = None  # seconds, from the header; may be an estimate
     layout: tuple[str, ...] = ()  # names of its channels (layouts.py); () where the file does not say
+    tracks: tuple[Track, ...] = ()  # all that the file has with sound; () where it can have but one
+    track: int = 1  # which of them this is
+    header: packets.Header | None = None  # of decoder "av"
 
 
 # libsndfile's sample formats, and the depth that keeps their samples. A-law, mu-law and the ADPCMs decode to
@@ -69,29 +65,128 @@ _DEPTHS = {
 }
 
 
-def probe(path: Path) -> AudioInfo:
-    """What the file holds; InputError (with a code) where it is not audio that can be read here."""
+# How files begin whose samples libsndfile reads as they are. It gets nothing else before FFmpeg: its MPEG
+# decoder writes messages of its own to the terminal.
+_PLAIN = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"caff", b".snd", b"dns.", b"riff", b"Creative Voice")
+_PLAIN_TYPES = frozenset("PCM_S8 PCM_U8 PCM_16 PCM_24 PCM_32 FLOAT DOUBLE ULAW ALAW".split())
+
+
+_BYTES = {"8": 1, "16": 2, "24": 3, "32": 4, "32f": 4, "64f": 8}  # of a sample
+
+
+def probe(path: Path, track: str | int | None = None) -> AudioInfo:
+    """What the file holds; InputError (with a code) where it is not audio that can be read here.
+
+    track: of a file with several: its number from 1, its language or its title; None: the file's default.
+    """
     path = Path(path)
     _check_file(path)
     try:
-        return _probe_soundfile(path)
-    except PermissionError as error:
+        info = _probe_plain(path)
+        if info is None:
+            info = _probe_packets(path, track)
+        elif track is not None:
+            _chosen(path, (Track(1, "", "", True),), track)
+    except InputError:
+        raise
+    except OSError as error:
         raise _unreadable(path, error) from None
+    return info
+
+
+def _probe_plain(path: Path) -> AudioInfo | None:
+    """What libsndfile says of a file with plain samples; None for all others."""
+    with path.open("rb") as file:
+        if not file.read(16).startswith(_PLAIN):
+            return None
+    try:
+        info = _probe_soundfile(path)
+    except (sndfile.Error, TypeError):
+        return None
+    return info[0] if info[1] in _PLAIN_TYPES else None
+
+
+def _probe_packets(path: Path, track: str | int | None) -> AudioInfo:
+    """What FFmpeg's libraries say of a file, or libsndfile where it knows a format that they don't."""
+    try:
+        header = packets.read_header(path)
+        number = _chosen(path, header.tracks, track)
+        if number != header.track:
+            header = packets.read_header(path, number)
+        return _described(path, header)
+    except packets.NoAudio as error:
+        # FFmpeg shows any text or data as a picture: its names are "tty", "bin", and "image2" for .raw.
+        no_sound = bool(error.format) and error.format not in ("tty", "bin", "image2")
+        unknown = error.has_codec
+    except packets.Error:
+        no_sound = unknown = False
+    try:
+        return _probe_soundfile(path)[0]
     except (sndfile.Error, TypeError, OSError):
-        pass  # not a format of libsndfile's (TypeError: a suffix that it takes for raw samples)
-    if not ffmpeg.available():
-        if path.suffix.lower() in _FFMPEG_SUFFIXES:
-            raise InputError(
-                f"{_name(path)} needs ffmpeg to be read.",
-                remedy="Install ffmpeg (with ffprobe) and run again.",
-                code="needs_ffmpeg",
-            )
+        pass
+    if unknown:
         raise InputError(
-            f"{_name(path)} is not audio that libsndfile reads.",
-            remedy="If it is audio or video, install ffmpeg (with ffprobe) and run again.",
+            f"The audio in {name_of(path)} is of a kind that can't be decoded.",
+            remedy="Convert it to WAV or FLAC with the program that made it.",
             code="not_audio",
         )
-    return _probe_ffmpeg(path)
+    if no_sound:
+        raise InputError(
+            f"{name_of(path)} has no audio stream.", remedy="Name a file with sound.", code="no_audio"
+        )
+    if _lacks_index(path):
+        raise InputError(
+            f"{name_of(path)} has no index (moov): its download or recording was interrupted.",
+            remedy="Download it again; a recording can be repaired with the program `untrunc`.",
+            code="no_index",
+        )
+    raise InputError(
+        f"{name_of(path)} is not audio that can be read.",
+        remedy="Name an audio or video file; copy or download it again if it should be one.",
+        code="not_audio",
+    )
+
+
+def _chosen(path: Path, tracks: tuple[Track, ...], wanted: str | int | None) -> int:
+    """The number of the audio track that is asked for; InputError where it is not there, or not clear."""
+    if wanted is None:
+        return next((track.number for track in tracks if track.default), 1)
+    text = str(wanted).strip().casefold()
+    if text.isdecimal():
+        found = [track for track in tracks if track.number == int(text)]
+    else:
+        found = [track for track in tracks if text in (track.language.casefold(), track.title.casefold())]
+        found = found or [track for track in tracks if text and text in track.title.casefold()]
+    if len(found) == 1:
+        return found[0].number
+    there = ", ".join(str(track) for track in tracks)
+    problem = "is not in" if not found else f"fits {len(found)} tracks of"
+    raise InputError(
+        f"{parameter('audio_track', wanted)} {problem} {name_of(path)}. Its audio tracks: {there}.",
+        remedy="Give the number of one of them.",
+        code="audio_track",
+    )
+
+
+def _lacks_index(path: Path) -> bool:
+    """Whether a file of the MP4 kind has no moov box (ISO 14496-12), without which nothing in it is found."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        at, first = 0, True
+        while at + 8 <= end:
+            file.seek(at)
+            size, kind = struct.unpack(">I4s", file.read(8))
+            if first and kind not in (b"ftyp", b"mdat", b"wide", b"free", b"skip"):
+                return False
+            if kind in (b"moov", b"moof"):
+                return False
+            first = False
+            if size == 1:
+                size = int.from_bytes(file.read(8), "big")
+            if size < 8:
+                break
+            at += size
+    return not first
 
 
 def _check_file(path: Path) -> None:
@@ -101,16 +196,16 @@ def _check_file(path: Path) -> None:
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         raise _unreadable(path, error) from None
     if stat.S_ISDIR(status.st_mode):
-        raise InputError(f"{_name(path)} is a folder.", remedy="Name a file in it.", code="folder")
+        raise InputError(f"{name_of(path)} is a folder.", remedy="Name a file in it.", code="folder")
     if not stat.S_ISREG(status.st_mode):
         raise InputError(
-            f"{_name(path)} is not a regular file.",
+            f"{name_of(path)} is not a regular file.",
             remedy="Pipe its data in and name `-`.",
             code="unreadable",
         )
     if status.st_size == 0:
         raise InputError(
-            f"{_name(path)} is empty (0 bytes).", remedy="Copy or download it again.", code="empty"
+            f"{name_of(path)} is empty (0 bytes).", remedy="Copy or download it again.", code="empty"
         )
 
 
@@ -119,108 +214,86 @@ def _unreadable(path: Path, error: Exception) -> SepcliError:
     if isinstance(error, OSError):
         return from_os(error, path, reading=InputError)
     return InputError(
-        f"{_name(path)} can't be read: {error}.",
+        f"{name_of(path)} can't be read: {error}.",
         remedy="Check the name and its permissions.",
         code="unreadable",
     )
 
 
-def _name(path: Path) -> str:
-    """The path for a message, also where its name is not UTF-8."""
-    return os.fsencode(path).decode("utf-8", "replace")
-
-
-def _probe_soundfile(path: Path) -> AudioInfo:
+def _probe_soundfile(path: Path) -> tuple[AudioInfo, str]:
+    """What libsndfile says of the file, and its name for the type of the samples."""
     with sndfile.opened(path) as file:
-        frames: int | None = file.frames if file.frames < sndfile.UNKNOWN_FRAMES else None
-        if file.format == "MP3" and sndfile.mp3_length_is_guessed(path):
-            frames = None
         depth = _DEPTHS.get(file.subtype, "24")
         container = "opus" if file.subtype == "OPUS" else file.format.lower()
         tags = {"track" if name == "tracknumber" else name: text for name, text in file.copy_metadata().items()}
-        return AudioInfo(
+        info = AudioInfo(
             path=path,
             samplerate=file.samplerate,
             channels=file.channels,
-            frames=frames,
+            frames=file.frames,
             depth=depth,
             lossy=depth == "lossy",
             container={"wavex": "wav", "rf64": "wav"}.get(container, container),
             decoder="soundfile",
             tags={name: text for name, text in tags.items() if text},
-            duration=None if frames is None else frames / file.samplerate,
+            duration=file.frames / file.samplerate,
+            layout=wav.layout(path) if file.format in ("WAVEX", "RF64") else (),
         )
+        return info, file.subtype
 
 
-_LOSSLESS_CODECS = frozenset("flac alac ape wavpack tta tak truehd mlp shorten wmalossless mp4als".split())
+_LOSSLESS_CODECS = frozenset("flac alac ape wavpack tta tak truehd mlp shorten wmalossless als".split())
 
 
-def _probe_ffmpeg(path: Path) -> AudioInfo:
-    answer = ffmpeg.probe(path)
-    streams = [s for s in answer.get("streams", []) if s.get("codec_type") == "audio"]
-    about = answer.get("format", {})
-    if not streams:
-        # ffmpeg shows any text or data as a picture of its letters: its name for that is "tty" or "bin".
-        if answer.get("streams") and about.get("format_name") not in ("tty", "bin"):
-            raise InputError(
-                f"{_name(path)} has no audio stream.", remedy="Name a file with sound.", code="no_audio"
-            )
-        raise InputError(
-            f"{_name(path)} is not audio that libsndfile or ffmpeg reads.",
-            remedy="Name an audio or video file; copy or download it again if it should be one.",
-            code="not_audio",
-        )
-    stream = streams[0]
-    samplerate, channels = int(stream.get("sample_rate") or 0), int(stream.get("channels") or 0)
-    if samplerate <= 0 or channels <= 0:
-        raise InputError(
-            f"ffmpeg has no decoder for the audio in {_name(path)}.",
-            remedy="Convert it to WAV or FLAC with the program that made it.",
-            code="not_audio",
-        )
-    codec = str(stream.get("codec_name"))
-    lossless = codec in _LOSSLESS_CODECS or codec.startswith("pcm_")
-    names = [n for n in str(about.get("format_name", "")).split(",") if n]
+def _described(path: Path, header: packets.Header) -> AudioInfo:
+    """A container's header in our terms."""
+    lossless = header.codec in _LOSSLESS_CODECS or header.codec.startswith(("pcm_", "dsd_"))
+    names = [name for name in header.format.split(",") if name]
     suffix = path.suffix.lower().lstrip(".")
-    seconds = _seconds(stream.get("duration")) or _seconds(about.get("duration"))
-    tags = {**about.get("tags", {}), **stream.get("tags", {})}
+    container = "opus" if header.format == "ogg" and header.codec == "opus" else names[0]
     return AudioInfo(
         path=path,
-        samplerate=samplerate,
-        channels=channels,
-        # Containers state durations, to the rounding of their own clocks; but for PCM a packet is a frame.
-        frames=int(stream.get("nb_frames") or 0) or None if codec.startswith("pcm_") else None,
-        depth=_ffmpeg_depth(stream) if lossless else "lossy",
+        samplerate=header.samplerate,
+        channels=header.channels,
+        frames=header.frames,
+        depth=_depth(path, header) if lossless else "lossy",
         lossy=not lossless,
-        container=suffix if suffix in names or not names else names[0],
-        decoder="ffmpeg",
-        tags={name.lower(): str(text) for name, text in tags.items()},
-        duration=seconds,
+        container=suffix if suffix in names and container != "opus" else container,
+        decoder="av",
+        tags=header.tags,
+        duration=header.seconds,
+        layout=header.layout,
+        tracks=header.tracks,
+        track=header.track,
+        header=header,
     )
 
 
-def _ffmpeg_depth(stream: dict[str, Any]) -> str:
-    form = str(stream.get("sample_fmt", "")).removesuffix("p")
+def _depth(path: Path, header: packets.Header) -> str:
+    """The depth that keeps the samples of a lossless codec, which may be less than what its decoder gives."""
+    form, raw = header.sample_format.removesuffix("p"), header.extradata
     if form in ("flt", "dbl"):
         return "32f" if form == "flt" else "64f"
-    bits = int(stream.get("bits_per_raw_sample") or stream.get("bits_per_sample") or 0)
-    if not bits:
-        bits = {"u8": 8, "s16": 16}.get(form, 24)
+    bits = {"u8": 8, "s16": 16}.get(form, 24)
+    if header.codec == "flac" and len(raw) >= 34:  # STREAMINFO, RFC 9639, section 8.2
+        bits = ((raw[12] & 1) << 4 | raw[13] >> 4) + 1
+    elif header.codec == "alac" and len(raw) >= 24:  # ALACSpecificConfig, behind the header of its box
+        bits = raw[-24 + 5]
+    elif header.codec.startswith("pcm_"):
+        bits = next((known for known in (8, 16, 24, 32) if str(known) in header.codec), 32)
+    elif header.codec == "wavpack" and form == "s32":
+        with path.open("rb") as file:
+            head = file.read(32)
+        if head[:4] == b"wvpk":  # bytes of a sample less one, in the low bits of the flags
+            bits = 8 * ((head[24] & 3) + 1)
     return next(depth for depth, most in (("8", 8), ("16", 16), ("24", 24), ("32", 64)) if bits <= most)
-
-
-def _seconds(text: object) -> float | None:
-    try:
-        return float(str(text))
-    except ValueError:
-        return None
 
 
 class AudioReader:
     """A file's samples as [C, T] float32 blocks at the file's own rate, full scale at 1.0.
 
     start, duration: the part of the file to read, in seconds, exact to the frame. block: frames in a block.
-    Iterate once. `warnings` and `frames_read` are complete when the iteration has ended.
+    Iterate once. `losses`, `warnings` and `frames_read` are complete when the iteration has ended.
 
     InputError: "not_finite" for NaN or infinite samples, "no_frames" where nothing decodes, "start" where
     `start` lies beyond the end.
@@ -238,12 +311,16 @@ class AudioReader:
         self.path = Path(path)
         self.info = info or probe(self.path)
         self.samplerate, self.channels = self.info.samplerate, self.info.channels
-        self.warnings: list[str] = []
+        self.losses: list[Loss] = []  # times in the file, not in the part
         self.frames_read = 0
         self._block = block
         self._start = round(start * self.samplerate)  # frames
         self._limit = None if duration is None else round(duration * self.samplerate)
-        self._failure = ""  # what a decoder that stopped early said
+
+    @property
+    def warnings(self) -> list[Warned]:
+        """The losses as sentences."""
+        return said(self.losses)
 
     @property
     def expected(self) -> int | None:
@@ -257,124 +334,109 @@ class AudioReader:
         return rest if self._limit is None else min(rest, self._limit)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        decode = self._soundfile_blocks if self.info.decoder == "soundfile" else self._ffmpeg_blocks
-        left = self._limit
+        decode = self._plain_blocks if self.info.decoder == "soundfile" else self._packet_blocks
+        left, skip = self._limit, self._start
+        waiting: list[np.ndarray] = []
         with closing(decode()) as blocks:
-            for frames in blocks:  # [T, C]
+            for block in blocks:  # [C, T], of any length
+                dropped = min(skip, block.shape[1])
+                skip -= dropped
+                block = block[:, dropped:] if left is None else block[:, dropped : dropped + left]
                 if left is not None:
-                    frames = frames[:left]
-                    left -= len(frames)
-                if not np.isfinite(frames).all():
-                    raise self._not_finite(frames)
-                self.frames_read += len(frames)
-                if len(frames):
-                    yield np.ascontiguousarray(frames.T)
+                    left -= block.shape[1]
+                waiting.append(block)
+                if sum(each.shape[1] for each in waiting) >= self._block:
+                    yield from self._blocks(waiting, whole=False)
                 if left == 0:
                     break
+        yield from self._blocks(waiting, whole=True)
         if self.frames_read == 0:
             raise self._nothing()
-        if self._failure and left != 0:
-            seconds = (self._start + self.frames_read) / self.samplerate
-            self.warnings.append(
-                f"{_name(self.path)} is cut short or damaged: {self._failure}; {seconds:.3f} s of it decode."
-            )
 
-    def _soundfile_blocks(self) -> Generator[np.ndarray, None, None]:
-        """Blocks [T, C] from `start` to the end, by libsndfile."""
-        info = self.info
-        stream = info.container == "mp3" and info.frames is None and os.name != "nt"
+    def _blocks(self, waiting: list[np.ndarray], *, whole: bool) -> Iterator[np.ndarray]:
+        """Full blocks of what is waiting, which keeps the rest; whole: the rest too."""
+        if not waiting:
+            return
+        joined = waiting[0] if len(waiting) == 1 else np.concatenate(waiting, axis=1)
+        waiting.clear()
+        at = 0
+        while joined.shape[1] - at >= self._block or (whole and at < joined.shape[1]):
+            block = np.ascontiguousarray(joined[:, at : at + self._block])
+            at += block.shape[1]
+            if not np.isfinite(block).all():
+                raise self._not_finite(block)
+            self.frames_read += block.shape[1]
+            yield block
+        if not whole:
+            waiting.append(joined[:, at:])
+
+    def _packet_blocks(self) -> Generator[np.ndarray, None, None]:
+        """Blocks from the beginning to the end, by FFmpeg's libraries."""
+        assert self.info.header is not None
+        reader = packets.Reader(self.path, self.info.header, self.channels)
         try:
-            with sndfile.opened(self.path, stream=stream) as file:
-                at, skip = 0, self._start
-                # A seek is exact in lossless files; a lossy decoder needs the samples before.
-                if skip and not info.lossy and info.frames is not None:
-                    at = file.seek(min(skip, info.frames))
-                    skip -= at
+            yield from reader.blocks()
+        except packets.Error as error:
+            raise _unreadable(self.path, error) from None
+        except OSError as error:
+            raise _unreadable(self.path, error) from None
+        finally:
+            begin = self._start / self.samplerate
+            self.losses = [loss for loss in reader.losses if loss.start + loss.seconds >= begin]
+
+    def _plain_blocks(self) -> Generator[np.ndarray, None, None]:
+        """Blocks from the beginning to the end, by libsndfile; up to `start` zeros that nobody reads."""
+        try:
+            with sndfile.opened(self.path) as file:
+                at, failure = 0, ""
+                if self._start:  # a seek is exact: each sample stands for itself
+                    at = file.seek(min(self._start, file.frames))
+                    yield np.broadcast_to(np.float32(0), (self.channels, at))
                 while True:
                     buffer = np.empty((self._block, self.channels), np.float32)
                     try:
                         got = len(file.read(out=buffer))
                     except sndfile.Error as error:
                         got = sndfile.frames_before_error(file, at)
-                        self._failure = str(error).removeprefix("Error : ").rstrip(".")
+                        failure = str(error).removeprefix("Error : ").rstrip(".")
                     at += got
-                    dropped = min(skip, got)
-                    skip -= dropped
-                    if got > dropped:
-                        yield buffer[dropped:got]
-                    if got == 0 or self._failure:
+                    if got:
+                        yield buffer[:got].T
+                    if got == 0 or failure:
                         break
-                self._failure = self._failure or _early_end(info, at, file.extra_info)
+                self._note_end(at, failure, *sndfile.missing_end(file.extra_info))
         except sndfile.Error as error:  # on opening or seeking
             raise _unreadable(self.path, error) from None
         except OSError as error:
             raise _unreadable(self.path, error) from None
 
-    def _ffmpeg_blocks(self) -> Generator[np.ndarray, None, None]:
-        """Blocks [T, C] from `start` to the end, by ffmpeg."""
-        if not ffmpeg.available():
-            raise InputError(
-                f"{_name(self.path)} needs ffmpeg to be read.", remedy="Install ffmpeg.", code="needs_ffmpeg"
-            )
-        process = ffmpeg.Process(
-            # No -ac: it would mix where the layout is not ffmpeg's own for that many channels (quad, 7.0).
-            ["-i", ffmpeg.url(self.path), "-map", "0:a:0", "-c:a", "pcm_f32le", "-ar", str(self.samplerate),
-             "-f", "f32le", "-"],
-            feed=False,
-        )  # fmt: skip
-        try:
-            frame_bytes = 4 * self.channels
-            at, skip = 0, self._start
-            while True:
-                raw = process.pipe.read(self._block * frame_bytes)  # short only at the end
-                frames = np.frombuffer(raw[: len(raw) // frame_bytes * frame_bytes], "<f4")
-                frames = frames.reshape(-1, self.channels)
-                at += len(frames)
-                dropped = min(skip, len(frames))
-                skip -= dropped
-                if len(frames) > dropped:
-                    yield frames[dropped:]
-                if len(raw) < self._block * frame_bytes:
-                    break
-            status = process.finish()
-            messages = process.messages()
-            if status or messages:
-                self._failure = messages[0].rstrip(".") if messages else f"ffmpeg ended with status {status}"
-            else:
-                self._failure = _early_end(self.info, at, "")
-        finally:
-            process.kill()
+    def _note_end(self, frames: int, failure: str, reason: str, lacking: int) -> None:
+        """Remember it where plain samples end before what the header states. lacking: bytes."""
+        assert self.info.frames is not None
+        lacking //= self.channels * _BYTES.get(self.info.depth, 1)
+        lacking = max(lacking, self.info.frames - frames)
+        if failure or reason or lacking:
+            at = frames / self.samplerate
+            self.losses.append(Loss(CUT_SHORT, at, lacking / self.samplerate, failure or reason))
 
-    def _not_finite(self, frames: np.ndarray) -> InputError:
-        where = self._start + self.frames_read + int(np.argmin(np.isfinite(frames).all(axis=1)))
+    def _not_finite(self, block: np.ndarray) -> InputError:
+        where = self._start + self.frames_read + int(np.argmin(np.isfinite(block).all(axis=0)))
         return InputError(
-            f"{_name(self.path)} has a sample that is NaN or infinite, at {where / self.samplerate:.3f} s.",
+            f"{name_of(self.path)} has a sample that is NaN or infinite, at {where / self.samplerate:.3f} s.",
             remedy="Export it again from the program that made it, as integers for instance.",
             code="not_finite",
         )
 
     def _nothing(self) -> InputError:
-        if self._start and not self._failure:
+        if self._start and not self.losses:
             return InputError(
-                f"{_name(self.path)} ends before {self._start / self.samplerate:.3f} s.",
+                f"{name_of(self.path)} ends before {self._start / self.samplerate:.3f} s.",
                 remedy=f"Give a smaller {parameter('start')}.",
                 code="start",
             )
-        reason = f": {self._failure}" if self._failure else ""
+        reason = f" ({self.warnings[0]})" if self.losses else ""
         return InputError(
-            f"{_name(self.path)} has no audio frames{reason}.",
+            f"{name_of(self.path)} has no audio frames{reason}.",
             remedy="Copy, download or export it again.",
             code="no_frames",
         )
-
-
-def _early_end(info: AudioInfo, frames: int, log: str) -> str:
-    """Why a file that decoded without an error is still shorter than it says; "" where it is not."""
-    reason = sndfile.missing_end(log)
-    if reason:
-        return reason
-    # MPEG headers count the padding of the last frame in or out; a tenth of a second is more than that.
-    tolerance = info.samplerate // 10 if info.lossy else 0
-    if info.frames is not None and frames < info.frames - tolerance:
-        return f"its header states {info.frames / info.samplerate:.3f} s"
-    return ""
