@@ -295,6 +295,7 @@ def test_fast_length(samples):
 # --- the real synthesiser ---
 
 
+@pytest.mark.slow
 def test_a_real_song(tmp_path):
     need("fluidsynth", "soundfont")
     settings = render.RenderSettings((SOUNDFONTS[0],), None)

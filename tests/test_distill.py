@@ -43,6 +43,7 @@ def distill(*more):
     return main(["distill", "--method", "output", *NEEDED, "--valid", "valid", *more])
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_music_without_stems(place, capsys):
     assert distill() == 0
     first = {path: path.stat().st_mtime_ns for path in Path("run.teacher").rglob("*.flac")}
@@ -60,6 +61,7 @@ def test_a_student_learns_from_music_without_stems(place, capsys):
     assert {path: path.stat().st_mtime_ns for path in Path("run.teacher").rglob("*.flac")} == first
 
 
+@pytest.mark.slow
 def test_a_bad_file_is_named_and_the_rest_is_learnt(place, capsys):
     (place / "music" / "bad.wav").write_text("no audio")
     assert distill() == 0

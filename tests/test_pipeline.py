@@ -124,6 +124,7 @@ def test_progress_ends_with_the_track():
     assert seen[-1] == (5.0, 5.0) and seen == sorted(seen)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_track():
     engine = Engine(Split(segment=Segment(samples=2000)), Settings(), CPU, torch.float32)
 

@@ -120,6 +120,7 @@ def test_options_of_the_script_that_gathers_minis_music():
     assert wanted and not [option for option in wanted if option not in asked.stdout]
 
 
+@pytest.mark.slow
 def test_the_readme(kitchen):
     """All its recipes, one after another in one folder."""
     kitchen.models("htdemucs", "htdemucs_ft")
@@ -149,6 +150,7 @@ def test_the_python_of_the_readme(kitchen):
     assert [path.name for path in given["result"].outputs.values()] == ["vocals.wav"]
 
 
+@pytest.mark.slow
 def test_lasaft(kitchen):
     kitchen.models("lasaft-v2-large")
     kitchen.songs("songs", FOUR)
@@ -164,6 +166,7 @@ def test_lasaft(kitchen):
     assert (kitchen.folder / "map.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_dicose(kitchen):
     kitchen.models("dicose-det", "dicose-diffusion", "dicose-cd")
     kitchen.songs("songs", SLAKH, samplerate=22050, channels=1)
@@ -176,6 +179,7 @@ def test_dicose(kitchen):
     assert set(made) == set(SLAKH) and {sound.shape for sound in made.values()} == {(1, 22050)}
 
 
+@pytest.mark.slow
 def test_ldm(kitchen):
     kitchen.models("encodec-48k")
     kitchen.songs("songs", ["vocals", "band"], samplerate=8000)
@@ -201,6 +205,7 @@ def test_training(kitchen):
     assert set(stems(kitchen.folder / "separated" / "song")) == set(FOUR)
 
 
+@pytest.mark.slow
 def test_evaluation(kitchen):
     kitchen.models("htdemucs")
     for folder in ("musdb18hq/test", "DIR"):

@@ -561,6 +561,7 @@ print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="resource")
 def test_memory_does_not_grow_with_the_length(tmp_path):
     peaks = []
