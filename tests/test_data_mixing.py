@@ -280,26 +280,29 @@ def test_worker_processes_change_nothing(data):
     assert len(alone) == len(spawned) == 4 and all(map(equal, alone, spawned))
 
 
+class Naming:
+    """Batches whose errors name a parameter too."""
+
+    def __init__(self, some):
+        self.some = some
+
+    def __getitem__(self, step):
+        try:
+            return self.some[step]
+        except InputError as error:
+            message = f"{error.message} {parameter('batch_size', 3)}"
+            raise InputError(message, remedy=error.remedy) from None
+
+
 def test_an_error_in_a_worker_arrives_as_it_was_raised(tmp_path):
     track(tmp_path / "song", ["vocals"])
     some = batches(tmp_path, sources=("vocals",))
     (tmp_path / "song" / "vocals.wav").unlink()
-    with pytest.raises(InputError) as caught:
-        list(batches_from(some, 0, 2, workers=1))
+    with spelled(option_text), pytest.raises(InputError) as caught:
+        list(batches_from(Naming(some), 0, 2, workers=1))
     assert "vocals.wav" in caught.value.message and "Traceback" not in caught.value.message
+    assert "--batch-size 3" in caught.value.message  # parameters as this process writes them
     assert "dataset check" in caught.value.remedy
-
-
-class Refusing:
-    """In the place of Batches: every batch is an error that names a parameter."""
-
-    def __getitem__(self, step):
-        raise UsageError(f"{parameter('batch_size', 3)} is too much.", remedy="Take less.")
-
-
-def test_worker_processes_write_parameters_as_the_command_line_does():
-    with spelled(option_text), pytest.raises(UsageError, match="--batch-size 3 is too much"):
-        list(batches_from(Refusing(), 0, 2, workers=1))
 
 
 # Broken files
