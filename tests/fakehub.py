@@ -46,8 +46,9 @@ REFUSALS = {
     "503": (503, ""),
 }
 # "corrupt": other bytes of the same size under the same ETag. "truncate": the connection ends halfway.
-# "redirect": the hub's answer to a large file, 302 to another origin that has the content.
-KINDS = {*REFUSALS, "corrupt", "truncate", "redirect"}
+# "redirect": the hub's answer to a large file, 302 to another origin that has the content. "stall": half of it,
+# then nothing more. "no_commit": a mirror that does not name the commit. "no_range": all of it, always.
+KINDS = {*REFUSALS, "corrupt", "truncate", "redirect", "stall", "no_commit", "no_range"}
 
 
 def commit_of(repo: str) -> str:
@@ -98,6 +99,7 @@ class FakeHub:
     objects: dict[str, bytes] = field(default_factory=dict)  # large files that were sent, by sha256
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    authorized: list[str] = field(default_factory=list)  # the paths of requests that came with a token
 
     def __post_init__(self) -> None:
         self.lock = threading.Lock()
@@ -205,6 +207,8 @@ class _Handler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         path = self.path.partition("?")[0]
         self.fake.requests.append((self.command, path, self.headers.get("Range")))
+        if self.headers.get("Authorization"):
+            self.fake.authorized.append(path)
         kind = self.fake.struck(self.command, path)
         if kind in REFUSALS:
             return self.refuse(kind)
@@ -230,7 +234,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return self.refuse("no_repository")
             if commit is None:
                 return self.refuse("no_revision")
-            headers["X-Repo-Commit"] = commit
+            if kind != "no_commit":
+                headers["X-Repo-Commit"] = commit
         if content is None:
             return self.refuse("404", headers)
         headers["ETag"] = f'"{_sha256(content)}"'
@@ -406,13 +411,13 @@ class _Handler(BaseHTTPRequestHandler):
     def send(self, content: bytes | Path, headers: dict[str, str], kind: str | None) -> None:
         size = _size(content)
         start, status = 0, 200
-        if asked := self.headers.get("Range"):
+        if (asked := self.headers.get("Range")) and kind != "no_range":
             start, status = int(asked.removeprefix("bytes=").partition("-")[0]), 206
             headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
         self.head(status, size - start, headers)
         if self.command == "HEAD":
             return
-        left = (size - start) // 2 if kind == "truncate" else size - start
+        left = (size - start) // 2 if kind in ("truncate", "stall") else size - start
         for block in _blocks(content, start):
             block = block[:left]
             left -= len(block)
@@ -422,6 +427,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(block)
             if not left:
                 break
+        if kind == "stall":
+            with contextlib.suppress(OSError):
+                self.rfile.read(1)  # until the other side is gone
+            self.close_connection = True
         if kind == "truncate":
             self.close_connection = True
             with contextlib.suppress(OSError):

@@ -13,6 +13,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from sepcli.errors import ModelError
-from sepcli.weights import download, transfer
+from sepcli.weights import download, ranged, transfer
 from sepcli.weights.cache import hub_cache, hub_home
 from sepcli.weights.download import cached, destination, fetch, fetch_hf, file_sha256, is_cached, remove, verify
 from sepcli.weights.entries import WeightFile
@@ -90,6 +91,32 @@ def in_new_process(env, file: WeightFile) -> dict:
     )
     assert done.stderr == ""
     return json.loads(done.stdout)
+
+
+def unfinished():
+    """What downloads that did not end have left in the cache."""
+    hidden = [path for path in (hub_home() / "sepcli").rglob(".*") if path.is_file()]
+    return hidden + list(hub_cache().rglob("*.incomplete"))
+
+
+def killed(hub, tmp_path, file):
+    """Have a process download the file, and kill it on the way; what it had received."""
+    hub.fault("model", "stall", method="GET")
+    fields = {name: value for name, value in vars(file).items() if value}
+    program = "import sys, json; from sepcli.weights.entries import WeightFile; "
+    program += "from sepcli.weights.download import fetch; fetch(WeightFile(**json.loads(sys.argv[1])))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    process = subprocess.Popen([sys.executable, "-c", program, json.dumps(fields)], env=environment)
+    until = time.monotonic() + 60
+    while not any(path.stat().st_size >= 10 << 20 for path in unfinished()):
+        assert process.poll() is None and time.monotonic() < until
+        threading.Event().wait(0.02)
+    process.kill()
+    process.wait()
+    hub.faults.clear()
+    (part,) = unfinished()
+    assert LARGE.startswith(part.read_bytes())
+    return part
 
 
 # --- it goes well ---
@@ -292,7 +319,11 @@ def test_truncation_for_good(hub, place):
     file = place(hub)
     hub.fault("model", "truncate", method="GET")
     assert "broke off" in fails("truncated", file).message
-    assert not is_cached(file) and [path for path in hub_home().rglob(".*") if path.is_file()] == []
+    assert not is_cached(file)
+    left = unfinished()
+    assert [path.read_bytes() == DATA[: path.stat().st_size] for path in left] == ([True] if file.url else [])
+    hub.faults.clear()
+    assert fetch(file).path.read_bytes() == DATA and unfinished() == []
 
 
 @pytest.mark.parametrize(
@@ -391,7 +422,7 @@ def test_a_full_disk(hub, monkeypatch, number):
 
 def test_a_url_is_not_begun_where_it_does_not_fit(hub, monkeypatch):
     usage = type("Usage", (), {"free": len(DATA) - 1})
-    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(ranged.shutil, "disk_usage", lambda path: usage)
     assert "HF_HOME" in fails("no_space", on_url(hub)).remedy
 
 
@@ -401,6 +432,109 @@ def test_a_cache_that_cannot_be_written(hub, monkeypatch, tmp_path, place):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "file"))  # permissions don't stop root; this stops everyone
     error = fails("not_writable", place(hub))
     assert str(tmp_path / "file") in error.message and "HF_HOME" in error.remedy
+
+
+# --- what a killed download has left ---
+
+
+@pytest.mark.parametrize("place", [on_hub, on_url])
+def test_a_killed_download_is_resumed_by_the_next(hub, get, tmp_path, place):
+    file = place(hub, LARGE, path="model.th")
+    had = killed(hub, tmp_path, file).stat().st_size
+    calls = []
+    assert get(file, progress=lambda done, total: calls.append((done, total))).path.read_bytes() == LARGE
+    assert hub.requests[-1 if file.url else -2][2] == f"bytes={had}-"
+    assert calls[0][0] > had and calls[-1] == (len(LARGE), len(LARGE)) and unfinished() == []
+
+
+def left_behind(file, data):
+    """A part of a killed download with this content."""
+    if file.repo:
+        blobs = hub_cache() / f"models--{REPO.replace('/', '--')}" / "blobs"
+        part = blobs / f"{file.sha256}.1a2b3c4d.incomplete"
+    else:
+        part = destination(file).with_name(f".{destination(file).name}.incomplete")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    part.write_bytes(data)
+    return part
+
+
+@pytest.mark.parametrize("place", [on_hub, on_url])
+@pytest.mark.parametrize(
+    "data",
+    [b"junk", DATA[:1000], b"x" + DATA[1:5000], DATA, bytes(len(DATA)), DATA + b"more", b""],
+    ids=["junk", "start", "damaged", "all", "zeros", "more", "empty"],
+)
+@pytest.mark.parametrize("kind", ["no_range", "redirect", None])
+def test_whatever_is_left_the_file_is_right_in_the_end(hub, get, place, data, kind):
+    file = place(hub)
+    left_behind(file, data)
+    if kind:
+        hub.fault("model", kind)
+    assert get(file).path.read_bytes() == DATA and unfinished() == []
+
+
+def test_a_part_that_another_process_writes_is_left_to_it(hub, get):
+    file = on_hub(hub)
+    part = left_behind(file, DATA[:1000])
+    lock = hub_cache() / ".locks" / part.parents[1].name / f"{file.sha256}.lock"
+    lock.parent.mkdir(parents=True)
+    program = "import sys, filelock\nwith filelock.FileLock(sys.argv[1]): print('ready', flush=True); input()"
+    command = [sys.executable, "-c", program, str(lock)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "ready\n"
+    assert not remove(file) and part.exists()
+    holder.communicate("\n")
+    assert remove(file) == 1000 and not part.exists()
+
+
+@pytest.mark.parametrize("place", [on_hub, on_url])
+def test_removal_takes_what_unfinished_downloads_have_left(hub, get, place):
+    file = place(hub)
+    left_behind(file, DATA[:1000])
+    assert remove(file) == 1000 and unfinished() == [] and not remove(file)
+    get(file)
+    left_behind(file, DATA[:1000])
+    assert remove(file) == len(DATA) + 1000 and unfinished() == [] and not is_cached(file)
+
+
+def test_a_token_is_for_the_hub_and_not_for_where_it_redirects(hub, get, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    file = on_hub(hub)
+    left_behind(file, DATA[:1000])
+    hub.fault(PATH, "redirect")
+    assert get(file).path.read_bytes() == DATA
+    assert hub.authorized and all("/resolve/" in path for path in hub.authorized)
+    assert any(path.startswith("/cdn/") for _, path, _ in hub.requests)
+
+
+# --- a mirror that does not name the commit ---
+
+
+def test_a_mirror_without_commits_serves_what_is_pinned(hub, get):
+    file = on_hub(hub)
+    hub.fault(PATH, "no_commit")
+    fetched = get(file)
+    assert fetched.path.read_bytes() == DATA and fetched.path == destination(file) and is_cached(file)
+    asked = hub.count()
+    assert get(file) == fetched and hub.count() == asked
+    assert remove(file) == len(DATA) and not is_cached(file)
+
+
+def test_the_hash_decides_what_a_mirror_sends(hub, get):
+    file = on_hub(hub)
+    hub.fault(PATH, "no_commit", times=1)
+    hub.fault(PATH, "corrupt")
+    assert file.sha256 in fails("hash", file).message and not is_cached(file) and unfinished() == []
+
+
+def test_a_mirror_without_commits_can_not_serve_what_no_hash_decides(hub):
+    file = on_hub(hub, sha256=None)
+    hub.fault(PATH, "no_commit")
+    error = fails("unavailable", file)
+    assert "X-Repo-Commit" in error.message and "sha256" in error.remedy
+    with pytest.raises(ModelError, match="X-Repo-Commit"):
+        fetch_hf(REPO, "main", PATH)
 
 
 # --- the second source ---

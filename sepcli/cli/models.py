@@ -238,16 +238,11 @@ def where(name: Name, catalog: Catalogs = None) -> None:
 
 @app.command(cls=PanelCommand)
 def remove(name: Name, catalog: Catalogs = None) -> None:
-    """Delete a model's downloaded files."""
+    """Delete a model's downloaded files, and what interrupted downloads have left."""
     from sepcli.weights import download as hub
 
     entry = _catalog(catalog).find(name)
-    freed = 0
-    for file in entry.files:
-        path = hub.cached(file)
-        size = path.stat().st_size if path else 0
-        if hub.remove(file):
-            freed += size
+    freed = sum(hub.remove(file) for file in entry.files)
     console.line(f"{name}: {console.bytes_text(freed)} freed" if freed else f"{name}: was not downloaded")
 
 

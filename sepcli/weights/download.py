@@ -25,6 +25,7 @@ from typing import Any
 
 from sepcli.errors import ModelError, Notice, from_os
 from sepcli.system.files import atomic_write, content_sha256
+from sepcli.weights import partial
 from sepcli.weights.archive import member_sha256
 from sepcli.weights.cache import find, hub_home, is_commit, own_folder, place_of
 from sepcli.weights.entries import Entry, WeightFile
@@ -128,14 +129,24 @@ def verify(file: WeightFile) -> Fetched:
     return _checked(source, lambda text: None)
 
 
-def remove(file: WeightFile) -> bool:
-    """Delete the downloaded file and its fallback, never one of the package. Whether there was one."""
-    found = False
+def remove(file: WeightFile) -> int:
+    """Delete the downloaded file and its fallback, also unfinished ones, never one of the package.
+
+    The bytes that this freed, 0 where there was nothing.
+    """
+    freed = 0
     for source in _sources(file):
-        if (source.repo or source.url) and os.path.lexists(place := place_of(source)):
+        if not (source.repo or source.url):
+            continue
+        freed += partial.discard(source)
+        place = place_of(source)
+        if os.path.lexists(place):
+            freed += (place.stat() if place.exists() else place.lstat()).st_size
             _discard(place)
-            found = True
-    return found
+        elif source.url:
+            with contextlib.suppress(OSError):  # something else is in it, or it is not there
+                place.parent.rmdir()
+    return freed
 
 
 def file_sha256(path: Path) -> str:

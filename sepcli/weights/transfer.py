@@ -1,8 +1,12 @@
 """Download one file of weights into its place in the cache: from the hub by its client, or from a URL.
 
-Knows what can go wrong on the way, and says each with its remedy. Does not know which content is the right one:
-nothing here is hashed (download.py). The hub's variables (HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN) hold; a file
-from a URL appears complete or not at all.
+Knows what can go wrong on the way, and says each with its remedy. Whether the content is the right one is for
+download.py. The hub's variables (HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN) hold; a file appears complete or not at
+all.
+
+The hub's client downloads what it can. Two things it can't: resume a download that was killed, and use a mirror
+that does not name the commit (X-Repo-Commit), where the hash of the file decides all the same. That is done by
+ranged.py, as are downloads from URLs.
 """
 
 from __future__ import annotations
@@ -12,28 +16,19 @@ import errno
 import http.client
 import logging
 import os
-import shutil
-import ssl
 import time
 import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from sepcli import __version__
 from sepcli.errors import DISK_FULL, ModelError, first_line
-from sepcli.system.files import atomic_write
+from sepcli.weights import partial
 from sepcli.weights.cache import hub_cache, hub_home, is_commit, place_of
 from sepcli.weights.entries import WeightFile
-
-ByteProgress = Callable[[int, int | None], None]  # bytes done, bytes in all (None: not known)
-
-_BLOCK = 1 << 20  # bytes
-_RETRIES = 3  # of a URL whose server is busy or whose connection breaks
-_BUSY = (408, 429, 500, 502, 503, 504)  # HTTP answers after which another try may succeed
-_TIMEOUT = 30  # seconds without a byte
+from sepcli.weights.ranged import BUSY, RETRIES, ByteProgress, complete
 
 
 def offline() -> bool:
@@ -83,7 +78,8 @@ def _hub_download(file: WeightFile, progress: ByteProgress | None) -> Path:
     level = logger.level
     logger.setLevel(logging.ERROR)  # its retries would be printed across our progress bar
     try:
-        for attempt in range(_RETRIES):
+        _resume_from_hub(file, progress)
+        for attempt in range(RETRIES):
             try:
                 return Path(
                     hf_hub_download(
@@ -101,8 +97,10 @@ def _hub_download(file: WeightFile, progress: ByteProgress | None) -> Path:
             except failures as error:
                 # The client itself tries again in all other cases; only a busy answer to the request for the
                 # content is left to us.
-                busy = isinstance(error, errors.HfHubHTTPError) and error.response.status_code in _BUSY
-                if attempt + 1 == _RETRIES or not busy:
+                busy = isinstance(error, errors.HfHubHTTPError) and error.response.status_code in BUSY
+                if _names_no_commit(error):
+                    return _mirror_download(file, progress)
+                if attempt + 1 == RETRIES or not busy:
                     raise _hub_error(file, error) from error
             time.sleep(2**attempt)
         raise AssertionError("the last attempt returns or raises")
@@ -228,45 +226,99 @@ def _local_failure(error: BaseException, what: str) -> ModelError | None:
     return None
 
 
+def _names_no_commit(error: BaseException) -> bool:
+    """Whether a server was found that is a hub in all but that it does not say which commit it serves."""
+    from huggingface_hub import errors
+
+    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
+    said = str(cause)  # the second is of versions before 2
+    return isinstance(cause, errors.FileMetadataError) and (
+        "X-Repo-Commit" in said or "does not seem to be on" in said
+    )
+
+
+def _mirror_download(file: WeightFile, progress: ByteProgress | None) -> Path:
+    """Download a pinned file from a mirror by its address, into the hub's cache as the client would."""
+    if not (file.sha256 or file.git_sha1) or not is_commit(file.revision):
+        endpoint = os.environ.get("HF_ENDPOINT", "")
+        raise ModelError(
+            f"{endpoint} does not say which commit it serves (it sends no X-Repo-Commit), and no full hash of "
+            f"{file.filename} is known that could decide.",
+            remedy="Pin the file by commit and sha256 in a catalogue, or unset HF_ENDPOINT.",
+            code="unavailable",
+        )
+    content, place = partial.content_place(file), place_of(file)
+    try:
+        with _own_part(file) as part:
+            complete(part, file, progress)
+            os.replace(part, content)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.unlink(missing_ok=True)
+        try:
+            place.symlink_to(os.path.relpath(content, place.parent))
+        except OSError:  # Windows without the right to make links
+            os.replace(content, place)
+    except (OSError, http.client.HTTPException, EOFError) as error:
+        raise _url_error(file, error) from error
+    return place
+
+
+def _resume_from_hub(file: WeightFile, progress: ByteProgress | None) -> None:
+    """Complete what a killed download has left, so that the client finds the content in its cache.
+
+    Leaves all to the client where that is not possible.
+    """
+    left = partial.parts(file) if partial.can_resume(file) else []
+    name = left[0].name.partition(".")[0] if left else ""
+    if len(name) != 64 or offline():  # only a sha256 names the content for sure
+        return
+    with partial.locked(left[0]) as ours:
+        if not ours or not left[0].exists():
+            return
+        try:
+            complete(left[0], file, progress)
+        except (urllib.error.URLError, TimeoutError):  # the client has better words for a hub that refuses
+            return
+        except (OSError, http.client.HTTPException, EOFError) as error:
+            raise _url_error(file, error) from error
+        if partial.is_right(left[0], file):
+            os.replace(left[0], left[0].with_name(name))
+        for part in left:
+            part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _own_part(file: WeightFile) -> Iterator[Path]:
+    """The path for a download: a part that can be resumed, or, where another process has it, a new one."""
+    part = partial.part_of(file)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with partial.locked(part) as ours:
+        if ours and partial.can_resume(file):
+            try:
+                yield part
+            finally:
+                if part.exists() and not part.stat().st_size:
+                    part.unlink()
+            return
+    part = part.with_name(f".{part.name.strip('.')}.{os.getpid()}-{os.urandom(4).hex()}")
+    try:
+        yield part
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def _url_download(file: WeightFile, progress: ByteProgress | None) -> Path:
     """Download a URL into its place in the cache, where it appears complete or not at all."""
     place = place_of(file)
-    for attempt in range(_RETRIES):
-        try:
-            with atomic_write(place, shared=True) as unfinished, unfinished.open("wb") as stream:
-                for block in _url_blocks(file, progress):
-                    stream.write(block)
-            return place
-        except (OSError, http.client.HTTPException, EOFError) as error:
-            busy = isinstance(error, urllib.error.HTTPError) and error.code in _BUSY
-            broken = isinstance(error, EOFError | http.client.HTTPException | ConnectionError)
-            if attempt + 1 == _RETRIES or not (busy or broken):
-                raise _url_error(file, error) from error
-        time.sleep(2**attempt)
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _url_blocks(file: WeightFile, progress: ByteProgress | None) -> Iterator[bytes]:
-    """The content of a URL in blocks; EOFError if it ends before the length that the server announced."""
-    context = ssl.create_default_context()
-    with contextlib.suppress(ImportError, OSError):  # the Python of python.org for macOS has no certificates
-        import certifi
-
-        context.load_verify_locations(certifi.where())
-    request = urllib.request.Request(file.url or "", headers={"User-Agent": f"sepcli/{__version__}"})
-    with urllib.request.urlopen(request, timeout=_TIMEOUT, context=context) as response:
-        announced = response.headers.get("Content-Length")
-        total = file.bytes or (int(announced) if announced else None)
-        if total is not None and shutil.disk_usage(place_of(file).parent).free < total:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        done = 0
-        while block := response.read(_BLOCK):
-            done += len(block)
-            yield block
-            if progress is not None:
-                progress(done, total)
-        if announced is not None and done != int(announced):
-            raise EOFError(f"{done} of {announced} bytes")
+    try:
+        with _own_part(file) as part:
+            if place.exists():  # another process has just finished it
+                return place
+            complete(part, file, progress)
+            os.replace(part, place)
+    except (OSError, http.client.HTTPException, EOFError) as error:
+        raise _url_error(file, error) from error
+    return place
 
 
 def _url_error(file: WeightFile, error: BaseException) -> ModelError:
@@ -275,7 +327,7 @@ def _url_error(file: WeightFile, error: BaseException) -> ModelError:
         gone = error.code in (401, 403, 404, 410)
         fact = "is not there" if gone else "is not available now"
         return ModelError(
-            f"{file.url} {fact}: the server answers {error.code}.",
+            f"{file.source} {fact}: the server answers {error.code}.",
             remedy="Update sepcli, or give another source in a catalogue of your own."
             if gone
             else "Try again in some minutes.",
@@ -286,11 +338,11 @@ def _url_error(file: WeightFile, error: BaseException) -> ModelError:
         return local
     if isinstance(error, EOFError | http.client.HTTPException | ConnectionError):
         return ModelError(
-            f"The download of {file.url} broke off ({first_line(error)}).",
+            f"The download of {file.source} broke off ({first_line(error)}).",
             remedy="Try again.",
             code="truncated",
         )
     text = first_line(reason) if isinstance(reason, BaseException) else str(reason)
     return ModelError(
-        f"{file.url} can't be reached: {text}.", remedy="Check the network and proxy.", code="unreachable"
+        f"{file.source} can't be reached: {text}.", remedy="Check the network and proxy.", code="unreachable"
     )
