@@ -129,6 +129,15 @@ The metrics of `sepcli evaluate` beside museval, which computes SDR, ISR, SIR an
 alone. CPU time over all threads; the same arrays.
 """,
     ),
+    "soak": (
+        "Many files, killed again and again",
+        """\
+A batch of short files in all formats, one in twenty of them broken (empty, text, cut off, flipped bits), in one process
+and in two shards; each is killed so many times and then left to end. A result is wrong if an intact file lacks a stem or
+a sample, a broken one ends in any other way than `damaged` or `failed` with a reason, or something unfinished is left
+behind. The model is a share of the mix. The curve of memory is in the JSON file.
+""",
+    ),
     "gpu": (
         "Speed on a GPU",
         """\

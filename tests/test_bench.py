@@ -23,6 +23,7 @@ from tests.bench import (
     noise,
     results,
     rtf,
+    soak,
     sound,
     speed,
     startup,
@@ -157,6 +158,14 @@ def test_memory(tmp_path, tiny, page):
     check(record, text)
     assert "full size, 0.05 min: it takes long" in text
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_soak(tmp_path, page):
+    record = soak.bench(tmp_path, count=60, kills=1, broken=0.25)
+    check(record, page(record))
+    found = figures(record)
+    assert not any(value for name, value in found.items() if name.startswith("wrong")), record.runs
 
 
 @pytest.mark.slow
