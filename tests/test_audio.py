@@ -6,8 +6,10 @@ import struct
 import subprocess
 import sys
 import tracemalloc
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -198,6 +200,88 @@ def test_ffmpeg_reads_the_rest(tmp_path, suffix, arguments, lossless):
     part, _ = read(path, start=0.3, duration=0.25)
     first, length = round(0.3 * info.samplerate), round(0.25 * info.samplerate)
     assert np.array_equal(part, y[:, first : first + length])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "arguments"),
+    [
+        ("m4a", ["-c:a", "aac"]),
+        ("aac", ["-c:a", "aac"]),
+        ("mp3", ["-c:a", "libmp3lame"]),
+        ("mp3", ["-c:a", "libmp3lame", "-write_xing", "0"]),
+        ("mp2", ["-c:a", "mp2"]),
+        ("ogg", ["-c:a", "libvorbis"]),
+        ("opus", ["-c:a", "libopus", "-ar", "48000"]),
+        ("spx", ["-c:a", "libspeex", "-ar", "32000"]),
+        ("wma", ["-c:a", "wmav2"]),
+        ("ac3", ["-c:a", "ac3"]),
+        ("eac3", ["-c:a", "eac3"]),
+        ("mkv", ["-c:a", "aac"]),
+        ("webm", ["-c:a", "libopus", "-ar", "48000"]),
+        ("mka", ["-c:a", "libvorbis"]),
+        ("ts", ["-c:a", "aac"]),
+        ("avi", ["-c:a", "libmp3lame"]),
+        ("flv", ["-c:a", "aac"]),
+    ],
+)
+def test_nothing_moves_in_time_against_ffmpegs_own_decoder(tmp_path, suffix, arguments):
+    wav, path = tmp_path / "a.wav", tmp_path / f"b.{suffix}"
+    write(wav, music(FRAMES), "PCM_16")
+    try:
+        run_ffmpeg("-i", wav, *arguments, path)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"this ffmpeg lacks the encoder: {error.stderr.decode()[:80]}")
+    y, reader = read(path)
+    assert reader.warnings == []
+    theirs = np.frombuffer(run_ffmpeg("-i", path, "-f", "f32le", "-"), "<f4").reshape(-1, 2).T
+    assert lag(theirs, y, most=3000) == 0
+    # Its versions differ in what they cut off at the end.
+    assert abs(theirs.shape[1] - y.shape[1]) <= 2048
+    both = min(theirs.shape[1], y.shape[1]) - 4096
+    assert np.abs(theirs[:, :both] - y[:, :both]).max() < 1e-3
+
+
+def test_flac_of_32_bits_is_read(tmp_path):
+    path = tmp_path / "a.flac"
+    x = (np.random.default_rng(0).uniform(-0.5, 0.5, (1, 2000)) * 2**31).astype(np.int32)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("flac", rate=44100, layout="stereo")
+        stream.codec_context.format = "s32"
+        stream.codec_context.options = {"strict": "-2", "bits_per_raw_sample": "32"}
+        frame = av.AudioFrame.from_ndarray(x, format="s32", layout="stereo")
+        frame.sample_rate, frame.pts, frame.time_base = 44100, 0, Fraction(1, 44100)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    y, reader = read(path)
+    assert reader.info.depth == "32" and np.array_equal(y, (x.reshape(-1, 2).T / 2**31).astype(np.float32))
+
+
+def test_dsd_is_read(tmp_path):
+    """DSF (Sony's specification 1.01) of a tone: one bit a sample, in blocks of 4096 bytes."""
+    samples = 4096 * 8 * 8
+    t = np.arange(samples) / (64 * 44100)
+    wave, error, bits = 0.5 * np.sin(2 * np.pi * 1000 * t), 0.0, np.empty(samples, np.uint8)
+    for i, value in enumerate(wave):  # a modulator of first order
+        error += value
+        bits[i] = error > 0
+        error -= 1 if bits[i] else -1
+    blocks = np.packbits(bits, bitorder="little").reshape(-1, 4096)
+    data = np.stack([blocks, blocks], axis=1).tobytes()
+    form = struct.pack("<4sQIIIIIIQII", b"fmt ", 52, 1, 0, 2, 2, 64 * 44100, 1, samples, 4096, 0)
+    path = tmp_path / "a.dsf"
+    head = struct.pack("<4sQQQ", b"DSD ", 28, 28 + 52 + 12 + len(data), 0)
+    path.write_bytes(head + form + struct.pack("<4sQ", b"data", 12 + len(data)) + data)
+    y, reader = read(path)
+    assert (reader.samplerate, y.shape) == (352800, (2, samples // 8)) and not reader.info.lossy
+    spectrum = np.abs(np.fft.rfft(y[0]))[:2000]
+    assert abs(spectrum[1:].argmax() + 1 - 1000 * samples / 8 / 352800) <= 1 and reader.warnings == []
+
+
+def test_big_endian_wav_is_read(tmp_path):
+    path = tmp_path / "a.wav"
+    x = music(1000)
+    soundfile.write(path, x.T, 44100, "PCM_24", endian="BIG", format="WAV")
+    assert path.read_bytes()[:4] == b"RIFX" and np.abs(read(path)[0] - x).max() <= 2**-23
 
 
 def test_the_sound_of_a_video(tmp_path):

@@ -180,6 +180,21 @@ def test_damage_in_an_mp3_costs_its_frames_only(tmp_path):
     assert reader.warnings == [] and np.array_equal(late, y[:, 3 * RATE :])
 
 
+def test_metadata_within_a_stream_rip_costs_frames_and_no_time(tmp_path):
+    """ICY: after each 16,000 bytes a block of text that a player would have taken out."""
+    body = without_xing(mp3(tmp_path, music(6 * RATE)))
+    path = tmp_path / "a.mp3"
+    path.write_bytes(body)
+    whole, _ = read(path)
+    block = b"\x10" + b"StreamTitle='Somebody - Something';".ljust(256, b"\0")
+    pieces = [body[at : at + 16000] for at in range(0, len(body), 16000)]
+    path.write_bytes(block.join(pieces))
+    y, reader = read(path)
+    assert abs(y.shape[1] - whole.shape[1]) <= 2 * 1152 and set(codes(reader)) <= {"damaged", "cut_short"}
+    lost = sum(loss.seconds for loss in reader.losses)
+    assert len(pieces) > 3 and 0 < lost < 0.06 * len(pieces)
+
+
 def test_a_flac_that_states_too_few_samples_is_read_to_its_end(tmp_path):
     x = music(2 * RATE)
     data = bytearray(encoded(tmp_path, "flac", x, subtype="PCM_16"))
