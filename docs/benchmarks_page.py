@@ -47,6 +47,14 @@ so it is compared by wall time, and by its distance from our own float32.
 the start of the interpreter and the import of torch. The signal-to-noise ratio compares reduced precision with float32.
 """,
     ),
+    "songs": (
+        "The bundled model on songs",
+        """\
+Songs that it was not trained on: two in stems (CC0, a minute each); ten mixes of a singer (PJS corpus, CC BY-SA 4.0) over
+six instrumentals, drawn from a seed; these instrumentals alone; and three songs with vocals, for which there are no
+stems, beside the vocals that a larger model finds (Spleeter, 2 stems). The script names all of them.
+""",
+    ),
     "memory": (
         "Memory",
         """\
