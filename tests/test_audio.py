@@ -433,6 +433,23 @@ def test_a_wav_that_states_too_few_bytes_is_read_as_far_as_it_goes(tmp_path, sub
     assert np.array_equal(part, whole[:, 22050 : 22050 + 8820])
 
 
+@pytest.mark.parametrize("suffix", ["aiff", "au"])
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_other_headers_that_state_too_few_bytes(tmp_path, suffix, share):
+    path = tmp_path / f"a.{suffix}"
+    write(path, music(FRAMES), "PCM_24")
+    whole, _ = read(path)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"SSND") + 4 if suffix == "aiff" else 8
+    data[at : at + 4] = struct.pack(">I", int(FRAMES * share) * 6)
+    if suffix == "aiff":
+        at = data.index(b"COMM") + 10
+        data[at : at + 4] = struct.pack(">I", int(FRAMES * share))
+    path.write_bytes(data)
+    y, reader = read(path)
+    assert np.array_equal(y, whole) and reader.warnings == []
+
+
 def test_what_stands_behind_the_samples_of_a_wav_is_no_sound(tmp_path):
     path = tmp_path / "a.wav"
     write(path, music(FRAMES), "PCM_16")

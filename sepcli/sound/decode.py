@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from sepcli.errors import InputError, SepcliError, Warned, from_os, parameter
-from sepcli.sound import packets, sndfile, wav
+from sepcli.sound import headers, packets, sndfile
 from sepcli.sound.losses import CUT_SHORT, Loss, name_of, said
 from sepcli.sound.packets import Track
 
@@ -237,7 +237,7 @@ def _probe_soundfile(path: Path) -> tuple[AudioInfo, str]:
             decoder="soundfile",
             tags={name: text for name, text in tags.items() if text},
             duration=file.frames / file.samplerate,
-            layout=wav.layout(path) if file.format in ("WAVEX", "RF64") else (),
+            layout=headers.layout(path) if file.format in ("WAVEX", "RF64") else (),
         )
         return info, file.subtype
 

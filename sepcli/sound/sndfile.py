@@ -14,7 +14,7 @@ from typing import Any
 
 import soundfile
 
-from sepcli.sound import wav
+from sepcli.sound import headers
 
 Error = soundfile.SoundFileError
 UNKNOWN_FRAMES = 1 << 62  # from here on a frame count means "unknown"; libsndfile says 2^63 - 1
@@ -40,7 +40,7 @@ def opened(path: Path) -> Iterator[Sequential]:
     guesses nothing from its suffix. A file whose header states a wrong size is opened with the right one.
     """
     with ExitStack() as stack:
-        mended = wav.mended(path)
+        mended = headers.mended(path)
         if mended is not None:
             source: Any = stack.enter_context(closing(mended))
         elif os.name == "nt":

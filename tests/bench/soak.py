@@ -50,7 +50,7 @@ class Expected:
     exact: bool  # to the frame
 
 
-def _packed(path: Path, codec: str, x: np.ndarray) -> None:
+def packed(path: Path, codec: str, x: np.ndarray) -> None:
     """A file that FFmpeg's libraries write."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=48000 if codec == "libopus" else RATE, layout="stereo")
@@ -89,7 +89,7 @@ def make(folder: Path, count: int, broken: float, seed: int) -> dict[str, Expect
         x = music(frames, seed=number)
         packed = (suffix, kind) in PACKED
         if packed:
-            _packed(path, kind, x)
+            packed(path, kind, x)
         else:
             soundfile.write(path, x.T, RATE, kind, format=suffix.upper())
         statuses, exact = {"done"}, not packed or kind in ("alac", "wavpack", "tta")
