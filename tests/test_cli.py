@@ -394,6 +394,7 @@ def test_doctor_reports_all_it_should(capfd):
         "sepcli",
         "torch",
         "soundfile",
+        "av",
         "soxr",
         "huggingface_hub",
         "torchaudio",
@@ -405,7 +406,8 @@ def test_doctor_reports_all_it_should(capfd):
         "models",
         "cache",
     } <= set(found)
-    assert "libsndfile" in found["soundfile"]["fact"] and "free" in found["cache"]["fact"]
+    assert "libsndfile" in found["soundfile"]["fact"] and "FFmpeg" in found["av"]["fact"]
+    assert "free" in found["cache"]["fact"]
     assert app.main(["doctor"]) == 0
     assert "can work here" in capfd.readouterr().out
 
@@ -415,7 +417,7 @@ def test_doctor_without_torchaudio_or_ffmpeg_is_no_problem(capfd, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert app.main(["doctor", "--json"]) == 0
     found = findings(capfd)
-    for what in ("torchaudio", "ffmpeg", "write m4a"):
+    for what in ("torchaudio", "ffmpeg"):
         assert found[what]["state"] == "note" and found[what]["remedy"], what
 
 

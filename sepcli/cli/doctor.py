@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass
 from sepcli import __version__
 from sepcli.cli import console
 from sepcli.errors import ModelError, OutputError, SepcliError, first_line
-from sepcli.sound.formats import FFMPEG, FORMATS
+from sepcli.sound.formats import FORMATS
 
 LOW_SPACE = 2_000_000_000  # bytes free in the cache; the largest models take about 0.7 GB
-NEEDED = ("torch", "numpy", "soundfile", "soxr", "safetensors", "huggingface_hub")
+NEEDED = ("torch", "numpy", "soundfile", "av", "soxr", "safetensors", "huggingface_hub")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,11 @@ def _libraries() -> Iterator[Finding]:
                 f"Install it again: pip install --force-reinstall {name}",
             )
             continue
-        more = f", libsndfile {module.__libsndfile_version__}" if name == "soundfile" else ""
+        more = ""
+        if name == "soundfile":
+            more = f", libsndfile {module.__libsndfile_version__}"
+        elif name == "av":
+            more = f", FFmpeg {module.ffmpeg_version_info}"
         yield Finding(name, "ok", f"{getattr(module, '__version__', 'unknown version')}{more}")
 
 
@@ -144,11 +148,10 @@ def _ffmpeg() -> Iterator[Finding]:
     found = {tool: shutil.which(tool) for tool in ("ffmpeg", "ffprobe")}
     missing = [tool for tool, path in found.items() if path is None]
     if missing:
-        only = [name for name, spec in FORMATS.items() if spec.writers == (FFMPEG,)]
         yield Finding(
             "ffmpeg",
             "note",
-            f"{' and '.join(missing)} not found: no {', no '.join(only)}, no video files, no covers",
+            f"{' and '.join(missing)} not found: m4a files, videos and unusual formats can't be read",
             "Install it with your package manager (apt install ffmpeg, brew install ffmpeg, winget install "
             "ffmpeg), or from https://ffmpeg.org, so that it is found on PATH.",
         )

@@ -1,27 +1,30 @@
 """Write stems to audio files, block by block, in any of the output formats.
 
 Knows rounding, the encoders and what can go wrong on a disk; nothing of stems or gains. WAV is written by
-wav.py, the rest by libsndfile, and what libsndfile lacks by ffmpeg (M4A always): formats.py says which. No
-sample is lost in silence: what the file system refuses becomes an error with its reason.
+wav.py, the rest by libsndfile, and what libsndfile lacks by FFmpeg's libraries (M4A always): formats.py says
+which. No sample is lost in silence: what the file system refuses becomes an error with its reason.
 """
 
 from __future__ import annotations
 
 import errno
-import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
+import av
 import numpy as np
 import soundfile
+from av.error import FFmpegError
 from numpy.typing import NDArray
 
-from sepcli.errors import DISK_FULL, NOT_WRITABLE, from_os
-from sepcli.sound import ffmpeg, writers
+from sepcli.errors import NOT_WRITABLE, from_os
+from sepcli.sound import layouts, writers
 from sepcli.sound.formats import FORMATS, SEPCLI, SUBTYPES, Format, is_integer, output_rate
 from sepcli.sound.id3 import id3v2
-from sepcli.sound.tags import Tags, add_tags, read_cover
+from sepcli.sound.sink import Sink
+from sepcli.sound.tags import Tags, add_tags
 from sepcli.sound.wav import WavFile
 
 
@@ -104,7 +107,7 @@ class AudioWriter:
             if writers.sndfile_writes(spec):
                 self._encoder = _SndfileEncoder(path, spec, samplerate, channels, self.depth, bitrate, tags)
             else:
-                self._encoder = _FfmpegEncoder(path, spec, samplerate, channels, bitrate)
+                self._encoder = _AvEncoder(path, spec, samplerate, channels, bitrate, tags)
         except OSError as error:
             if error.errno not in NOT_WRITABLE:  # it was opened, and then refused its header
                 self._remove()
@@ -137,9 +140,7 @@ class AudioWriter:
             self._encoder.close()
         except OSError as error:
             raise from_os(error, self.path) from error
-        if self._tags is None or isinstance(self.path, int) or ffmpeg.find() is None:
-            return
-        if not self._encoder.tagged:
+        if self._tags is not None and not isinstance(self.path, int) and not self._encoder.tagged:
             failure = add_tags(self.path, self._spec, self._samplerate, self._tags)
             if failure:
                 self.warnings.append(f"Tags beyond the basic ones could not be written: {failure}.")
@@ -169,53 +170,6 @@ class AudioWriter:
             self.abort()
 
 
-class _Sink:
-    """The file that libsndfile writes into, as an object with Python's file methods.
-
-    It remembers why a write failed; libsndfile itself would say "system error" or nothing. Nothing may be
-    raised here: soundfile's callbacks would print it and go on, Ctrl-C included.
-    """
-
-    def __init__(self, path: Path, prefix: bytes = b""):
-        """prefix: bytes at the beginning of the file, which libsndfile does not see."""
-        self._file = open(path, "wb", buffering=0)  # noqa: SIM115
-        self.error: BaseException | None = None
-        self._begin = self.write(prefix)
-
-    def write(self, data: bytes) -> int:
-        """Write as much as possible; the number of bytes. What went wrong stands in `error`."""
-        rest = memoryview(data)
-        try:
-            while rest and self.error is None:
-                rest = rest[self._file.write(rest) :]
-        except BaseException as error:  # noqa: BLE001
-            self.error = error
-        return len(data) - len(rest)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As a file's `seek`, counted from the end of the prefix; -1 when closed."""
-        if self._file.closed:
-            return -1
-        if whence == os.SEEK_SET:
-            offset += self._begin
-        return self._file.seek(offset, whence) - self._begin
-
-    def tell(self) -> int:
-        """As a file's `tell`, counted from the end of the prefix; -1 when closed."""
-        return -1 if self._file.closed else self._file.tell() - self._begin
-
-    def truncate(self) -> None:
-        """End the file here; raises nothing, as `write`."""
-        try:
-            self._file.truncate()
-        except OSError as error:
-            self.error = self.error or error
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
 _SFC_SET_ADD_PEAK_CHUNK = 0x1050  # sndfile.h
 
 
@@ -235,9 +189,9 @@ class _SndfileEncoder:
         self._shift = 32 - int(depth) if is_integer(depth) else 0  # libsndfile takes the upper bits of 32
         options = {} if spec.lossless else _compression(spec, samplerate, channels, bitrate)
         subtype = SUBTYPES[depth] if spec.lossless else spec.subtype
-        self.tagged = spec.id3_first  # libsndfile's own ID3 tag would be Latin-1
-        prefix = id3v2(tags.text, *read_cover(tags)) if tags and self.tagged else b""
-        self._sink = _Sink(path, prefix)
+        self.tagged = spec.id3 == "first"  # libsndfile's own ID3 tag would be Latin-1
+        prefix = id3v2(tags.text, tags.cover, tags.cover_type) if tags and self.tagged else b""
+        self._sink = Sink(path, prefix)
         try:
             self._file = soundfile.SoundFile(
                 self._sink,  # pyright: ignore[reportArgumentType]  (has a file's methods)
@@ -326,47 +280,70 @@ def _compression(spec: Format, samplerate: int, channels: int, bitrate: int | No
     return {"compression_level": 1 - quality / 10}
 
 
-class _FfmpegEncoder:
-    """A lossy file that ffmpeg writes, from float samples through a pipe."""
+class _AvEncoder:
+    """A lossy file that FFmpeg writes (PyAV), from float samples."""
 
-    tagged = False
-
-    def __init__(self, path: Path, spec: Format, samplerate: int, channels: int, bitrate: int | None):
+    def __init__(
+        self,
+        path: Path,
+        spec: Format,
+        samplerate: int,
+        channels: int,
+        bitrate: int | None,
+        tags: Tags | None,
+    ):
         assert spec.bitrates is not None
-        # ffmpeg would say in its own words why a file can't be opened; the system's reason is clearer.
-        with open(path, "wb"):
-            pass
         bitrate = bitrate or spec.bitrates.default
-        quality = ("-b:a", f"{bitrate}k") if bitrate else ("-q:a", str(spec.bitrates.quality))
-        self._process = ffmpeg.Process(
-            [
-                *("-f", "f32le", "-ar", str(samplerate), "-ac", str(channels), "-i", "pipe:0"),
-                *("-c:a", spec.codec, *quality, "-f", spec.container, *spec.muxer_options(samplerate)),
-                ffmpeg.url(path),
-            ],
-            feed=True,
+        assert bitrate is not None, "a format that FFmpeg writes has a bit rate by default"
+        self._layout, self._samplerate = "+".join(layouts.default(channels)), samplerate
+        self._frames = 0  # so far
+        self.tagged = spec.id3 == "first"
+        self._sink = Sink(path, id3v2(tags.text, tags.cover, tags.cover_type) if tags and self.tagged else b"")
+        self._container = av.open(
+            self._sink, "w", format=spec.container, container_options=spec.muxer_options(samplerate)
         )
+        try:
+            with self._reasons():
+                stream = self._container.add_stream(
+                    spec.codec, rate=samplerate, layout=self._layout, bit_rate=bitrate * 1000
+                )
+                assert isinstance(stream, av.AudioStream)
+                self._stream = stream
+                self._container.start_encoding()
+        except OSError:
+            self.abort()
+            raise
 
     def write(self, frames: np.ndarray) -> None:
-        try:
-            self._process.pipe.write(np.ascontiguousarray(frames, dtype="<f4").data)
-        except BrokenPipeError:
-            self._fail()
+        if not len(frames):
+            return
+        # Interleaved, as PyAV 18.1 reads beyond the planes of a planar frame with eight channels.
+        packed = np.ascontiguousarray(frames, np.float32).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=self._layout)
+        frame.sample_rate, frame.pts = self._samplerate, self._frames
+        self._frames += len(frames)
+        with self._reasons():
+            self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        status = self._process.finish()
-        if status or self._process.messages():
-            self._fail()
-        self._process.kill()
+        with self._reasons():
+            if self._frames:
+                self._container.mux(self._stream.encode(None))
+            self._container.close()
+        self._sink.close()
 
     def abort(self) -> None:
-        self._process.kill()
+        self._sink.close()
+        with suppress(FFmpegError):
+            self._container.close()  # what FFmpeg still wants to write goes nowhere
 
-    def _fail(self) -> NoReturn:
-        status = self._process.finish()
-        said = "; ".join(self._process.messages()) or f"status {status}"
-        self._process.kill()
-        for code in DISK_FULL:
-            if os.strerror(code) in said:
-                raise OSError(code, os.strerror(code))
-        raise OSError(errno.EIO, f"ffmpeg: {said}")
+    @contextmanager
+    def _reasons(self) -> Iterator[None]:
+        """Errors of FFmpeg, and those that the sink remembers, become an OSError."""
+        try:
+            yield
+        except FFmpegError as error:
+            if self._sink.error is None:
+                raise OSError(errno.EIO, f"FFmpeg: {error.strerror}") from error
+        if self._sink.error is not None:
+            raise self._sink.error

@@ -7,12 +7,12 @@ too; whether this machine can write a format is asked in writers.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from sepcli.errors import UsageError, parameter
 
-SEPCLI, LIBSNDFILE, FFMPEG = "sepcli", "libsndfile", "ffmpeg"  # who writes
+SEPCLI, LIBSNDFILE, FFMPEG = "sepcli", "libsndfile", "FFmpeg"  # who writes
 
 # libsndfile's names for the sample types of lossless files: integers of 16, 24 and 32 bits, and float32.
 SUBTYPES = {"16": "PCM_16", "24": "PCM_24", "32": "PCM_32", "32f": "FLOAT"}
@@ -48,7 +48,7 @@ class Format:
     """One output format. It is lossless if it has `depths`, lossy if it has `bitrates`."""
 
     name: str  # also the suffix of its files
-    container: str  # ffmpeg's muxer
+    container: str  # FFmpeg's muxer
     max_rate: int  # Hz
     max_channels: int
     depths: tuple[str, ...] = ()  # keys of SUBTYPES
@@ -60,9 +60,10 @@ class Format:
     covers: bool = True  # whether it can hold a picture
     sndfile: str = ""  # libsndfile's format; "" = libsndfile does not write it
     subtype: str = ""  # libsndfile's sample type, if lossy
-    codec: str = ""  # ffmpeg's encoder; "" = never by ffmpeg, since integers must arrive exactly
-    muxing: tuple[str, ...] = ()  # options for ffmpeg's muxer; {rate} stands for the rate in Hz
-    id3_first: bool = False  # its tags are an ID3v2 tag before all else, which sepcli writes
+    codec: str = ""  # FFmpeg's encoder; "" = never by FFmpeg
+    muxing: Mapping[str, str] = field(default_factory=dict)  # options of FFmpeg's muxer; {rate}: the rate in Hz
+    tags_in_stream: bool = False  # FFmpeg keeps its tags with the stream of samples, not with the file
+    id3: str = ""  # where its ID3v2 tag is: "first", before all else; in a "chunk" at the end; "" = it has none
 
     @property
     def lossless(self) -> bool:
@@ -80,9 +81,9 @@ class Format:
         """The sample types that libsndfile must be able to write."""
         return (self.subtype,) if self.subtype else tuple(SUBTYPES[depth] for depth in self.depths)
 
-    def muxer_options(self, samplerate: int) -> tuple[str, ...]:
-        """Options for ffmpeg when it writes such a file at `samplerate` Hz."""
-        return tuple(option.format(rate=samplerate) for option in self.muxing)
+    def muxer_options(self, samplerate: int) -> dict[str, str]:
+        """Options of FFmpeg's muxer for such a file at `samplerate` Hz."""
+        return {name: value.format(rate=samplerate) for name, value in self.muxing.items()}
 
     def kept_depth(self, depth: str) -> str:
         """The depth for samples of `depth`: the same, or the deepest integers if the format lacks it."""
@@ -154,11 +155,10 @@ _TABLE = (
         # libsndfile writes no larger rate into the 80-bit float of the header, and no more channels.
         max_rate=0x3FFFFFFF, max_channels=1024,
         depths=("16", "24", "32", "32f"),
-        max_bytes=0xFFFFFFFF,  # all sizes have 32 bits; libsndfile and ffmpeg would write wrong ones
+        max_bytes=0xFFFFFFFF,  # all sizes have 32 bits; libsndfile and FFmpeg would write wrong ones
         max_text=8000,  # libsndfile 1.2.2 writes longer texts, but then can't read the file
         sndfile="AIFF",
-        # Without these, ffmpeg writes a few text chunks only, and no cover.
-        muxing=("-write_id3v2", "1", "-id3v2_version", "3"),
+        id3="chunk",
     ),
     Format(
         "caf", "caf",
@@ -174,13 +174,15 @@ _TABLE = (
         max_channels=255,
         # Quality 8 is about 256 kbit/s for stereo, but for dense music it goes well above.
         bitrates=BitRates(32, 500, quality=8, peak=400),
-        sndfile="OGG", subtype="VORBIS", codec="libvorbis",
+        tags_in_stream=True,
+        sndfile="OGG", subtype="VORBIS",  # the FFmpeg inside PyAV has no libvorbis
     ),
     Format(
         "opus", "opus",
         max_rate=48000, max_channels=255,
         bitrates=BitRates(6, 510, default=192),
         rates=_OPUS_RATES,
+        tags_in_stream=True,
         sndfile="OGG", subtype="OPUS", codec="libopus",
     ),
     Format(
@@ -189,17 +191,17 @@ _TABLE = (
         bitrates=BitRates(8, 320, default=320),
         rates=_MP3_RATES,
         sndfile="MP3", subtype="MPEG_LAYER_III", codec="libmp3lame",
-        muxing=("-id3v2_version", "3"),  # what players of all ages read
-        id3_first=True,
+        muxing={"id3v2_version": "0"},  # no tag of FFmpeg's
+        id3="first",
     ),
     Format(
-        "m4a", "ipod",
+        "m4a", "mp4",
         max_rate=96000, max_channels=8,
         bitrates=BitRates(16, 529, default=256),
         rates=_MPEG4_RATES,
         codec="aac",
         # The movie's clock ticks in milliseconds by default: its edit list would cut up to one off the end.
-        muxing=("-movie_timescale", "{rate}"),
+        muxing={"movie_timescale": "{rate}", "brand": "M4A "},
     ),
 )  # fmt: skip
 

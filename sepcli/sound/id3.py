@@ -1,7 +1,7 @@
-"""ID3v2.3 tags, as they stand before the frames of an MP3.
+"""ID3v2.3 tags, as they stand before the frames of an MP3, and in a chunk of an AIFF file.
 
-libsndfile would write Latin-1 only. And a tag that is written first needs no copy of the finished file, as
-ffmpeg would make, and can't touch its gapless header. Knows nothing of files: text and a picture in, bytes out
+libsndfile would write Latin-1 only. FFmpeg would have to copy the finished file, could touch the gapless header
+of an MP3, and through PyAV puts no cover into AIFF. Knows nothing of files: text and a picture in, bytes out
 (id3.org/id3v2.3.0).
 """
 
@@ -11,7 +11,7 @@ import re
 import struct
 from collections.abc import Mapping
 
-# ffmpeg's names -> ids of text frames. A name that is itself such an id (TBPM) is used as it is; any other name
+# FFmpeg's names -> ids of text frames. A name that is itself such an id (TBPM) is used as it is; any other name
 # becomes a frame of user text (TXXX).
 _TEXT_FRAMES = {
     "title": "TIT2",

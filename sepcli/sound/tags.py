@@ -1,9 +1,9 @@
 """Text tags and the cover: read from the input, put on each stem.
 
-libsndfile knows a few text fields; ffmpeg knows all tags and pictures. WAV and MP3 files get their tags while
-they are written (wav.py, id3.py). The others get theirs afterwards, in a copy by ffmpeg that re-encodes
-nothing, so the samples stay as they are (tests/test_tags.py). A tag that can't be written is left out: it is
-never a reason for a track to fail.
+FFmpeg's libraries (PyAV) know all tags and pictures. WAV and MP3 files get their tags while they are written
+(wav.py, id3.py). The others get the texts that libsndfile knows then, and all tags afterwards: AIFF in a chunk
+at its end, the rest in a copy that re-encodes nothing, so the samples stay as they are (tests/test_tags.py). A
+tag that can't be written is left out: it is never a reason for a track to fail.
 """
 
 from __future__ import annotations
@@ -12,14 +12,25 @@ import base64
 import os
 import secrets
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
+from io import BytesIO, RawIOBase
+from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.stream import Disposition, Stream
 
 from sepcli.errors import from_os
-from sepcli.sound import ffmpeg
 from sepcli.sound.decode import AudioInfo
 from sepcli.sound.formats import Format
+from sepcli.sound.id3 import id3v2
+from sepcli.sound.sink import Sink
 
 # Tags that describe the file and not the music, or would be wrong for a stem: notes of the encoder, brands of
 # the container, gapless data, and loudness corrections of the mix.
@@ -30,7 +41,7 @@ _DROPPED = frozenset(
 )
 _DROPPED_PREFIXES = ("replaygain_", "r128_", "duration-", "bps", "number_of_", "_statistics", "id3v2_priv")
 
-# ffmpeg's names -> libsndfile's fields.
+# FFmpeg's names -> libsndfile's fields.
 SNDFILE_FIELDS = {
     **{name: name for name in "title artist album date genre comment copyright license".split()},
     "track": "tracknumber",
@@ -41,10 +52,9 @@ SNDFILE_FIELDS = {
 class Tags:
     """Text tags and the cover for the outputs of one input."""
 
-    text: Mapping[str, str] = field(default_factory=dict)  # by ffmpeg's names, lower-case
+    text: Mapping[str, str] = field(default_factory=dict)  # by FFmpeg's names, lower-case
     title: str = ""  # of the track: its title tag, else the name of its file
-    source: Path | None = None  # the file with the cover
-    cover: int | None = None  # the stream of `source` that is the cover; None: there is none
+    cover: bytes = b""  # the picture as its file would be, JPEG or PNG; b"": there is none
 
     def for_stem(self, stem: str) -> Tags:
         """The same with the title "TITLE (STEM)"."""
@@ -59,6 +69,11 @@ class Tags:
         return replace(self, text={name: self.text[name] for name in self.text if name in text}), long
 
     @property
+    def cover_type(self) -> str:
+        """The MIME type of the cover; "" without one."""
+        return _mime(self.cover)
+
+    @property
     def sndfile(self) -> dict[str, str]:
         """The texts that libsndfile can write, by its names for them."""
         return {
@@ -67,22 +82,59 @@ class Tags:
 
 
 def read_tags(path: Path, info: AudioInfo) -> Tags:
-    """The tags of the file `path`: all and the cover if ffmpeg is found, else the texts libsndfile knows."""
+    """All texts and the cover of the file `path`; what `info` has where FFmpeg can't open it."""
     path = Path(path)
     found: dict[str, str] = dict(info.tags)
-    cover = None
-    if ffmpeg.available():
-        answer = ffmpeg.probe(path)
-        streams = answer.get("streams", [])
-        sound = next((s for s in streams if s.get("codec_type") == "audio"), {})
+    cover = b""
+    # ValueError: what PyAV says of invalid arguments.
+    with ExitStack() as stack:
+        stack.enter_context(suppress(OSError, ValueError, FFmpegError))
+        file = stack.enter_context(path.open("rb"))
+        container = stack.enter_context(av.open(_Excerpt(file), "r", metadata_errors="replace"))
+        sound = next((stream.metadata for stream in container.streams.audio), {})
         # Ogg keeps its tags with the stream, the others with the file.
-        merged = {**sound.get("tags", {}), **answer.get("format", {}).get("tags", {})}
-        found = {name.lower(): str(text) for name, text in merged.items()} or found
-        pictures = [s["index"] for s in streams if s.get("disposition", {}).get("attached_pic")]
-        cover = pictures[0] if pictures else None
+        merged = {**sound, **container.metadata}
+        found = {name.lower(): value for name, value in merged.items()} or found
+        cover = _cover(container)
     text = {name: _clean(value) for name, value in found.items() if _kept(name) and value.strip()}
     title = text.get("title") or os.fsencode(path.stem).decode("utf-8", "replace")
-    return Tags(text=text, title=title, source=path if cover is not None else None, cover=cover)
+    return Tags(text=text, title=title, cover=cover)
+
+
+LOOKED_AT = 1 << 26  # bytes of a file that are read in search of its tags
+SEEK_COST = 1 << 12  # bytes that a seek counts for
+
+
+class _Excerpt:
+    """A file that ends once so many bytes of it have been read, wherever they are.
+
+    FFmpeg looks behind the samples for more chunks, and would go through gigabytes of nulls there.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.left = LOOKED_AT  # bytes
+        self.tell = file.tell
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As a file's `seek`."""
+        self.left = max(0, self.left - SEEK_COST)
+        return self._file.seek(offset, whence)
+
+    def read(self, size: int) -> bytes:
+        """As a file's `read`."""
+        data = self._file.read(min(size, self.left))
+        self.left -= len(data)
+        return data
+
+
+def _cover(container: InputContainer) -> bytes:
+    """The bytes of the first attached picture, as they are in the file; b"" without one."""
+    for stream in container.streams.video:
+        if stream.disposition & Disposition.attached_pic:
+            image = bytes(next(container.demux(stream)))
+            return image if _mime(image) else b""
+    return b""
 
 
 def _kept(name: str) -> bool:
@@ -95,41 +147,108 @@ def _clean(text: str) -> str:
 
 
 def add_tags(path: Path, spec: Format, samplerate: int, tags: Tags) -> str:
-    """Put tags and cover on a finished file, by copying its streams next to it and renaming.
+    """Put tags and cover on a finished file. Its samples stay as they are.
 
-    samplerate: the file's, in Hz. Returns "", or why the file was left as it was.
+    samplerate: the file's, in Hz. Returns "", or what could not be written and why; the file is whole then too.
     """
+    put = _append_id3 if spec.id3 == "chunk" else _put_in_copy
+    reason = put(path, spec, samplerate, tags)
+    if reason and tags.cover and not put(path, spec, samplerate, replace(tags, cover=b"")):
+        return f"the cover ({reason})"
+    return reason
+
+
+def _append_id3(path: Path, spec: Format, _: int, tags: Tags) -> str:
+    """Put an ID3 chunk at the end of an AIFF file."""
+    tag = id3v2(tags.text, tags.cover, tags.cover_type)
+    chunk = b"ID3 " + struct.pack(">I", len(tag)) + tag + bytes(len(tag) % 2)
+    size = path.stat().st_size
+    begin = size + size % 2  # of the chunk
+    if spec.max_bytes is not None and begin + len(chunk) > spec.max_bytes:
+        return f"with them the file would be larger than {spec.name} allows"
+    try:
+        with path.open("r+b", buffering=0) as file:
+            try:
+                _write_at(file, size, bytes(size % 2) + chunk)
+                _write_at(file, 4, struct.pack(">I", begin + len(chunk) - 8))  # the size in the FORM header
+            except OSError:
+                file.truncate(size)
+                raise
+    except OSError as error:
+        return from_os(error, path).message.rstrip(".")
+    return ""
+
+
+def _write_at(file: RawIOBase, offset: int, data: bytes) -> None:
+    """Write all of `data`."""
+    file.seek(offset)
+    rest = memoryview(data)
+    while rest:  # a nearly full disk takes a part first
+        rest = rest[file.write(rest) or 0 :]
+
+
+def _put_in_copy(path: Path, spec: Format, samplerate: int, tags: Tags) -> str:
+    """Copy the file's packets into a new file with the tags, and rename that."""
     # The folder is the run's work folder, which is removed even if this process dies.
     temporary = path.with_name(f".sepcli-part-{os.getpid()}-{secrets.token_hex(4)}")
-    text = dict(tags.text)
-    ogg = spec.container in ("ogg", "opus")
-    picture: list[str | bytes] = []
-    streams: list[str | bytes] = []
-    if tags.cover is not None and tags.source is not None and spec.covers:
-        if ogg:
-            text["METADATA_BLOCK_PICTURE"] = _picture_block(*read_cover(tags))
-        else:
-            picture = ["-i", ffmpeg.url(tags.source)]
-            streams = ["-map", f"2:{tags.cover}", "-disposition:v:0", "attached_pic"]
-    arguments = [
-        *("-i", ffmpeg.url(path), "-f", "ffmetadata", "-i", "pipe:0", *picture, "-map", "0:a", *streams),
-        *("-c", "copy", "-map_metadata", "1", *(("-map_metadata:s:a:0", "1:g") if ogg else ())),
-        *("-f", spec.container, *spec.muxer_options(samplerate), ffmpeg.url(temporary)),
-    ]
     try:
-        status, _, messages = ffmpeg.run(arguments, feed=_ffmetadata(text))
-        if status or not temporary.exists() or temporary.stat().st_size == 0:
-            return messages[0] if messages else f"ffmpeg ended with status {status}"
-        if spec.max_bytes is not None and temporary.stat().st_size > spec.max_bytes:
-            return f"with them the file would be larger than {spec.name} allows"
-        if ogg and _last_granule(temporary) != _last_granule(path):
-            return "ffmpeg's copy of a file this short would change its length"
+        with closing(Sink(temporary)) as sink:
+            try:
+                _copy(path, sink, spec, samplerate, tags)
+            finally:
+                if sink.error is not None:
+                    raise sink.error
+        if spec.tags_in_stream and _last_granule(temporary) != _last_granule(path):
+            return "FFmpeg's copy of a file this short would change its length"
         os.replace(temporary, path)
+    except FFmpegError as error:
+        return f"FFmpeg: {error.strerror}"
+    except (ValueError, IndexError):  # no codec that the format takes, or no picture in the cover
+        return f"FFmpeg writes no such {spec.name} file"
     except OSError as error:
         return from_os(error, path).message.rstrip(".")
     finally:
         temporary.unlink(missing_ok=True)
     return ""
+
+
+def _copy(path: Path, sink: Sink, spec: Format, samplerate: int, tags: Tags) -> None:
+    """The file's packets as they are, with these tags instead of its own."""
+    text = {name: value for name, value in tags.text.items() if value}
+    image = tags.cover if spec.covers else b""
+    with ExitStack() as stack:
+        source = stack.enter_context(av.open(stack.enter_context(path.open("rb")), "r"))
+        copy = stack.enter_context(
+            av.open(
+                sink,
+                "w",
+                format=spec.container,
+                container_options=spec.muxer_options(samplerate),
+                metadata_errors="replace",
+            )
+        )
+        sound = source.streams.audio[0]
+        stream = copy.add_stream_from_template(sound)
+        packets = [_packets(source, sound, stream)]
+        if image and spec.tags_in_stream:
+            text["METADATA_BLOCK_PICTURE"] = _picture_block(image, tags.cover_type)
+        elif image:
+            picture = stack.enter_context(av.open(BytesIO(image), "r"))
+            cover = copy.add_stream_from_template(picture.streams.video[0])
+            cover.disposition = Disposition.attached_pic
+            packets.insert(0, _packets(picture, picture.streams.video[0], cover))
+        (stream if spec.tags_in_stream else copy).metadata.update(text)
+        copy.start_encoding()
+        for packet in chain(*packets):
+            copy.mux(packet)
+
+
+def _packets(source: InputContainer, old: Stream, new: Stream) -> Iterator[Packet]:
+    """The packets of the stream `old` of a file, made packets of the stream `new`."""
+    for packet in source.demux(old):
+        if packet.dts is not None:  # the last one only says that there are no more
+            packet.stream = new
+            yield packet
 
 
 def _last_granule(path: Path) -> int:
@@ -141,34 +260,14 @@ def _last_granule(path: Path) -> int:
     return struct.unpack_from("<q", tail, at + 6)[0] if 0 <= at <= len(tail) - 14 else -1
 
 
-def _ffmetadata(text: Mapping[str, str]) -> bytes:
-    """The tags in ffmpeg's text format. It goes through a pipe: a command line would limit their length."""
-    lines = [";FFMETADATA1"]
-    lines += [f"{_escape(name)}={_escape(value)}" for name, value in text.items() if value]
-    return "\n".join([*lines, ""]).encode("utf-8", "replace")
-
-
-def _escape(text: str) -> str:
-    for special in "\\=;#\n":
-        text = text.replace(special, "\\" + special)
-    return text
-
-
-def read_cover(tags: Tags) -> tuple[bytes, str]:
-    """The cover's bytes as they are in the source, and their MIME type; (b"", "") without one."""
-    if tags.cover is None or tags.source is None or ffmpeg.find() is None:
-        return b"", ""
-    copy = ("-map", f"0:{tags.cover}", "-c", "copy", "-frames:v", "1", "-f", "image2pipe", "-")
-    status, image, _ = ffmpeg.run(["-i", ffmpeg.url(tags.source), *copy])
-    if status or not image:
-        return b"", ""
-    return image, "image/png" if image.startswith(b"\x89PNG") else "image/jpeg"
+def _mime(image: bytes) -> str:
+    """The type of a picture that every format with covers can hold; "" for others."""
+    kinds = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+    return next((kind for magic, kind in kinds.items() if image.startswith(magic)), "")
 
 
 def _picture_block(image: bytes, kind: str) -> str:
-    """The cover as Ogg carries it: a FLAC picture block (RFC 9639, section 8.8) in base64; "" without one."""
-    if not image:
-        return ""
+    """The cover as Ogg carries it: a FLAC picture block (RFC 9639, section 8.8) in base64."""
     front_cover = 3
     block = struct.pack(">II", front_cover, len(kind)) + kind.encode() + struct.pack(">I", 0)  # no description
     block += struct.pack(">IIII", 0, 0, 0, 0)  # width, height, depth, colours: 0 = see the image

@@ -1,17 +1,15 @@
-"""Which program writes each output format on this machine: sepcli itself, libsndfile or ffmpeg.
+"""Who writes each output format on this machine: sepcli itself, libsndfile or FFmpeg's libraries (PyAV).
 
-Asks the libraries and programs that are installed; what a format is stands in formats.py, the encoding itself
+Asks the libraries that are installed; what a format is stands in formats.py, the encoding itself
 in encode.py.
 """
 
 from __future__ import annotations
 
-import os
-
+import av
 import soundfile
 
 from sepcli.errors import OutputError, UsageError, parameter
-from sepcli.sound import ffmpeg
 from sepcli.sound.formats import FFMPEG, FORMATS, LIBSNDFILE, SEPCLI, Format
 
 
@@ -36,7 +34,7 @@ def check_format(format: str, *, channels: int | None = None, bitrate: int | Non
 def writer_text(spec: Format) -> str:
     """Who writes this format here, with its version or codec: "libsndfile 1.2.2".
 
-    OutputError where nobody can: "needs_ffmpeg", or "no_encoder" if even the ffmpeg that is found can't.
+    OutputError "no_encoder" where nobody can.
     """
     if SEPCLI in spec.writers:
         return SEPCLI
@@ -49,23 +47,17 @@ def writer_text(spec: Format) -> str:
             f"soundfile), or choose {SEPCLI_WRITES}.",
             code="no_encoder",
         )
-    if ffmpeg.find() is None:
-        others = [other.name for other in FORMATS.values() if other.writers[0] != FFMPEG]
+    if spec.codec not in av.codecs_available:
         raise OutputError(
-            f"{spec.name} needs ffmpeg to be written, and none is found.",
-            remedy=f"Install ffmpeg, or choose one of {', '.join(others)}.",
-            code="needs_ffmpeg",
-        )
-    if not _ffmpeg_writes(spec):
-        raise OutputError(
-            f"The ffmpeg that is found can't write {spec.name}: it lacks {spec.codec}, or is too old.",
-            remedy=f"Install a complete ffmpeg, 4.4 or later, or choose {SEPCLI_WRITES}.",
+            f"The FFmpeg that PyAV uses was built without {spec.codec}, which {spec.name} needs.",
+            remedy="Install the av package with its own FFmpeg (pip install --force-reinstall av), "
+            f"or choose {SEPCLI_WRITES}.",
             code="no_encoder",
         )
-    return f"{FFMPEG} ({spec.codec})"
+    return f"{FFMPEG} {av.ffmpeg_version_info} ({spec.codec})"
 
 
-SEPCLI_WRITES = next(spec.name for spec in FORMATS.values() if SEPCLI in spec.writers)  # needs no program
+SEPCLI_WRITES = next(spec.name for spec in FORMATS.values() if SEPCLI in spec.writers)  # needs no library
 
 
 def sndfile_writes(spec: Format) -> bool:
@@ -75,14 +67,3 @@ def sndfile_writes(spec: Format) -> bool:
         and spec.sndfile in soundfile.available_formats()
         and set(spec.subtypes) <= set(soundfile.available_subtypes(spec.sndfile))
     )
-
-
-def _ffmpeg_writes(spec: Format) -> bool:
-    """Found out by a trial: a tenth of a second of silence to nowhere."""
-    silence = bytes(2 * 4800)
-    raw = ("-f", "s16le", "-ar", "48000", "-ac", "1", "-i", "pipe:0")
-    options = spec.muxer_options(48000)
-    status, _, _ = ffmpeg.run(
-        [*raw, "-c:a", spec.codec, "-f", spec.container, *options, os.devnull], feed=silence
-    )
-    return status == 0
