@@ -209,6 +209,7 @@ Python's `os.fsdecode`.
 | `audio_track` | which of several audio tracks was taken |
 | `changed` | a rate or a way of clipping that the format does not allow |
 | `tags` | tags that could not be written |
+| `channels` | channels without known names, or with other places in the files |
 | `clamped`, `sum` | samples beyond full scale were cut off; the stems do not add up there |
 
 The first two make a track `damaged`.

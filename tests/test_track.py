@@ -12,6 +12,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -27,6 +28,7 @@ from sepcli.engine.pipeline import Engine
 from sepcli.engine.separator import Segment, Separator, source_indices
 from sepcli.engine.settings import Settings
 from sepcli.errors import InputError, ModelError, OutputError, UsageError
+from sepcli.sound.decode import probe
 
 SHARES = {"drums": 0.5, "bass": 0.25, "other": 0.125, "vocals": 0.125}
 
@@ -79,7 +81,7 @@ def song(tmp_path: Path, data: np.ndarray, samplerate=44100, subtype="PCM_16", n
 
 def separate(path: Path, model: Separator | None = None, out: str = "out", names=None, **spec) -> TrackResult:
     """One track into path's folder / out; the files are named after the stems, or `names`."""
-    with_part = {key: spec.pop(key) for key in ("start", "duration", "progress") if key in spec}
+    with_part = {key: spec.pop(key) for key in ("start", "duration", "progress", "info") if key in spec}
     ready = engine(model)
     asked = OutputSpec(**spec)
     asked.validate()
@@ -167,6 +169,29 @@ def test_channels_are_the_inputs(tmp_path, channels, model_channels):
     result = separate(path, Shares(channels=model_channels))
     mix, _ = soundfile.read(path, always_2d=True)
     np.testing.assert_allclose(read(result)["bass"], mix * 0.25, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["wav", "flac"])
+def test_channels_keep_their_names(tmp_path, form):
+    path = song(tmp_path, noise(30_000, 6))
+    names = ("FL", "FR", "FC", "LFE", "SL", "SR")
+    result = separate(path, Shares(), format=form, info=replace(probe(path), layout=names))
+    with av.open(result.outputs["drums"]) as container:
+        assert tuple(channel.name for channel in container.streams.audio[0].layout.channels) == names
+    assert not result.warnings
+
+
+def test_unknown_channels_are_a_warning_and_lossy_formats_refuse_them(tmp_path):
+    path = song(tmp_path, noise(30_000, 3))
+    info = replace(probe(path), layout=("FL", "FR", "X"))
+    result = separate(path, Shares(), info=info)
+    assert (
+        len(result.warnings) == 2 and "belong to X" in result.warnings[0] and "no places" in result.warnings[1]
+    )
+    mix, _ = soundfile.read(path, always_2d=True)
+    np.testing.assert_allclose(read(result)["bass"], mix * 0.25, atol=2e-5)
+    with pytest.raises(UsageError, match="can't say"):
+        separate(path, Shares(), out="other", format="opus", info=info)
 
 
 def test_silence_gives_silence(tmp_path):

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -92,7 +92,7 @@ def render(
     info = info or probe(source)
     plan = spec.resolve(info, engine.samplerate)
     assert plan.rest == (residual is not None)
-    check_format(plan.format, channels=info.channels, bitrate=plan.bitrate)
+    check_format(plan.format, channels=info.channels, layout=info.layout, bitrate=plan.bitrate)
     names = [*engine.sources, *([residual] if residual is not None else [])]
     readers: list[AudioReader] = []
 
@@ -102,7 +102,8 @@ def render(
         return readers[-1]
 
     with ExitStack() as stack:
-        mix = stack.enter_context(closing(InputStream(read, engine, info.samplerate, info.channels)))
+        mix = InputStream(read, engine, info.samplerate, info.channels, info.layout)
+        stack.callback(mix.close)
         mix.measure()
         again = None
         if plan.needs_mix:
@@ -143,6 +144,7 @@ def render(
         warnings=(
             *_about_track(info),
             *(Warned(text, "changed") for text in plan.notices),
+            *([Warned(mix.channel_map.notice, "channels")] if mix.channel_map.notice else []),
             *said(losses),
             *files.warnings(),
         ),
@@ -206,7 +208,7 @@ class _Files:
         self.frames = frames  # of each, None where not known
         self.meter = PeakMeter(len(names), levels.scale)  # of what was wanted, before any gain or clamping
         self._writers: list[AudioWriter] = []
-        self._warnings: list[str] = []
+        self._warnings: list[Warned] = []
 
     def write(self, block: np.ndarray) -> None:
         """Write a block [F, C, T] of `levels.combine` into all files."""
@@ -233,6 +235,7 @@ class _Files:
                     bitrate=self.plan.bitrate,
                     tags=tags and tags.for_stem(name),
                     frames=self.frames,
+                    layout=self.info.layout,
                 )
             )
 
@@ -251,7 +254,7 @@ class _Files:
 
     def warnings(self) -> list[Warned]:
         """Sentences about what the files had to leave out or cut off."""
-        said = [Warned(text, "tags") for text in dict.fromkeys(self._warnings)]
+        said = list(dict.fromkeys(self._warnings))
         if self.plan.clip == "gain" or not self.plan.clamps:
             return said
         said += [

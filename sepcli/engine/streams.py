@@ -35,11 +35,16 @@ Read = Callable[[], Iterable[Block]]  # gives the mix from its beginning, every 
 class InputStream:
     """A mix on its way into the engine: at the model's rate, in the model's channels."""
 
-    def __init__(self, read: Read, engine: Engine, samplerate: int, channels: int):
-        """read: [C, T] blocks at `samplerate` Hz; called for every pass. InputError for too many channels."""
+    def __init__(
+        self, read: Read, engine: Engine, samplerate: int, channels: int, layout: tuple[str, ...] = ()
+    ):
+        """read: [C, T] blocks at `samplerate` Hz; called for every pass. layout: the channels' names, if known.
+
+        InputError for too many channels.
+        """
         self.engine = engine
         self.samplerate = samplerate
-        self.channel_map = ChannelMap(channels, engine.ensemble.channels)
+        self.channel_map = ChannelMap(channels, engine.ensemble.channels, layout)
         self.frames = 0  # read so far in the current pass; all of them when the engine has ended
         self.frames_measured: int | None = None
         self._read = read

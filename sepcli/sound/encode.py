@@ -19,7 +19,7 @@ import soundfile
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
-from sepcli.errors import NOT_WRITABLE, from_os
+from sepcli.errors import NOT_WRITABLE, Warned, from_os
 from sepcli.sound import layouts, writers
 from sepcli.sound.formats import FORMATS, SEPCLI, SUBTYPES, Format, is_integer, output_rate
 from sepcli.sound.id3 import id3v2
@@ -64,7 +64,8 @@ class AudioWriter:
 
     path: the file; for wav also an open descriptor (standard output), which stays open. samplerate: Hz, one
     that the format has (`output_rate`). depth: of lossless formats, one of `Format.depths`; the lossy ones take
-    the float samples. bitrate: kbit/s. frames: how many will come, where that is known.
+    the float samples. bitrate: kbit/s. frames: how many will come, where that is known. layout: the names of
+    the channels in their order (layouts.py); () means the usual ones.
 
     `warnings` is complete after `close`. As a context manager: `close`, or `abort` after an exception.
 
@@ -82,32 +83,44 @@ class AudioWriter:
         bitrate: int | None = None,
         tags: Tags | None = None,
         frames: int | None = None,
+        layout: tuple[str, ...] = (),
     ):
         spec = FORMATS[format]
+        layout = layout or layouts.default(channels)
+        assert len(layout) in (0, channels), (layout, channels)
         assert not isinstance(path, int) or SEPCLI in spec.writers, "only wav goes into a descriptor"
         assert not spec.lossless or depth in spec.depths, (format, depth)
         assert output_rate(format, samplerate)[0] == samplerate, (format, samplerate)
         self.path, self.format, self.channels = path, format, channels
         self.depth = depth if spec.lossless else "lossy"
         self.frames_written = 0
-        self.warnings: list[str] = []
+        self.warnings: list[Warned] = []  # codes: tags, channels
         if tags and spec.max_text is not None:
             tags, long = tags.within(spec.max_text)
-            self.warnings += [f"The tag '{name}' is too long for {format} and was left out." for name in long]
+            for name in long:
+                text = f"The tag '{name}' is too long for {format} and was left out."
+                self.warnings.append(Warned(text, "tags"))
         self._spec, self._samplerate, self._tags = spec, samplerate, tags
+        self._layout, notice = spec.places(layout)
+        if notice:
+            self.warnings.append(Warned(notice, "channels"))
         if frames is not None:
             self._check_size(frames)
         self._encoder: _Encoder
         try:
             if SEPCLI in spec.writers:
                 text = tags.text if tags else {}
-                self._encoder = WavFile(path, samplerate, channels, depth, tags=text, frames=frames)
+                self._encoder = WavFile(
+                    path, samplerate, channels, depth, tags=text, frames=frames, layout=self._layout
+                )
                 return
             assert isinstance(path, Path)
             if writers.sndfile_writes(spec):
-                self._encoder = _SndfileEncoder(path, spec, samplerate, channels, self.depth, bitrate, tags)
+                self._encoder = _SndfileEncoder(
+                    path, spec, samplerate, channels, self.depth, bitrate, tags, self._layout
+                )
             else:
-                self._encoder = _AvEncoder(path, spec, samplerate, channels, bitrate, tags)
+                self._encoder = _AvEncoder(path, spec, samplerate, channels, bitrate, tags, self._layout)
         except OSError as error:
             if error.errno not in NOT_WRITABLE:  # it was opened, and then refused its header
                 self._remove()
@@ -140,10 +153,16 @@ class AudioWriter:
             self._encoder.close()
         except OSError as error:
             raise from_os(error, self.path) from error
-        if self._tags is not None and not isinstance(self.path, int) and not self._encoder.tagged:
-            failure = add_tags(self.path, self._spec, self._samplerate, self._tags)
+        if isinstance(self.path, int) or self._encoder.tagged:
+            return
+        stated = self._layout if self._spec.lossless else ()  # a lossy stream says it itself
+        if stated == self._spec.implied_layout(self.channels):
+            stated = ()
+        if self._tags is not None or stated:
+            failure = add_tags(self.path, self._spec, self._samplerate, self._tags or Tags(), stated)
             if failure:
-                self.warnings.append(f"Tags beyond the basic ones could not be written: {failure}.")
+                what = "Channel names and tags" if stated else "Tags beyond the basic ones"
+                self.warnings.append(Warned(f"{what} could not be written: {failure}.", "tags"))
 
     def abort(self) -> None:
         """Stop and remove what has been written."""
@@ -185,7 +204,9 @@ class _SndfileEncoder:
         depth: str,
         bitrate: int | None,
         tags: Tags | None,
+        layout: tuple[str, ...],
     ):
+        self._order = layouts.order(layout, spec.layouts) if layout and spec.layouts else None
         self._shift = 32 - int(depth) if is_integer(depth) else 0  # libsndfile takes the upper bits of 32
         options = {} if spec.lossless else _compression(spec, samplerate, channels, bitrate)
         subtype = SUBTYPES[depth] if spec.lossless else spec.subtype
@@ -225,6 +246,8 @@ class _SndfileEncoder:
                 setattr(self._file, name, text)
 
     def write(self, frames: np.ndarray) -> None:
+        if self._order is not None and self._order != sorted(self._order):
+            frames = np.ascontiguousarray(frames[:, self._order])
         if self._shift:
             frames = np.left_shift(frames, self._shift, dtype=np.int32)
         try:
@@ -291,11 +314,12 @@ class _AvEncoder:
         channels: int,
         bitrate: int | None,
         tags: Tags | None,
+        layout: tuple[str, ...],
     ):
         assert spec.bitrates is not None
         bitrate = bitrate or spec.bitrates.default
         assert bitrate is not None, "a format that FFmpeg writes has a bit rate by default"
-        self._layout, self._samplerate = "+".join(layouts.default(channels)), samplerate
+        self._layout, self._samplerate = "+".join(layout), samplerate
         self._frames = 0  # so far
         self.tagged = spec.id3 == "first"
         self._sink = Sink(path, id3v2(tags.text, tags.cover, tags.cover_type) if tags and self.tagged else b"")

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sepcli.errors import UsageError, parameter
+from sepcli.sound import layouts
 
 SEPCLI, LIBSNDFILE, FFMPEG = "sepcli", "libsndfile", "FFmpeg"  # who writes
 
@@ -63,6 +64,9 @@ class Format:
     codec: str = ""  # FFmpeg's encoder; "" = never by FFmpeg
     muxing: Mapping[str, str] = field(default_factory=dict)  # options of FFmpeg's muxer; {rate}: the rate in Hz
     tags_in_stream: bool = False  # FFmpeg keeps its tags with the stream of samples, not with the file
+    layouts: tuple[tuple[str, ...], ...] = ()  # of channels, that it can state, as stored; () = every layout
+    layout_chunk: bytes = b""  # the chunk of Core Audio's channel layout, which sepcli appends
+    usual_layout: bool = False  # whether a file that states no layout has the usual one, by the format's rules
     id3: str = ""  # where its ID3v2 tag is: "first", before all else; in a "chunk" at the end; "" = it has none
 
     @property
@@ -85,6 +89,32 @@ class Format:
         """Options of FFmpeg's muxer for such a file at `samplerate` Hz."""
         return {name: value.format(rate=samplerate) for name, value in self.muxing.items()}
 
+    def places(self, layout: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+        """The layout that a file states for channels of `layout`, one by one; a sentence where it is another.
+
+        () where it states none: then the channels are in the order of `layout`. UsageError where a lossy format
+        has no such layout: it would code some channels as what they are not (an LFE keeps low sounds only).
+        """
+        if not layout or (self.layouts and len(layout) <= 2):
+            return layouts.default(len(layout)), ""
+        if not self.layouts:
+            if layouts.mask(layout):
+                return layout, ""
+            return (), f"{self.name} has no places for the channels {', '.join(layout)}; their order is kept."
+        fitting = layouts.fitting(layout, self.layouts)
+        if not fitting:
+            raise UsageError(
+                f"{self.name} can't say that the channels are {', '.join(layout)}.",
+                remedy=f"Choose {listed(LOSSLESS, 'or')} with {parameter('format')}.",
+            )
+        moved = [f"{old} as {new}" for old, new in zip(layout, fitting, strict=True) if old != new]
+        return fitting, f"{self.name} has no such layout: it has {listed(moved, 'and')}." if moved else ""
+
+    def implied_layout(self, channels: int) -> tuple[str, ...]:
+        """The layout that a file has if it states none; () for unknown."""
+        usual = self.usual_layout and channels not in (5, 6)  # RFC 9639 names those "back/surround"
+        return layouts.default(channels) if usual or channels <= 2 else ()
+
     def kept_depth(self, depth: str) -> str:
         """The depth for samples of `depth`: the same, or the deepest integers if the format lacks it."""
         assert self.lossless
@@ -104,14 +134,15 @@ class Format:
                 remedy="Choose a number in this range, or leave it out.",
             )
 
-    def check_channels(self, channels: int) -> None:
-        """UsageError where a file can't have so many channels."""
+    def check_channels(self, channels: int, layout: tuple[str, ...] = ()) -> None:
+        """UsageError where a file can't have so many channels, or not these."""
         if channels > self.max_channels:
             wide = [name for name in LOSSLESS if FORMATS[name].max_channels >= channels]
             raise UsageError(
                 f"{self.name} holds up to {self.max_channels} channels, the input has {channels}.",
                 remedy=f"Choose {listed(wide, 'or')}.",
             )
+        self.places(layout or layouts.default(channels))
 
     def check_size(self, frames: int, channels: int, depth: str) -> None:
         """UsageError where a file of so many frames would be larger than the format allows."""
@@ -147,6 +178,7 @@ _TABLE = (
         "flac", "flac",
         max_rate=655350, max_channels=8,
         depths=("16", "24"),
+        usual_layout=True,
         fine_rates=65535,  # its frame headers count larger rates in tens of Hz
         sndfile="FLAC",
     ),
@@ -158,6 +190,7 @@ _TABLE = (
         max_bytes=0xFFFFFFFF,  # all sizes have 32 bits; libsndfile and FFmpeg would write wrong ones
         max_text=8000,  # libsndfile 1.2.2 writes longer texts, but then can't read the file
         sndfile="AIFF",
+        layout_chunk=b"CHAN",
         id3="chunk",
     ),
     Format(
@@ -166,6 +199,7 @@ _TABLE = (
         depths=("16", "24", "32", "32f"),
         max_text=8000,  # libsndfile 1.2.2 leaves out what exceeds 16 KiB, and reads no file with 64 KiB of text
         covers=False,
+        layout_chunk=b"chan",
         sndfile="CAF",
     ),
     Format(
@@ -175,6 +209,7 @@ _TABLE = (
         # Quality 8 is about 256 kbit/s for stereo, but for dense music it goes well above.
         bitrates=BitRates(32, 500, quality=8, peak=400),
         tags_in_stream=True,
+        layouts=layouts.XIPH,
         sndfile="OGG", subtype="VORBIS",  # the FFmpeg inside PyAV has no libvorbis
     ),
     Format(
@@ -182,6 +217,7 @@ _TABLE = (
         max_rate=48000, max_channels=255,
         bitrates=BitRates(6, 510, default=192),
         rates=_OPUS_RATES,
+        layouts=layouts.XIPH,
         tags_in_stream=True,
         sndfile="OGG", subtype="OPUS", codec="libopus",
     ),
@@ -190,6 +226,7 @@ _TABLE = (
         max_rate=48000, max_channels=2,
         bitrates=BitRates(8, 320, default=320),
         rates=_MP3_RATES,
+        layouts=layouts.XIPH[:2],
         sndfile="MP3", subtype="MPEG_LAYER_III", codec="libmp3lame",
         muxing={"id3v2_version": "0"},  # no tag of FFmpeg's
         id3="first",
@@ -199,6 +236,7 @@ _TABLE = (
         max_rate=96000, max_channels=8,
         bitrates=BitRates(16, 529, default=256),
         rates=_MPEG4_RATES,
+        layouts=layouts.AAC,
         codec="aac",
         # The movie's clock ticks in milliseconds by default: its edit list would cut up to one off the end.
         muxing={"movie_timescale": "{rate}", "brand": "M4A "},

@@ -7,6 +7,8 @@ it. Vorbis and Opus have an order of their own.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 # Bit 0 of the mask first (Microsoft, "WAVEFORMATEXTENSIBLE").
 NAMES = tuple("FL FR FC LFE BL BR FLC FRC BC SL SR TC TFL TFC TFR TBL TBC TBR".split())
 
@@ -38,3 +40,66 @@ def from_mask(mask: int, channels: int) -> tuple[str, ...]:
     """The layout that a mask states; () where it does not name so many channels."""
     layout = tuple(name for bit, name in enumerate(NAMES) if mask >> bit & 1)
     return layout if len(layout) == channels else ()
+
+
+# Two channels, left and right, that belong together.
+PAIRS = (
+    *(("FL", "FR"), ("BL", "BR"), ("FLC", "FRC"), ("SL", "SR"), ("TFL", "TFR"), ("TBL", "TBR")),
+    *(("WL", "WR"), ("SDL", "SDR"), ("TSL", "TSR"), ("BFL", "BFR"), ("DL", "DR")),
+)
+
+# The channels in the order in which Vorbis and Opus store them (Vorbis I, section 4.3.9; RFC 7845,
+# section 5.1.1.2).
+XIPH: tuple[tuple[str, ...], ...] = (
+    ("FC",),
+    ("FL", "FR"),
+    ("FL", "FC", "FR"),
+    ("FL", "FR", "BL", "BR"),
+    ("FL", "FC", "FR", "BL", "BR"),
+    ("FL", "FC", "FR", "BL", "BR", "LFE"),
+    ("FL", "FC", "FR", "SL", "SR", "BC", "LFE"),
+    ("FL", "FC", "FR", "SL", "SR", "BL", "BR", "LFE"),
+)
+
+# What an AAC stream of FFmpeg's encoder says so that its decoder understands it.
+AAC: tuple[tuple[str, ...], ...] = (
+    ("FC",),
+    ("FL", "FR"),
+    ("FL", "FR", "LFE"),
+    ("FL", "FR", "FC"),
+    ("FL", "FR", "BC"),
+    ("FL", "FR", "FC", "BC"),
+    ("FL", "FR", "BL", "BR"),
+    ("FL", "FR", "FC", "BL", "BR"),
+    ("FL", "FR", "FC", "LFE", "BL", "BR"),
+    ("FL", "FR", "FC", "LFE", "BL", "BR", "SL", "SR"),
+)
+
+_ALONE = frozenset("FC LFE BC TC TFC TBC LFE2 BFC".split())
+
+
+def is_known(name: str) -> bool:
+    """Whether it is known which other channel belongs to this one, or that none does."""
+    return name in _ALONE or any(name in pair for pair in PAIRS)
+
+
+_OTHER_SURROUND = {"SL": "BL", "SR": "BR", "BL": "SL", "BR": "SR"}
+
+
+def fitting(layout: tuple[str, ...], known: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """What stands for `layout` among the layouts that a format knows; () where nothing does.
+
+    The same channels, or the same with the side ones as back ones, or the reverse: most programs call the
+    surround channels of 5.1 either. The result is in the order of `layout`: its channels one by one.
+    """
+    moved = tuple(_OTHER_SURROUND.get(name, name) for name in layout)
+    for wanted in (layout, moved):
+        if any(sorted(wanted) == sorted(one) for one in known):
+            return wanted
+    return ()
+
+
+def order(layout: tuple[str, ...], stored: Iterable[tuple[str, ...]]) -> list[int]:
+    """Which channel of `layout` comes first, second, ... where the same names are stored in another order."""
+    wanted = next(one for one in stored if sorted(one) == sorted(layout))
+    return [layout.index(name) for name in wanted]

@@ -27,6 +27,7 @@ from av.packet import Packet
 from av.stream import Disposition, Stream
 
 from sepcli.errors import from_os
+from sepcli.sound import layouts
 from sepcli.sound.decode import AudioInfo
 from sepcli.sound.formats import Format
 from sepcli.sound.id3 import id3v2
@@ -146,31 +147,49 @@ def _clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\0", "")
 
 
-def add_tags(path: Path, spec: Format, samplerate: int, tags: Tags) -> str:
-    """Put tags and cover on a finished file. Its samples stay as they are.
+def add_tags(path: Path, spec: Format, samplerate: int, tags: Tags, layout: tuple[str, ...] = ()) -> str:
+    """Put tags and cover on a finished file, and the names of its channels. Its samples stay as they are.
 
-    samplerate: the file's, in Hz. Returns "", or what could not be written and why; the file is whole then too.
+    samplerate: the file's, in Hz. layout: to be stated in the file; () for none. Returns "", or what could not
+    be written and why; the file is whole then too.
     """
-    put = _append_id3 if spec.id3 == "chunk" else _put_in_copy
-    reason = put(path, spec, samplerate, tags)
-    if reason and tags.cover and not put(path, spec, samplerate, replace(tags, cover=b"")):
-        return f"the cover ({reason})"
+    reason = ""
+    if tags.text or tags.cover or not spec.layout_chunk:
+        put = _append_id3 if spec.id3 == "chunk" else _put_in_copy
+        reason = put(path, spec, samplerate, tags, layout)
+        if reason and tags.cover and not put(path, spec, samplerate, replace(tags, cover=b""), layout):
+            reason = f"the cover ({reason})"
+    if layout and spec.layout_chunk:
+        names = struct.pack(">III", _BITMAP, layouts.mask(layout), 0)
+        reason = _append(path, spec, spec.layout_chunk, names) or reason
     return reason
 
 
-def _append_id3(path: Path, spec: Format, _: int, tags: Tags) -> str:
+# Core Audio, CoreAudioTypes.h: kAudioChannelLayoutTag_UseChannelBitmap. The bits are those of WAV's mask.
+_BITMAP = 0x10000
+
+
+def _append_id3(path: Path, spec: Format, _: int, tags: Tags, layout: tuple[str, ...]) -> str:
     """Put an ID3 chunk at the end of an AIFF file."""
-    tag = id3v2(tags.text, tags.cover, tags.cover_type)
-    chunk = b"ID3 " + struct.pack(">I", len(tag)) + tag + bytes(len(tag) % 2)
+    return _append(path, spec, b"ID3 ", id3v2(tags.text, tags.cover, tags.cover_type))
+
+
+def _append(path: Path, spec: Format, name: bytes, payload: bytes) -> str:
+    """Put a chunk at the end of an AIFF or CAF file. Returns "", or why that could not be done."""
+    aiff = spec.name == "aiff"
     size = path.stat().st_size
-    begin = size + size % 2  # of the chunk
-    if spec.max_bytes is not None and begin + len(chunk) > spec.max_bytes:
+    start = size + size % 2 if aiff else size  # of the chunk; the sizes of AIFF are even
+    header = name + struct.pack(">I" if aiff else ">Q", len(payload))
+    data = bytes(start - size) + header + payload + bytes(len(payload) % 2 if aiff else 0)
+    end = size + len(data)
+    if spec.max_bytes is not None and end > spec.max_bytes:
         return f"with them the file would be larger than {spec.name} allows"
     try:
         with path.open("r+b", buffering=0) as file:
             try:
-                _write_at(file, size, bytes(size % 2) + chunk)
-                _write_at(file, 4, struct.pack(">I", begin + len(chunk) - 8))  # the size in the FORM header
+                _write_at(file, size, data)
+                if aiff:
+                    _write_at(file, 4, struct.pack(">I", end - 8))  # the size in the FORM header
             except OSError:
                 file.truncate(size)
                 raise
@@ -187,14 +206,14 @@ def _write_at(file: RawIOBase, offset: int, data: bytes) -> None:
         rest = rest[file.write(rest) or 0 :]
 
 
-def _put_in_copy(path: Path, spec: Format, samplerate: int, tags: Tags) -> str:
+def _put_in_copy(path: Path, spec: Format, samplerate: int, tags: Tags, layout: tuple[str, ...]) -> str:
     """Copy the file's packets into a new file with the tags, and rename that."""
     # The folder is the run's work folder, which is removed even if this process dies.
     temporary = path.with_name(f".sepcli-part-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         with closing(Sink(temporary)) as sink:
             try:
-                _copy(path, sink, spec, samplerate, tags)
+                _copy(path, sink, spec, samplerate, tags, layout)
             finally:
                 if sink.error is not None:
                     raise sink.error
@@ -212,7 +231,7 @@ def _put_in_copy(path: Path, spec: Format, samplerate: int, tags: Tags) -> str:
     return ""
 
 
-def _copy(path: Path, sink: Sink, spec: Format, samplerate: int, tags: Tags) -> None:
+def _copy(path: Path, sink: Sink, spec: Format, samplerate: int, tags: Tags, layout: tuple[str, ...]) -> None:
     """The file's packets as they are, with these tags instead of its own."""
     text = {name: value for name, value in tags.text.items() if value}
     image = tags.cover if spec.covers else b""
@@ -229,6 +248,8 @@ def _copy(path: Path, sink: Sink, spec: Format, samplerate: int, tags: Tags) -> 
         )
         sound = source.streams.audio[0]
         stream = copy.add_stream_from_template(sound)
+        if layout and spec.name == "flac":
+            text["WAVEFORMATEXTENSIBLE_CHANNEL_MASK"] = f"{layouts.mask(layout):#x}"
         packets = [_packets(source, sound, stream)]
         if image and spec.tags_in_stream:
             text["METADATA_BLOCK_PICTURE"] = _picture_block(image, tags.cover_type)

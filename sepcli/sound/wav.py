@@ -20,6 +20,8 @@ import numpy as np
 
 SIZE_LIMIT = 0xFFFFFFFF  # the largest size that fits into a RIFF header; it also means "see ds64" or "unknown"
 _DS64_BYTES = 28  # RIFF size, data size, frames: 64 bits each; table length: 32 bits
+_EXTENSIBLE = 0xFFFE  # WAVE_FORMAT_EXTENSIBLE
+_GUID = bytes.fromhex("0000 0000 1000 8000 00AA 0038 9B71")  # of its subformats, behind the plain code
 _BITS = {"16": 16, "24": 24, "32": 32, "32f": 32}
 
 # Text tags by ffmpeg's names, and the INFO chunks that players read.
@@ -41,7 +43,8 @@ class WavFile:
 
     path: a file, or an open descriptor (standard output), which stays open. depth: "16", "24", "32" or "32f".
     frames: how many will come, None where that is not known. The header of a pipe can't be corrected
-    afterwards, so it states this number.
+    afterwards, so it states this number. layout: the names of the channels (layouts.py), () for none. More than
+    two channels, and a layout that is not mono or stereo, make it a WAVE_FORMAT_EXTENSIBLE with their mask.
     """
 
     tagged = True  # the tags are part of the header
@@ -55,7 +58,10 @@ class WavFile:
         *,
         tags: Mapping[str, str] | None = None,
         frames: int | None = None,
+        layout: tuple[str, ...] = (),
     ):
+        self._extensible = channels > 2 or layout not in ((), layouts.default(channels))
+        self._mask = layouts.mask(layout)
         self._bits = _BITS[depth]
         self._float = depth == "32f"
         self._samplerate, self._channels = samplerate, channels
@@ -104,7 +110,8 @@ class WavFile:
             rest = rest[self._file.write(rest) :]
 
     def _header(self, data_bytes: int | None) -> bytes:
-        code = 3 if self._float else 1  # WAVE_FORMAT_IEEE_FLOAT, WAVE_FORMAT_PCM
+        plain = 3 if self._float else 1  # WAVE_FORMAT_IEEE_FLOAT, WAVE_FORMAT_PCM
+        code = _EXTENSIBLE if self._extensible else plain
         form = struct.pack(
             "<HHIIHH",
             code,
@@ -115,7 +122,11 @@ class WavFile:
             self._bits,
         )
         frames = None if data_bytes is None else data_bytes // self._frame_bytes
-        body = _chunk(b"fmt ", form + (b"\0\0" if self._float else b""))
+        if self._extensible:  # 22 more bytes: valid bits, mask, the plain code as a GUID
+            form += struct.pack("<HHIH", 22, self._bits, self._mask, plain) + _GUID
+        elif self._float:
+            form += b"\0\0"
+        body = _chunk(b"fmt ", form)
         if self._float:
             body += _chunk(b"fact", struct.pack("<I", _clip(frames)))
         body += self._info

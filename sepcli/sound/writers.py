@@ -13,10 +13,16 @@ from sepcli.errors import OutputError, UsageError, parameter
 from sepcli.sound.formats import FFMPEG, FORMATS, LIBSNDFILE, SEPCLI, Format
 
 
-def check_format(format: str, *, channels: int | None = None, bitrate: int | None = None) -> None:
+def check_format(
+    format: str,
+    *,
+    channels: int | None = None,
+    layout: tuple[str, ...] = (),
+    bitrate: int | None = None,
+) -> None:
     """Raise where such a file can't be written: UsageError for the request, OutputError for this machine.
 
-    bitrate: kbit/s.
+    layout: the names of the channels, () for the usual ones. bitrate: kbit/s.
     """
     if format not in FORMATS:
         raise UsageError(
@@ -27,7 +33,7 @@ def check_format(format: str, *, channels: int | None = None, bitrate: int | Non
     if bitrate is not None:
         spec.check_bitrate(bitrate)
     if channels is not None:
-        spec.check_channels(channels)
+        spec.check_channels(channels, layout)
     writer_text(spec)
 
 
