@@ -82,7 +82,7 @@ app.add_typer(dataset_app, name="dataset")
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Check this installation, with a remedy for each problem.
 
-    Versions, device and precision, formats, ffmpeg, the cache of models and its free space.
+    Versions, device and precision, formats, the cache of models and its free space.
     """
     from sepcli.cli.doctor import report
 

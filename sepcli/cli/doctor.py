@@ -10,7 +10,6 @@ import importlib
 import os
 import platform
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
@@ -144,32 +143,6 @@ def _formats() -> Iterator[Finding]:
             yield Finding(f"write {name}", state, problem.message, problem.remedy)
 
 
-def _ffmpeg() -> Iterator[Finding]:
-    found = {tool: shutil.which(tool) for tool in ("ffmpeg", "ffprobe")}
-    missing = [tool for tool, path in found.items() if path is None]
-    if missing:
-        yield Finding(
-            "ffmpeg",
-            "note",
-            f"{' and '.join(missing)} not found: m4a files, videos and unusual formats can't be read",
-            "Install it with your package manager (apt install ffmpeg, brew install ffmpeg, winget install "
-            "ffmpeg), or from https://ffmpeg.org, so that it is found on PATH.",
-        )
-        return
-    path = found["ffmpeg"]
-    assert path is not None
-    done = subprocess.run(
-        [path, "-version"],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=20,
-        stdin=subprocess.DEVNULL,
-    )
-    first = (done.stdout.splitlines() or [""])[0].split(" Copyright")[0]
-    yield Finding("ffmpeg", "ok", f"{first}, {path}")
-
-
 def _models() -> Iterator[Finding]:
     from sepcli.weights.catalog import load_catalog
     from sepcli.weights.download import is_cached
@@ -211,4 +184,4 @@ def _cache() -> Iterator[Finding]:
         yield Finding("hub", "note", f"HF_ENDPOINT is set: models come from {endpoint}")
 
 
-CHECKS = (_system, _libraries, _torchaudio, _device, _formats, _ffmpeg, _models, _cache)
+CHECKS = (_system, _libraries, _torchaudio, _device, _formats, _models, _cache)

@@ -24,7 +24,7 @@ _EXTENSIBLE = 0xFFFE  # WAVE_FORMAT_EXTENSIBLE
 _GUID = bytes.fromhex("0000 0000 1000 8000 00AA 0038 9B71")  # of its subformats, behind the plain code
 _BITS = {"16": 16, "24": 24, "32": 32, "32f": 32}
 
-# Text tags by ffmpeg's names, and the INFO chunks that players read.
+# Text tags by FFmpeg's names, and the INFO chunks that players read.
 INFO_CHUNKS = {
     "title": b"INAM",
     "artist": b"IART",
