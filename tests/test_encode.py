@@ -419,8 +419,9 @@ def test_the_lowest_and_the_highest_bit_rate_work_everywhere(tmp_path, format, e
     bitrates = FORMATS[format].bitrates
     bitrate = (bitrates.lowest, bitrates.highest)[end]
     check_format(format, bitrate=bitrate)
-    write(path, music(4800, channels, samplerate), samplerate=samplerate, bitrate=bitrate)
-    assert read(path).shape[1] >= 4800
+    # FFmpeg's decoder leaves out the last 128 frames of a Vorbis file that is one page.
+    write(path, music(samplerate, channels, samplerate), samplerate=samplerate, bitrate=bitrate)
+    assert read(path).shape[1] >= samplerate
 
 
 def test_ogg_is_quality_8(tmp_path):
@@ -445,7 +446,7 @@ def test_every_rate_finds_one_that_the_format_has(tmp_path, format, samplerate):
         assert str(samplerate) in notice and str(rate) in notice and format in notice
     path = tmp_path / f"a.{format}"
     write(path, music(3000, 1, rate, noise=0), samplerate=rate, depth="16")
-    assert probe(path).samplerate == rate
+    assert probe(path).samplerate == (48000 if format == "opus" else rate)  # Opus decodes at that rate always
 
 
 @pytest.mark.parametrize(
