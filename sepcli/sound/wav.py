@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sepcli.sound import layouts
+
 SIZE_LIMIT = 0xFFFFFFFF  # the largest size that fits into a RIFF header; it also means "see ds64" or "unknown"
 _DS64_BYTES = 28  # RIFF size, data size, frames: 64 bits each; table length: 32 bits
 _EXTENSIBLE = 0xFFFE  # WAVE_FORMAT_EXTENSIBLE
