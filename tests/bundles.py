@@ -118,10 +118,10 @@ def write(folder: Path, files: Mapping[str, bytes]) -> Path:
     return folder / "model.index"
 
 
-def write_tar(path: Path, files: Mapping[str, bytes]) -> Path:
+def write_tar(path: Path, files: Mapping[str, bytes], level: int = 1) -> Path:
     """The files in a .tar.gz, beside what macOS and TensorFlow put there."""
     extra = {"checkpoint": b'model_checkpoint_path: "model"\n', "._model.index": b"Mac OS X"}
-    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+    with tarfile.open(path, "w:gz", compresslevel=level) as archive:
         for name, content in {**extra, **files}.items():
             info = tarfile.TarInfo(f"./{name}")
             info.size = len(content)

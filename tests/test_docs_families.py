@@ -5,6 +5,7 @@ from pathlib import Path
 from sepcli.models.dicose import FAMILY as DICOSE
 from sepcli.models.dicose.refined import ConsistencyOptions, DiffusionOptions
 from sepcli.models.ldm import FAMILY as LDM
+from sepcli.models.spleeter import FAMILY as SPLEETER
 from sepcli.training.config import preset_names, read_preset
 from sepcli.weights.catalog import load_catalog
 
@@ -32,6 +33,12 @@ def options(family):
 def test_lasaft():
     names = [*models("lasaft"), *presets("lasaft")]
     assert names and [name for name in names if f"`{name}`" not in page("lasaft")] == []
+
+
+def test_spleeter():
+    names = [*models("spleeter"), *presets("spleeter")]
+    assert names and [name for name in names if f"{name}" not in page("spleeter")] == []
+    assert [name for name in options(SPLEETER) if f"`-O {name}=" not in page("spleeter")] == []
 
 
 def test_dicose():

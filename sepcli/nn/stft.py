@@ -115,7 +115,7 @@ def spleeter_stft(wave: Tensor, window: Tensor) -> Tensor:
 
 
 def spleeter_istft(spec: Tensor, samples: int, window: Tensor) -> Tensor:
-    """Inverse of `spleeter_stft`: complex64 [..., N, F] -> [..., T = samples].
+    """Inverse of `spleeter_stft`: complex64 [..., N, F] -> [..., T = samples]; missing bins count as 0.
 
     Overlap-add of windowed frames over the sum of squared windows, which at hop = nfft / 4 is 3/2.
     """

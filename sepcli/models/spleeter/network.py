@@ -100,8 +100,9 @@ class Spleeter(Separator):
         self.sources = tuple(config.sources)
         self.known = self.sources  # of the networks; `sources` are those that were selected
         self.samplerate, self.channels = config.samplerate, config.channels
-        # One block is a call and the first window stands before it, so four frames less than in a block.
-        self.segment = Segment(samples=(config.frames - 4) * config.frame_length // 4)
+        # One block is a call and the first window stands before it, so four frames less than in a block. A short
+        # last call begins a block too, so that a track in one call is cut as published.
+        self.segment = Segment(samples=(config.frames - 4) * config.frame_length // 4, tail="short")
         self.unets = ModuleListOf(
             UNet(config.channels, config.filters, config.conv_activation, config.deconv_activation)
             for _ in self.sources
@@ -129,11 +130,12 @@ class Spleeter(Separator):
             masks = torch.cat(
                 [self._extended(self._outputs(block.abs(), self.known)) for block in blocks], dim=3
             )
+            masks = F.pad(masks, (0, spec.shape[-1] - masks.shape[-1]))
             power = 1 if self.options.masks == "ratio" else None
             stems = wiener(spec, masks * spec.abs()[:, None], eps=WIENER_EPS, mask_power=power)
             stems = stems[:, source_indices(self.known, self.sources)]
         else:
-            stems = torch.cat([self._masks(block.abs()) * block[:, None] for block in blocks], dim=3)
+            stems = torch.cat([self._masked(block) for block in blocks], dim=3)
         return spleeter_istft(stems, mix.shape[-1], self.window)
 
     # --- the parts ---
@@ -142,8 +144,13 @@ class Spleeter(Separator):
         """The networks' estimates of all stems: magnitudes [B, C, N, F] -> [B, S, C, N, bins]; N <= frames."""
         return self._outputs(mix, self.known) * mix[:, None, ..., : self._bins()]
 
+    def _masked(self, spec: Tensor) -> Tensor:
+        """The stems in one block: complex [B, C, N, F] -> [B, S, C, N, F or bins], silent in all other bins."""
+        masks = self._masks(spec.abs())
+        return masks * spec[:, None, ..., : masks.shape[-1]]
+
     def _masks(self, mix: Tensor) -> Tensor:
-        """The masks of the stems in one block: magnitudes of the mix [B, C, N, F] -> [B, S, C, N, F]."""
+        """The masks in one block: magnitudes [B, C, N, F] -> [B, S, C, N, F or bins]."""
         if self.options.masks == "network":
             return self._extended(self._outputs(mix, self.sources))
         power = self.magnitudes(mix) ** self.options.exponent
@@ -162,10 +169,10 @@ class Spleeter(Separator):
         return logits.softmax(dim=1)[:, source_indices(self.known, sources)]
 
     def _extended(self, masks: Tensor) -> Tensor:
-        """The masks with a value for every bin: [..., bins] -> [..., F]."""
-        missing = len(self.window) // 2 + 1 - masks.shape[-1]
+        """The masks above the bins that were seen: [..., bins] -> [..., F], or as they are for zeros."""
         if self.options.extension == "zeros":
-            return F.pad(masks, (0, missing))
+            return masks
+        missing = len(self.window) // 2 + 1 - masks.shape[-1]
         return torch.cat([masks, masks.mean(dim=-1, keepdim=True).expand(*masks.shape[:-1], missing)], dim=-1)
 
     def _bins(self) -> int:

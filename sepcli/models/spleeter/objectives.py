@@ -1,0 +1,39 @@
+"""How Spleeter is trained: the magnitudes that each network gives, against those of the true stem.
+
+    stems [B, S, C, T] -> mix = their sum -> magnitudes -> networks -> mean |estimate - magnitude of the stem|
+
+On the bins that the networks see, each block of frames an example. What makes stems of the estimates (masks,
+phases) is no part of it. (The published code; Jansson et al. 2017 have the same loss.)
+
+Axes: B batch, S sources, C channels, T samples, N frames, F bins.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from sepcli.errors import UsageError
+from sepcli.models.objective import Examples, Objective
+from sepcli.models.spleeter.network import Spleeter
+from sepcli.nn.losses import Criterion, Loss
+from sepcli.nn.stft import spleeter_stft
+
+
+class Magnitudes(Objective):
+    """The objective of the file's head; the terms of the loss are "l1" or "mse", of magnitudes."""
+
+    def __init__(self, model: Spleeter, criterion: Criterion):
+        if any(term.kind not in ("l1", "mse") or term.on != "wave" for term in criterion.terms):
+            raise UsageError(
+                "The loss is on the networks' magnitudes, but one of its terms is made for waveforms.",
+                remedy='Use terms of kind "l1" or "mse" as they are, or the objective "separation".',
+            )
+        self.criterion = criterion
+
+    def __call__(self, model: Spleeter, batch: Examples) -> Loss:
+        """See Objective."""
+        frames, bins = model.config.frames, model.config.bins
+        mix = spleeter_stft(batch.stems.sum(dim=1), model.window).abs()  # [B, C, N, F]
+        stems = spleeter_stft(batch.stems, model.window)[..., :bins].abs()  # [B, S, C, N, bins]
+        estimates = torch.cat([model.magnitudes(block) for block in mix.split(frames, dim=2)], dim=3)
+        return self.criterion(estimates.float().flatten(3), stems.flatten(3))
