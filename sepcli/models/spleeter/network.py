@@ -100,7 +100,7 @@ class Spleeter(Separator):
         self.sources = tuple(config.sources)
         self.known = self.sources  # of the networks; `sources` are those that were selected
         self.samplerate, self.channels = config.samplerate, config.channels
-        # One block is a call and the first window stands before it, so four frames less than in a block. A short
+        # One block is a call; the first window stands before it, so a call has four frames less. A short
         # last call begins a block too, so that a track in one call is cut as published.
         self.segment = Segment(samples=(config.frames - 4) * config.frame_length // 4, tail="short")
         self.unets = ModuleListOf(
