@@ -408,3 +408,77 @@ def test_numpy_scalars_of_both_generations(tmp_path, module, order):
     data += struct.pack("<I", len(text)) + text + b"X\x06\x00\x00\x00latin1tRtR."
     value = read_checkpoint(zip_of(tmp_path / "a.th", data)).payload
     assert type(value) is float and value == 1.25
+
+
+# --- what would take memory or stack out of proportion ---
+
+PROTO = b"\x80\x02"
+
+
+def legacy_of(path: Path, body: bytes, keys: bytes = PROTO + b"].", after: bytes = b"") -> Path:
+    """A file laid out as torch.save did before 1.6, around a handmade pickle."""
+    head = [pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
+    path.write_bytes(b"".join([*head, body, keys, after]))
+    return path
+
+
+def deep_tuples() -> bytes:
+    """A key of tuples in tuples: its hash would be computed by recursion in C."""
+    return PROTO + b"}" + b")" + b"\x85" * 1_000_000 + b"Ns."
+
+
+def in_turns() -> bytes:
+    """The same through the memo, so that no two of these stand together."""
+    return PROTO + b"})" + b"q\x000h\x00\x85" * 300_000 + b"Ns."
+
+
+def huge_memo() -> bytes:
+    return PROTO + b"}r\xff\xff\xff\x7f."
+
+
+def itself() -> bytes:
+    return PROTO + b"]q\x00h\x00a."
+
+
+def deep_lists() -> bytes:
+    return PROTO + b"]" * 50_000 + b"a" * 49_999 + b"."
+
+
+@pytest.mark.parametrize("pickled", [deep_tuples, in_turns, huge_memo, itself, deep_lists])
+@pytest.mark.parametrize("layout", [zip_of, legacy_of])
+def test_refuses_a_pickle_that_costs_more_than_its_size(tmp_path, pickled, layout):
+    assert refused(layout(tmp_path / "x.th", pickled())).code == "checkpoint_damaged"
+
+
+def test_lists_that_share_their_parts_cost_what_their_parts_cost(tmp_path):
+    """Doubled 100 times: a list of 2 ** 100 if each was looked at by itself."""
+    body = PROTO + b"]q\x00" + b"".join(b"]q%c(h%ch%ce" % (k + 1, k, k) for k in range(100)) + b"."
+    found = read_checkpoint(zip_of(tmp_path / "x.th", body)).shapes_only().payload
+    assert len(found) == 2 and found[0] is found[1]
+
+
+def test_refuses_a_tensor_that_repeats_its_storage_without_end(tmp_path):
+    path = tmp_path / "x.th"
+    torch.save({"a": torch.zeros(1).expand(1 << 40)}, path)
+    assert "do not fit in the file" in refused(path).message
+    torch.save({"a": torch.zeros(8).expand(2, 8)}, path)
+    assert read_checkpoint(path).payload["a"].shape == (2, 8)
+
+
+def test_refuses_storages_that_expand_without_end(tmp_path):
+    path = tmp_path / "x.th"
+    torch.save({"a": torch.zeros(1 << 20)}, path)
+    packed = tmp_path / "packed.th"
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as small:
+        for name in whole.namelist():
+            small.writestr(name, whole.read(name))
+    assert packed.stat().st_size * 100 < 4 << 20
+    assert "do not fit in the file" in refused(packed).message
+
+
+def test_refuses_storages_that_are_announced_again_and_again(tmp_path):
+    """Each is no larger than the file, but all together are."""
+    reference = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x03\x00\x00\x00%03dX\x03\x00\x00\x00cpuJ"
+    one = reference + struct.pack("<i", 1000) + b"NtQ"
+    body = PROTO + b"](" + b"".join(one % k for k in range(200)) + b"e."
+    assert "do not fit in the file" in refused(legacy_of(tmp_path / "x.th", body)).message

@@ -20,7 +20,7 @@ import io
 import os
 import struct
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,12 @@ from sepcli.weights.bundle import is_index
 from sepcli.weights.bundlefiles import read_archive, read_index
 from sepcli.weights.memory import flat, mapped
 from sepcli.weights.modelspec import INDEX
+from sepcli.weights.opcodes import next_pickle
 from sepcli.weights.unpickling import CONVERT, Unpickler
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of a file by torch.save before 1.6
+_EXPANSION = 100  # how many times a file's size its content may have, compressed or repeated
+_DEEPEST = 200  # values in values
 _AGAIN = "Download it again, or check that it is the file you meant."
 
 
@@ -129,6 +132,7 @@ def read_checkpoint(
                 remedy=_AGAIN,
                 code="not_a_checkpoint",
             )
+        _check(payload, _budget(_EXPANSION * size), set())
     except ModelError:
         raise
     except Exception as error:  # whatever a damaged file provokes in a parser
@@ -166,15 +170,42 @@ def _read_safetensors(path: Path, device: str) -> Checkpoint:
         return Checkpoint(path, {key: file.get_tensor(key) for key in names}, file.metadata() or {})
 
 
-def _moved(value: Any, device: str) -> Any:
-    """`value` with all tensors in it on `device`."""
+def _check(value: Any, take: Callable[[int], None], done: set[int], around: tuple[int, ...] = ()) -> None:
+    """ValueError for data that would be endless, or take memory out of proportion, where it is used.
+
+    take: called with the bytes of every tensor. done: the ids of what was seen. around: of what holds it.
+    """
+    if id(value) in around or len(around) > _DEEPEST:
+        raise ValueError("data that holds itself, or is too deep")
+    if id(value) in done:
+        return
     if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {key: _moved(item, device) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_moved(item, device) for item in value]
-    return tuple(_moved(item, device) for item in value) if isinstance(value, tuple) else value
+        take(value.numel() * value.element_size())
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check(item, take, done, (*around, id(value)))
+    else:
+        return
+    done.add(id(value))
+
+
+def _moved(value: Any, device: str, done: dict[int, Any] | None = None) -> Any:
+    """`value` with all tensors in it on `device`. done: what was moved, by the id of what it was made of."""
+    done = {} if done is None else done
+    if id(value) in done:
+        return done[id(value)]
+    if isinstance(value, Tensor):
+        moved: Any = value.to(device)
+    elif isinstance(value, dict):
+        moved = {key: _moved(item, device, done) for key, item in value.items()}
+    elif isinstance(value, list):
+        moved = [_moved(item, device, done) for item in value]
+    elif isinstance(value, tuple):
+        moved = tuple(_moved(item, device, done) for item in value)
+    else:
+        return value
+    done[id(value)] = moved
+    return moved
 
 
 # --- the two layouts of torch.save ---
@@ -183,6 +214,7 @@ def _moved(value: Any, device: str) -> Any:
 def _read_zip(path: Path, foreign: Collection[str]) -> Any:
     """The object in a zip file of torch.save, since torch 1.6."""
     memory = mapped(path)
+    take = _budget(_EXPANSION * len(memory))
     with zipfile.ZipFile(path) as archive:
         entries = {info.filename: info for info in archive.infolist()}
         pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
@@ -206,6 +238,7 @@ def _read_zip(path: Path, foreign: Collection[str]) -> Any:
             """A buffer, and the offset and size in bytes of the entry's content in it."""
             info = entries[name]
             if info.compress_type != zipfile.ZIP_STORED:
+                take(info.file_size)
                 data = bytearray(archive.read(name))
                 return data, 0, len(data)
             # The local header: 30 bytes, of which the last four give the lengths of name and extra field.
@@ -226,45 +259,57 @@ def _read_zip(path: Path, foreign: Collection[str]) -> Any:
             return storages[key]
 
         buffer, offset, size = stored(pickles[0])
-        return Unpickler(io.BytesIO(buffer[offset : offset + size]), path, foreign, storage).load()
+        data = next_pickle(io.BytesIO(buffer[offset : offset + size]))
+        return Unpickler(io.BytesIO(data), path, foreign, storage).load()
 
 
 def _read_legacy(path: Path, foreign: Collection[str]) -> Any:
     """The object in a file of torch.save before 1.6."""
     memory = mapped(path)
+    take = _budget(len(memory))
     storages: dict[str, Tensor] = {}
 
     def storage(dtype: torch.dtype, key: str, elements: int, view: Any = None) -> Tensor:
         """Zeros for now: in the file, the values come after the object."""
-        if not 0 <= elements * dtype.itemsize <= len(memory):
-            raise ValueError(f"a tensor of {elements} elements does not fit in the file")
         if key not in storages:
+            take(elements * dtype.itemsize)
             storages[key] = torch.zeros(elements, dtype=dtype)
         if view is not None:
             _, start, length = view
             return storages[key][start : start + length]
         return storages[key]
 
-    with open(path, "rb") as file:
+    def load() -> Any:
+        return Unpickler(io.BytesIO(next_pickle(memory)), path, foreign, storage).load()
 
-        def load() -> Any:
-            return Unpickler(file, path, foreign, storage).load()
-
-        if load() != _LEGACY_MAGIC:
-            raise ModelError(
-                f"The file '{path}' is a pickle, but not a checkpoint of torch.save.",
-                remedy=_AGAIN,
-                code="not_a_checkpoint",
-            )
-        version, system = load(), load()
-        if version != 1001 or not (isinstance(system, dict) and system.get("little_endian", True)):
-            raise ValueError(f"version {version!r}")
-        payload = load()
-        for key in load():
-            (elements,) = struct.unpack("<q", file.read(8))
-            target = storages[key]
-            if elements != target.numel():
-                raise ValueError(f"storage {key} has {elements} elements for {target.numel()}")
-            target.copy_(flat(memory, file.tell(), elements, target.dtype))
-            file.seek(elements * target.dtype.itemsize, os.SEEK_CUR)
+    if load() != _LEGACY_MAGIC:
+        raise ModelError(
+            f"The file '{path}' is a pickle, but not a checkpoint of torch.save.",
+            remedy=_AGAIN,
+            code="not_a_checkpoint",
+        )
+    version, system = load(), load()
+    if version != 1001 or not (isinstance(system, dict) and system.get("little_endian", True)):
+        raise ValueError(f"version {version!r}")
+    payload = load()
+    for key in load():
+        (elements,) = struct.unpack("<q", memory.read(8))
+        target = storages[key]
+        if elements != target.numel():
+            raise ValueError(f"storage {key} has {elements} elements for {target.numel()}")
+        target.copy_(flat(memory, memory.tell(), elements, target.dtype))
+        memory.seek(elements * target.dtype.itemsize, os.SEEK_CUR)
     return payload
+
+
+def _budget(size: int) -> Callable[[int], None]:
+    """What to call before bytes are allocated: ValueError below 0, or for more than `size` in all."""
+    left = size
+
+    def take(count: int) -> None:
+        nonlocal left
+        left -= count
+        if count < 0 or left < 0:
+            raise ValueError(f"tensors of more than {size} bytes do not fit in the file")
+
+    return take
