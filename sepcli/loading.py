@@ -105,8 +105,9 @@ def _load_entry(
         weights.append([row[name] for name in wanted])
         hashes.append(digest)
         origins.append(origin)
-    whole = models[0] if len(models) == 1 else Ensemble(models, weights, wanted)
-    return Loaded(entry.name, whole, entry.sources, tuple(hashes), ", ".join(dict.fromkeys(origins)), entry)
+    model = models[0] if len(models) == 1 else Ensemble(models, weights, wanted)
+    model.whole = entry.sources
+    return Loaded(entry.name, model, entry.sources, tuple(hashes), ", ".join(dict.fromkeys(origins)), entry)
 
 
 def _member_file(

@@ -114,6 +114,7 @@ def check_select(model: Separator, mix: Tensor, tolerance: float = TOLERANCE, **
         assert narrowed.sources == tuple(wanted)
         assert (narrowed.samplerate, narrowed.channels) == (model.samplerate, model.channels)
         assert (narrowed.normalize, narrowed.segment.samples) == (model.normalize, model.segment.samples)
+        assert not model.normalize or narrowed.offset_stem == model.offset_stem
         expected = whole[:, [sources.index(name) for name in wanted]]
         result = run(narrowed.eval(), mix, **inputs)
         assert result.shape == expected.shape

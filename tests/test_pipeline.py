@@ -38,10 +38,37 @@ def test_identity_in_identity_out(length, shifts, normalize):
     x = noise(length) + 0.3
     stems = separate(Split(normalize=normalize, samplerate=1000), x, shifts=shifts)
     assert stems.shape == (4, 1, 2, length)
-    # A stem that is a share of the standardised mix misses the rest of the track's mean, as published.
+    # A stem that is a share of the standardised mix has none of the track's mean; `other` has it all.
     mean = x.mean() if normalize else 0.0
-    for share, stem in zip(Split.SHARES.values(), stems, strict=True):
-        torch.testing.assert_close(stem, (x - mean) * share + mean, rtol=1e-4, atol=1e-5)
+    for (name, share), stem in zip(Split.SHARES.items(), stems, strict=True):
+        offset = mean if name == "other" else 0.0
+        torch.testing.assert_close(stem, (x - mean) * share + offset, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(stems.sum(0), x, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sources", "wanted", "carrier"),
+    [
+        (("drums", "bass", "other", "vocals"), ("vocals",), None),
+        (("drums", "bass", "other", "vocals"), ("vocals", "other"), "other"),
+        (("drums", "bass"), ("drums", "bass"), "bass"),  # no stem for everything else: the last
+        (("drums", "bass"), ("bass", "drums"), "bass"),
+        (("drums", "bass"), ("drums",), None),
+    ],
+)
+def test_an_offset_is_in_one_stem_whatever_is_asked_for(sources, wanted, carrier):
+    x = noise(3000) + torch.tensor([0.1, 0.2])[:, None]
+    model = Split(sources, normalize=True, samplerate=1000)
+    for narrowed in (
+        model.select(wanted),
+        model.select(sources).select(wanted),
+        Ensemble.of(model).select(wanted),
+    ):
+        stems = separate(narrowed, x)
+        for name, stem in zip(wanted, stems, strict=True):
+            offset = x.mean() if name == carrier else 0.0
+            mean = (x - x.mean()).mean(-1) * Split.SHARES[name]
+            torch.testing.assert_close(stem.mean(-1), mean + offset, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -47,12 +47,14 @@ class Shares(Separator):
 
     def select(self, sources):
         source_indices(self.sources, sources)
-        return Shares(
+        narrowed = Shares(
             {name: self.shares[name] for name in sources},
             samplerate=self.samplerate,
             channels=self.channels,
             normalize=self.normalize,
         )
+        narrowed.whole = self.whole or self.sources
+        return narrowed
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -135,13 +137,28 @@ def test_stems_of_a_plain_song(tmp_path, normalize):
     stems = read(result)
     for name, share in SHARES.items():
         wanted = mix * share
-        if normalize:  # the track's mean lies in every stem, as published
+        if normalize:  # the track's mean lies in `other`
             mean = mix.mean()
-            wanted = (mix - mean) * share + mean
+            wanted = (mix - mean) * share + (mean if name == "other" else 0)
         np.testing.assert_allclose(stems[name], wanted, atol=0.51 / 32768)
     assert list(stems) == list(SHARES) and result.gain == 1.0 and result.warnings == []
     assert result.frames == 100_000 and result.audio_seconds == pytest.approx(100_000 / 44100)
     assert soundfile.info(result.outputs["drums"]).subtype == "PCM_16"
+
+
+def test_an_offset_is_once_in_the_stems_or_in_the_rest(tmp_path):
+    """A recording of 0.1 and silence, and one with a tone: no stem but `other` is moved."""
+    t = np.arange(50_000) / 44100
+    for i, tone in enumerate((0 * t, 0.3 * np.sin(2 * np.pi * 441 * t))):
+        path = song(tmp_path, np.stack([0.1 + tone] * 2, axis=1), subtype="FLOAT", name=f"{i}.wav")
+        stems = read(separate(path, Shares(normalize=True), out=f"all{i}"))
+        means = {name: x.mean() for name, x in stems.items()}
+        expected = dict.fromkeys(SHARES, 0.0) | {"other": 0.1}
+        assert means == pytest.approx(expected, abs=1e-4)
+        np.testing.assert_allclose(sum(stems.values()), soundfile.read(path)[0], atol=1e-6)
+        part = read(separate(path, Shares(normalize=True).select(["vocals"]), out=f"part{i}", rest=True))
+        means = {name: x.mean() for name, x in part.items()}
+        assert means == pytest.approx({"vocals": 0.0, "no_vocals": 0.1}, abs=1e-4)
 
 
 @pytest.mark.parametrize("samplerate", [8000, 11025, 22050, 44100, 48000, 88200, 96000, 192000])

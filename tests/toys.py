@@ -35,9 +35,11 @@ class Split(Separator):
 
     def select(self, sources) -> Split:
         source_indices(self.sources, sources)
-        return Split(
+        narrowed = Split(
             sources, self.segment, normalize=self.normalize, samplerate=self.samplerate, channels=self.channels
         )
+        narrowed.whole = self.whole or self.sources
+        return narrowed
 
 
 class Asked(Queryable):

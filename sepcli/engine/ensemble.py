@@ -52,7 +52,9 @@ class Ensemble(Separator):
         """The model itself if it is an ensemble already, else an ensemble with it as the only member."""
         if isinstance(model, cls):
             return model
-        return cls([model], [[1.0] * len(model.sources)], model.sources)
+        ensemble = cls([model], [[1.0] * len(model.sources)], model.sources)
+        ensemble.whole = model.whole
+        return ensemble
 
     def total(self, source: int) -> float:
         """The sum of the weights for the source at that position."""
@@ -80,7 +82,9 @@ class Ensemble(Separator):
             if needed:
                 members.append(member.select(needed))
                 weights.append([row[k] for k in columns])
-        return Ensemble(members, weights, sources)
+        narrowed = Ensemble(members, weights, sources)
+        narrowed.whole = self.whole or self.sources
+        return narrowed
 
     def scatter(self, member: int, stems: Tensor) -> Tensor:
         """Stems of the member at that position, [..., S', C, T] -> weighted, [..., S, C, T].

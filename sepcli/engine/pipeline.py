@@ -312,7 +312,10 @@ class _Track:
             scattered.append(ensemble.scatter(index, mean))
         stems = ensemble.gather(scattered).transpose(0, 1).cpu()  # [S, G, C, T]
         if self.standard:
-            stems = stems * self.standard.scale[:, None, None] + self.standard.mean[:, None, None]
+            stems = stems * self.standard.scale[:, None, None]
+            # The mean is a constant offset of the recording, and no stem's sound: their sum has it once.
+            if ensemble.offset_stem in ensemble.sources:
+                stems[ensemble.sources.index(ensemble.offset_stem)] += self.standard.mean[:, None, None]
         yield stems
 
     def _forget(self) -> None:

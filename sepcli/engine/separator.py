@@ -41,6 +41,10 @@ class Segment:
         assert self.samples is None or self.samples > 2 * self.margin
 
 
+# What models call the stem that holds everything else.
+EVERYTHING_ELSE = ("other", "instrumental", "accompaniment", "no_vocals", "background", "rest")
+
+
 class Separator(nn.Module):
     """A network that takes a mix apart.
 
@@ -51,12 +55,25 @@ class Separator(nn.Module):
     """
 
     sources: tuple[str, ...]  # stem names, in output order
+    whole: tuple[
+        str, ...
+    ] = ()  # of a narrowed model: the stems that it had before `select`; () = none were left out
     samplerate: int  # Hz
     channels: int  # 1 mono, 2 stereo
     segment: Segment
     normalize: bool = False  # standardise the whole track before chunking (a track-level step)
     half: bool = False  # may run in float16 and bfloat16: set only where that was measured
     options: Any = None  # the Options of its Arch, if it has any: settings of a separation
+
+    @property
+    def offset_stem(self) -> str | None:
+        """The stem that a constant offset of the mix belongs to: the one for everything else, or the last.
+
+        For tracks that are standardised (`normalize`): the network never sees their mean. A narrowed model may
+        lack this stem.
+        """
+        names = self.whole or self.sources
+        return next((name for name in EVERYTHING_ELSE if name in names), names[-1] if names else None)
 
     def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
         """Move to `device`, compute in `dtype`, and store what depends on the length of a call.

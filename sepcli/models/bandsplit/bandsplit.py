@@ -144,7 +144,7 @@ class BandSplit(Separator):
         """See Separator: the masks of other stems are not computed; the blocks know no stems and are shared."""
         index = source_indices(self.sources, sources)
         narrowed = sharing_copy(self)
-        narrowed.sources = tuple(sources)
+        narrowed.sources, narrowed.whole = tuple(sources), self.whole or self.sources
         narrowed.mask_out = nn.ParameterList(
             nn.Parameter(weight[:, :, index], weight.requires_grad) for weight in self.mask_out
         )

@@ -165,7 +165,7 @@ class Demucs(Separator):
         """See Separator. Only the very last convolution knows the sources: it is narrowed."""
         positions = source_indices(self.sources, sources)
         narrowed = sharing_copy(self)
-        narrowed.sources = tuple(sources)
+        narrowed.sources, narrowed.whole = tuple(sources), self.whole or self.sources
         last = narrowed.decoder[-1][-1]
         assert isinstance(last, nn.ConvTranspose1d) and last.bias is not None
         keep = torch.tensor(

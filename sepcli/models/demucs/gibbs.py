@@ -122,7 +122,7 @@ class GibbsDemucs(Demucs):
         """See Separator. Every stem depends on all others, so narrowing saves no work."""
         source_indices(self.sources, sources)
         narrowed = sharing_copy(self)
-        narrowed.sources = tuple(sources)
+        narrowed.sources, narrowed.whole = tuple(sources), self.whole or self.sources
         return narrowed
 
 

@@ -271,7 +271,7 @@ class HybridUNet(Separator):
         """See Separator. Only the last layers know the sources: their convolutions are narrowed."""
         positions = source_indices(self.sources, sources)
         narrowed = sharing_copy(self)
-        narrowed.sources = tuple(sources)
+        narrowed.sources, narrowed.whole = tuple(sources), self.whole or self.sources
         if self.config.norm_starts > 0:
             for decoder in (narrowed.decoder, narrowed.tdecoder):
                 size = decoder[-1].chout // self.computed  # channels of one source, which adjoin
