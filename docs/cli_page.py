@@ -17,6 +17,7 @@ import typer
 from sepcli import errors
 from sepcli.cli.app import app
 from sepcli.cli.panels import argument_name
+from sepcli.cli.peers import PEERS
 
 EXIT_WORDS = {
     0: "All inputs are done, or were done before.",
@@ -33,7 +34,7 @@ EXIT_WORDS = {
 
 def cli() -> str:
     """The text of the page, without its first line."""
-    group = typer.main.get_command(app)
+    group: Any = typer.main.get_command(app)
     order = ["separate", "train", "distill", "evaluate", "inspect", "robustness", "dataset", "models", "doctor"]
     assert set(order) == set(group.commands), "every command has its place"
     commands = []
@@ -44,7 +45,17 @@ def cli() -> str:
             if below is None
             else [(f"{name} {one}", command) for one, command in below.items()]
         )
-    return HEAD + _exit_codes() + SEPARATE_RULES + "".join(_command(*command) for command in commands)
+    return HEAD + _exit_codes() + SEPARATE_RULES + _peers() + "".join(_command(*one) for one in commands)
+
+
+def _peers() -> str:
+    text = PEERS_HEAD
+    for peer, rows in PEERS.items():
+        text += f"\n| {peer} | here |\n|---|---|\n"
+        for theirs, ours in rows.items():
+            here = f"`{ours}`" if ours.startswith("-") else ours or "what sepcli does anyway"
+            text += f"| `{theirs}` | {here} |\n"
+    return text
 
 
 def _exit_codes() -> str:
@@ -95,10 +106,21 @@ def _default(param: Any) -> str:
     return f"`{value.value if isinstance(value, Enum) else value}`"
 
 
+PEERS_HEAD = """
+## Options of other separators
+
+`sepcli separate` takes options of demucs and audio-separator where they mean the same here; this stands on no help page.
+Another option of theirs ends the run with 2 before any work, and the error is the sentence in the table. Options with
+the same name and meaning here are left out: `-o`, `--device`, `--shifts`, `--overlap` and `--segment` of demucs, `-m` of
+audio-separator. So is `--two-stems`, but the rest is always the mix minus the stem here. Where both have an option of one
+name, as `-d`, it is that of demucs. Defaults are ours: `mini`, where demucs takes `htdemucs`.
+"""
+
 HEAD = """\
 # The command line
 
-`sepcli separate` is the main command. `sepcli models` looks after the weights, `sepcli doctor` after the installation.
+`sepcli separate` is the main command, and its name may be left out: `sepcli song.wav -m htdemucs`, with options first
+too. A file that is called like a command needs a path, `./train`. `sepcli models` looks after the weights, `sepcli doctor` after the installation.
 `sepcli dataset`, `train`, `distill` and `evaluate` make models and measure them; `inspect` looks into one, and
 `robustness` measures how much noise a codec bears.
 

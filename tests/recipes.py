@@ -34,6 +34,8 @@ import typer
 from huggingface_hub import constants
 
 from sepcli.cli.app import ClickException, app, main
+from sepcli.cli.peers import PEERS
+from sepcli.errors import UsageError
 from sepcli.loading import make_config, save_model
 from sepcli.models.family import get_family
 from sepcli.training.config import preset_names, read_preset
@@ -132,6 +134,8 @@ def parse(arguments: Sequence[str]) -> str | None:
         idle()[0].main(args=list(arguments), prog_name="sepcli", standalone_mode=False)
     except ClickException as problem:
         return problem.format_message()
+    except UsageError as problem:
+        return str(problem)
     for option, name in pairwise(arguments):
         if option == "--preset" and name not in preset_names():
             return f"no preset {name}"
@@ -159,13 +163,20 @@ def options(command: Any) -> set[str]:
     return {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
 
 
+def theirs() -> set[str]:
+    """The options of other separators that `separate` knows."""
+    return {word for rows in PEERS.values() for row in rows for word in re.findall(r"--?[a-z][\w*-]*", row)}
+
+
 def unknown(words: Sequence[str]) -> list[str]:
     """The commands and options in a mention that sepcli does not have; a mention need not be complete."""
     programs = idle()[1]
     asked = [word.split("=")[0] for word in words if word.startswith("--")] + ["--help"]
     if words[0] != "sepcli":
-        known = set().union(*map(options, programs.values()))
+        known = set().union(*map(options, programs.values()), theirs())
         return [option for option in asked if option not in known | {"--help", "--version"}]
+    if words[1:] and "." in words[1]:  # an input: the command was left out
+        words = ["sepcli", "separate", *words[1:]]
     names = [word for word in words[1:3] if re.fullmatch("[a-z]+", word)]
     groups = {name.split()[0] for name in programs}
     for name in (" ".join(names[:2]), names[0] if names else ""):

@@ -90,7 +90,7 @@ def test_what_is_not_run_is_there():
     "line, why",
     [
         ("sepcli separate song.wav --modle htdemucs", "No such option"),
-        ("sepcli seperate song.wav", "No such command"),
+        ("sepcli seperate song.wav", "is no command"),
         ("sepcli separate song.wav --shifts many", "--shifts"),
         ("sepcli train --preset demucs9 --data x -o y", "no preset demucs9"),
         ("sepcli separate --model mini | less", "Missing argument"),

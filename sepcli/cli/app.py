@@ -12,7 +12,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -21,6 +21,7 @@ from sepcli.cli import console, distill, evaluate, inspect, models, robustness, 
 from sepcli.cli.dataset import dataset_app
 from sepcli.cli.options import option_text
 from sepcli.cli.panels import PanelCommand
+from sepcli.cli.program import USUAL, Program, SeparateCommand, completed
 from sepcli.cli.signals import Terminated, catch_signals
 from sepcli.errors import (
     DISK_FULL,
@@ -36,6 +37,7 @@ from sepcli.errors import (
 
 app = typer.Typer(
     name="sepcli",
+    cls=Program,
     rich_markup_mode=None,  # plain help pages: rich's would take twice the CPU time of all the rest
     pretty_exceptions_enable=False,  # unexpected exceptions are ours to report (`main`)
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -60,15 +62,15 @@ def sepcli(
 ) -> None:
     """Take music apart into stems: vocals, drums, bass and more.
 
-    Start with `sepcli separate song.wav`. `sepcli models list` shows the models, and `sepcli COMMAND --help`
-    the options of a command.
+    Start with `sepcli song.wav`, which is short for `sepcli separate song.wav`. `sepcli models list` shows the
+    models, and `sepcli COMMAND --help` the options of a command.
     """
     if context.invoked_subcommand is None:
         sys.stdout.write(context.get_help() + "\n")
         raise typer.Exit(UsageError.exit_code)
 
 
-app.command("separate", cls=PanelCommand, no_args_is_help=True)(separate.separate)
+app.command("separate", cls=SeparateCommand, no_args_is_help=True)(separate.separate)
 app.command("train", cls=PanelCommand, no_args_is_help=True)(train.train)
 app.command("distill", cls=PanelCommand, no_args_is_help=True)(distill.distill)
 app.command("evaluate", cls=PanelCommand, no_args_is_help=True)(evaluate.evaluate)
@@ -196,7 +198,7 @@ def _of_a_stream(problem: OSError) -> SepcliError | None:
 def _reader_left(arguments: Sequence[str]) -> int:
     """The reader of our output is gone: no error for a list (`| head`), but one for stems and for a program."""
     _discard(sys.stdout)
-    page = {"--help", "-h", "--dry-run"}.intersection(arguments) or "separate" not in arguments[:1]
+    page = {"--help", "-h", "--dry-run"}.intersection(arguments) or not _separates(arguments)
     if page and "--json" not in arguments:
         return 0
     problem = OutputError(
@@ -206,6 +208,16 @@ def _reader_left(arguments: Sequence[str]) -> int:
     )
     _try(lambda: console.error(problem), sys.stderr)
     return problem.exit_code
+
+
+def _separates(arguments: Sequence[str]) -> bool:
+    """Whether the command is `separate`, named or left out."""
+    group: Any = typer.main.get_command(app)
+    own = {name for param in group.params for name in param.opts}
+    try:
+        return completed(arguments, group.commands, own)[:1] == [USUAL]
+    except UsageError:
+        return False
 
 
 def _fail(problem: SepcliError, arguments: Sequence[str], cause: BaseException) -> int:
