@@ -252,6 +252,7 @@ class Reader:
         self._lost: list[tuple[int, bytes]] = []  # packets in a row that did not decode: size, first bytes
         self._sizes = 0.0  # of packets that decoded: a running mean, bytes
         self._length = Fraction(0)  # of the last frame that decoded, seconds
+        self._longest = Fraction(0)  # of all frames, seconds
         self._sync = b""  # the first bytes of the last packet that decoded
         self._chained = False  # another stream has begun, which counts its time from its own beginning
         self._several = False  # there is more than one recording in the file
@@ -362,7 +363,7 @@ class Reader:
             samples = _fitted(samples, part[1] or layouts.default(channels), self.layout, self.channels)
         yield from self._resampled(samples)
         self._clock += length
-        self._length = length
+        self._length, self._longest = length, max(length, self._longest)
 
     def _until(self, time: Fraction) -> Iterator[np.ndarray]:
         """Silence until a frame's time, if sound is missing there; a new origin if the time can't be meant."""
@@ -452,8 +453,9 @@ class Reader:
                 lacking -= float(self._origin or 0)
             else:
                 lacking += sum(loss.seconds for loss in self.losses if loss.code == LATE)
-            # Containers round to their own clocks, and count an encoder's delay in or out.
-            if lacking > (0 if self.header.format == "flac" else 0.1):
+            # Containers round to their own clocks, count an encoder's delay in or out, and may take a short last
+            # packet for a whole one.
+            if lacking > (0 if self.header.format == "flac" else 0.1 + float(self._longest)):
                 self.losses.append(Loss(CUT_SHORT, self.given / self.rate, lacking))
                 return
         # A tag or other bytes behind the last packet don't begin as packets of this codec do.

@@ -87,12 +87,12 @@ def make(folder: Path, count: int, broken: float, seed: int) -> dict[str, Expect
         path.parent.mkdir(parents=True, exist_ok=True)
         frames = chance.randrange(RATE // 10, RATE)
         x = music(frames, seed=number)
-        packed = (suffix, kind) in PACKED
-        if packed:
+        by_ffmpeg = (suffix, kind) in PACKED
+        if by_ffmpeg:
             packed(path, kind, x)
         else:
             soundfile.write(path, x.T, RATE, kind, format=suffix.upper())
-        statuses, exact = {"done"}, not packed or kind in ("alac", "wavpack", "tta")
+        statuses, exact = {"done"}, not by_ffmpeg or kind in ("alac", "wavpack", "tta")
         length: int | None = frames
         if chance.random() < broken:
             data, statuses = _damage(path.read_bytes(), number % 5, chance)
@@ -207,11 +207,10 @@ def bench(work: Path, *, count: int = 1000, kills: int = 3, broken: float = 0.05
         wrong = check(expected, out)
         figures.append(Figure(f"wrong results, {name}, killed {kills} times", len(wrong), "", "<= 0"))
         figures.append(Figure(f"time, {name}", time.monotonic() - began, "s"))
-        tenth = max(1, len(curve) // 10)
+        tenth, half = max(1, len(curve) // 10), len(curve) // 2
         if len(curve) >= 30:
-            # Importing and the first file are the first tenth.
-            growth = max(curve[-tenth:]) - max(curve[tenth : 2 * tenth])
-            figures.append(Figure(f"memory at the end above the beginning, {name}", growth, "MB", "<= 30"))
+            growth = max(curve[-tenth:]) - max(curve[half - tenth : half])
+            figures.append(Figure(f"memory at the end above the middle, {name}", growth, "MB", "<= 10"))
         runs[name] = {
             "exit codes": codes,
             "wrong": wrong[:20],
