@@ -453,8 +453,8 @@ class Reader:
                 lacking -= float(self._origin or 0)
             else:
                 lacking += sum(loss.seconds for loss in self.losses if loss.code == LATE)
-            # Containers round to their own clocks, count an encoder's delay in or out, and may take a short last
-            # packet for a whole one.
+            # Containers round to their own clocks, count an encoder's delay in or out, and may take a short
+            # last packet for a whole one.
             if lacking > (0 if self.header.format == "flac" else 0.1 + float(self._longest)):
                 self.losses.append(Loss(CUT_SHORT, self.given / self.rate, lacking))
                 return

@@ -142,6 +142,46 @@ def _bundle() -> dict[str, bytes]:
     return bundle({"a": torch.arange(6.0).reshape(2, 3), "deep/b": torch.ones(4, dtype=torch.float16)})
 
 
+# --- audio ---
+
+
+def read_audio_file(data: bytes) -> None:
+    """Read a sound file as a separation does: its header, all its samples, what was lost, tags and cover."""
+    import numpy as np
+
+    from sepcli.sound.decode import AudioReader, probe
+    from sepcli.sound.tags import read_tags
+
+    # The suffix is a hint for some readers: it comes from the content, so that an input stays the same.
+    path = as_file(data, "sound." + ("wav", "mp3", "m4a", "mkv", "flac", "bin")[len(data) % 6])
+    info = probe(path)
+    read_tags(path, info)
+    reader = AudioReader(path, info)
+    for block in reader:
+        assert block.dtype == np.float32 and block.shape[0] == info.channels and np.isfinite(block).all()
+    assert all(loss.seconds >= 0 for loss in reader.losses) and all(reader.warnings)
+
+
+def sounds() -> list[bytes]:
+    """Short files of all formats that the soak test makes."""
+    import soundfile
+
+    from tests.bench.soak import KINDS, PACKED, RATE, packed
+    from tests.sounds import music
+
+    made = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (suffix, kind) in enumerate(KINDS):
+            path = Path(folder) / f"{number}.{suffix}"
+            x = music(RATE // 5, seed=number)
+            if (suffix, kind) in PACKED:
+                packed(path, kind, x)
+            else:
+                soundfile.write(path, x.T, RATE, kind, format=suffix.upper())
+            made.append(path.read_bytes())
+    return made
+
+
 # --- one that misbehaves, for the tests of the harness ---
 
 
@@ -173,5 +213,6 @@ def misbehave(data: bytes) -> None:
 TARGETS = {
     "checkpoint": Target(checkpoints, read_checkpoint_file),
     "tensorflow-index": Target(indices, read_index_file),
+    "audio": Target(sounds, read_audio_file),
     "misbehaving": Target(lambda: [bytes([kind]) * 8 for kind in range(8)], misbehave),
 }
