@@ -55,8 +55,8 @@ def test_a_process_that_dies_is_an_error_of_the_run(data):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interruption_ends_all_and_what_is_done_is_kept(data, tmp_path, number, code):
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_an_interruption_ends_all_and_what_is_done_is_kept(data, tmp_path, name, code):
     out = tmp_path / "out"
     for k in range(40):
         make_track(data, f"more{k}", {"drums": 0.2, "vocals": 0.1}, seed=k, seconds=20)
@@ -85,7 +85,7 @@ def test_an_interruption_ends_all_and_what_is_done_is_kept(data, tmp_path, numbe
     while not (out / "rows.jsonl").exists() or not (out / "rows.jsonl").read_bytes():
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
-    os.killpg(process.pid, number)  # the whole group, as a terminal does it
+    os.killpg(process.pid, getattr(signal, name))  # the whole group, as a terminal does it
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert "Traceback" not in err

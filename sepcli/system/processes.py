@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
+from multiprocessing import resource_tracker
 from typing import TypeVar
 
 from sepcli.errors import DeviceError, Spelling, parameter, spell, spelling
@@ -38,6 +39,7 @@ def in_processes(
     process. Items are taken only when they are needed, two for each process. Closing the iterator ends the
     processes, and waits for their end. DeviceError where a process dies, as when the system takes its memory.
     """
+    _start_tracker()
     before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (begin, spelling()))
     left = iter(items)
@@ -64,6 +66,17 @@ def in_processes(
         deadline = time.monotonic() + JOIN_SECONDS
         while any(process.is_alive() for process in ours) and time.monotonic() < deadline:
             time.sleep(0.01)
+
+
+def _start_tracker() -> None:
+    """Start Python's helper of spawned processes such that a closed terminal leaves it alone."""
+    if HANGUP is None or threading.current_thread() is not threading.main_thread():
+        return
+    former = signal.signal(HANGUP, signal.SIG_IGN)  # which it inherits
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.signal(HANGUP, former)
 
 
 def _begin(begin: Callable[[], object] | None, rule: Spelling) -> None:
