@@ -336,7 +336,8 @@ class AudioReader:
     def __iter__(self) -> Iterator[np.ndarray]:
         decode = self._plain_blocks if self.info.decoder == "soundfile" else self._packet_blocks
         left, skip = self._limit, self._start
-        waiting: list[np.ndarray] = []
+        waiting: list[np.ndarray] = []  # what has not been given yet
+        count = 0  # frames in it
         with closing(decode()) as blocks:
             for block in blocks:  # [C, T], of any length
                 dropped = min(skip, block.shape[1])
@@ -345,8 +346,10 @@ class AudioReader:
                 if left is not None:
                     left -= block.shape[1]
                 waiting.append(block)
-                if sum(each.shape[1] for each in waiting) >= self._block:
+                count += block.shape[1]
+                if count >= self._block:
                     yield from self._blocks(waiting, whole=False)
+                    count %= self._block
                 if left == 0:
                     break
         yield from self._blocks(waiting, whole=True)

@@ -113,6 +113,8 @@ def _find(file: BinaryIO, end: int) -> Samples | None:
         return _find_aiff(file, end, head[8:12])
     if head[:4] == b".snd" and len(head) == 24:
         at, size = struct.unpack(">4xII", head[:12])
+        if not 24 <= at <= end:
+            return None
         # "Unknown" is right for any size here.
         return Samples(at, size, lambda _: head[:8] + struct.pack(">I", UNKNOWN) + head[12:] + bytes(at - 24))
     return None
