@@ -28,7 +28,9 @@ from sepcli.engine.pipeline import Engine
 from sepcli.engine.separator import Segment, Separator, source_indices
 from sepcli.engine.settings import Settings
 from sepcli.errors import InputError, ModelError, OutputError, UsageError
+from sepcli.sound.broadcast import read_chunks
 from sepcli.sound.decode import probe
+from tests.test_broadcast import HOUR, recording
 
 SHARES = {"drums": 0.5, "bass": 0.25, "other": 0.125, "vocals": 0.125}
 
@@ -209,6 +211,18 @@ def test_unknown_channels_are_a_warning_and_lossy_formats_refuse_them(tmp_path):
     np.testing.assert_allclose(read(result)["bass"], mix * 0.25, atol=2e-5)
     with pytest.raises(UsageError, match="can't say"):
         separate(path, Shares(), out="other", format="opus", info=info)
+
+
+def test_stems_of_a_broadcast_wav_say_where_they_belong(tmp_path):
+    path = recording(tmp_path / "take.wav")
+    for start, options in ((0, {}), (0.5, {"start": 0.5})):
+        result = separate(path, Shares(), out=f"from{start}", **options)
+        assert result.warnings == []
+        for file in result.outputs.values():
+            found = read_chunks(file)
+            assert found.reference == HOUR + round(start * 44100) and bool(found.timeline) is (start == 0)
+    bare = separate(path, Shares(), out="bare", tags=False)
+    assert read_chunks(bare.outputs["drums"]).reference is None
 
 
 def test_silence_gives_silence(tmp_path):

@@ -113,7 +113,7 @@ def render(
         frames = _frames_ahead(mix, info, start, duration, plan)
         if frames is not None:
             plan.check_size(frames, info.channels)
-        files = _Files(folder, names, plan, info, levels, frames)
+        files = _Files(folder, names, plan, info, levels, frames, start)
         stack.callback(files.abort)
         sink: _Sink = _Spooled(folder, files, again) if plan.spools else _Direct(files, again)
         stack.callback(sink.abort)
@@ -198,6 +198,7 @@ class _Files:
         info: AudioInfo,
         levels: Levels,
         frames: int | None,
+        start: float,
     ):
         # Numbers and not stems: the names of some stems (of an audio query) are whatever the user typed.
         self.paths = {name: folder / f"{i}.{plan.format}" for i, name in enumerate(names)}
@@ -206,6 +207,7 @@ class _Files:
         self.info = info
         self.levels = levels
         self.frames = frames  # of each, None where not known
+        self.start = start  # of the files in the input, seconds
         self.meter = PeakMeter(len(names), levels.scale)  # of what was wanted, before any gain or clamping
         self._writers: list[AudioWriter] = []
         self._warnings: list[Warned] = []
@@ -223,7 +225,11 @@ class _Files:
                 writer.write(samples)
 
     def _open(self) -> None:
-        tags = read_tags(self.info.path, self.info) if self.plan.tags else None
+        tags = None
+        if self.plan.tags:
+            rate = self.info.samplerate
+            first = round(self.start * rate)  # frame
+            tags = read_tags(self.info.path, self.info).moved(first, rate, self.plan.samplerate)
         for name in self.names:
             self._writers.append(
                 AudioWriter(

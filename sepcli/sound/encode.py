@@ -111,7 +111,14 @@ class AudioWriter:
             if SEPCLI in spec.writers:
                 text = tags.text if tags else {}
                 self._encoder = WavFile(
-                    path, samplerate, channels, depth, tags=text, frames=frames, layout=self._layout
+                    path,
+                    samplerate,
+                    channels,
+                    depth,
+                    tags=text,
+                    chunks=tags.chunks.in_order() if tags else (),
+                    frames=frames,
+                    layout=self._layout,
                 )
                 return
             assert isinstance(path, Path)

@@ -28,6 +28,7 @@ from av.stream import Disposition, Stream
 
 from sepcli.errors import from_os
 from sepcli.sound import layouts
+from sepcli.sound.broadcast import Chunks, read_chunks
 from sepcli.sound.decode import AudioInfo
 from sepcli.sound.formats import Format
 from sepcli.sound.id3 import id3v2
@@ -55,11 +56,20 @@ class Tags:
 
     text: Mapping[str, str] = field(default_factory=dict)  # by FFmpeg's names, lower-case
     title: str = ""  # of the track: its title tag, else the name of its file
+    chunks: Chunks = field(default_factory=Chunks)  # of a WAV, for WAVs
     cover: bytes = b""  # the picture as its file would be, JPEG or PNG; b"": there is none
 
     def for_stem(self, stem: str) -> Tags:
         """The same with the title "TITLE (STEM)"."""
         return replace(self, text={**self.text, "title": f"{self.title} ({stem})"})
+
+    def moved(self, start: int, samplerate: int, out_rate: int) -> Tags:
+        """The same for files of `out_rate` Hz that begin at frame `start` of an input of `samplerate` Hz."""
+        chunks = self.chunks.moved(start, samplerate, out_rate)
+        text = dict(self.text)
+        if "time_reference" in text and chunks.reference is not None:
+            text["time_reference"] = str(chunks.reference)
+        return replace(self, text=text, chunks=chunks)
 
     def within(self, size: int) -> tuple[Tags, list[str]]:
         """The tags whose texts fit into `size` bytes together, and the names of the longer ones left out."""
@@ -97,9 +107,12 @@ def read_tags(path: Path, info: AudioInfo) -> Tags:
         merged = {**sound, **container.metadata}
         found = {name.lower(): value for name, value in merged.items()} or found
         cover = _cover(container)
+    chunks = Chunks()
+    with suppress(OSError):
+        chunks = read_chunks(path)
     text = {name: _clean(value) for name, value in found.items() if _kept(name) and value.strip()}
     title = text.get("title") or os.fsencode(path.stem).decode("utf-8", "replace")
-    return Tags(text=text, title=title, cover=cover)
+    return Tags(text=text, title=title, chunks=chunks, cover=cover)
 
 
 LOOKED_AT = 1 << 26  # bytes of a file that are read in search of its tags

@@ -13,7 +13,7 @@ when the disk is full. Finished files are read by libsndfile.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,7 @@ class WavFile:
     frames: how many will come, None where that is not known. The header of a pipe can't be corrected
     afterwards, so it states this number. layout: the names of the channels (layouts.py), () for none. More than
     two channels, and a layout that is not mono or stereo, make it a WAVE_FORMAT_EXTENSIBLE with their mask.
+    chunks: (name, payload) of others that go before the samples.
     """
 
     tagged = True  # the tags are part of the header
@@ -59,6 +60,7 @@ class WavFile:
         depth: str,
         *,
         tags: Mapping[str, str] | None = None,
+        chunks: Iterable[tuple[bytes, bytes]] = (),
         frames: int | None = None,
         layout: tuple[str, ...] = (),
     ):
@@ -68,7 +70,7 @@ class WavFile:
         self._float = depth == "32f"
         self._samplerate, self._channels = samplerate, channels
         self._frame_bytes = channels * self._bits // 8
-        self._info = _info_list(tags or {})
+        self._info = _info_list(tags or {}) + b"".join(_chunk(name, payload) for name, payload in chunks)
         self._data_bytes = 0
         expected = None if frames is None else frames * self._frame_bytes
         # Unbuffered: a full disk is known at the write that fails.

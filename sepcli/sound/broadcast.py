@@ -1,0 +1,121 @@
+"""What a WAV says beside its samples for the place in a production: bext, iXML, cue points and loops.
+
+Knows bytes and sample counts only. An audio workstation puts a stem where the recording was ("spot to
+timestamp") by the time reference in bext, in samples since midnight (EBU Tech 3285). Tempo (acid), the UMID,
+loudness and coding history describe the mix or its file, and are left out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_MOST_CHUNKS = 1000  # that are looked at
+_MOST_BYTES = 1 << 20  # of one chunk that is kept
+_REFERENCE = 338  # where bext has its time reference: 64 bits; then its version: 16 bits
+_BEXT_BYTES = 602  # without coding history
+_UNSET = 0x7FFF  # a loudness that is not stated
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """The payloads of these chunks; b"" for one that is missing."""
+
+    bext: bytes = b""
+    ixml: bytes = b""
+    timeline: Mapping[bytes, bytes] = field(default_factory=dict)  # by name: what counts samples of the file
+
+    @property
+    def reference(self) -> int | None:
+        """The first sample's time, in samples since midnight; None where it is not stated."""
+        return struct.unpack_from("<Q", self.bext, _REFERENCE)[0] if self.bext else None
+
+    def moved(self, start: int, samplerate: int, out_rate: int) -> Chunks:
+        """The same for a file that begins at the frame `start`, and has another rate (both in Hz).
+
+        Cue points and loops are kept only where the samples stay in their places.
+        """
+        if start == 0 and out_rate == samplerate:
+            return self
+        bext, ixml = self.bext, self.ixml
+        if self.reference is not None:
+            reference = round((self.reference + start) * out_rate / samplerate)
+            bext = bext[:_REFERENCE] + struct.pack("<Q", reference) + bext[_REFERENCE + 8 :]
+        return Chunks(bext, _moved_ixml(ixml, start, samplerate, out_rate))
+
+    def in_order(self) -> list[tuple[bytes, bytes]]:
+        """(name, payload) of each chunk for a new file."""
+        named = [(b"bext", self.bext), (b"iXML", self.ixml), *self.timeline.items()]
+        return [(name, payload) for name, payload in named if payload]
+
+
+def read_chunks(path: Path) -> Chunks:
+    """These chunks of a WAV or RF64 file; nothing for other files. OSError."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        head = file.read(12)
+        if head[:4] not in (b"RIFF", b"RF64", b"BW64") or head[8:] != b"WAVE":
+            return Chunks()
+        found: dict[bytes, bytes] = {}
+        at, long_size = 12, 0
+        for _ in range(_MOST_CHUNKS):
+            file.seek(at)
+            header = file.read(8)
+            if len(header) < 8 or header[:4] == bytes(4):
+                break
+            name, size = struct.unpack("<4sI", header)
+            if name == b"ds64" and size >= 16:
+                long_size = struct.unpack("<8xQ", file.read(16))[0]
+            elif name == b"data" and size == 0xFFFFFFFF:
+                size = long_size
+            elif name in (b"bext", b"iXML", b"cue ", b"smpl", b"LIST") and size <= min(_MOST_BYTES, end - at):
+                payload = file.read(size)
+                if name != b"LIST" or payload[:4] == b"adtl":  # the labels of cue points
+                    found.setdefault(name, payload)
+            at += 8 + size + size % 2
+    timeline = {name: found[name] for name in (b"cue ", b"smpl", b"LIST") if name in found}
+    return Chunks(_plain_bext(found.get(b"bext", b"")), found.get(b"iXML", b""), timeline)
+
+
+def _plain_bext(bext: bytes) -> bytes:
+    """Description, originator, date and time reference; b"" where the chunk is too short for them."""
+    if len(bext) < _REFERENCE + 10:
+        return b""
+    (version,) = struct.unpack_from("<H", bext, _REFERENCE + 8)
+    loudness = struct.pack("<5H", *[_UNSET] * 5) if version >= 2 else b""
+    return (bext[: _REFERENCE + 10] + bytes(64) + loudness).ljust(_BEXT_BYTES, b"\0")
+
+
+# iXML states the time reference too, in halves of 32 bits, under two pairs of names (ixml.info).
+_HALVES = (
+    (b"TIMESTAMP_SAMPLES_SINCE_MIDNIGHT_HI", b"TIMESTAMP_SAMPLES_SINCE_MIDNIGHT_LO"),
+    (b"BWF_TIME_REFERENCE_HIGH", b"BWF_TIME_REFERENCE_LOW"),
+)
+_RATES = (b"TIMESTAMP_SAMPLE_RATE", b"FILE_SAMPLE_RATE", b"DIGITIZER_SAMPLE_RATE")
+
+
+def _moved_ixml(ixml: bytes, start: int, samplerate: int, out_rate: int) -> bytes:
+    for high, low in _HALVES:
+        parts = [_number(ixml, name) for name in (high, low)]
+        if parts[0] is not None and parts[1] is not None:
+            reference = round(((parts[0] << 32) + parts[1] + start) * out_rate / samplerate)
+            ixml = _with_number(_with_number(ixml, high, reference >> 32), low, reference & 0xFFFFFFFF)
+    if out_rate != samplerate:
+        for name in _RATES:
+            ixml = _with_number(ixml, name, out_rate)
+    return ixml
+
+
+def _number(ixml: bytes, name: bytes) -> int | None:
+    found = re.search(rb"<%s>\s*(\d{1,20})\s*</%s>" % (name, name), ixml)
+    return int(found[1]) if found else None
+
+
+def _with_number(ixml: bytes, name: bytes, number: int) -> bytes:
+    pattern = rb"(<%s>)\s*\d+\s*(</%s>)" % (name, name)
+    return re.sub(pattern, lambda found: found[1] + str(number).encode() + found[2], ixml)
