@@ -6,17 +6,17 @@ hub on loopback.
 
 from __future__ import annotations
 
-import json
 import os
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tomli_w
 import torch
 
-from sepcli.models.config import make_config
-from sepcli.models.spleeter import FAMILY as SPLEETER
+from sepcli.models.detection import entry_config
+from sepcli.models.family import get_family
 from sepcli.weights.catalog import bundled_catalog, read_catalog
 from tests import bundles
 from tests.bench.weights import make
@@ -53,25 +53,35 @@ def htdemucs(hub: FakeHub, folder: Path) -> dict:
     return hub.add("someone/HTDemucs", "955717e8.safetensors", make("htdemucs", folder).file)
 
 
-def spleeter(stems: int, hub: FakeHub, folder: Path) -> dict:
-    entry, arch = ENTRIES[f"spleeter-{stems}stems"], SPLEETER.archs["Spleeter"]
+def built(name: str) -> Any:
+    """The network of an entry, with fresh weights."""
+    (member,), family = ENTRIES[name].members, get_family(ENTRIES[name].family)
     torch.manual_seed(0)
-    model = arch.build(make_config(arch, {"sources": entry.sources, **entry.members[0].config}))
-    files = bundles.bundle(as_tensorflow(model, slots=False))
-    archive = bundles.write_tar(folder / f"{stems}stems.tar.gz", files, level=0)
+    return family.arch(member.arch).build(entry_config(family.arch(member.arch), ENTRIES[name], member))
+
+
+def lasaft(hub: FakeHub, folder: Path) -> dict:
+    """A file of PyTorch Lightning."""
+    model = built("lasaft-v2-light")
+    state = {f"spec2spec.{name}": tensor for name, tensor in model.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 669}, folder / "epoch=669.ckpt")
+    return hub.add_url("epoch=669.ckpt", folder / "epoch=669.ckpt")
+
+
+def spleeter(hub: FakeHub, folder: Path) -> dict:
+    """An archive with a checkpoint of TensorFlow."""
+    files = bundles.bundle(as_tensorflow(built("spleeter-5stems"), slots=False))
+    archive = bundles.write_tar(folder / "5stems.tar.gz", files, level=0)
     return hub.add_url(archive.name, archive)
 
 
+LAYOUTS = {"htdemucs": htdemucs, "lasaft-v2-light": lasaft, "spleeter-5stems": spleeter}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name, made",
-    [
-        ("htdemucs", htdemucs),
-        *((f"spleeter-{stems}stems", lambda *where, stems=stems: spleeter(stems, *where)) for stems in (4, 5)),
-    ],
-)
-def test_the_walk(name, made, tmp_path):
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_walk(name, tmp_path):
     with FakeHub() as hub:
-        catalog = elsewhere(name, json.loads(json.dumps(made(hub, tmp_path))), tmp_path)
+        catalog = elsewhere(name, LAYOUTS[name](hub, tmp_path), tmp_path)
         walk(ENTRIES[name], env=hub.env(tmp_path / "home"), cwd=tmp_path, more=["--catalog", str(catalog)])
         assert hub.count("GET") == 1

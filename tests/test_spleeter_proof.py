@@ -46,6 +46,7 @@ UNREACHED = (
     "name resolution",
     "no matching distribution",
     "proxy",
+    "named pip",
     "ssl",
 )
 
