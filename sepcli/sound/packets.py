@@ -33,7 +33,7 @@ from av.error import FFmpegError as Error
 from av.packet import Packet
 from av.stream import Discard, Disposition
 
-from sepcli.sound import layouts
+from sepcli.sound import icy, layouts
 from sepcli.sound.losses import CUT_SHORT, DAMAGED, GAP, JOINED, LATE, TIMES, Loss
 from sepcli.sound.resample import Resampler
 
@@ -102,8 +102,10 @@ def opened(path: Path) -> Iterator[InputContainer]:
     files or addresses.
     """
     av.logging.set_level(None)
+    blocks = icy.find_blocks(path)
     with path.open("rb") as file:
-        source = _Named(file, "input" + path.suffix.lower().encode("ascii", "ignore").decode())
+        whole = icy.WithoutBlocks(file, blocks) if blocks else file
+        source = _Named(whole, "input" + path.suffix.lower().encode("ascii", "ignore").decode())
         with av.open(
             source, metadata_errors="replace", container_options={"protocol_whitelist": "none"}
         ) as container:
