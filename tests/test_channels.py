@@ -8,9 +8,9 @@ import pytest
 import soundfile
 
 from sepcli.errors import InputError, UsageError
-from sepcli.sound import wav
+from sepcli.sound import layouts, wav
 from sepcli.sound.channels import ChannelMap
-from sepcli.sound.decode import probe
+from sepcli.sound.decode import AudioReader, probe
 from sepcli.sound.encode import AudioWriter
 from sepcli.sound.formats import FORMATS
 from sepcli.sound.tags import Tags
@@ -161,6 +161,21 @@ def test_every_channel_is_in_its_place_in_every_format(tmp_path, format, layout)
         assert writer.warnings == []
     if len(names) > 2:
         assert [name for name, _ in got] == expected
+
+
+@pytest.mark.parametrize("format", ["wav", "flac", "aiff", "caf", "ogg", "opus", "m4a"])
+@pytest.mark.parametrize("channels", [8, 10])
+def test_many_channels_are_read(tmp_path, format, channels):
+    """With eight planes or more, PyAV's own way to an array reads beyond them."""
+    if channels > FORMATS[format].max_channels:
+        return
+    path = tmp_path / f"a.{format}"
+    names = [*layouts.default(8), "BC", "FLC"][:channels]
+    with AudioWriter(path, samplerate=RATE, channels=channels, format=format) as writer:
+        writer.write(sines(names))
+    x = np.concatenate(list(AudioReader(path)), axis=1)
+    peaks = np.abs(np.fft.rfft(x[:, 1000:10600] * np.hanning(9600))).argmax(axis=1)
+    assert (5 * peaks).tolist() == pytest.approx([HERTZ[name] for name in names], abs=5)
 
 
 @pytest.mark.parametrize("format", ["wav", "flac", "aiff", "caf"])

@@ -28,6 +28,7 @@ import av
 import av.logging
 import numpy as np
 from av.audio.frame import AudioFrame
+from av.audio.plane import AudioPlane
 from av.audio.stream import AudioStream
 from av.error import FFmpegError as Error
 from av.packet import Packet
@@ -51,6 +52,7 @@ _CHECKED = frozenset("flac ac3 eac3 mlp truehd tta wavpack ape".split())
 
 JITTER = Fraction(50, 1000)  # seconds: times of packets are rounded, and blocks of different size overlap
 LONGEST_GAP = 600  # seconds: a greater leap is another clock, and no sound is missing
+_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}  # of samples
 _SCALES = {"u8": 1 / 128, "s16": 2.0**-15, "s32": 2.0**-31, "s64": 2.0**-63}
 
 
@@ -484,10 +486,16 @@ def _ends_in_a_page(path: Path) -> bool:
 
 def _float32(frame: AudioFrame) -> np.ndarray:
     """[C, T] float32, full scale at 1.0."""
-    samples = frame.to_ndarray()
     kind = frame.format.name.removesuffix("p")
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    channels = frame.layout.nb_channels
+    if frame.format.is_planar and channels >= 8:
+        # Plane by plane: PyAV 18.1 looks for the end of a list that ends only where there are fewer than eight.
+        planes = [memoryview(AudioPlane(frame, i)) for i in range(channels)]
+        samples = np.stack([np.frombuffer(plane, _TYPES[kind])[: frame.samples] for plane in planes])
+    else:
+        samples = frame.to_ndarray()
+        if not frame.format.is_planar:
+            samples = samples.reshape(-1, channels).T
     floats = np.ascontiguousarray(samples, dtype=np.float32)
     if kind in _SCALES:
         floats = (floats - (128 if kind == "u8" else 0)) * np.float32(_SCALES[kind])  # exact: a power of two
