@@ -155,6 +155,21 @@ Unicode composes a letter (`é` as one sign or two) get a number, in the order o
 run ends with 2 before any work and names both. Characters that Linux, macOS or Windows refuse become `_`; names that
 are too long are shortened, with a notice. An input or a query is never overwritten, whatever the options.
 
+**Words for stems.** `-t` and `--two-stems` take stems in any case, `-t Vocals`. A stem that the model has under the very
+name that is asked for comes first; else these words have a meaning, and a notice says which one was taken:
+
+| word | what is made | its file |
+|---|---|---|
+| `acapella` (or `acappella`, `a_cappella`) | the vocals | `vocals` |
+| `instrumental`, `accompaniment`, `no_vocals` | the model's own stem of that kind (`accompaniment` of Spleeter); else the mix minus the vocals | the stem's name; else the word |
+| `karaoke` | the mix minus the stem `lead`; in a model without it, the same as `instrumental` | the same |
+| `no_STEM` | the mix minus STEM | the word |
+
+Such a mix minus a stem needs only the work of that stem, which is not written unless it is asked for as well
+(`-t vocals -t instrumental`). Beside other stems it stays what it is: `-t drums -t instrumental` makes the drums, and
+the mix minus the vocals. With `--rest` or `--sum exact` it can only go with its own stem. Names of queries are taken as
+they are written.
+
 **Queries.** `--query [NAME=]FILE` takes a sound out by an example of it, with a model that takes queries
 (`sepcli models info`). FILE may have any rate, length and number of channels (of more than two the mean is taken). The
 stem is called NAME, or like the file without its suffix. It may have the name of one of the model's own stems, but not

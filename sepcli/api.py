@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,12 +23,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sepcli.batch.inputs import Source
-from sepcli.batch.names import guard_inputs, name_files
+from sepcli.batch.names import Stems, guard_inputs, name_files
 from sepcli.batch.outputs import DEFAULT_TEMPLATE, check_writable, rest_name
 from sepcli.batch.outputspec import OutputSpec
-from sepcli.batch.queries import Audio, Query, load_asked, make_queries, narrow, needs_one
+from sepcli.batch.queries import Audio, Query, check_names, load_asked, make_queries, narrow, needs_one
 from sepcli.batch.request import Request, output_spec
 from sepcli.batch.track import render
+from sepcli.batch.words import Meaning, meaning
 from sepcli.batch.workspace import Workspace, publish
 from sepcli.engine.device import choose_device, choose_precision
 from sepcli.engine.pipeline import Engine, Progress
@@ -38,6 +39,7 @@ from sepcli.engine.streams import separated
 from sepcli.errors import InputError, UsageError, Warned, parameter
 from sepcli.sound.decode import probe
 from sepcli.weights.catalog import DEFAULT_MODEL, load_catalog
+from sepcli.weights.modelspec import read_model
 
 _BLOCK_FRAMES = 65536
 
@@ -53,7 +55,8 @@ def load(
     """The model of that name, on the CPU and in eval mode; downloaded first where it is not cached.
 
     name: as for `sepcli separate --model`: a catalogue name, a path, NAME=FILE or hf://owner/repo/file.
-    targets: the stems it is to make, None for all; what only other stems need is not even downloaded.
+    targets: the stems it is to make, None for all; what only other stems need is not even downloaded. Their
+    case does not count.
     queries: for a model that takes them, {stem: example of its sound}: a file, or ([C, T] floats, Hz). Their
     stems come after the targets; without targets they are the only ones.
     options: the model's own, as for `-O key=value`. notice: called with sentences for the user.
@@ -63,7 +66,20 @@ def load(
     that it lacks, or a query that can't be.
     """
     examples = make_queries(queries or {}, targets or ())
-    return load_asked(name, targets, examples, catalog=load_catalog(), options=options, notice=notice).model
+    catalog = load_catalog()
+    spec, meant = _understood(name, targets, examples, options=options, notice=notice)
+    if meant.residual is not None:
+        raise UsageError(
+            f"'{meant.residual.name}' is the mix minus {', '.join(meant.residual.subtracted)}, which no model "
+            "makes.",
+            remedy=f"Load {', '.join(meant.residual.subtracted)}; separate and separate_file know the word.",
+            code="unknown_stem",
+        )
+    if not isinstance(spec, str):
+        return narrow(spec, meant.targets, examples, name=name)
+    return load_asked(
+        spec, meant.targets or None, examples, catalog=catalog, options=options, notice=notice
+    ).model
 
 
 def separate(
@@ -85,8 +101,9 @@ def separate(
     """Take a mix apart in memory: {stem: [C, T] float32}, each with the mix's channels, rate and length.
 
     model: what `load` gave, or a name for it. audio: [C, T] floats, full scale at 1.0 (more is allowed), at
-    `samplerate` Hz; up to 8 channels in WAV order. targets: the wanted stems, None for all. queries: as for
-    `load`; a model that was loaded without them takes them here.
+    `samplerate` Hz; up to 8 channels in WAV order. targets: the wanted stems, None for all; also "instrumental"
+    and the other words of docs/cli.md. queries: as for `load`; a model that was loaded without them takes them
+    here.
     overlap: share of a segment that the next one covers, 0 to below 1. segment: seconds, None for the model's.
     shifts: passes at random offsets that are averaged. batch_size: segments a call, None for what fits.
     progress: called with (audio seconds done, audio seconds in all).
@@ -98,7 +115,8 @@ def separate(
     mix = _checked(audio, samplerate)
     examples = make_queries(queries or {}, targets or ())
     settings = Settings(overlap, segment, shifts, seed, batch_size)
-    engine = _engine(model, targets, examples, device, precision, settings)
+    model, meant = _understood(model, targets, examples)
+    engine = _engine(model, meant.targets, examples, device, precision, settings)
 
     def read() -> Iterator[NDArray[np.float32]]:
         for start in range(0, mix.shape[1], _BLOCK_FRAMES):
@@ -110,7 +128,14 @@ def separate(
         for block in blocks:
             stems[..., at : at + block.shape[-1]] = block
             at += block.shape[-1]
-    return {name: stems[index] for index, name in enumerate(engine.sources)}
+    found = {name: stems[index] for index, name in enumerate(engine.sources)}
+    if (residual := meant.residual) is not None:
+        found[residual.name] = (mix - np.sum([found[name] for name in residual.subtracted], 0)).astype(
+            np.float32
+        )
+        for name in residual.hidden:
+            del found[name]
+    return found
 
 
 @dataclass(frozen=True)
@@ -185,14 +210,17 @@ def separate_file(
     spec = output_spec(request.spec, some=bool(targets or queries))
     examples = make_queries(queries or {}, request.targets, rest=spec.rest)
     info = probe(file, audio_track)  # a wrong path is said before a model is fetched
-    engine = _engine(model, request.targets, examples, device, precision, request.settings)
+    model, meant = _understood(model, request.targets, examples, rest=spec.rest, notice=notice)
+    engine = _engine(model, meant.targets, examples, device, precision, request.settings)
     # The engine makes just the wanted stems; among the names, the queries' come last, as there.
-    asked = (*request.targets, *(query.name for query in examples))
-    residual = rest_name(asked) if spec.rest else None
+    asked = (*meant.targets, *(query.name for query in examples))
+    stems = Stems(engine.sources, (), rest_name(asked) if spec.rest else None)
+    if meant.residual is not None:
+        spec, stems = replace(spec, rest=True), meant.residual.added_to(stems)
     source = Source(file, os.fspath(path), PurePosixPath(file.name))
     (outputs,), notices = name_files(
         [source],
-        [*engine.sources, *([residual] if residual else [])],
+        stems.files,
         out=request.out,
         template=template,
         model=request.model,
@@ -211,7 +239,17 @@ def separate_file(
     check_writable(request.out)
     with Workspace(request.out) as work, work.track() as place:
         made = render(
-            file, engine, residual, spec, place, info=info, start=start, duration=duration, progress=progress
+            file,
+            engine,
+            stems.residual,
+            spec,
+            place,
+            info=info,
+            start=start,
+            duration=duration,
+            subtracted=stems.subtracted,
+            hidden=stems.hidden,
+            progress=progress,
         )
         publish([(unfinished, outputs[stem]) for stem, unfinished in made.files.items()])
     return TrackResult(
@@ -225,6 +263,37 @@ def separate_file(
         damaged_seconds=made.damaged_seconds,
         warnings=list(made.warnings),
     )
+
+
+def _understood(
+    model: str | Separator,
+    targets: Sequence[str] | None,
+    queries: Sequence[Query],
+    *,
+    rest: bool = False,
+    options: Mapping[str, str] | None = None,
+    notice: Callable[[str], None] = lambda text: None,
+) -> tuple[str | Separator, Meaning]:
+    """What the targets mean for this model; and the model, loaded if nothing else tells its stems."""
+    if not targets:
+        return model, Meaning(())
+    if isinstance(model, str):
+        name, catalog = model, load_catalog()
+        entry = read_model(name, catalog).entry
+        if entry is None:
+            loaded = load_asked(name, None, (), catalog=catalog, options=options, notice=notice)
+            model, sources = loaded.model, loaded.sources
+        else:
+            sources = entry.sources
+    else:
+        name, sources = type(model).__name__, model.sources
+    others = [query.name for query in queries]
+    meant = meaning(tuple(targets), sources, rest=rest, others=others, model=name)
+    extra = [meant.residual.name] if meant.residual else []
+    check_names(others, [*meant.targets, *extra], rest=rest and not extra)
+    for text in meant.notices:
+        notice(text)
+    return model, meant
 
 
 def _engine(

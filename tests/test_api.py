@@ -84,6 +84,32 @@ def test_a_stem_that_the_model_lacks():
         sepcli.separate(Split(), noise(2, 10), 44100, targets=["piano"])
 
 
+def test_words_for_stems_of_an_array():
+    mix = noise(2, 20_000)
+    stems = sepcli.separate(Split(), mix, 44100, targets=["Instrumental", "DRUMS"])
+    assert list(stems) == ["drums", "instrumental"]
+    np.testing.assert_allclose(stems["instrumental"], mix * (1 - SHARES["vocals"]), atol=1e-6)
+    assert list(sepcli.separate(Split(), mix, 44100, targets=["acapella"])) == ["vocals"]
+
+
+def test_words_for_stems_of_a_file(tmp_path, song):
+    said = []
+    made = sepcli.separate_file(song, tmp_path, model=Split(), targets=["instrumental"], notice=said.append)
+    assert list(made.outputs) == ["instrumental"] and "minus vocals" in said[0]
+    both = sepcli.separate_file(song, tmp_path / "both", model=Split(), targets=["VOCALS"], rest=True)
+    assert list(both.outputs) == ["vocals", "no_vocals"]
+    written = [soundfile.read(path)[0] for path in (both.outputs["no_vocals"], made.outputs["instrumental"])]
+    np.testing.assert_array_equal(*written)
+    made = sepcli.separate_file(song, tmp_path, model=Split(), targets=["Bass"])
+    assert list(made.outputs) == ["bass"]
+
+
+def test_a_model_is_not_narrowed_to_a_mix_minus_a_stem():
+    assert sepcli.load("mini", targets=["Vocals"]).sources == ("vocals",)
+    with pytest.raises(UsageError, match="mix minus vocals"):
+        sepcli.load("mini", targets=["instrumental"])
+
+
 def test_models_by_name(monkeypatch):
     asked = []
 
@@ -94,7 +120,7 @@ def test_models_by_name(monkeypatch):
     monkeypatch.setattr(loading, "load_model", load_model)
     assert sepcli.load("mini").sources == tuple(SHARES)
     assert list(sepcli.separate("mini", noise(2, 10), 44100, targets=["bass"])) == ["bass"]
-    assert asked == [("mini", None), ("mini", ["bass"])]
+    assert asked == [("mini", None), ("mini", ("bass",))]
 
 
 @pytest.fixture

@@ -38,6 +38,19 @@ def test_rest_is_mix_minus_stems():
     np.testing.assert_allclose(files[2], mix.astype(float) - stems.astype(float).sum(0), atol=2**-25)
 
 
+def test_a_rest_without_some_stems_only_and_stems_that_are_not_written():
+    stems, mix = audio(1, 3, 2, 500), audio(2, 2, 500, peak=0.9)
+    scale = Scale.of("32f")
+    files = Levels("abc", rest=True, scale=scale, subtracted="b").combine(stems, mix)
+    np.testing.assert_array_equal(files[:3], stems)
+    np.testing.assert_allclose(files[3], mix.astype(float) - stems[1], atol=2**-25)
+    fewer = Levels("abc", rest=True, scale=scale, subtracted="b", hidden="b")
+    assert fewer.files == 3
+    np.testing.assert_array_equal(fewer.combine(stems, mix), files[[0, 2, 3]])
+    alone = Levels("b", rest=True, scale=scale, subtracted="b", hidden="b")
+    np.testing.assert_array_equal(alone.combine(stems[1:2], mix), files[3:])
+
+
 @pytest.mark.parametrize(
     "depth, highest", [("16", 1 - 2**-15), ("24", 1 - 2**-23), ("32f", 1.0), ("lossy", 1.0)]
 )

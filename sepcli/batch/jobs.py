@@ -42,7 +42,7 @@ from sepcli.batch.manifest import InputId, Manifest, Output, Record
 from sepcli.batch.model import Model
 from sepcli.batch.names import Named, Track, guard_inputs, names
 from sepcli.batch.outputs import check_space, check_writable
-from sepcli.batch.request import Batch
+from sepcli.batch.request import Batch, understand
 from sepcli.batch.results import DAMAGED, DONE, FAILED, SKIPPED, Listener, Result, not_done
 from sepcli.batch.survey import survey
 from sepcli.errors import DeviceError, InputError, OutputError, SepcliError, UsageError, from_os, parameter
@@ -75,7 +75,7 @@ def run(batch: Batch, listener: Listener | None = None, named: Named | None = No
     tune_process()
     device = choose_device(request.device)
     with _output_folder(request.out) as work, work.track() as folder:
-        named = named or names(batch, model.sources)
+        named = named or _named(batch, model, listener)
         listener.named(named)
         weights = model.weights(named.stems)
         assert weights is not None
@@ -118,7 +118,7 @@ def preview(batch: Batch, listener: Listener | None = None, named: Named | None 
     device = choose_device(request.device)
     if named is None and model.is_remote:
         return [Decision(Track.of(source, {}), SEPARATE) for source in batch.sources]
-    named = named or names(batch, model.sources)
+    named = named or _named(batch, model, listener)
     listener.named(named)
     weights = model.weights(named.stems, may_load=batch.entry is None)
     precision = choose_precision(request.precision, device.torch, model.half)
@@ -126,6 +126,16 @@ def preview(batch: Batch, listener: Listener | None = None, named: Named | None 
     # Weights that are nowhere on this machine can't have made what is in the output folder, as far as we know.
     prints = fingerprint(named, ["unknown"] if weights is None else weights, precision.name)
     return decide(named, named.tracks, prints, Manifest(request.out))
+
+
+def _named(batch: Batch, model: Model, listener: Listener) -> Named:
+    """The stems and paths, for a model that had to be loaded to know what the words for its stems mean."""
+    if batch.entry is None:
+        understood = understand(batch, model.sources)
+        for text in understood.notices[len(batch.notices) :]:
+            listener.notice(text)
+        batch = understood
+    return names(batch, model.sources)
 
 
 @contextmanager
@@ -276,6 +286,8 @@ class _Loop:
                 info=probe(track.file, self.request.audio_track),
                 start=self.request.start,
                 duration=self.request.duration,
+                subtracted=self.named.stems.subtracted,
+                hidden=self.named.stems.hidden,
                 progress=self.listener.progress,
             )
             if made.damaged and self.request.strict:

@@ -29,7 +29,9 @@ class Stems:
 
     named: tuple[str, ...]  # that the model knows by name; () too where the queries alone are wanted
     asked: tuple[str, ...]  # the queries'
-    residual: str | None  # the mix minus all of them, where it is written
+    residual: str | None  # the mix minus them, where it is written
+    subtracted: tuple[str, ...] | None = None  # the stems that the residual is without; None: all
+    hidden: tuple[str, ...] = ()  # made for the residual only, and not written
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -39,7 +41,8 @@ class Stems:
     @property
     def files(self) -> tuple[str, ...]:
         """The names of all written files: the stems, then the residual."""
-        return self.targets if self.residual is None else (*self.targets, self.residual)
+        written = tuple(stem for stem in self.targets if stem not in self.hidden)
+        return written if self.residual is None else (*written, self.residual)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ def names(batch: Batch, sources: Sequence[str]) -> Named:
         model=batch.model.name,
         catalog=batch.catalog,
     )
+    if batch.residual is not None:
+        stems = batch.residual.added_to(stems)
     paths, notices = name_files(
         batch.everything,
         stems.files,

@@ -171,14 +171,14 @@ class Resolved:
         assert bitrates is not None
         return self.bitrate or bitrates.estimate
 
-    def room(self, frames: int, samplerate: int, channels: int, stems: int) -> Room:
+    def room(self, frames: int, samplerate: int, channels: int, stems: int, hidden: int = 0) -> Room:
         """How much disk one track takes: an upper bound for lossless files, a good one for lossy ones.
 
-        frames: of the input at `samplerate` Hz. stems: without the rest.
+        frames: of the input at `samplerate` Hz. stems: without the rest. hidden: those of them not written.
         """
         seconds = frames / samplerate
         out = -(-frames * self.samplerate // samplerate)
-        files = stems + self.rest
+        files = stems - hidden + self.rest
         if self.depth == "lossy":
             # Bit rates are for stereo and more.
             one = seconds * self._kbits * 1000 / 8 * max(1, channels / 2)

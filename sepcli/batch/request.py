@@ -14,7 +14,8 @@ from pathlib import Path
 from sepcli.batch.inputs import Shard, Source, find_inputs
 from sepcli.batch.outputs import DEFAULT_TEMPLATE
 from sepcli.batch.outputspec import OutputSpec
-from sepcli.batch.queries import Query, check_length, read_queries, takes_none
+from sepcli.batch.queries import Query, check_length, check_names, read_queries, takes_none
+from sepcli.batch.words import Residual, meaning
 from sepcli.engine.settings import Settings
 from sepcli.errors import SepcliError, UsageError, parameter
 from sepcli.weights.download import cost_text
@@ -78,6 +79,7 @@ class Batch:
     failures: tuple[tuple[str, SepcliError], ...]  # (argument, why) of this shard
     notices: tuple[str, ...]  # sentences the user should see
     spec: OutputSpec
+    residual: Residual | None = None  # where a word of the user's means one, such as instrumental
 
     @property
     def entry(self) -> Entry | None:
@@ -99,7 +101,7 @@ def look_up(request: Request, arguments: Sequence[str], catalog: Catalog, suffix
     queries = _queries(request, spec, model.entry, catalog)
     found = find_inputs(arguments, request.out, frozenset(suffixes))
     shard = request.shard
-    return Batch(
+    batch = Batch(
         request=request,
         catalog=catalog,
         model=model,
@@ -109,6 +111,29 @@ def look_up(request: Request, arguments: Sequence[str], catalog: Catalog, suffix
         failures=tuple(failure for failure in found.failures if shard is None or shard.has(failure[0])),
         notices=(*(warning for query in queries for warning in query.warnings), *found.notices),
         spec=spec,
+    )
+    return batch if model.entry is None else understand(batch, model.entry.sources)
+
+
+def understand(batch: Batch, sources: Sequence[str]) -> Batch:
+    """The batch with the user's words for stems replaced by those of a model that has `sources`.
+
+    For a model of the catalogue `look_up` has done it. UsageError for a word that means nothing there.
+    """
+    asked = [query.name for query in batch.queries]
+    meant = meaning(batch.request.targets, sources, rest=batch.spec.rest, others=asked, model=batch.model.name)
+    spec = batch.spec
+    if meant.residual is not None:
+        spec = replace(spec, rest=True)
+        check_names(asked, [*meant.targets, meant.residual.name], rest=False)
+    else:
+        check_names(asked, meant.targets, rest=spec.rest)
+    return replace(
+        batch,
+        request=replace(batch.request, targets=meant.targets),
+        spec=spec,
+        residual=meant.residual,
+        notices=(*batch.notices, *meant.notices),
     )
 
 

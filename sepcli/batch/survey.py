@@ -75,5 +75,6 @@ def _look(named: Named, file: Path) -> tuple[float, int, int] | None:
     guessed = entry is None and named.batch.spec.samplerate == "model"
     if info.frames is not None and not info.lossy and not guessed:  # else the track says it in its turn
         files.check_size(frames_at(frames, info.samplerate, files.samplerate), info.channels)
-    room = files.room(frames, info.samplerate, info.channels, len(named.stems.targets))
+    stems = named.stems
+    room = files.room(frames, info.samplerate, info.channels, len(stems.targets), len(stems.hidden))
     return seconds, room.results, room.spool

@@ -17,7 +17,7 @@ complete (workspace.publish). That is the caller's, who knows what has to be rec
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +75,8 @@ def render(
     info: AudioInfo | None = None,
     start: float = 0.0,
     duration: float | None = None,
+    subtracted: Collection[str] | None = None,
+    hidden: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Rendered:
     """Separate the audio file `source` and write its stems, complete and flushed to the disk, into `folder`.
@@ -83,6 +85,7 @@ def render(
     residual: the name of the mix minus these stems, which is no stem's; None where it is not written.
     folder: exists, is on the file system of the final names, and is removed by the caller.
     start, duration: seconds; the part of the file to separate. The residual of a part is that part's.
+    subtracted: the stems that the residual is without, None for all. hidden: stems that are not written.
     progress: called with (audio seconds done, audio seconds in all or None) of the main pass.
 
     InputError: the file has no samples that can be separated. OutputError: something can't be written.
@@ -93,7 +96,8 @@ def render(
     plan = spec.resolve(info, engine.samplerate)
     assert plan.rest == (residual is not None)
     check_format(plan.format, channels=info.channels, layout=info.layout, bitrate=plan.bitrate)
-    names = [*engine.sources, *([residual] if residual is not None else [])]
+    names = [stem for stem in engine.sources if stem not in hidden]
+    names += [residual] if residual is not None else []
     readers: list[AudioReader] = []
 
     def read(info: AudioInfo = info) -> AudioReader:
@@ -109,7 +113,14 @@ def render(
         if plan.needs_mix:
             again = MixStream(read, info.samplerate, info.channels, plan.samplerate)
             stack.callback(again.close)
-        levels = Levels(engine.sources, rest=plan.rest, exact=plan.exact, scale=Scale.of(plan.depth))
+        levels = Levels(
+            engine.sources,
+            rest=plan.rest,
+            exact=plan.exact,
+            scale=Scale.of(plan.depth),
+            subtracted=subtracted,
+            hidden=hidden,
+        )
         frames = _frames_ahead(mix, info, start, duration, plan)
         if frames is not None:
             plan.check_size(frames, info.channels)

@@ -340,7 +340,11 @@ def _catalog(files: Sequence[Path] | None) -> Catalog:
 
 def _having(catalog: Catalog, stem: str) -> list[Entry]:
     """The models with this stem; UsageError names the stems there are."""
-    found = catalog.having(stem)
+    from sepcli.batch.words import rest_of, stem_of
+
+    found = [
+        entry for entry in catalog.values() if stem_of(stem, entry.sources) or rest_of(stem, entry.sources)
+    ]
     if not found:
         stems = dict.fromkeys(stem for entry in catalog.values() for stem in entry.sources)
         raise UsageError(

@@ -32,14 +32,15 @@ def complete_model(incomplete: str) -> list[tuple[str, str]]:
 
 
 def complete_stem(incomplete: str) -> list[str]:
-    """For the shell: every stem that some model has."""
+    """For the shell: every stem that some model has, and the words of musicians."""
+    from sepcli.batch.words import WORDS
     from sepcli.weights.catalog import load_catalog
 
     try:
         stems = {stem for entry in load_catalog().values() for stem in entry.sources}
     except SepcliError:
         return []
-    return sorted(stem for stem in stems if stem.startswith(incomplete))
+    return sorted(stem for stem in {*stems, *WORDS} if stem.startswith(incomplete.lower()))
 
 
 Device = Annotated[

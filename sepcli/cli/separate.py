@@ -107,8 +107,8 @@ def separate(
             metavar="STEM",
             autocompletion=complete_stem,
             rich_help_panel=WHAT,
-            help="Make only this stem, with only the work that it needs; repeatable. Default: all stems of the "
-            "model.",
+            help="Make only this stem, with only the work that it needs; repeatable. Also: instrumental, "
+            "acapella, karaoke, no_STEM. Default: all stems of the model.",
         ),
     ] = None,
     query: Annotated[

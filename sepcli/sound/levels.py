@@ -20,12 +20,12 @@ float32 only the carrier's own rounding is left over: summed in float64, the fil
 unit in the last place of the carrier. Where the carrier is merely the last stem, every stem first takes an
 equal share of the residual.
 
-Axes: F files (stems in order, then the rest), K stems, C channels, T frames.
+Axes: F files (the written stems in order, then the rest), K stems, C channels, T frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,14 +115,31 @@ class PeakMeter:
 class Levels:
     """The files of one track, made from its stems and, where they need it, the mix."""
 
-    def __init__(self, stems: Sequence[str], *, rest: bool = False, exact: bool = False, scale: Scale):
-        """stems: the written stems in file order; rest: one more file, mix minus those stems."""
+    def __init__(
+        self,
+        stems: Sequence[str],
+        *,
+        rest: bool = False,
+        exact: bool = False,
+        scale: Scale,
+        subtracted: Collection[str] | None = None,
+        hidden: Collection[str] = (),
+    ):
+        """stems: in file order. rest: one more file, the mix minus the stems in `subtracted` (None: all).
+
+        hidden: stems that are not written. An exact sum has neither of these two.
+        """
         assert stems, "nothing to write"
+        assert rest or not (subtracted or hidden)
+        assert not (exact and hidden) and (not exact or set(subtracted or stems) == set(stems))
         self.scale = scale
         self.rest = rest
         self.exact = exact
         self.stems = len(stems)
-        self.files = self.stems + rest
+        written = [k for k, stem in enumerate(stems) if stem not in hidden]
+        self._shown = [*written, self.stems] if rest else written
+        self._subtracted = [k for k, stem in enumerate(stems) if subtracted is None or stem in subtracted]
+        self.files = len(self._shown)
         self.needs_mix = rest or exact
         self.integers = exact and scale.bits is not None  # whether `combine` gives integers
         self.shared = exact and not rest and RESIDUAL_STEM not in stems
@@ -152,15 +169,15 @@ class Levels:
             wanted += (target - wanted.sum(axis=0)) / self.stems
         if self.integers:
             wanted, target = self._round(wanted), self._round(target)
-            files = np.empty((self.files, *target.shape), dtype=np.int64)
+            files = np.empty((self.stems + self.rest, *target.shape), dtype=np.int64)
         else:
-            files = np.empty((self.files, *target.shape), dtype=np.float32)
+            files = np.empty((self.stems + self.rest, *target.shape), dtype=np.float32)
         files[: self.stems] = wanted
-        others = [file for file in range(self.stems) if file != self.carrier]
+        others = [stem for stem in self._subtracted if stem != self.carrier]
         # Subtract the others as they are written (rounded), not as they were wanted.
         total = files[others].sum(axis=0, dtype=np.int64 if self.integers else np.float64)
         files[self.carrier] = target - total
-        return files
+        return files if self.files == len(files) else files[self._shown]
 
     def clamp(self, files: NDArray) -> NDArray:
         """`combine`'s block held within the scale.
