@@ -21,7 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from sepcli.errors import ModelError
+from sepcli.cli.options import option_text
+from sepcli.errors import ModelError, spelled
 from sepcli.weights import download, ranged, transfer
 from sepcli.weights.cache import hub_cache, hub_home
 from sepcli.weights.download import cached, destination, fetch, fetch_hf, file_sha256, is_cached, remove, verify
@@ -387,6 +388,29 @@ def test_a_url_that_nobody_serves(hub):
     assert "can't be reached" in fails("unreachable", file).message
 
 
+@pytest.mark.parametrize(
+    ("place", "fault", "code"),
+    [
+        (on_hub, "503", "unavailable"),
+        (on_hub, "truncate", "truncated"),
+        (on_hub, "", "unreachable"),
+        (on_url, "404", "not_found"),
+        (on_url, "503", "unavailable"),
+        (on_url, "truncate", "truncated"),
+        (on_url, "", "unreachable"),
+    ],
+)
+def test_a_source_that_fails_has_others_a_mirror_of_the_hub_and_a_file_of_ones_own(hub, place, fault, code):
+    file = place(hub)
+    if fault:
+        hub.fault("model", fault, method="GET")
+    else:
+        hub.close()
+    with spelled(option_text):
+        remedy = fails(code, file).remedy
+    assert "-m NAME=FILE" in remedy and ("HF_ENDPOINT" in remedy) == (place is on_hub)
+
+
 @pytest.mark.parametrize("place", [on_hub, on_url])
 def test_offline_mode_forbids_every_download_and_no_cached_file(hub, get, monkeypatch, place):
     file = place(hub)
@@ -559,6 +583,7 @@ def test_both_sources_fail(hub):
     file = on_hub(hub, fallback=on_url(hub))
     hub.fault("model", "404")
     error = fails("not_found", file)
+    assert "NAME=FILE" in error.remedy and "HF_ENDPOINT" in error.remedy
     assert "has no file" in error.message and "is not there" in error.message
 
 

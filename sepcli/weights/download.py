@@ -95,7 +95,9 @@ def fetch(
         except ModelError as second:
             raise ModelError(
                 f"Both sources of {file.filename} failed. First: {error.message} Second: {second.message}",
-                remedy=second.remedy,
+                remedy=f"{second.remedy} HF_ENDPOINT names a mirror of the hub."
+                if file.repo
+                else second.remedy,
                 code=second.code,
             ) from second
 

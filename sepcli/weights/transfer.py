@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from sepcli import __version__
-from sepcli.errors import DISK_FULL, ModelError, first_line
+from sepcli.errors import DISK_FULL, ModelError, first_line, parameter
 from sepcli.weights import partial
 from sepcli.weights.cache import hub_cache, hub_home, is_commit, place_of
 from sepcli.weights.entries import WeightFile
@@ -187,21 +187,25 @@ def _hub_error(file: WeightFile, error: BaseException) -> ModelError:
     if status is not None:
         return ModelError(
             f"{endpoint} can't deliver {what} now: it answers {status}.",
-            remedy="Try again in some minutes.",
+            remedy=f"Try again in some minutes. {_otherwise()}",
             code="unavailable",
         )
     # The client resumes five times; a size that still differs is an OSError without a number.
     if "Consistency check failed" in str(deepest) or type(deepest).__name__ == "RemoteProtocolError":
-        return ModelError(f"The download of {what} broke off.", remedy="Try again.", code="truncated")
+        return ModelError(
+            f"The download of {what} broke off.", remedy=f"Try again. {_otherwise()}", code="truncated"
+        )
     if isinstance(deepest, errors.FileMetadataError):
         return ModelError(
             f"{endpoint} does not answer like a hub when asked for {what}: {deepest}",
-            remedy="Check HF_ENDPOINT, and whether a proxy or log-in page stands in between.",
+            remedy="Check HF_ENDPOINT, and whether a proxy or log-in page stands in between. "
+            + _otherwise(mirror=False),
             code="unavailable",
         )
     return ModelError(
         f"{endpoint} can't be reached for {what}: {first_line(deepest)}.",
-        remedy=f"Check the network, proxy and HF_ENDPOINT; what is in '{hub_cache()}' already needs none.",
+        remedy=f"Check the network, proxy and HF_ENDPOINT; what is in '{hub_cache()}' already needs none. "
+        + _otherwise(),
         code="unreachable",
     )
 
@@ -328,9 +332,8 @@ def _url_error(file: WeightFile, error: BaseException) -> ModelError:
         fact = "is not there" if gone else "is not available now"
         return ModelError(
             f"{file.source} {fact}: the server answers {error.code}.",
-            remedy="Update sepcli, or give another source in a catalogue of your own."
-            if gone
-            else "Try again in some minutes.",
+            remedy=("Update sepcli, or try again another day. " if gone else "Try again in some minutes. ")
+            + _otherwise(mirror=False),
             code="not_found" if gone else "unavailable",
         )
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
@@ -339,10 +342,18 @@ def _url_error(file: WeightFile, error: BaseException) -> ModelError:
     if isinstance(error, EOFError | http.client.HTTPException | ConnectionError):
         return ModelError(
             f"The download of {file.source} broke off ({first_line(error)}).",
-            remedy="Try again.",
+            remedy=f"Try again. {_otherwise(mirror=False)}",
             code="truncated",
         )
     text = first_line(reason) if isinstance(reason, BaseException) else str(reason)
     return ModelError(
-        f"{file.source} can't be reached: {text}.", remedy="Check the network and proxy.", code="unreachable"
+        f"{file.source} can't be reached: {text}.",
+        remedy=f"Check the network and proxy. {_otherwise(mirror=False)}",
+        code="unreachable",
     )
+
+
+def _otherwise(*, mirror: bool = True) -> str:
+    """How a file is had without this source. mirror: the source is the hub, of which there are others."""
+    by_hand = f"{parameter('model', 'NAME=FILE')} takes a file that you got in another way."
+    return f"HF_ENDPOINT names a mirror of the hub, and {by_hand}" if mirror else by_hand
