@@ -109,11 +109,12 @@ def _default(param: Any) -> str:
 PEERS_HEAD = """
 ## Options of other separators
 
-`sepcli separate` takes options of demucs and audio-separator where they mean the same here; this stands on no help page.
+`sepcli separate` takes options of demucs, audio-separator and Spleeter where they mean the same here; this stands on no
+help page.
 Another option of theirs ends the run with 2 before any work, and the error is the sentence in the table. Options with
 the same name and meaning here are left out: `-o`, `--device`, `--shifts`, `--overlap` and `--segment` of demucs, `-m` of
-audio-separator. So is `--two-stems`, but the rest is always the mix minus the stem here. Where both have an option of one
-name, as `-d`, it is that of demucs. Defaults are ours: `mini`, where demucs takes `htdemucs`.
+audio-separator. So is `--two-stems`, but the rest is always the mix minus the stem here. Where two have an option of one
+name (`-d`, `-s`), it is that of demucs. Defaults are ours: `mini`, where demucs takes `htdemucs`.
 """
 
 HEAD = """\

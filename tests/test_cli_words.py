@@ -147,7 +147,7 @@ def test_a_reader_that_leaves_is_told_of_where_separate_is_left_out_too(argument
 ROWS = [(peer, theirs, ours) for peer, rows in PEERS.items() for theirs, ours in rows.items()]
 VALUES = {
     "NAME": "fake", "DEVICE": "cpu", "KBITS": "128", "TEXT": "{track}.{stem}.{trackext}.{ext}", "DIR": "out",
-    "FORMAT": "MP3", "HZ": "48000", "STEM": "bass", "N": "2", "SHARE": "0.5",
+    "FORMAT": "MP3", "HZ": "48000", "STEM": "bass", "N": "2", "SHARE": "0.5", "SECONDS": "2",
 }  # fmt: skip
 
 
@@ -182,6 +182,8 @@ def test_each_row_is_taken_for_ours_or_answered_with_what_is_there(peer, theirs,
         ("--mp3 --mp3-bitrate 320", "--format mp3 --bitrate 320"),
         ("--output_format WAV", "--format wav"),
         ("--output_bitrate 320k", "--bitrate 320"),
+        ("-p spleeter:2stems -c mp3 -b 128k", "-m spleeter:2stems --format mp3 --bitrate 128"),
+        ("-f {filename}/{instrument}.{codec}", "--template {track}/{stem}.{ext}"),
         ("--model_filename htdemucs_ft.yaml", "-m htdemucs_ft"),
         ("--two-stems vocals --other-method minus", "--two-stems vocals"),
         ("-o -n", "-o -n"),  # the value of an option of ours

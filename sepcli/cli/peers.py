@@ -3,7 +3,8 @@
 A row says how they write it and what it is here. Words in capitals are values. What begins with "-" is ours,
 "" is what sepcli does anyway, and everything else is the answer. A value in small letters is that value only;
 a name with * is all that begin so. docs/cli.md is made from these rows. Options that are called the same here
-have no row: -o, --device, --shifts, --overlap, --segment and --two-stems of demucs, -m of audio-separator.
+have no row: -o, --device, --shifts, --overlap, --segment and --two-stems of demucs, -m of audio-separator. A
+name that two of them have (-d, -s) is taken for demucs'.
 """
 
 from __future__ import annotations
@@ -80,12 +81,45 @@ AUDIO_SEPARATOR = {
     "--mdxc_* VALUE": "Use --overlap SHARE, --segment SECONDS or --batch-size N; they are for all models.",
 }
 
-PEERS: Mapping[str, Mapping[str, str]] = {"demucs": DEMUCS, "audio-separator": AUDIO_SEPARATOR}
+SPLEETER = {
+    "-p, --params_filename NAME": "-m NAME",
+    "--output_path DIR": "-o DIR",
+    "-c, --codec FORMAT": "--format FORMAT",
+    "-b KBITS": "--bitrate KBITS",
+    "-f, --filename_format TEXT": "--template TEXT",
+    "--offset SECONDS": "--start SECONDS",
+    "--mwf": "Use -O mwf=true with a model of Spleeter.",
+}
+
+PEERS: Mapping[str, Mapping[str, str]] = {
+    "demucs": DEMUCS,
+    "audio-separator": AUDIO_SEPARATOR,
+    "spleeter": SPLEETER,
+}
+
+_FIELDS = {"{filename}": "{track}", "{instrument}": "{stem}", "{codec}": "{ext}"}
+
+
+def _template(text: str) -> str:
+    """Spleeter's fields as ours."""
+    for theirs, ours in _FIELDS.items():
+        text = text.replace(theirs, ours)
+    return text
+
+
+def _kbits(text: str) -> str:
+    return text.lower().removesuffix("k")
+
 
 # Their values as ours, where they are written differently.
 _CHANGES = {
+    "-b": _kbits,  # 128k
+    "-c": str.lower,
+    "--codec": str.lower,
+    "-f": _template,
+    "--filename_format": _template,
     "--output_format": str.lower,  # WAV
-    "--output_bitrate": lambda text: text.lower().removesuffix("k"),  # 320k
+    "--output_bitrate": _kbits,  # 320k
     "--model_filename": lambda text: text.removesuffix(".yaml"),  # htdemucs_ft.yaml
 }
 
