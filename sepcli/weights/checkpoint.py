@@ -31,7 +31,7 @@ from torch import Tensor
 from sepcli.errors import ModelError, first_line, from_os
 from sepcli.weights.archive import zip_has
 from sepcli.weights.bundle import is_index
-from sepcli.weights.bundlefiles import read_archive, read_index
+from sepcli.weights.bundlefiles import bundle_files, read_archive, read_index
 from sepcli.weights.memory import flat, mapped
 from sepcli.weights.modelspec import INDEX
 from sepcli.weights.opcodes import next_pickle
@@ -111,6 +111,7 @@ def read_checkpoint(
     try:
         if is_index(end):
             payload, kind = read_index(path), "tensorflow"
+            size = sum(file.stat().st_size for file in bundle_files(path))  # it holds no values itself
         elif _looks_like(head) in ("a gzip archive", "a tar archive"):
             what = _looks_like(head).removeprefix("a ")
             payload, kind = read_archive(path, member), "tensorflow"
