@@ -212,6 +212,7 @@ def test_voices_have_one_table(capfd, tmp_path):
 
 
 def test_voices_beside_other_protocols_and_without_their_packages(capfd, tmp_path, monkeypatch):
+    need("librosa")
     voiced_track(tmp_path / "songs", "a")
     monkeypatch.setitem(sys.modules, "pesq", None)
     arguments = ["-m", "mixture", "--data", "songs", "--protocol", "mdx", "--protocol", "ldm"]
@@ -226,6 +227,7 @@ def test_voices_beside_other_protocols_and_without_their_packages(capfd, tmp_pat
 
 
 def test_data_without_vocals_have_no_voice(capfd, tmp_path):
+    need("librosa")
     make_track(tmp_path / "songs", "a", {"drums": 0.1, "bass": 0.1})
     for more in ([], ["--protocol", "mdx"]):
         code, _, err = evaluate(capfd, "-m", "mixture", "--data", "songs", "--protocol", "ldm", *more)

@@ -385,6 +385,21 @@ def test_a_file_with_one_track_has_track_1(tmp_path):
         probe(path, "2")
 
 
+# Length
+
+
+@pytest.mark.parametrize("frames", [1, 100, 1000, 5000, 12345, 22050, 40000, 60000])
+def test_short_vorbis_files_give_every_frame(tmp_path, frames):
+    x = music(frames)
+    path = tmp_path / "a.ogg"
+    for quality in (0.9, 0.2):  # 64 and 256 kbit/s
+        with soundfile.SoundFile(path, "w", RATE, 2, "VORBIS", format="OGG", compression_level=quality) as file:
+            file.write(x.T)
+        y, reader = read(path)
+        exact = soundfile.read(path, dtype="float32", always_2d=True)[0].T
+        assert y.shape == x.shape == exact.shape and np.abs(y - exact).max() < 1e-5 and reader.warnings == []
+
+
 # Channels
 
 

@@ -113,6 +113,8 @@ def _probe_packets(path: Path, track: str | int | None) -> AudioInfo:
         number = _chosen(path, header.tracks, track)
         if number != header.track:
             header = packets.read_header(path, number)
+        if _loses_frames(path, header):
+            return _probe_soundfile(path)[0]
         return _described(path, header)
     except packets.NoAudio as error:
         # FFmpeg shows any text or data as a picture: its names are "tty", "bin", and "image2" for .raw.
@@ -166,6 +168,16 @@ def _chosen(path: Path, tracks: tuple[Track, ...], wanted: str | int | None) -> 
         remedy="Give the number of one of them.",
         code="audio_track",
     )
+
+
+def _loses_frames(path: Path, header: packets.Header) -> bool:
+    """Whether FFmpeg cuts off too much at the end: of an Ogg Vorbis file whose sound is one page."""
+    if header.format != "ogg" or header.codec != "vorbis" or header.channels > 2:
+        return False
+    if header.frames is None or header.frames > header.samplerate:
+        return False
+    with path.open("rb") as file:
+        return file.read(1 << 18).count(b"OggS") <= 3
 
 
 def _lacks_index(path: Path) -> bool:
@@ -392,7 +404,7 @@ class AudioReader:
         try:
             with sndfile.opened(self.path) as file:
                 at, failure = 0, ""
-                if self._start:  # a seek is exact: each sample stands for itself
+                if self._start and not self.info.lossy:  # a seek is exact where each sample stands for itself
                     at = file.seek(min(self._start, file.frames))
                     yield np.broadcast_to(np.float32(0), (self.channels, at))
                 while True:

@@ -102,7 +102,7 @@ def read_tags(path: Path, info: AudioInfo) -> Tags:
         stack.enter_context(suppress(OSError, ValueError, FFmpegError))
         file = stack.enter_context(path.open("rb"))
         container = stack.enter_context(av.open(_Excerpt(file), "r", metadata_errors="replace"))
-        sound = next((stream.metadata for stream in container.streams.audio), {})
+        sound = dict(enumerate(stream.metadata for stream in container.streams.audio)).get(info.track - 1, {})
         # Ogg keeps its tags with the stream, the others with the file.
         merged = {**sound, **container.metadata}
         found = {name.lower(): value for name, value in merged.items()} or found
