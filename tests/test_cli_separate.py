@@ -218,6 +218,20 @@ def test_damage_as_json(capfd):
     assert soundfile.info(result["outputs"]["vocals"]).frames == 2 * 44100
 
 
+def test_no_decoder_writes_words_of_its_own():
+    """Standard error is JSON to the last byte, also where an MP3 is full of damage."""
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (2 * 44100, 2))
+    soundfile.write("bad.mp3", samples, 44100)
+    data = bytearray(Path("bad.mp3").read_bytes())
+    for at in range(3000, len(data), 2000):
+        data[at : at + 300] = bytes(range(256)) + bytes(44)
+    Path("bad.mp3").write_bytes(data)
+    done = process("bad.mp3", "--json", "--progress", "json")
+    assert done.returncode == 1 and json.loads(done.stdout)["status"] == "damaged"
+    lines = done.stderr.splitlines()
+    assert len(lines) > 3 and all("event" in json.loads(line) for line in lines)
+
+
 def test_strict_writes_nothing_for_a_damaged_input(capfd):
     song("good.wav"), damaged_song()
     code, out, _ = separate(capfd, "bad.flac", "good.wav", "--strict", "--json")
