@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -131,6 +132,18 @@ def test_excerpts_of_the_original(model):
             assert difference.abs().max() < 3e-5, (stem, span)
             ratio = io[f"{stem}.{span}"].square().sum() / difference.square().sum()
             assert 10 * ratio.log10() > 95, (stem, span)  # dB; 98 to 103 measured
+
+
+def test_every_form_of_the_file(model, archive, tmp_path):
+    """The archive, the folder that it was unpacked to, the index in that; and no name at all."""
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path, filter="data")
+    state = model.state_dict()
+    for file in (archive, tmp_path, tmp_path / "model.index"):
+        for spec in (f"spleeter-2stems={file}", str(file)):
+            loaded = load_model(spec)
+            assert loaded.sources == ("vocals", "accompaniment")
+            assert all(torch.equal(value, state[key]) for key, value in loaded.model.state_dict().items()), spec
 
 
 @pytest.mark.parametrize("song, floor, network", [("sodium", 3.07, 4.16), ("francium", 2.52, 2.67)])
