@@ -1,11 +1,16 @@
 """One thread a process: the networks here are tiny, and pytest-xdist has one worker a core already."""
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+
+# Under nohup the processes that tests start would ignore it too (and sepcli respects that).
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -171,13 +171,26 @@ def _chosen(path: Path, tracks: tuple[Track, ...], wanted: str | int | None) -> 
 
 
 def _loses_frames(path: Path, header: packets.Header) -> bool:
-    """Whether FFmpeg cuts off too much at the end: of an Ogg Vorbis file whose sound is one page."""
+    """Whether FFmpeg cuts off too much at the end: of an Ogg Vorbis file whose sound is one page.
+
+    Said of every one that is shorter than a second and holds one stream, which libsndfile reads to its end.
+    """
     if header.format != "ogg" or header.codec != "vorbis" or header.channels > 2:
         return False
     if header.frames is None or header.frames > header.samplerate:
         return False
     with path.open("rb") as file:
-        return file.read(1 << 18).count(b"OggS") <= 3
+        data = file.read(1 << 22)
+    begins = [at for at in _places(data, b"OggS\0") if data[at + 5 : at + 6] and data[at + 5] & 2]
+    return len(begins) == 1
+
+
+def _places(data: bytes, word: bytes) -> Iterator[int]:
+    """Where `word` begins in `data`."""
+    at = data.find(word)
+    while at >= 0:
+        yield at
+        at = data.find(word, at + 1)
 
 
 def _lacks_index(path: Path) -> bool:
