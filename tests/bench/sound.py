@@ -35,7 +35,10 @@ def stems(folder: Path) -> dict[str, Path]:
 
 
 def worst_snr(result: Path, reference: Path) -> float:
-    """SNR of the worst stem in two folders of stems, in dB: 10 log10(sum r^2 / sum (r - x)^2)."""
+    """SNR of the worst stem in two folders of stems, in dB: 10 log10(sum r^2 / sum (r - x)^2).
+
+    Each without its mean: demucs gives the offset of the mix to every stem, sepcli to one.
+    """
     ours, theirs = stems(result), stems(reference)
     assert ours.keys() == theirs.keys() and ours, (sorted(ours), sorted(theirs))
     return min(_snr(ours[stem], theirs[stem]) for stem in ours)
@@ -45,5 +48,6 @@ def _snr(result: Path, reference: Path) -> float:
     x, _ = soundfile.read(result, dtype="float64")
     r, _ = soundfile.read(reference, dtype="float64")
     assert x.shape == r.shape, (x.shape, r.shape)
+    x, r = x - x.mean(axis=0), r - r.mean(axis=0)
     error = np.square(r - x).sum()
     return 10 * log10(np.square(r).sum() / error) if error else inf
