@@ -9,6 +9,7 @@ in memory, however long the file is.
 from __future__ import annotations
 
 import os
+import re
 import stat
 import struct
 from collections.abc import Generator, Iterator
@@ -87,8 +88,6 @@ def probe(path: Path, track: str | int | None = None) -> AudioInfo:
             info = _probe_packets(path, track)
         elif track is not None:
             _chosen(path, (Track(1, "", "", True),), track)
-    except InputError:
-        raise
     except OSError as error:
         raise _unreadable(path, error) from None
     return info
@@ -110,9 +109,8 @@ def _probe_packets(path: Path, track: str | int | None) -> AudioInfo:
     """What FFmpeg's libraries say of a file, or libsndfile where it knows a format that they don't."""
     try:
         header = packets.read_header(path)
-        number = _chosen(path, header.tracks, track)
-        if number != header.track:
-            header = packets.read_header(path, number)
+        if track is not None:
+            header = packets.read_header(path, _chosen(path, header.tracks, track))
         if _loses_frames(path, header):
             return _probe_soundfile(path)[0]
         return _described(path, header)
@@ -149,10 +147,8 @@ def _probe_packets(path: Path, track: str | int | None) -> AudioInfo:
     )
 
 
-def _chosen(path: Path, tracks: tuple[Track, ...], wanted: str | int | None) -> int:
+def _chosen(path: Path, tracks: tuple[Track, ...], wanted: str | int) -> int:
     """The number of the audio track that is asked for; InputError where it is not there, or not clear."""
-    if wanted is None:
-        return next((track.number for track in tracks if track.default), 1)
     text = str(wanted).strip().casefold()
     if text.isdecimal():
         found = [track for track in tracks if track.number == int(text)]
@@ -180,17 +176,8 @@ def _loses_frames(path: Path, header: packets.Header) -> bool:
     if header.frames is None or header.frames > header.samplerate:
         return False
     with path.open("rb") as file:
-        data = file.read(1 << 22)
-    begins = [at for at in _places(data, b"OggS\0") if data[at + 5 : at + 6] and data[at + 5] & 2]
-    return len(begins) == 1
-
-
-def _places(data: bytes, word: bytes) -> Iterator[int]:
-    """Where `word` begins in `data`."""
-    at = data.find(word)
-    while at >= 0:
-        yield at
-        at = data.find(word, at + 1)
+        pages = re.findall(rb"OggS\0(.)", file.read(1 << 22), re.DOTALL)
+    return sum(bool(flags[0] & 2) for flags in pages) == 1  # pages that begin a stream
 
 
 def _lacks_index(path: Path) -> bool:

@@ -19,8 +19,10 @@ _EMPTY_BEFORE = 16  # blocks without text that may stand before the first title
 def find_blocks(path: Path) -> list[tuple[int, int]]:
     """(offset, size) of each block of metadata, in bytes; [] where the file is no such recording."""
     with path.open("rb") as file:
-        head = file.read(_SEARCHED)
-        if not (head.startswith(b"ID3") or head[:1] == b"\xff") or (at := head.find(_TITLE)) < 1:
+        head = file.read(3)
+        if head != b"ID3" and head[:1] != b"\xff":
+            return []
+        if (at := (head + file.read(_SEARCHED)).find(_TITLE)) < 1:
             return []
         size = file.seek(0, io.SEEK_END)
         found: list[tuple[int, int]] = []

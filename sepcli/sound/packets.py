@@ -75,7 +75,7 @@ class Header:
     """What a container says of one audio track."""
 
     samplerate: int  # Hz
-    layout: tuple[str, ...]  # names of the channels; made up ("1", "2", ...) where FFmpeg knows none
+    layout: tuple[str, ...]  # names of the channels; () where FFmpeg knows only their number
     channels: int
     format: str  # FFmpeg's name of the container
     codec: str
@@ -238,7 +238,7 @@ def _counts_frames(path: Path) -> bool:
 class Reader:
     """The samples of one audio track, and what it lacks.
 
-    Iterate `blocks` once. `losses` and `junk` are complete when the iteration has ended.
+    Iterate `blocks` once. `losses` is complete when the iteration has ended.
     """
 
     def __init__(self, path: Path, header: Header, channels: int):
@@ -283,7 +283,7 @@ class Reader:
             try:
                 frames = cast("list[AudioFrame]", stream.codec_context.decode(packet))
             except Error:
-                self._lost.append((packet.size, bytes(packet)[:4096]))
+                self._lost.append((packet.size, bytes(packet)[:2]))
                 continue
             for frame in frames:
                 yield from self._frame(frame)
@@ -463,7 +463,7 @@ class Reader:
                 self.losses.append(Loss(CUT_SHORT, self.given / self.rate, lacking))
                 return
         # A tag or other bytes behind the last packet don't begin as packets of this codec do.
-        if self._lost and self._sync and self._lost[0][1][:2] == self._sync:
+        if self._lost and self._sync and self._lost[0][1] == self._sync:
             length = float(self._length)
             self.losses.append(Loss(CUT_SHORT, self.given / self.rate, length, "the last packet is not whole"))
             return
