@@ -97,6 +97,33 @@ def place(archive, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def musician(place):
+    """{stem: file} of the clip, by the defaults."""
+    env, folder, _ = place
+    (done,) = results("separate", CLIP, "-m", "spleeter:2stems", "-o", "musician", env=env, cwd=folder)
+    return {name: folder / path for name, path in done["outputs"].items()}
+
+
+@pytest.fixture(scope="module")
+def producer(place):
+    """{stem: file} of the clip: the voice by the better masks, and all the rest."""
+    env, folder, _ = place
+    options = [
+        "-m",
+        "spleeter-2stems",
+        "-O",
+        "masks=network",
+        "--target",
+        "vocals",
+        "--rest",
+        "--bit-depth",
+        "32f",
+    ]
+    (done,) = results("separate", CLIP, *options, "-o", "producer", env=env, cwd=folder)
+    return {name: folder / path for name, path in done["outputs"].items()}
+
+
+@pytest.fixture(scope="module")
 def model(wheel):
     """Of the wheel itself, which is an archive too."""
     return load_model(f"spleeter:2stems={wheel}").model
@@ -162,11 +189,10 @@ def test_songs(model, song, floor, network):
 # --- what people run ----------------------------------------------------------------------------------------
 
 
-def test_a_musician(place):
+def test_a_musician(place, musician):
     """All stems of a song; with the range above 11 kHz, they add up to it."""
     env, folder, _ = place
-    (done,) = results("separate", CLIP, "-m", "spleeter:2stems", "-o", "musician", env=env, cwd=folder)
-    mix, stems = read(CLIP), {name: read(folder / path) for name, path in done["outputs"].items()}
+    mix, stems = read(CLIP), {name: read(path) for name, path in musician.items()}
     assert list(stems) == ["vocals", "accompaniment"]
     assert all(stem.shape == mix.shape for stem in stems.values())
     assert np.abs(stems["accompaniment"]).max() > 0.1 and np.abs(stems["vocals"]).max() > 0.01  # little is sung
@@ -178,13 +204,9 @@ def test_a_musician(place):
     assert np.abs(parts - mix).max() < 1e-4
 
 
-def test_a_producer(place):
-    """The voice and all the rest, by the better masks."""
-    env, folder, _ = place
-    options = ["-m", "spleeter-2stems", "-O", "masks=network", "--target", "vocals", "--rest"]
-    (done,) = results("separate", CLIP, *options, "--bit-depth", "32f", "-o", "producer", env=env, cwd=folder)
-    assert list(done["outputs"]) == ["vocals", "no_vocals"]
-    vocals, rest = (read(folder / path) for path in done["outputs"].values())
+def test_a_producer(producer):
+    assert list(producer) == ["vocals", "no_vocals"]
+    vocals, rest = (read(path) for path in producer.values())
     assert np.abs(vocals + rest - read(CLIP)).max() < 1e-6
     assert np.abs(vocals).max() > 0.01 and np.abs(rest).max() > 0.1
 
@@ -206,12 +228,12 @@ def test_a_folder_with_resume(place):
     assert [path.read_bytes() for path in paths] == before
 
 
-def test_evaluate(place):
+def test_evaluate(place, musician, producer):
     """A song whose true voice is the producer's: the scores are those of the musician's stems."""
     env, folder, _ = place
     track, mix = folder / "data" / "song", read(CLIP)
     track.mkdir(parents=True)
-    truth = {"vocals": read(folder / "producer" / "feelings" / "vocals.wav")}
+    truth = {"vocals": read(producer["vocals"])}
     truth["accompaniment"] = mix - truth["vocals"]
     for name, samples in (("mixture", mix), *truth.items()):
         soundfile.write(track / f"{name}.wav", samples, 44100, subtype="FLOAT")
@@ -219,5 +241,5 @@ def test_evaluate(place):
     rows = results(*command, env=env, cwd=folder)
     (summary,) = (row for row in rows if row.get("summary") == "mdx")
     for name, reference in truth.items():
-        stem = read(folder / "musician" / "feelings" / f"{name}.wav")
-        assert abs(summary["stems"][name]["value"] - usdr(reference, stem)) < 0.01
+        expected = usdr(reference, read(musician[name]))
+        assert abs(summary["stems"][name]["value"] - expected) < 0.01
