@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,7 +26,7 @@ from sepcli.batch.inputs import Source
 from sepcli.batch.names import Stems, guard_inputs, name_files
 from sepcli.batch.outputs import DEFAULT_TEMPLATE, check_writable, rest_name
 from sepcli.batch.outputspec import OutputSpec
-from sepcli.batch.queries import Audio, Query, check_names, load_asked, make_queries, narrow, needs_one
+from sepcli.batch.queries import Query, check_names, load_asked, make_queries, narrow, needs_one
 from sepcli.batch.request import Request, output_spec
 from sepcli.batch.track import render
 from sepcli.batch.words import Meaning, meaning
@@ -40,6 +40,9 @@ from sepcli.errors import InputError, UsageError, Warned, parameter
 from sepcli.sound.decode import probe
 from sepcli.weights.catalog import DEFAULT_MODEL, load_catalog
 from sepcli.weights.modelspec import read_model
+
+if TYPE_CHECKING:
+    from sepcli.batch.queries import Audio
 
 _BLOCK_FRAMES = 65536
 
@@ -313,7 +316,7 @@ def _engine(
     if not model.sources:
         raise needs_one(name)
     chosen = choose_device(device)
-    dtype = choose_precision(precision, chosen.torch, model.half).dtype
+    dtype = choose_precision(precision, chosen, model.half).dtype
     return Engine(model, settings, chosen.torch, dtype)
 
 

@@ -11,8 +11,6 @@ import atexit
 import errno
 import importlib
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -269,6 +267,9 @@ def missing(package: str) -> DeviceError | None:
 def _give_matplotlib_a_folder() -> None:
     """Without a home folder it would warn, and keep its list of fonts in a folder that it makes each time."""
     if "MPLCONFIGDIR" not in os.environ and os.path.expanduser("~").startswith("~"):
+        import shutil
+        import tempfile
+
         folder = tempfile.mkdtemp(prefix="sepcli-matplotlib-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         os.environ["MPLCONFIGDIR"] = folder  # processes that this one starts use the same

@@ -5,10 +5,15 @@ import sys
 import pytest
 import torch
 
+from sepcli.batch import hardware
 from sepcli.engine import device
 from sepcli.errors import DeviceError, UsageError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+
+
+def cuda(major, minor=0):
+    return device.Device("cuda:0", "for a test", "a GPU", (major, minor))
 
 
 def test_auto_takes_what_is_there_and_says_why():
@@ -48,18 +53,75 @@ def test_where_bfloat16_is_native(monkeypatch):
 
 def test_reduced_precision_only_where_declared_and_native(monkeypatch):
     monkeypatch.setattr(device, "cpu_has_bfloat16", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
-    assert device.choose_precision("auto", CPU, half=True).name == "bfloat16"
-    assert device.choose_precision("auto", CUDA, half=True).name == "float16"
-    for where in (CPU, CUDA):
+    cpu = device.choose_device("cpu")
+    assert device.choose_precision("auto", cpu, half=True).name == "bfloat16"
+    assert device.choose_precision("auto", cuda(9), half=True).name == "float16"
+    for where in (cpu, cuda(9)):
         assert device.choose_precision("auto", where, half=False).name == "float32"
     monkeypatch.setattr(device, "cpu_has_bfloat16", lambda: False)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (6, 1))
-    for where in (CPU, CUDA):
+    for where in (cpu, cuda(6, 1)):
         assert device.choose_precision("auto", where, half=True).name == "float32"
-    assert device.choose_precision("bfloat16", CPU, half=False).dtype == torch.bfloat16
+    assert device.choose_precision("bfloat16", cpu, half=False).dtype == torch.bfloat16
     with pytest.raises(UsageError, match="choices are auto, float32"):
-        device.choose_precision("int8", CPU, half=True)
+        device.choose_precision("int8", cpu, half=True)
+
+
+def test_the_names_of_devices_and_types_are_torchs():
+    assert device.choose_device("cpu").torch == CPU and cuda(9).torch == CUDA
+    assert [device.dtype_of(name) for name in device.PRECISIONS] == [
+        torch.float32,
+        torch.bfloat16,
+        torch.float16,
+    ]
+
+
+def test_what_is_certain_without_torch_is_what_torch_says(monkeypatch, tmp_path):
+    certain = device.certainly_no_gpu()
+    assert certain is None or certain == device.choose_device("auto")
+    monkeypatch.setattr(sys, "platform", "linux")
+    version = tmp_path / "version.py"
+    monkeypatch.setattr(device, "torch_version_file", lambda: version)
+    for text, reason in (
+        ("cuda: Optional[str] = None\nhip: Optional[str] = None\n", "built without CUDA"),
+        ("cuda = None\nhip = '6.2'\n", None),  # AMD: only torch knows
+        ("nothing that is known", None),
+    ):
+        version.write_text(text)
+        found = device.certainly_no_gpu()
+        assert (found is None) == (reason is None) and (found is None or reason in found.reason)
+
+    def no_library(name):
+        raise OSError(name)
+
+    version.write_text("cuda: Optional[str] = '13.0'\nhip: Optional[str] = None\n")
+    monkeypatch.setattr(device.ctypes, "CDLL", no_library)
+    assert "no CUDA device or driver" in device.certainly_no_gpu().reason
+    monkeypatch.setattr(device.ctypes, "CDLL", str)
+    assert device.certainly_no_gpu() is None  # a driver: torch may still find no device
+
+
+def test_a_dry_run_takes_the_device_that_an_earlier_run_found(monkeypatch, tmp_path):
+    asked = []
+
+    def torch_finds(request):
+        asked.append(request)
+        return cuda(9)
+
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr(hardware, "certainly_no_gpu", lambda: None)
+    monkeypatch.setattr(hardware, "choose_device", torch_finds)
+    monkeypatch.delitem(sys.modules, "torch")  # as in a process of its own
+    hardware.remember("auto", cuda(9))
+    assert hardware.found_device("auto") == cuda(9) and not asked
+    assert hardware.found_device("cuda") == cuda(9) and asked == ["cuda"]  # another question
+    assert hardware.found_device("cuda") == cuda(9) and asked == ["cuda"]  # which is remembered too
+    assert hardware.found_device("auto") == cuda(9) and asked == ["cuda"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    hardware.found_device("auto")
+    assert asked == ["cuda", "auto"]  # other GPUs are seen
+    (tmp_path / "sepcli" / "device.json").write_text("{")
+    hardware.found_device("auto")
+    assert asked == ["cuda", "auto", "auto"]
 
 
 def test_out_of_memory_is_recognised():

@@ -11,7 +11,7 @@ from sepcli.data.mixing import Batch
 from sepcli.errors import ModelError
 from sepcli.models.objective import Objective
 from sepcli.nn.losses import Loss
-from sepcli.system.processes import HANGUP
+from sepcli.system import HANGUP
 from sepcli.training.config import EmaTable, OptimTable, RunTable, TrainConfig
 from sepcli.training.distributed import Team
 from sepcli.training.loop import Trainer, fit

@@ -65,6 +65,7 @@ def run(batch: Batch, listener: Listener | None = None, named: Named | None = No
     A SepcliError out of it is the whole run's: no model, no device, no folder, or files in the way; no track
     was separated then.
     """
+    from sepcli.batch.hardware import remember
     from sepcli.engine.device import choose_device, choose_precision, tune_process
 
     listener = listener or Listener()
@@ -73,13 +74,13 @@ def run(batch: Batch, listener: Listener | None = None, named: Named | None = No
         return
     request, model = batch.request, Model(batch, listener)
     tune_process()
-    device = choose_device(request.device)
+    device = remember(request.device, choose_device(request.device))
     with _output_folder(request.out) as work, work.track() as folder:
         named = named or _named(batch, model, listener)
         listener.named(named)
         weights = model.weights(named.stems)
         assert weights is not None
-        precision = choose_precision(request.precision, device.torch, model.half)
+        precision = choose_precision(request.precision, device, model.half)
         prints = fingerprint(named, weights, precision.name)
         manifest = Manifest(request.out)
         tracks = [_readable(track, folder / str(number)) for number, track in enumerate(named.tracks)]
@@ -111,17 +112,18 @@ def preview(batch: Batch, listener: Listener | None = None, named: Named | None 
 
     The tracks have no outputs where the model is on the hub: its stems are in a file that is not here.
     """
-    from sepcli.engine.device import choose_device, choose_precision
+    from sepcli.batch.hardware import found_device
+    from sepcli.engine.device import choose_precision
 
     listener = listener or Listener()
     request, model = batch.request, Model(batch, listener)
-    device = choose_device(request.device)
+    device = found_device(request.device)
     if named is None and model.is_remote:
         return [Decision(Track.of(source, {}), SEPARATE) for source in batch.sources]
     named = named or _named(batch, model, listener)
     listener.named(named)
     weights = model.weights(named.stems, may_load=batch.entry is None)
-    precision = choose_precision(request.precision, device.torch, model.half)
+    precision = choose_precision(request.precision, device, model.half)
     listener.device(device, precision)
     # Weights that are nowhere on this machine can't have made what is in the output folder, as far as we know.
     prints = fingerprint(named, ["unknown"] if weights is None else weights, precision.name)
@@ -303,7 +305,7 @@ class _Loop:
         about = {
             "gain": made.gain,
             "seconds": round(made.seconds, 3),
-            "device": str(self.device.torch),
+            "device": self.device.name,
             "damaged_seconds": round(made.damaged_seconds, 3),
             "frames": made.frames,
             "samplerate": made.samplerate,
@@ -318,7 +320,7 @@ class _Loop:
             _paths(track),
             made.audio_seconds,
             made.seconds,
-            str(self.device.torch),
+            self.device.name,
             self.precision.name,
             made.gain,
             made.damaged_seconds,
@@ -357,7 +359,7 @@ class _Loop:
         return Result(
             track.source.name,
             FAILED,
-            device=str(self.device.torch),
+            device=self.device.name,
             precision=self.precision.name,
             error=error,
         )

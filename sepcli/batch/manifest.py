@@ -27,8 +27,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from sepcli.errors import OutputError, from_os
 from sepcli.system.files import NO_LOCKS, content_sha256
 
@@ -228,6 +226,8 @@ class Manifest:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Alone: other processes wait their turn. Where there are no locks, a single append has to do."""
+        from filelock import FileLock
+
         lock = FileLock(self.folder / LOCK_NAME)
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(*NO_LOCKS):

@@ -1,7 +1,8 @@
 """Examples of the sound wanted, for models that take them: read, named and checked before any work.
 
 Knows files, arrays and names, and two facts that a model declares: whether it takes queries, and how short one
-may be. What a model makes of an example is its own affair. No torch is loaded before a model is.
+may be. What a model makes of an example is its own affair. No torch is loaded before a model is, and no numpy
+before a query is.
 
     "[NAME=]hum.wav" or {name: file or (array, Hz)}  ->  Query  ->  [C, T] at the model's rate and channels
 
@@ -17,25 +18,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
 from sepcli.batch.manifest import QueryId, content_sha256
 from sepcli.batch.outputs import legal_name, rest_name
 from sepcli.errors import InputError, UsageError, parameter
-from sepcli.sound.decode import AudioReader
-from sepcli.sound.resample import resampled
 from sepcli.weights.entries import Catalog
 from sepcli.weights.modelspec import read_model
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
     from sepcli.engine.separator import Separator
     from sepcli.loading import Loaded
 
+    Audio = str | os.PathLike[str] | tuple[ArrayLike, int]  # a file, or [C, T] floats and their rate in Hz
+
 SILENCE = 1e-4  # of full scale, -80 dB: the dither of an empty recording stays below
 MAX_CHANNELS = 2  # that a query keeps apart; more become their mean
-
-Audio = str | os.PathLike[str] | tuple[ArrayLike, int]  # a file, or [C, T] floats and their rate in Hz
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +61,10 @@ class Query:
 
     def converted(self, samplerate: int, channels: int) -> NDArray[np.float32]:
         """The audio [C, T] at `samplerate` Hz with 1 or 2 channels. UsageError if its channels cancel out."""
+        import numpy as np
+
+        from sepcli.sound.resample import resampled
+
         audio = self.audio
         if len(audio) != channels:
             audio = audio.mean(axis=0, keepdims=True) if channels == 1 else np.repeat(audio, channels, axis=0)
@@ -152,6 +155,10 @@ def _folded(name: str) -> str:
 
 
 def _read_file(name: str, path: Path) -> Query:
+    import numpy as np
+
+    from sepcli.sound.decode import AudioReader
+
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
             raise InputError(
@@ -176,6 +183,8 @@ def _read_file(name: str, path: Path) -> Query:
 
 
 def _read_array(name: str, array: ArrayLike, samplerate: int) -> Query:
+    import numpy as np
+
     audio = np.asarray(array)
     if audio.ndim != 2 or audio.dtype.kind != "f" or int(samplerate) != samplerate or samplerate < 1:
         raise UsageError(
@@ -199,9 +208,11 @@ def _folded_channels(block: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _checked(query: Query) -> Query:
+    from math import log10
+
     if _peak(query.audio) < SILENCE:
         raise UsageError(
-            f"The query '{query.name}' is silent: it stays below {20 * np.log10(SILENCE):.0f} dB (full scale).",
+            f"The query '{query.name}' is silent: it stays below {20 * log10(SILENCE):.0f} dB (full scale).",
             remedy="Give a recording in which the sound that you want is heard.",
             code="silent_query",
         )
@@ -210,7 +221,7 @@ def _checked(query: Query) -> Query:
 
 def _peak(audio: NDArray[np.float32]) -> float:
     """The largest sample, apart from a constant offset."""
-    return float(np.abs(audio - audio.mean(axis=1, keepdims=True)).max())
+    return float(abs(audio - audio.mean(axis=1, keepdims=True)).max())
 
 
 def _unusable(name: str, problem: InputError) -> UsageError:

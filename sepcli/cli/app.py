@@ -17,11 +17,9 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from sepcli import __version__
-from sepcli.cli import console, distill, evaluate, inspect, models, robustness, separate, train
-from sepcli.cli.dataset import dataset_app
+from sepcli.cli import console
 from sepcli.cli.options import option_text
-from sepcli.cli.panels import PanelCommand
-from sepcli.cli.program import USUAL, Program, SeparateCommand, completed
+from sepcli.cli.program import USUAL, Later, Program, SeparateCommand, completed
 from sepcli.cli.signals import Terminated, catch_signals
 from sepcli.errors import (
     DISK_FULL,
@@ -35,9 +33,29 @@ from sepcli.errors import (
     spelled,
 )
 
+# In the order of the help page.
+COMMANDS = {
+    "separate": Later("sepcli.cli.separate", "separate", cls=SeparateCommand),
+    "train": Later("sepcli.cli.train", "train"),
+    "distill": Later("sepcli.cli.distill", "distill"),
+    "evaluate": Later("sepcli.cli.evaluate", "evaluate"),
+    "inspect": Later("sepcli.cli.inspect", "inspect"),
+    "robustness": Later("sepcli.cli.robustness", "robustness"),
+    "doctor": Later("sepcli.cli.doctor", "doctor", needs_arguments=False),
+    "models": Later("sepcli.cli.models", "app"),
+    "dataset": Later("sepcli.cli.dataset", "app"),
+}
+
+
+class Sepcli(Program):
+    """The program with all its commands."""
+
+    later = COMMANDS
+
+
 app = typer.Typer(
     name="sepcli",
-    cls=Program,
+    cls=Sepcli,
     rich_markup_mode=None,  # plain help pages: rich's would take twice the CPU time of all the rest
     pretty_exceptions_enable=False,  # unexpected exceptions are ours to report (`main`)
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -68,27 +86,6 @@ def sepcli(
     if context.invoked_subcommand is None:
         sys.stdout.write(context.get_help() + "\n")
         raise typer.Exit(UsageError.exit_code)
-
-
-app.command("separate", cls=SeparateCommand, no_args_is_help=True)(separate.separate)
-app.command("train", cls=PanelCommand, no_args_is_help=True)(train.train)
-app.command("distill", cls=PanelCommand, no_args_is_help=True)(distill.distill)
-app.command("evaluate", cls=PanelCommand, no_args_is_help=True)(evaluate.evaluate)
-app.command("inspect", cls=PanelCommand, no_args_is_help=True)(inspect.inspect)
-app.command("robustness", cls=PanelCommand, no_args_is_help=True)(robustness.robustness)
-app.add_typer(models.app, name="models")
-app.add_typer(dataset_app, name="dataset")
-
-
-@app.command("doctor", cls=PanelCommand)
-def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Check this installation, with a remedy for each problem.
-
-    Versions, device and precision, formats, the cache of models and its free space.
-    """
-    from sepcli.cli.doctor import report
-
-    raise typer.Exit(report(json))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,9 +1,9 @@
 """How the commands print: results on standard output, everything else on standard error.
 
 Knows nothing of models or audio. Names of files may hold anything: all that is printed as text goes through
-`shown`, and JSON has the true name. rich is imported on first use, so that completion and `--version` don't
-wait for it. NO_COLOR turns colours off. Where standard error is no terminal, progress is printed as plain
-lines.
+`shown`, and JSON has the true name. rich draws bars and tables, and is imported for them only: it takes as long
+as all the rest of a short command. NO_COLOR turns colours off. Where standard error is no terminal, progress is
+printed as plain lines.
 
 Three ways to report what happens (`report_as`):
     text   sentences and, on a terminal, bars
@@ -78,6 +78,30 @@ def _console(stderr: bool) -> Console:
     return Console(stderr=stderr, highlight=False, emoji=False, markup=False)
 
 
+def is_terminal(stream: Any) -> bool:
+    """Whether people look at what is written to this stream. FORCE_COLOR says that they do."""
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+
+
+_COLOURS = {"red": "31", "yellow": "33", "bold": "1", "bold red": "1;31"}  # as terminals number them
+
+
+def _print(console: Callable[[], Console], stream: Any, text: str, style: str | None, end: str) -> None:
+    """Write text that `shown` has made harmless, not wrapped.
+
+    By rich where it is in use already, for its bars must move out of the way.
+    """
+    if console.cache_info().currsize or sys.platform == "win32":  # type: ignore[attr-defined]
+        console().print(text, style=style, soft_wrap=True, end=end)
+        return
+    if style is not None and is_terminal(stream) and not os.environ.get("NO_COLOR"):
+        text = f"\x1b[{_COLOURS[style]}m{text}\x1b[0m"
+    stream.write(text + end)
+    stream.flush()
+
+
 def shown(text: str | Path) -> str:
     """`text` in one line that can be printed anywhere.
 
@@ -99,7 +123,7 @@ def _escaped(sign: str) -> str:
 
 def line(text: str, style: str | None = None, end: str = "\n") -> None:
     """Print one line on standard output: a result for people. It is not wrapped. end: what comes behind it."""
-    out().print(shown(text), style=style, soft_wrap=True, end=end)
+    _print(out, sys.stdout, shown(text), style, end)
 
 
 def lines(text: str) -> None:
@@ -113,7 +137,7 @@ def say(message: str, style: str | None = None) -> None:
     if _style == "json":
         event("notice", message=message)
     elif _style == "text":
-        err().print(shown(message), style=style, soft_wrap=True)
+        _print(err, sys.stderr, shown(message), style, "\n")
 
 
 def notice(message: str) -> None:
@@ -126,17 +150,17 @@ def error(problem: SepcliError) -> None:
     if _style == "json":
         event("error", **error_fields(problem))
         return
-    err().print("Error: ", style="bold red", end="")
-    err().print(shown(problem.message), soft_wrap=True)
+    _print(err, sys.stderr, "Error: ", "bold red", "")
+    _print(err, sys.stderr, shown(problem.message), None, "\n")
     if problem.remedy:
-        err().print(shown(problem.remedy), soft_wrap=True)
+        _print(err, sys.stderr, shown(problem.remedy), None, "\n")
 
 
 def failure(name: str, problem: SepcliError) -> None:
     """Print that one of several items failed, and what to do about it. Also when quiet."""
-    err().print(shown(f"{name}: failed: {problem.message}"), style="red", soft_wrap=True)
+    _print(err, sys.stderr, shown(f"{name}: failed: {problem.message}"), "red", "\n")
     if problem.remedy:
-        err().print(f"    {shown(problem.remedy)}", soft_wrap=True)
+        _print(err, sys.stderr, f"    {shown(problem.remedy)}", None, "\n")
 
 
 def error_fields(problem: SepcliError) -> dict[str, str]:
@@ -219,7 +243,7 @@ def started_bars(*columns: str) -> Progress | None:
 
     None where nobody would see them: no terminal, or quiet. They disappear when they are stopped.
     """
-    if not err().is_terminal or is_quiet():
+    if not is_terminal(sys.stderr) or is_quiet():
         return None
     from rich import progress
 
@@ -272,7 +296,7 @@ def download_progress(description: str = "Downloading") -> Iterator[Callable[[in
         yield _every(
             PLAIN_INTERVAL / 5, lambda done, total: event("download", what=description, done=done, total=total)
         )
-    elif not err().is_terminal:
+    elif not is_terminal(sys.stderr):
         yield _every(
             PLAIN_INTERVAL,
             lambda done, total: say(

@@ -9,20 +9,22 @@ from __future__ import annotations
 import typer
 
 from sepcli.cli import dataset_check, dataset_filter, dataset_render
-from sepcli.cli.panels import PanelCommand
+from sepcli.cli.panels import CommandGroup, PanelCommand
 
-dataset_app = typer.Typer(
+app = typer.Typer(
+    cls=CommandGroup,
     rich_markup_mode=None,
+    add_completion=False,  # the program has it
     no_args_is_help=True,
     help="Make, check and filter folders of stems to train on.",
 )
 
 
-@dataset_app.callback()
+@app.callback()
 def dataset() -> None:
     """Make, check and filter folders of stems to train on."""
 
 
-dataset_app.command("check", cls=PanelCommand, no_args_is_help=True)(dataset_check.check)
-dataset_app.command("filter", cls=PanelCommand)(dataset_filter.filter_)
-dataset_app.command("render", cls=PanelCommand, no_args_is_help=True)(dataset_render.render)
+app.command("check", cls=PanelCommand, no_args_is_help=True)(dataset_check.check)
+app.command("filter", cls=PanelCommand)(dataset_filter.filter_)
+app.command("render", cls=PanelCommand, no_args_is_help=True)(dataset_render.render)

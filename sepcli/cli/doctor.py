@@ -12,6 +12,9 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import typer
 
 from sepcli import __version__
 from sepcli.cli import console
@@ -34,6 +37,14 @@ class Finding:
     state: str
     fact: str
     remedy: str = ""
+
+
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Check this installation, with a remedy for each problem.
+
+    Versions, device and precision, formats, the cache of models and its free space.
+    """
+    raise typer.Exit(report(json))
 
 
 def report(json: bool = False) -> int:
@@ -120,13 +131,13 @@ def _device() -> Iterator[Finding]:
 
     device = choose_device("auto")
     remedy = ""
-    if device.torch.type == "cpu":
+    if device.type == "cpu":
         remedy = (
             "If this machine has a GPU, install its driver and a torch built for it: "
             "https://pytorch.org/get-started"
         )
     yield Finding("device", "ok", f"{device}: {device.reason}", remedy)
-    half = choose_precision("auto", device.torch, True)
+    half = choose_precision("auto", device, True)
     yield Finding(
         "precision", "ok", f"{half.name} for models that allow reduced precision ({half.reason}), else float32"
     )

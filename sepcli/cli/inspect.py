@@ -158,7 +158,7 @@ def inspect(
         raise shows_none(loaded.name, models)
     if not loaded.model.sources:
         raise needs_one(loaded.name)
-    dtype = choose_precision(precision.value, where.torch, loaded.model.half).dtype
+    dtype = choose_precision(precision.value, where, loaded.model.half).dtype
     with console.AudioBar() as bar:
         found = listen(
             loaded.model,

@@ -15,7 +15,7 @@ import typer
 
 from sepcli.cli import console
 from sepcli.cli.options import complete_model
-from sepcli.cli.panels import PanelCommand
+from sepcli.cli.panels import CommandGroup, PanelCommand
 from sepcli.errors import ModelError, UsageError
 from sepcli.weights.catalog import load_catalog
 from sepcli.weights.entries import Catalog, Entry
@@ -23,7 +23,9 @@ from sepcli.weights.entries import Catalog, Entry
 ASK_ABOVE = 1_000_000_000  # bytes; a larger download is asked about first
 
 app = typer.Typer(
+    cls=CommandGroup,
     rich_markup_mode=None,
+    add_completion=False,  # the program has it
     no_args_is_help=True,
     help="List, download, check, remove and publish models.",
 )

@@ -1,25 +1,77 @@
 """What may be left out or written in another way: read before the options themselves are.
 
 `sepcli song.mp3` is `sepcli separate song.mp3`, and options of other separators are taken for ours (peers.py).
-Knows no command but that `separate` is the usual one.
+Knows no command but that `separate` is the usual one. A command's module is imported when the command is asked
+for, so that one command does not wait for all others.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from typer.core import TyperGroup
+import typer
 
-from sepcli.cli.panels import PanelCommand
+from sepcli.cli.panels import CommandGroup, PanelCommand
 from sepcli.errors import UsageError, near
 
 USUAL = "separate"
 
 
-class Program(TyperGroup):
+@dataclass(frozen=True)
+class Later:
+    """Where a command is defined. what: its function there, or a Typer app with commands of its own."""
+
+    module: str
+    what: str
+    needs_arguments: bool = True  # without any, the help page is shown
+    cls: type[PanelCommand] = PanelCommand
+
+    def made(self, name: str) -> Any:
+        """Import it, and make the command."""
+        found = getattr(importlib.import_module(self.module), self.what)
+        if isinstance(found, typer.Typer):
+            command = typer.main.get_command(found)
+            command.name = name
+            return command
+        alone = typer.Typer(rich_markup_mode=None, add_completion=False)
+        alone.command(name, cls=self.cls, no_args_is_help=self.needs_arguments)(found)
+        return typer.main.get_command(alone)
+
+
+class _Commands(Mapping[str, Any]):
+    """Commands by name, in the given order; each is made when it is looked up."""
+
+    def __init__(self, later: Mapping[str, Later]):
+        self._later = later
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made:
+            self._made[name] = self._later[name].made(name)
+        return self._made[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._later
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._later)
+
+    def __len__(self) -> int:
+        return len(self._later)
+
+
+class Program(CommandGroup):
     """The commands; `separate` where none is named."""
+
+    later: Mapping[str, Later] = {}
+
+    def __init__(self, **parts: Any):
+        super().__init__(**parts)
+        self.commands: Any = _Commands(self.later)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """See click. Adds the command that was left out; UsageError where a word is neither it nor a file."""

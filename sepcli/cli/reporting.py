@@ -42,7 +42,7 @@ class Reporter(Listener):
         self.batch, self.json, self.verbose = batch, json, verbose
         self.stems: Stems | None = None  # once they are known
         self.results: list[Result] = []
-        self._bars = _Bars() if bars and console.err().is_terminal else None
+        self._bars = _Bars() if bars and console.is_terminal(sys.stderr) else None
         self._lines = bars and self._bars is None
         self._began = time.monotonic()
         self._track: Track | None = None
@@ -77,7 +77,7 @@ class Reporter(Listener):
                 model=self.batch.model.name,
                 stems=list(stems),
                 license=entry.license if entry else None,
-                device=str(device.torch),
+                device=device.name,
                 device_reason=device.reason,
                 precision=precision.name,
                 precision_reason=precision.reason,

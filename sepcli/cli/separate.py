@@ -428,7 +428,7 @@ def _look_up(request: Request, inputs: list[str], models: Catalog) -> tuple[Batc
     """The batch, and its stems and paths as far as the catalogue knows them."""
     from sepcli.batch.names import names_if_known
     from sepcli.batch.request import look_up
-    from sepcli.sound.decode import AUDIO_SUFFIXES
+    from sepcli.sound.suffixes import AUDIO_SUFFIXES
 
     if "-" in inputs and sys.stdin.isatty():
         raise UsageError(

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from sepcli.errors import HUNG_UP, TERMINATED
-from sepcli.system.processes import HANGUP
+from sepcli.system import HANGUP
 
 
 class Terminated(BaseException):

@@ -56,7 +56,7 @@ def filter_dataset(
     broken = _by_song(problems)
     names = sorted({*broken, *(song.name for song in songs)})
     where = choose_device(device)
-    dtype = choose_precision(precision, where.torch, loaded.model.half)
+    dtype = choose_precision(precision, where, loaded.model.half)
     how = {key: value for key, value in asdict(settings).items() if key != "batch_size"}
     made_with = {
         "data": str(Path(root).resolve()),

@@ -34,7 +34,7 @@ from sepcli.data.layouts import Problem, find_tracks
 from sepcli.data.windows import read_window
 from sepcli.engine.device import tune_process
 from sepcli.errors import InputError, SepcliError, Spelling, UsageError, spell, spelling
-from sepcli.system.processes import HANGUP
+from sepcli.system import HANGUP
 
 TRIES = 20  # draws for one window, until it is given up
 SILENT = 1e-3  # RMS, -60 dBFS: a window below it counts as silent for `skip_silent`

@@ -1,37 +1,56 @@
 """Where and in which precision to compute, and how to set up the process for it.
 
 Knows nothing of models: it is told whether one may run in reduced precision. Every choice comes with its
-reason, because users ask why the GPU was not used.
+reason, because users ask why the GPU was not used. torch is imported where it is needed only, for it takes
+seconds: a dry run asks for the device too (batch/hardware.py).
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import platform
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from sepcli.errors import DeviceError, UsageError, parameter
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+if TYPE_CHECKING:
+    import torch
+
+PRECISIONS = ("float32", "bfloat16", "float16")  # as torch calls them
+_NO_CUDA, _NO_DRIVER = "this torch is built without CUDA", "torch finds no CUDA device or driver"
 
 
 @dataclass(frozen=True)
 class Device:
     """Where to compute, and why there."""
 
-    torch: torch.device
+    name: str  # as torch writes it: "cpu", "cuda:0" or "mps"
     reason: str  # a clause: "asked for"
+    hardware: str = ""  # what its maker calls it; of a CUDA device
+    capability: tuple[int, int] = (0, 0)  # of a CUDA device: major, minor
+
+    @property
+    def type(self) -> str:
+        """ "cpu", "cuda" or "mps"."""
+        return self.name.partition(":")[0]
+
+    @property
+    def torch(self) -> torch.device:
+        """The same for torch."""
+        import torch
+
+        return torch.device(self.name)
 
     def __str__(self) -> str:
-        if self.torch.type == "cuda":
-            return f"{self.torch} ({torch.cuda.get_device_name(self.torch)})"
-        return str(self.torch)
+        return f"{self.name} ({self.hardware})" if self.hardware else self.name
 
 
 @dataclass(frozen=True)
@@ -43,8 +62,15 @@ class Precision:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The same as torch names it."""
-        return PRECISIONS[self.name]
+        """The same for torch."""
+        return dtype_of(self.name)
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """One of PRECISIONS -> torch's type."""
+    import torch
+
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
 def choose_device(request: str = "auto") -> Device:
@@ -53,11 +79,13 @@ def choose_device(request: str = "auto") -> Device:
     UsageError for another word. DeviceError where the named device is absent: never silently another one.
     """
     if request == "auto":
+        import torch
+
         if torch.cuda.is_available():
-            return Device(torch.device("cuda", torch.cuda.current_device()), "a CUDA device is available")
+            return _cuda(torch.cuda.current_device(), "a CUDA device is available")
         if _mps_available():
-            return Device(torch.device("mps"), "Apple's GPU is available")
-        return Device(torch.device("cpu"), _why_no_gpu())
+            return Device("mps", "Apple's GPU is available")
+        return Device("cpu", _why_no_gpu())
     kind, _, index = request.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
         raise UsageError(
@@ -65,18 +93,63 @@ def choose_device(request: str = "auto") -> Device:
             remedy="Run `sepcli doctor` to see what this machine has.",
         )
     if kind == "cpu":
-        return Device(torch.device("cpu"), "asked for")
+        return Device("cpu", "asked for")
     if kind == "mps":
         if not _mps_available():
             raise DeviceError(
                 "The device 'mps' is not available: it needs an Apple GPU and macOS.",
                 remedy=f"Use {parameter('device', 'cpu')}, or leave {parameter('device')} out.",
             )
-        return Device(torch.device("mps"), "asked for")
-    return Device(_cuda_device(request, int(index) if index else None), "asked for")
+        return Device("mps", "asked for")
+    return _cuda(_cuda_index(request, int(index) if index else None), "asked for")
 
 
-def _cuda_device(request: str, index: int | None) -> torch.device:
+def certainly_no_gpu() -> Device | None:
+    """The CPU, where it is certain without torch that `auto` means it; None where only torch can tell.
+
+    A torch without CUDA can't use a GPU, nor can one on a machine without NVIDIA's driver.
+    """
+    if sys.platform not in ("linux", "win32"):
+        return None
+    built_for = _torch_built_for()
+    if built_for is None or built_for["hip"]:
+        return None
+    if not built_for["cuda"]:
+        return Device("cpu", _NO_CUDA)
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return Device("cpu", _NO_DRIVER)
+    return None
+
+
+def torch_version_file() -> Path | None:
+    """The file in which torch says what it is built for; found without importing it."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    file = Path(spec.origin).with_name("version.py")
+    return file if file.is_file() else None
+
+
+def _torch_built_for() -> dict[str, bool] | None:
+    """Whether torch is built for "cuda" and for "hip" (AMD); None where its version file does not say."""
+    file = torch_version_file()
+    text = "" if file is None else file.read_text(encoding="utf-8", errors="replace")
+    said = dict(re.findall(r"^(cuda|hip)\b[^=\n]*= *(\S+)", text, re.MULTILINE))
+    return {name: said[name] != "None" for name in ("cuda", "hip")} if len(said) == 2 else None
+
+
+def _cuda(index: int, reason: str) -> Device:
+    import torch
+
+    hardware, capability = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
+    return Device(f"cuda:{index}", reason, hardware, capability)
+
+
+def _cuda_index(request: str, index: int | None) -> int:
+    import torch
+
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
         raise DeviceError(
@@ -91,20 +164,22 @@ def _cuda_device(request: str, index: int | None) -> torch.device:
             f"The device '{request}' is not available: this machine has {there}.",
             remedy=f"Choose one of these, or leave {parameter('device')} out.",
         )
-    return torch.device("cuda", index)
+    return index
 
 
 def _mps_available() -> bool:
+    import torch
+
     return torch.backends.mps.is_available()
 
 
 def _why_no_gpu() -> str:
-    if torch.version.cuda is None and torch.version.hip is None:
-        return "this torch is built without CUDA"
-    return "torch finds no CUDA device or driver"
+    import torch
+
+    return _NO_CUDA if torch.version.cuda is None and torch.version.hip is None else _NO_DRIVER
 
 
-def choose_precision(request: str, device: torch.device, half: bool) -> Precision:
+def choose_precision(request: str, device: Device, half: bool) -> Precision:
     """auto | float32 | bfloat16 | float16 -> what to compute in.
 
     half: whether the model may run in reduced precision. auto leaves float32 only for such a model, and only
@@ -121,7 +196,7 @@ def choose_precision(request: str, device: torch.device, half: bool) -> Precisio
     if not half:
         return Precision("float32", "the model declares no reduced precision")
     if device.type == "cuda":
-        if torch.cuda.get_device_capability(device) >= (7, 0):
+        if device.capability >= (7, 0):
             return Precision("float16", "the device has tensor cores")
         return Precision("float32", "the device has no tensor cores")
     if device.type == "cpu":
@@ -144,6 +219,8 @@ def cpu_has_bfloat16() -> bool:
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 in hardware."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return device.type == "cpu" and cpu_has_bfloat16()
 
@@ -152,12 +229,16 @@ def free_bytes(device: torch.device) -> int | None:
     """Device memory in bytes that is still free, including what torch has cached; None where unknown."""
     if device.type != "cuda":
         return None
+    import torch
+
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out (CUDA, MPS or the CPU's allocator)."""
+    import torch
+
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error)
@@ -182,6 +263,8 @@ def tune_process() -> None:
     its pages again: with the thresholds raised, freed memory is kept and reused. Denormals (a fade-out's tail)
     slow a CPU down a hundredfold and are inaudible.
     """
+    import torch
+
     torch.set_flush_denormal(True)
     if platform.libc_ver()[0] != "glibc":
         return

@@ -140,8 +140,8 @@ class Evaluator:
             "segment": settings.segment,
             "shifts": settings.shifts,
             "seed": run.seed,
-            "device": device.torch.type,
-            "precision": choose_precision(request.precision, device.torch, loaded.model.half).name,
+            "device": device.type,
+            "precision": choose_precision(request.precision, device, loaded.model.half).name,
             **how,
         }
         return Prepared(run, sources, identity, request.targets, self.silent)
@@ -154,10 +154,10 @@ class Evaluator:
             self._ready = None  # frees its memory before the next model is loaded
             loaded = self._load(run, EvaluationListener())
             self._loaded = None
-            device = choose_device(self.request.device).torch
+            device = choose_device(self.request.device)
             model = loaded.model.select(self._wanted(loaded))
             dtype = choose_precision(self.request.precision, device, model.half).dtype
-            self._ready = run, Model(Engine(model, self._settings(run, loaded), device, dtype))
+            self._ready = run, Model(Engine(model, self._settings(run, loaded), device.torch, dtype))
         return self._ready[1]
 
     def without_models(self) -> Evaluator:

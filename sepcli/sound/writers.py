@@ -1,13 +1,10 @@
 """Who writes each output format on this machine: sepcli itself, libsndfile or FFmpeg's libraries (PyAV).
 
-Asks the libraries that are installed; what a format is stands in formats.py, the encoding itself
-in encode.py.
+Asks the libraries that are installed, and imports none that can't write the format. What a format is stands in
+formats.py, the encoding itself in encode.py.
 """
 
 from __future__ import annotations
-
-import av
-import soundfile
 
 from sepcli.errors import OutputError, UsageError, parameter
 from sepcli.sound.formats import FFMPEG, FORMATS, LIBSNDFILE, SEPCLI, Format
@@ -45,6 +42,8 @@ def writer_text(spec: Format) -> str:
     if SEPCLI in spec.writers:
         return SEPCLI
     if sndfile_writes(spec):
+        import soundfile
+
         return f"{LIBSNDFILE} {soundfile.__libsndfile_version__}"
     if FFMPEG not in spec.writers:
         raise OutputError(
@@ -53,6 +52,8 @@ def writer_text(spec: Format) -> str:
             f"soundfile), or choose {SEPCLI_WRITES}.",
             code="no_encoder",
         )
+    import av
+
     if spec.codec not in av.codecs_available:
         raise OutputError(
             f"The FFmpeg that PyAV uses was built without {spec.codec}, which {spec.name} needs.",
@@ -68,8 +69,9 @@ SEPCLI_WRITES = next(spec.name for spec in FORMATS.values() if SEPCLI in spec.wr
 
 def sndfile_writes(spec: Format) -> bool:
     """Whether the libsndfile that is installed writes this format, at all its depths."""
-    return (
-        LIBSNDFILE in spec.writers
-        and spec.sndfile in soundfile.available_formats()
-        and set(spec.subtypes) <= set(soundfile.available_subtypes(spec.sndfile))
-    )
+    if LIBSNDFILE not in spec.writers:
+        return False
+    import soundfile
+
+    there = spec.sndfile in soundfile.available_formats()
+    return there and set(spec.subtypes) <= set(soundfile.available_subtypes(spec.sndfile))

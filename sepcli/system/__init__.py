@@ -1,1 +1,7 @@
 """Below all other rooms: threads, processes, files that appear whole, and TOML tables read strictly."""
+
+from __future__ import annotations
+
+import signal
+
+HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none

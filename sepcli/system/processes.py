@@ -18,11 +18,11 @@ from multiprocessing import resource_tracker
 from typing import TypeVar
 
 from sepcli.errors import DeviceError, Spelling, parameter, spell, spelling
+from sepcli.system import HANGUP
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
 JOIN_SECONDS = 10.0  # how long processes that were told to end are waited for
 
 

@@ -22,7 +22,7 @@ from sepcli.batch.request import Batch, Request, look_up
 from sepcli.batch.results import Listener, Result
 from sepcli.data.mixing import DataSource
 from sepcli.errors import InputError, OutputError, UsageError, parameter, require
-from sepcli.sound.decode import AUDIO_SUFFIXES
+from sepcli.sound.suffixes import AUDIO_SUFFIXES
 from sepcli.training.config import TrainConfig
 from sepcli.training.setup import make_network, make_objective
 from sepcli.weights.catalog import load_catalog

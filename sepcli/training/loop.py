@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from sepcli.data.mixing import Batch
-from sepcli.engine.device import PRECISIONS
+from sepcli.engine.device import dtype_of
 from sepcli.errors import ModelError
 from sepcli.models.objective import Objective
 from sepcli.nn.losses import Loss
-from sepcli.system.processes import HANGUP
+from sepcli.system import HANGUP
 from sepcli.training.config import TrainConfig
 from sepcli.training.distributed import Team
 from sepcli.training.ema import Averages
@@ -105,7 +105,7 @@ class Trainer:
         self.optimiser = make_optimiser(model, config.optim)
         self.schedule = Schedule(config.optim)
         self.averages = Averages(model, config.ema.steps, config.ema.epochs)
-        self.dtype = PRECISIONS[config.run.precision]
+        self.dtype = dtype_of(config.run.precision)
         self.scaler = GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.steps = 0
         self.seconds = 0.0  # of training, over all sessions

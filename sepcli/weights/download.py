@@ -21,7 +21,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sepcli.errors import ModelError, Notice, from_os
 from sepcli.system.files import atomic_write, content_sha256
@@ -30,7 +30,9 @@ from sepcli.weights.archive import member_sha256
 from sepcli.weights.cache import find, hub_home, is_commit, own_folder, place_of
 from sepcli.weights.entries import Entry, WeightFile
 from sepcli.weights.modelspec import INDEX
-from sepcli.weights.transfer import ByteProgress, transfer
+
+if TYPE_CHECKING:
+    from sepcli.weights.transfer import ByteProgress
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,8 @@ def fetch_hf(
         return fetch(file, progress=progress, notice=notice)
     # Only the hub (or, offline, its cache) knows which commit a branch or tag means now. The client returns the
     # path .../snapshots/<commit>/<path>.
+    from sepcli.weights.transfer import transfer
+
     commit = transfer(file, progress).parents[path.count("/")].name
     notice(f"{repo} at '{file.revision}' is commit {commit}.")
     return _checked(replace(file, revision=commit), notice)
@@ -303,6 +307,8 @@ def _wrong(file: WeightFile, what: str, remedy: str = "") -> ModelError:
 
 
 def _checked_download(file: WeightFile, progress: ByteProgress | None, notice: Notice) -> Fetched:
+    from sepcli.weights.transfer import transfer  # not for a file that is here
+
     transfer(file, progress)
     return _checked(file, notice)
 

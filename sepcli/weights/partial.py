@@ -16,8 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
-
 from sepcli.system.files import NO_LOCKS, content_sha256
 from sepcli.weights.cache import hub_cache, hub_home, place_of
 from sepcli.weights.entries import WeightFile
@@ -72,6 +70,8 @@ def is_right(path: Path, file: WeightFile) -> bool:
 @contextmanager
 def locked(part: Path) -> Iterator[bool]:
     """Whether nobody else works on this part, now and until the block ends. False where locks are unknown."""
+    from filelock import FileLock
+
     lock = FileLock(_lock(part), timeout=0, mode=0o664)
     try:
         _lock(part).parent.mkdir(parents=True, exist_ok=True)

@@ -82,9 +82,9 @@ def sepcli(weights: Weights, device: str, precision: str, batch: int | None) -> 
 
     tune_process()
     model = load_model(weights.model).model
-    chosen = choose_device(device).torch
+    chosen = choose_device(device)
     dtype = choose_precision(precision, chosen, model.half).dtype
-    engine = Engine(model, Settings(batch_size=batch), chosen, dtype)
+    engine = Engine(model, Settings(batch_size=batch), chosen.torch, dtype)
 
     def separate(mix: torch.Tensor) -> torch.Tensor:
         blocks = mix[None].split(65536, dim=-1)
