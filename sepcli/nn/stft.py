@@ -1,6 +1,6 @@
 """The STFT conventions of published models, each under the name of the project that set it.
 
-Knows nothing of models. Always float32 (and complex64), whatever a network computes in.
+Knows nothing of models. float32 (and complex64), whatever a network computes in.
 
 demucs   periodic Hann of `nfft` samples, hop = nfft / 4, 1 / sqrt(nfft) scaling, N = ceil(T / hop) frames.
          As a convolution of stride `hop` it divides the length exactly; frame n starts at hop * (n - 3/2).
@@ -88,20 +88,28 @@ def demucs_istft(spec: Tensor, samples: int, window: Tensor, *, old: bool = Fals
     return torch.cat([wave[..., :hop] * missing, wave[..., hop:]], dim=-1)[..., :samples]
 
 
-def centred_stft(wave: Tensor, window: Tensor, hop: int) -> Tensor:
-    """Spectrogram by the `centred` convention: [..., T] -> complex64 [..., F, N].
+def centred_stft(wave: Tensor, window: Tensor, hop: int, *, normalized: bool = False) -> Tensor:
+    """Spectrogram by the `centred` convention: [..., T] -> complex [..., F, N], in the window's precision.
 
-    T must be above nfft / 2, which mirroring needs.
+    T must be above nfft / 2, which mirroring needs. normalized: scaled by 1 / sqrt(nfft).
     """
     *batch, samples = wave.shape
-    spec = torch.stft(wave.float().reshape(-1, samples), len(window), hop, window=window, return_complex=True)
+    wave = wave.to(window.dtype).reshape(-1, samples)
+    spec = torch.stft(wave, len(window), hop, window=window, normalized=normalized, return_complex=True)
     return spec.view(*batch, *spec.shape[-2:])
 
 
-def centred_istft(spec: Tensor, window: Tensor, hop: int, samples: int) -> Tensor:
-    """Inverse of `centred_stft`: complex64 [..., F, N] -> [..., T = samples], at most hop * (N - 1)."""
+def centred_istft(spec: Tensor, window: Tensor, hop: int, samples: int, *, normalized: bool = False) -> Tensor:
+    """Inverse of `centred_stft`: complex [..., F, N] -> [..., T = samples], less than hop * N."""
     *batch, bins, frames = spec.shape
-    wave = torch.istft(spec.reshape(-1, bins, frames), len(window), hop, window=window, length=samples)
+    wave = torch.istft(
+        spec.reshape(-1, bins, frames),
+        len(window),
+        hop,
+        window=window,
+        normalized=normalized,
+        length=samples,
+    )
     return wave.view(*batch, samples)
 
 

@@ -1,0 +1,20 @@
+"""The RoFormer family: BS-RoFormer and Mel-Band RoFormer, one trunk under two layouts of bands."""
+
+from __future__ import annotations
+
+from sepcli.models.family import Arch, Family
+from sepcli.models.roformer.checkpoint import convert
+from sepcli.models.roformer.config import BSRoformerConfig, MelBandRoformerConfig
+from sepcli.models.roformer.detect import detect
+from sepcli.models.roformer.network import BSRoformer, MelBandRoformer
+
+FAMILY = Family(
+    name="roformer",
+    archs={
+        "BSRoformer": Arch("BSRoformer", BSRoformerConfig, BSRoformer),
+        "MelBandRoformer": Arch("MelBandRoformer", MelBandRoformerConfig, MelBandRoformer),
+    },
+    convert=convert,
+    detect=detect,
+    training_only=frozenset({"dropout"}),
+)

@@ -1,0 +1,135 @@
+"""BS-RoFormer and Mel-Band RoFormer: transformers along time and along bands estimate complex masks.
+
+    mix -> STFT -> bands -> [K, N, D] -> blocks -> masks -> * spectrogram -> inverse STFT -> stems
+
+(Lu et al. 2023, arXiv:2309.02612; Wang et al. 2023, arXiv:2310.01809; facts of their published form, which
+lucidrains wrote down and the training toolkit of ZFTurbo made common.)
+
+Axes: B batch, S sources, C channels, T samples, F bins, K bands, N frames of all items, D values of a band.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sepcli.engine.separator import Segment, Separator, source_indices
+from sepcli.models.roformer.bands import BandSplit, Layout, MaskEstimator, mel, side_by_side
+from sepcli.models.roformer.config import BSRoformerConfig, MelBandRoformerConfig, RoformerConfig
+from sepcli.models.roformer.transformer import RMSNorm, Trunk
+from sepcli.nn.modules import ModuleListOf
+from sepcli.nn.sharing import sharing_copy
+from sepcli.nn.stft import centred_istft, centred_stft
+
+if TYPE_CHECKING:
+    from sepcli.engine.noise import Noise
+
+
+class Roformer(Separator):
+    """What both networks are: [B, C, T] -> [B, S, C, T].
+
+    norm_out: each transformer ends with a norm; otherwise only the last block does.
+    """
+
+    window: Tensor  # [nfft]
+    covers: Tensor  # [F]: in how many bands each bin is
+
+    def __init__(self, config: RoformerConfig, layout: Layout, *, norm_out: bool):
+        super().__init__()
+        if config.residual and config.residual not in config.sources:
+            raise ValueError(f"the residual '{config.residual}' is none of the sources")
+        if config.polar or config.value_residual or config.refiner or config.head:
+            raise ValueError("sepcli can't run polar, value_residual, refiner and head yet")
+        self.config, self.layout = config, layout
+        self.sources = tuple(config.sources)
+        self.made = tuple(name for name in self.sources if name != config.residual)  # in the estimators' order
+        if not self.made:
+            raise ValueError("the residual needs another source that is made")
+        self.samplerate, self.channels = config.samplerate, config.channels
+        self.segment = Segment(samples=config.chunk)
+        values = 2 * config.channels
+        self.band_split = BandSplit(layout, values, config.dim)
+        self.trunk = Trunk(config, config.depth, norm_out=norm_out, skip=config.skip)
+        self.final_norm = nn.Identity() if norm_out else RMSNorm(config.dim)
+        self.estimators = ModuleListOf(
+            MaskEstimator(layout, values, config.dim, config.mask_hidden, config.dim * config.mask_expansion)
+            for _ in self.made
+        )
+        self.register_buffer("window", torch.hann_window(config.nfft), persistent=False)
+        self.register_buffer("covers", layout.covers(), persistent=False)
+
+    # --- Separator ---
+
+    def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
+        """See Separator: windows and positions stay float32."""
+        super().prepare(samples, device, dtype)
+        window, covers = self.window, self.covers
+        self.to(dtype)
+        self.window, self.covers = window.float(), covers.float()
+        self.trunk.prepare(samples // self.config.hop + 1, len(self.layout.bands), device)
+
+    def select(self, sources: Sequence[str]) -> Roformer:
+        """See Separator: other stems' masks are not estimated, but where the residual needs them all."""
+        source_indices(self.sources, sources)
+        narrowed = sharing_copy(self)
+        narrowed.sources, narrowed.whole = tuple(sources), self.whole or self.sources
+        if self.config.residual not in sources:
+            kept = source_indices(self.made, sources)
+            narrowed.made = tuple(sources)
+            narrowed.estimators = ModuleListOf(narrowed.estimators[index] for index in kept)
+        return narrowed
+
+    def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
+        """[B, C, T] -> [B, S, C, T]."""
+        stems = self._made(mix)  # in the order of `made`
+        if self.config.residual in self.sources:
+            stems = torch.cat([stems, mix.to(stems.dtype)[:, None] - stems.sum(1, keepdim=True)], dim=1)
+        names = (*self.made, self.config.residual)
+        if self.sources == names[: stems.shape[1]]:
+            return stems
+        return stems[:, [names.index(name) for name in self.sources]]
+
+    # --- the parts ---
+
+    def _made(self, mix: Tensor) -> Tensor:
+        """The stems that have mask estimators: [B, C, T] -> [B, S', C, T]."""
+        batch, _, samples = mix.shape
+        nfft, hop = self.config.nfft, self.config.hop
+        # Mirroring at the ends needs more than half a window.
+        padded = F.pad(mix, (0, max(nfft // 2 + 1 - samples, 0)))
+        spec = centred_stft(padded, self.window, hop, normalized=self.config.normalized)
+        spec = spec.permute(0, 3, 2, 1)  # [B, T / hop + 1, F, C]
+        bins = torch.view_as_real(spec.contiguous()).flatten(0, 1).flatten(1)  # [N, F * C * 2]
+        tokens = self.band_split(bins)
+        tokens = self.final_norm(self.trunk(tokens, batch))
+        stems = []
+        for estimator in self.estimators:
+            mask = estimator(tokens).to(bins.dtype).view(*spec.shape, 2)
+            if self.layout.overlaps:
+                mask = mask / self.covers[:, None, None]
+            masked = torch.view_as_complex(mask) * spec
+            if self.config.zero_dc:
+                masked = torch.cat([torch.zeros_like(masked[:, :, :1]), masked[:, :, 1:]], dim=2)
+            stems.append(masked.permute(0, 3, 2, 1))  # [B, C, F, T / hop + 1]
+        waves = centred_istft(
+            torch.stack(stems, 1), self.window, hop, padded.shape[-1], normalized=self.config.normalized
+        )
+        return waves[..., :samples]
+
+
+class BSRoformer(Roformer):
+    """Bands side by side; one norm behind the last block."""
+
+    def __init__(self, config: BSRoformerConfig):
+        super().__init__(config, side_by_side(config.bands, config.nfft // 2 + 1), norm_out=False)
+
+
+class MelBandRoformer(Roformer):
+    """Bands that overlap; a norm behind every transformer."""
+
+    def __init__(self, config: MelBandRoformerConfig):
+        super().__init__(config, mel(config.bands, config.nfft, config.samplerate), norm_out=True)

@@ -1,0 +1,400 @@
+"""RoFormers: tiny networks for the contract, equality with the original programs, bands, and checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sepcli.errors import ModelError
+from sepcli.loading import load_model, make_config
+from sepcli.models.roformer import FAMILY
+from sepcli.models.roformer.bands import mel, side_by_side
+from sepcli.models.roformer.config import BSRoformerConfig, MelBandRoformerConfig
+from sepcli.models.roformer.network import BSRoformer, MelBandRoformer
+from sepcli.models.roformer.toolkit import read_settings
+from sepcli.weights.checkpoint import Checkpoint, read_checkpoint
+from tests.contracts import Case, check_reduced, peak_error, run
+
+TESTS = Path(__file__).parents[1]
+KEYS = {path.stem: path for path in sorted((TESTS / "keys" / "roformer").glob("*.json"))}
+FOLDERS = [TESTS / "golden", *map(Path, filter(None, [os.environ.get("SEPCLI_GOLDEN")]))]
+GOLDEN = {path.parent.name: path.parent for folder in FOLDERS for path in folder.glob("roformer/*/case.json")}
+
+BANDS = (2, 2, 2, 4, 4, 6, 12, 33)
+TINY = dict(nfft=128, hop=40, dim=12, depth=2, heads=2, dim_head=6, mask_expansion=2, chunk=1000)
+
+
+def shaken(model):
+    """With every norm, gate and bias off its trivial value."""
+    for name, parameter in model.named_parameters():
+        if "norm" in name or "bias" in name:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    return model.eval()
+
+
+def tiny(*sources, **other):
+    torch.manual_seed(0)
+    return shaken(BSRoformer(BSRoformerConfig(**{"sources": sources, "bands": BANDS, **TINY, **other})))
+
+
+def tiny_mel(*sources, **other):
+    torch.manual_seed(0)
+    return shaken(MelBandRoformer(MelBandRoformerConfig(**{"sources": sources, "bands": 8, **TINY, **other})))
+
+
+LENGTHS = [1, 64, 65, 1000]
+NETWORKS = {
+    "BSRoformer": {
+        "one stem": Case(partial(tiny, "vocals"), LENGTHS),
+        "stems, skip, no DC": Case(
+            partial(tiny, "drums", "bass", "rest", skip=True, zero_dc=True, depth=3), LENGTHS
+        ),
+        "residual": Case(partial(tiny, "no_drums", "drums", residual="no_drums"), LENGTHS),
+        "mono": Case(partial(tiny, "a", "b", channels=1, normalized=True, layers=2, mask_hidden=0), LENGTHS),
+    },
+    "MelBandRoformer": {
+        "stems": Case(partial(tiny_mel, "vocals", "instrumental"), LENGTHS),
+        "residual": Case(
+            partial(tiny_mel, "a", "rest", "b", residual="rest", skip=True, channels=1, samplerate=48000),
+            LENGTHS,
+        ),
+    },
+}
+
+
+# --- equality with the original programs ---------------------------------------------------------------------
+
+
+def settings_of(case):
+    """(network, Config) of a golden case."""
+    arch = "MelBandRoformer" if case["arch"].startswith("Mel") else "BSRoformer"
+    kwargs = case["upstream_kwargs"]
+    sources = [f"stem{number}" for number in range(kwargs["num_stems"])]
+    found = FAMILY.archs[arch]
+    return found, make_config(found, {**read_settings(arch, kwargs), "sources": sources})
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_what_the_original_computes(name):
+    folder = GOLDEN[name]
+    case, io = json.loads((folder / "case.json").read_text()), load_file(folder / "io.safetensors")
+    arch, config = settings_of(case)
+    model = arch.build(config)
+    model.load_state_dict(FAMILY.convert(read_checkpoint(folder / "weights.safetensors"), model))
+    expected = io["y"] if io["y"].dim() == 4 else io["y"][:, None]
+    stems = run(model.eval(), io["x"])
+    assert peak_error(stems[..., : expected.shape[-1]], expected) < case["tolerance"]["rel_to_max"]
+    opposite = arch.build(replace(config, zero_dc=not config.zero_dc)).eval()
+    opposite.load_state_dict(model.state_dict())
+    assert peak_error(run(opposite, io["x"])[..., : expected.shape[-1]], expected) > 1e-3
+
+
+# --- bands ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bands, nfft, samplerate, total",
+    [(60, 2048, 44100, 1979), (60, 4096, 44100, 3957), (60, 2048, 48000, 1978)],
+)
+def test_mel_bands(bands, nfft, samplerate, total):
+    layout = mel(bands, nfft, samplerate)
+    assert len(layout.bands) == bands and sum(layout.widths) == total
+    assert set(layout.covers().tolist()) == {1, 2}
+    assert sum(count * width for _, count, width in layout.runs) == total
+
+
+def test_the_usual_mel_bands():
+    bands = mel(60, 2048, 44100).bands
+    assert bands[:3] == ((0, 7), (4, 10), (7, 13)) and bands[-2:] == ((836, 958), (895, 1025))
+    assert bands[15] == (46, 53)
+
+
+@pytest.mark.parametrize("bands, nfft, samplerate", [(60, 2048, 44100), (20, 1024, 48000), (16, 512, 44100)])
+def test_mel_bands_are_those_of_librosa(bands, nfft, samplerate):
+    from tests.needs import package
+
+    inside = package("librosa").filters.mel(sr=samplerate, n_fft=nfft, n_mels=bands) > 0
+    inside[0, 0] = inside[-1, -1] = True
+    for row, (low, high) in zip(inside, mel(bands, nfft, samplerate).bands, strict=True):
+        assert row.nonzero()[0].tolist() == list(range(low, high))
+
+
+def test_bands_that_can_not_be():
+    with pytest.raises(ValueError, match="128 bins together, the spectrogram has 129"):
+        side_by_side([64, 64], 129)
+    with pytest.raises(ValueError, match="100 bands are too many"):
+        mel(100, 128, 44100)
+
+
+@pytest.mark.parametrize("make", [tiny, tiny_mel])
+def test_masks_of_one_let_the_mix_pass(make):
+    """Whatever the bands: a bin in two of them has the mean of their masks."""
+    model = make("vocals", mask_hidden=0)
+    for last in model.estimators[0].last:
+        last.weight.data.zero_()
+        values = last.bias.data.shape[1] // 2
+        last.bias.data[:, :values] = torch.tensor([1.0, 0.0]).repeat(values // 2)  # real and imaginary part
+        last.bias.data[:, values:] = 100.0  # the gate is open
+    mix = torch.randn(2, 2, 777)
+    assert peak_error(run(model, mix)[:, 0], mix) < 1e-5
+
+
+# --- the network ---------------------------------------------------------------------------------------------
+
+
+def test_pieces_change_nothing(monkeypatch):
+    """A token at a time, all at once, and as gradients need it."""
+    from sepcli.models.roformer import pieces
+
+    for make in (tiny, tiny_mel):
+        model, mix = make("a", "b", skip=True), torch.randn(2, 2, 700)
+        whole = model(mix).detach()
+        for tokens in (1, 100, 10**9):
+            monkeypatch.setattr(pieces, "TOKENS", tokens)
+            assert peak_error(run(model, mix), whole) < 1e-5
+
+
+def test_only_what_is_wanted_is_computed():
+    model = tiny("a", "b", "rest", residual="rest")
+    assert len(model.estimators) == 2
+    assert len(model.select(["b"]).estimators) == 1
+    assert len(model.select(["rest"]).estimators) == 2
+
+
+def test_the_residual_is_the_mix_minus_all_others():
+    mix = torch.randn(2, 2, 555)
+    assert peak_error(run(tiny("a", "rest", "b", residual="rest"), mix).sum(1), mix) < 1e-5
+
+
+@pytest.mark.parametrize("dtype, decibels", [(torch.bfloat16, 25), (torch.float16, 40)])
+@pytest.mark.parametrize("make", [tiny, tiny_mel])
+def test_reduced_precision(make, dtype, decibels):
+    check_reduced(make("a", "b"), torch.randn(1, 2, 1000), dtype, decibels)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("make", [tiny, tiny_mel])
+def test_silence_in_a_band(make, dtype):
+    """A tone leaves the bands far from it at nothing at all, and the second item of the batch is silent."""
+    model = make("a", "b")
+    mix = torch.zeros(2, 2, 1000)
+    mix[0, 0, 500:] = torch.sin(torch.arange(500) * 0.3)
+    model.prepare(1000, torch.device("cpu"), dtype)
+    assert run(model, mix).isfinite().all()
+
+
+def test_it_learns():
+    """Two tones are told apart in a few steps; every part has a gradient."""
+    model, time = tiny("a", "b").train(), torch.arange(600)
+    stems = torch.stack([torch.sin(0.2 * time), torch.sin(0.9 * time)]).expand(2, 2, 2, -1).transpose(1, 2)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(20):
+        loss = (model(stems.sum(1)) - stems).abs().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize(
+    "config, words",
+    [
+        ({"residual": "b"}, "'b' is none of the sources"),
+        ({"residual": "a"}, "needs another source"),
+        ({"dim_head": 5}, "must be even"),
+        ({"bands": (1, 2)}, "3 bins together"),
+    ],
+)
+def test_what_a_network_can_not_be(config, words):
+    with pytest.raises(ValueError, match=words):
+        tiny("a", **config)
+
+
+def test_defaults_never_change():
+    """Catalogue entries are differences from them."""
+    shared = dict(
+        sources=("vocals",),
+        residual="",
+        samplerate=44100,
+        channels=2,
+        layers=1,
+        heads=8,
+        dim_head=64,
+        nfft=2048,
+        normalized=False,
+        zero_dc=False,
+        skip=False,
+        mask_expansion=4,
+        polar=False,
+        value_residual=False,
+        refiner=0,
+        head=(),
+        chunk=352800,
+        dropout=0.0,
+    )
+    bands = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
+    assert vars(BSRoformerConfig()) == {
+        **shared, "dim": 256, "depth": 12, "hop": 512, "mask_hidden": 1, "bands": bands
+    }  # fmt: skip
+    assert vars(MelBandRoformerConfig()) == {
+        **shared, "dim": 384, "depth": 6, "hop": 441, "mask_hidden": 2, "bands": 60
+    }  # fmt: skip
+
+
+# --- checkpoints ---------------------------------------------------------------------------------------------
+
+
+def published(name):
+    """The tensors of a published file, without memory, and what is written of it."""
+    listed = json.loads(KEYS[name].read_text())
+    return {key: torch.empty(shape, device="meta") for key, shape in listed["shapes"].items()}, listed
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_published_files(name):
+    """The network is found by the tensors alone, and takes all of them."""
+    tensors, listed = published(name)
+    checkpoint = Checkpoint(Path(name), tensors, format="torch")
+    told = FAMILY.detect(checkpoint)
+    arch = FAMILY.archs[told.arch]
+    with torch.device("meta"):
+        model = arch.build(make_config(arch, {**told.assumed, **told.config}))
+        model.load_state_dict(FAMILY.convert(checkpoint, model), strict=True, assign=True)
+    assert told.arch == ("MelBandRoformer" if name.startswith("mel") else "BSRoformer")
+    constants = {key for key in tensors if "embed" in key}
+    assert sum(p.numel() for p in model.parameters()) == sum(
+        tensor.numel() for key, tensor in tensors.items() if key not in constants
+    )
+    kwargs = listed["kwargs"]
+    assert (model.config.dim, model.config.depth) == (kwargs["dim"], kwargs["depth"])
+    assert len(model.sources) == kwargs["num_stems"] and model.channels == 2
+
+
+FILE = GOLDEN["bs_mono_normalized"] / "weights.safetensors"
+
+
+@pytest.mark.parametrize("container", [None, "state", "state_dict", "model_state_dict"])
+def test_a_file_of_its_own(container, tmp_path):
+    """What the tensors don't tell is said: above all the hop, which no tensor depends on."""
+    state = load_file(FILE)
+    torch.save({container: state} if container else state, tmp_path / "mine.ckpt")
+    notices = []
+    loaded = load_model(str(tmp_path / "mine.ckpt"), notice=notices.append)
+    assert (loaded.name, loaded.sources) == ("mine", ("stem1", "stem2"))
+    assert "tensors are those of BSRoformer" in notices[0] and "hop = 512" in notices[0]
+    assert loaded.model.config.bands == (2,) * 8 + (4,) * 8 + (8,) * 4 + (16, 17, 16)
+    assert loaded.model.config.channels == 1
+
+
+CATALOG = """
+[mine]
+family = "roformer"
+arch = "BSRoformer"
+sources = ["vocals", "other"]
+samplerate = 44100
+channels = 1
+files.model = { url = "https://x.invalid/m" }
+
+[mine.config]
+channels = 1
+residual = "other"
+nfft = 256
+hop = 100
+dim = 12
+depth = 2
+layers = 2
+heads = 3
+dim_head = 6
+mask_hidden = 0
+bands = [2, 2, 2, 2, 2, 2, 2, 2, 4, 4, 4, 4, 4, 4, 4, 4, 8, 8, 8, 8, 16, 17, 16]
+"""
+
+
+def test_a_catalogue_entry_with_a_file(tmp_path):
+    from sepcli.weights.catalog import load_catalog
+
+    (tmp_path / "catalog.toml").write_text(CATALOG)
+    one = {key: value for key, value in load_file(FILE).items() if not key.startswith("mask_estimators.1.")}
+    save_file(one, tmp_path / "m.safetensors")
+    catalog = load_catalog([tmp_path / "catalog.toml"])
+    loaded = load_model(f"mine={tmp_path / 'm.safetensors'}", catalog=catalog)
+    mix = torch.randn(1, 1, 3000)
+    stems = run(loaded.model, mix)
+    assert loaded.sources == ("vocals", "other") and peak_error(stems.sum(1), mix) < 1e-5
+    assert peak_error(stems[:, 1], mix) > 0.1
+    save_file({**one, "more": torch.ones(1)}, tmp_path / "m.safetensors")
+    with pytest.raises(ModelError, match="more"):
+        load_model(f"mine={tmp_path / 'm.safetensors'}", catalog=catalog)
+    del one["band_split.to_features.3.1.bias"]
+    save_file(one, tmp_path / "m.safetensors")
+    with pytest.raises(ModelError, match=r"band_split\.to_features\.3\.1\.bias"):
+        load_model(f"mine={tmp_path / 'm.safetensors'}", catalog=catalog)
+
+
+def test_stored_frequencies():
+    """Rounded ones are computed anew, others are refused."""
+    state, config = (
+        load_file(FILE),
+        make_config(FAMILY.archs["BSRoformer"], FAMILY.detect(read_checkpoint(FILE)).config),
+    )
+    model = BSRoformer(replace(config, sources=("a", "b")))
+    name = next(key for key in state if key.endswith("freqs"))
+    state[name] = state[name].half()
+    FAMILY.convert(Checkpoint(FILE, state), model)
+    with pytest.raises(ModelError, match="other frequencies"):
+        FAMILY.convert(Checkpoint(FILE, {**state, name: 1.01 * state[name]}), model)
+
+
+def test_an_empty_place_for_linear_attention():
+    state = load_file(FILE)
+    model = BSRoformer(
+        make_config(
+            FAMILY.archs["BSRoformer"], {**FAMILY.detect(read_checkpoint(FILE)).config, "sources": ("a", "b")}
+        )
+    )
+    moved = {}
+    for key, tensor in state.items():
+        parts = key.split(".")
+        if parts[0] == "layers":
+            parts[2] = str(int(parts[2]) + 1)
+        moved[".".join(parts)] = tensor
+    assert FAMILY.detect(Checkpoint(FILE, moved)) == FAMILY.detect(Checkpoint(FILE, state))
+    ours, theirs = (FAMILY.convert(Checkpoint(FILE, each), model) for each in (state, moved))
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours) and ours.keys() == theirs.keys()
+
+
+# --- the toolkit's settings ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"colour": 1, "dim": 8}, "does not know: colour"),
+        ({"linear_transformer_depth": 1}, "linear attention"),
+        ({"time_transformer_depth": 1}, "different depths"),
+        ({"stft_win_length": 512}, "shorter than stft_n_fft"),
+    ],
+)
+def test_settings_of_the_toolkit_that_are_refused(settings, words):
+    with pytest.raises(ModelError, match=words):
+        read_settings("BSRoformer", settings)
+
+
+def test_the_toolkit_counts_mask_layers_in_two_ways():
+    assert read_settings("BSRoformer", {"mask_estimator_depth": 2})["mask_hidden"] == 1
+    assert read_settings("MelBandRoformer", {"mask_estimator_depth": 2})["mask_hidden"] == 2
+    assert (
+        read_settings("BSRoformer", {})["mask_hidden"]
+        == read_settings("MelBandRoformer", {})["mask_hidden"]
+        == 1
+    )
