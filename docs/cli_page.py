@@ -148,8 +148,9 @@ SEPARATE_RULES = """
 pipes work too. Both are copied to the file system of the output folder first, because a track may have to be read
 twice.
 
-**Names.** `--template` names the files inside the output folder by plain substitution. The path of an input below its
-INPUT folder is kept: `sepcli separate albums -o stems` turns `albums/A/song.flac` into `stems/A/song/vocals.wav`. If
+**Names.** `--template` names the files inside the output folder by plain substitution. `{model}` is the catalogue's name of
+the model; for a file its name without suffix, for `hf://` the last part of the repository. The path of an input below its
+INPUT folder is kept, before the part that has `{track}`: `sepcli separate albums -o stems` turns `albums/A/song.flac` into `stems/mini/A/song/vocals.wav`. If
 two inputs would get the same names, they are told apart by `{parent}` (as a folder) or `{trackext}` (as a suffix),
 with a notice. Names that differ only in characters that paths can't hold, in case on a disk that ignores it, or in how
 Unicode composes a letter (`é` as one sign or two) get a number, in the order of their bytes. If that is not enough, the

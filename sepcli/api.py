@@ -79,10 +79,13 @@ def load(
             code="unknown_stem",
         )
     if not isinstance(spec, str):
-        return narrow(spec, meant.targets, examples, name=name)
-    return load_asked(
-        spec, meant.targets or None, examples, catalog=catalog, options=options, notice=notice
-    ).model
+        model = narrow(spec, meant.targets, examples, name=name)
+    else:
+        model = load_asked(
+            spec, meant.targets or None, examples, catalog=catalog, options=options, notice=notice
+        ).model
+    model.name = read_model(name, catalog).name
+    return model
 
 
 def separate(
@@ -189,8 +192,9 @@ def separate_file(
     """Separate one file into files, of any length in constant memory, as `sepcli separate` does.
 
     path: audio or video. out: the folder; `template` names the files in it, and {model} in it stands for the
-    name that `model` was given by. queries: as for `separate`. Everything else is the command's option of the
-    same name: times in seconds, sample_rate in Hz, bitrate in kbit/s. force: replace files that are there.
+    catalogue's name of the model, for its file's without the suffix, or for its repository's. queries: as for
+    `separate`. Everything else is the command's option of the same name: times in seconds, sample_rate in Hz,
+    bitrate in kbit/s. force: replace files that are there.
 
     The files appear together, complete, under their final names, or none does. There is no manifest and no
     resuming here: that is the command's. TrackResult: paths, frames, Hz, the common gain, warnings.
@@ -209,6 +213,8 @@ def separate_file(
         start=start,
         duration=duration,
     )
+    loaded = "" if isinstance(model, str) else model.name or request.model
+    named = loaded or read_model(request.model, load_catalog()).name
     file = Path(path)
     spec = output_spec(request.spec, some=bool(targets or queries))
     examples = make_queries(queries or {}, request.targets, rest=spec.rest)
@@ -226,7 +232,7 @@ def separate_file(
         stems.files,
         out=request.out,
         template=template,
-        model=request.model,
+        model=named,
         ext=spec.format,
     )
     for text in notices:

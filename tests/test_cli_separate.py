@@ -53,7 +53,7 @@ def test_stems_go_to_separated_and_everything_said_to_standard_error(capfd):
     song("a.wav")
     code, out, err = separate(capfd, "a.wav")
     assert code == 0 and not out
-    assert tree("separated") == sorted(f"a/{stem}.wav" for stem in STEMS)
+    assert tree("separated/fake") == sorted(f"a/{stem}.wav" for stem in STEMS)
     assert "Model fake: drums, bass, other, vocals. Licence of the weights: MIT." in err
     assert re.search(r"Device cpu: .+\. Precision float32: .+\.", err)
     assert "1 done" in err and "x realtime" in err and "The stems are in separated." in err
@@ -62,7 +62,7 @@ def test_stems_go_to_separated_and_everything_said_to_standard_error(capfd):
 def test_two_stems_is_target_and_rest(capfd):
     song("a.wav")
     assert separate(capfd, "a.wav", "--two-stems", "vocals")[0] == 0
-    assert tree("separated") == ["a/no_vocals.wav", "a/vocals.wav"]
+    assert tree("separated/fake") == ["a/no_vocals.wav", "a/vocals.wav"]
     assert separate(capfd, "a.wav", "-t", "vocals", "--rest")[0] == 0  # the same: skipped
     assert separate(capfd, "a.wav", "--two-stems", "vocals", "-t", "bass")[0] == 2
 
@@ -70,7 +70,7 @@ def test_two_stems_is_target_and_rest(capfd):
 def test_a_part_of_the_input(capfd):
     song("a.wav", seconds=1)
     assert separate(capfd, "a.wav", "--start", "0.25", "--duration", "0:0.5", "-t", "bass")[0] == 0
-    assert soundfile.info("separated/a/bass.wav").frames == 22050
+    assert soundfile.info("separated/fake/a/bass.wav").frames == 22050
 
 
 def test_a_template_and_a_format(capfd):
@@ -85,11 +85,13 @@ def test_aiff_and_caf_add_up_to_the_input_and_are_kept_when_the_run_goes_on(capf
     song("a.wav")
     arguments = ("a.wav", "--format", format, "--sum", "exact")
     assert separate(capfd, *arguments)[0] == 0
-    assert tree("separated") == sorted(f"a/{stem}.{format}" for stem in STEMS)
-    stems = [soundfile.read(f"separated/a/{stem}.{format}", dtype="int16")[0].astype(int) for stem in STEMS]
+    assert tree("separated/fake") == sorted(f"a/{stem}.{format}" for stem in STEMS)
+    stems = [
+        soundfile.read(f"separated/fake/a/{stem}.{format}", dtype="int16")[0].astype(int) for stem in STEMS
+    ]
     mix, _ = soundfile.read("a.wav", dtype="int16")
     assert soundfile.info("a.wav").subtype == "PCM_16" and np.array_equal(sum(stems), mix)
-    assert soundfile.info(f"separated/a/bass.{format}").subtype == "PCM_16"
+    assert soundfile.info(f"separated/fake/a/bass.{format}").subtype == "PCM_16"
     code, _, err = separate(capfd, *arguments)
     assert code == 0 and "1 skipped" in err
 
@@ -124,7 +126,7 @@ def test_json_prints_one_object_for_each_input(capfd):
         "missing.wav": "failed",
     }
     done = results["b.wav"]
-    assert done["outputs"] == {stem: f"separated/b/{stem}.wav" for stem in STEMS}
+    assert done["outputs"] == {stem: f"separated/fake/b/{stem}.wav" for stem in STEMS}
     assert done["device"] == "cpu" and done["precision"] == "float32" and done["gain"] == 1.0
     assert done["audio_seconds"] == pytest.approx(0.2, abs=1e-3) and done["realtime"] > 0
     assert results["missing.wav"]["error"]["code"] == "missing"
@@ -198,7 +200,7 @@ def test_a_damaged_input_gives_its_stems_exit_code_1_and_a_last_line(capfd):
     song("good.wav"), damaged_song()
     code, _, err = separate(capfd, "good.wav", "bad.flac")
     assert code == 1
-    assert Path("separated/bad/vocals.wav").exists() and Path("separated/good/vocals.wav").exists()
+    assert Path("separated/fake/bad/vocals.wav").exists() and Path("separated/fake/good/vocals.wav").exists()
     lines = err.splitlines()
     assert any(line.startswith("1 done, 1 damaged") for line in lines)
     assert "bad.flac: Damaged: 0." in lines[-2] and "silence stands there" in lines[-2]
@@ -238,9 +240,9 @@ def test_strict_writes_nothing_for_a_damaged_input(capfd):
     bad, good = sorted(map(json.loads, out.splitlines()), key=lambda result: result["input"])
     assert (code, bad["status"], bad["error"]["code"]) == (1, "failed", "damaged") and bad["outputs"] == {}
     assert good["status"] == "done" and good["damaged_seconds"] == 0
-    assert not Path("separated/bad").exists()
+    assert not Path("separated/fake/bad").exists()
     # Without --strict it is separated after all.
-    assert separate(capfd, "bad.flac", "good.wav")[0] == 1 and Path("separated/bad/vocals.wav").exists()
+    assert separate(capfd, "bad.flac", "good.wav")[0] == 1 and Path("separated/fake/bad/vocals.wav").exists()
 
 
 def test_an_audio_track_that_is_not_there_is_an_input_error(capfd):
@@ -338,8 +340,8 @@ def test_refused_files_end_the_run_before_any_work(capfd):
     song("a.wav"), song("b.wav", seed=1)
     separate(capfd, "a.wav")
     code, _out, err = separate(capfd, "b.wav", "a.wav", "--overlap", "0.5")
-    assert code == 2 and "overlap" in err and "--force" in err and "{model}" in err
-    assert not Path("separated/b").exists()
+    assert code == 2 and "overlap" in err and "--force" in err and "--template" in err
+    assert not Path("separated/fake/b").exists()
 
 
 # --- standard input and output ---
@@ -355,7 +357,7 @@ def test_standard_input_is_a_track_known_by_its_content():
 
     code, result = piped("a.wav")
     assert (code, result["status"], result["input"]) == (0, "done", "-")
-    assert tree("separated") == sorted(f"stdin/{stem}.wav" for stem in STEMS)
+    assert tree("separated/fake") == sorted(f"stdin/{stem}.wav" for stem in STEMS)
     assert piped("a.wav")[1]["status"] == "skipped"
     code, result = piped("b.wav")
     assert code == 2 and "another input" in result["error"]["message"]
@@ -395,7 +397,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(capfd):
     song("a.wav"), song("b.wav", seed=1)
     code, out, _err = separate(capfd, "a.wav", "missing.wav", "--dry-run")
     assert code == 1 and not Path("separated").exists() and not fake_model.loads
-    assert "separate  a.wav" in out and "-> separated/a/vocals.wav" in out
+    assert "separate  a.wav" in out and "-> separated/fake/a/vocals.wav" in out
     assert "1.0 MB to download" in out and "MIT" in out and "fail      missing.wav" in out
     separate(capfd, "a.wav")
     before = os.stat("separated").st_mtime_ns, Path("separated/.sepcli.jsonl").read_bytes()
@@ -420,7 +422,7 @@ def test_a_dry_run_as_json(capfd):
         "b.wav": "planned",
         "missing.wav": "failed",
     }
-    assert found["b.wav"]["outputs"]["bass"] == "separated/b/bass.wav"
+    assert found["b.wav"]["outputs"]["bass"] == "separated/fake/b/bass.wav"
     assert found["b.wav"]["download_bytes"] == 1_000_000 and found["b.wav"]["license"] == "MIT"
 
 

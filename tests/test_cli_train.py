@@ -126,7 +126,7 @@ def test_a_run_is_a_model(place, capsys):
     assert {"l1", "lr", "examples_per_s", "seconds"} <= set(next(line for line in lines if "loss" in line))
     song = place / "valid/song/vocals.wav"
     assert main(["separate", str(song), "-m", str(run), "-o", str(place / "out"), "-q"]) == 0
-    assert (place / "out/vocals/drums.wav").exists()
+    assert (place / "out/run/vocals/drums.wav").exists()
     capsys.readouterr()
 
 

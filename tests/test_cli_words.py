@@ -53,14 +53,14 @@ def run(capfd, *arguments):
 def test_separate_may_be_left_out(capfd, arguments):
     song("a.wav"), song("folder/a.wav")
     assert run(capfd, *arguments)[0] == 0
-    assert len(tree("separated")) == 4
+    assert len(tree("separated/fake")) == 4
 
 
 def test_a_file_named_like_a_command_needs_a_path(capfd):
     song("train.wav")
     os.rename("train.wav", "train")
     assert run(capfd, "./train", "-m", "fake")[0] == 0
-    assert len(tree("separated")) == 4
+    assert len(tree("separated/fake")) == 4
     code, _, err = run(capfd, "train", "-m", "fake")
     assert code == 2 and "sepcli train" in err
 
@@ -213,7 +213,7 @@ def test_a_command_of_audio_separator_runs(capfd):
     song("a.wav")
     words = "a.wav --model_filename fake.yaml --output_dir out --output_format FLAC --single_stem bass"
     assert run(capfd, *words.split())[0] == 0
-    assert tree("out") == ["a/bass.flac"]
+    assert tree("out") == ["fake/a/bass.flac"]
 
 
 def test_an_answer_comes_before_any_work(capfd):

@@ -153,6 +153,6 @@ assert main(["separate", "song.wav", "-m", "own.ckpt", "-o", "stems", "--device"
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"[1-9] passed", done.stdout) and "gain.safetensors" in done.stdout
-    stems = {path.stem: soundfile.read(path)[0] for path in (tmp_path / "stems" / "song").iterdir()}
+    stems = {path.stem: soundfile.read(path)[0] for path in (tmp_path / "stems" / "own" / "song").iterdir()}
     assert set(stems) == {"stem1", "stem2", "stem3"}
     assert stems["stem1"].tolist() == [[0.125, 0.125]] * 100

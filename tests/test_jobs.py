@@ -15,10 +15,12 @@ import pytest
 import soundfile
 
 from sepcli import loading
+from sepcli.batch.decisions import OLD_TEMPLATE
 from sepcli.batch.inputs import Shard
 from sepcli.batch.jobs import preview, run
 from sepcli.batch.manifest import LOCK_NAME, MANIFEST_NAME, Manifest
 from sepcli.batch.names import names_if_known
+from sepcli.batch.outputs import DEFAULT_TEMPLATE
 from sepcli.batch.outputspec import OutputSpec
 from sepcli.batch.request import Request, look_up
 from sepcli.batch.results import Listener, unfinished
@@ -60,7 +62,14 @@ def request(**changes):
     spec = OutputSpec(**changes.pop("spec", {}))
     cut = {name: changes.pop(name) for name in list(changes) if name in Settings.__dataclass_fields__}
     return Request(
-        **{"model": "fake", "out": Path("out"), "spec": spec, "settings": Settings(**cut), **changes}
+        **{
+            "model": "fake",
+            "out": Path("out"),
+            "template": OLD_TEMPLATE,  # shorter
+            "spec": spec,
+            "settings": Settings(**cut),
+            **changes,
+        }
     )
 
 
@@ -229,6 +238,29 @@ def test_an_unknown_stem_names_those_of_the_model_and_the_models_that_have_it(ca
     assert "vox (3 MB)" in error.value.remedy and error.value.code == "unknown_stem"
 
 
+def test_stems_of_several_models_stand_side_by_side(catalog):
+    song("albums/A/one.wav")
+    for model in ("fake", "unhashed"):
+        _, results = batch(
+            catalog, ["albums"], model=model, template=DEFAULT_TEMPLATE, targets=("vocals",), out=Path("o2")
+        )
+        assert statuses(results) == ["done"]
+    assert tree("o2") == ["fake/A/one/vocals.wav", "unhashed/A/one/vocals.wav"]
+
+
+def test_a_folder_of_the_old_layout_gets_one_notice(catalog):
+    song("in/a.wav"), song("in/b.wav", seed=1)
+    batch(catalog, ["in"], targets=("vocals",))
+    heard = []
+    listener = Listener()
+    listener.notice = heard.append
+    asked = plan(catalog, ["in"], targets=("vocals",), template=DEFAULT_TEMPLATE)
+    assert statuses(run(asked, listener)) == ["done", "done"]
+    assert len(heard) == 1 and "MODEL/TRACK" in heard[0] and "stay there" in heard[0]
+    assert statuses(run(asked, listener)) == ["skipped", "skipped"] and len(heard) == 1
+    assert tree() == [f"{name}/vocals.wav" for name in ("a", "b", "fake/a", "fake/b")]
+
+
 # --- skip, redo, refuse ---
 
 
@@ -281,7 +313,7 @@ def test_files_made_with_other_settings_are_refused_before_any_work_unless_force
     with pytest.raises(UsageError) as error, spelled(option_text):
         batch(catalog, ["a.wav"], **changes)
     assert error.value.exit_code == 2 and named in error.value.message
-    assert "-o" in error.value.remedy and "{model}" in error.value.remedy and "--force" in error.value.remedy
+    assert "-o" in error.value.remedy and "--template" in error.value.remedy and "--force" in error.value.remedy
     assert Path("out/a/drums.wav").read_bytes() == before
     assert statuses(batch(catalog, ["a.wav"], force=True, **changes)[1]) == ["done"]
 

@@ -52,7 +52,7 @@ def test_forms(run, text, entry, file, name):
 @pytest.mark.parametrize(
     "text, hub, name",
     [
-        ("hf://a/b/c/d.safetensors", HubFile("a/b", None, "c/d.safetensors"), "d"),
+        ("hf://a/b/c/d.safetensors", HubFile("a/b", None, "c/d.safetensors"), "b"),
         (f"hf://a/b@main/{RUN_FILE}", HubFile("a/b", "main", RUN_FILE), "b"),
     ],
 )

@@ -38,16 +38,19 @@ def named(template: str = DEFAULT_TEMPLATE, **values) -> str:
 
 
 def test_template_substitution_is_plain():
-    assert named() == "song/vocals.wav"
+    assert named() == "m/song/vocals.wav"
     assert named("{model}/{parent}-{track}.{trackext}_{stem}.{ext}") == "m/album-song.mp3_vocals.wav"
-    assert named(track="{stem}", stem="a{track}b") == "{stem}/a{track}b.wav"  # values are never looked into
+    assert named(track="{stem}", stem="a{track}b") == "m/{stem}/a{track}b.wav"  # values are never looked into
     assert named("{track}_{track}.{ext}") == "song_song.wav"
 
 
-def test_mirrored_folders_come_before_the_template():
-    assert named(below=PurePath("live/1999")) == "live/1999/song/vocals.wav"
-    assert named(below="") == "song/vocals.wav"
-    assert named(below="what?/..hidden..") == "what_/..hidden__/song/vocals.wav"
+def test_mirrored_folders_come_before_the_track():
+    assert named(below=PurePath("live/1999")) == "m/live/1999/song/vocals.wav"
+    assert named(below="") == "m/song/vocals.wav"
+    assert named(below="what?/..hidden..") == "m/what_/..hidden__/song/vocals.wav"
+    assert named("{stem}/{track}.{ext}", below="A") == "vocals/A/song.wav"
+    assert named("{model}/{parent}/{track}.{ext}", below="A") == "m/A/album/song.wav"
+    assert named("{model}/{stem}.{ext}", below="A") == "A/m/vocals.wav"
 
 
 @pytest.mark.parametrize(
@@ -123,8 +126,8 @@ def test_every_name_is_legal_inside_the_folder_and_fits(track, parent, stem, lim
 
 
 def test_values_never_leave_the_folder():
-    assert named(track="../../etc/passwd") == ".._.._etc_passwd/vocals.wav"
-    assert named(track="..") == "__/vocals.wav"
+    assert named(track="../../etc/passwd") == "m/.._.._etc_passwd/vocals.wav"
+    assert named(track="..") == "m/__/vocals.wav"
     assert (
         named("{model}/{stem}", model="hf://owner/repo@main/file.th") == "hf___owner_repo@main_file.th/vocals"
     )
@@ -182,7 +185,7 @@ def test_names_that_are_not_utf8_survive(tmp_path):
 
 def test_a_long_mirrored_folder_is_shortened_too():
     path = named(below="d" * 255, limit=143)
-    assert len(path.split("/")[0]) == 143
+    assert len(path.split("/")[1]) == 143
 
 
 def test_rest_name():

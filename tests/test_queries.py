@@ -330,9 +330,8 @@ def test_nothing_to_do_in_python(toys):
 
 def test_files_of_a_query_in_python(toys, tmp_path):
     song = hum("song.wav", level=0.5)
-    done = sepcli.separate_file(song, "out", model=save(), queries={"hum": hum(level=0.25)}, rest=True)
+    model = save("own.safetensors")
+    done = sepcli.separate_file(song, "out", model=model, queries={"hum": hum(level=0.25)}, rest=True)
     assert sorted(done.outputs) == ["hum", "no_hum"]
     with pytest.raises(UsageError, match="is the query 'hum'"):
-        sepcli.separate_file(
-            song, "out", model="model.safetensors", queries={"hum": "out/song/hum.wav"}, force=True
-        )
+        sepcli.separate_file(song, "out", model=model, queries={"hum": "out/own/song/hum.wav"}, force=True)

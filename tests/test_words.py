@@ -119,7 +119,7 @@ def separate(capfd, *arguments):
     return code, *capfd.readouterr()
 
 
-def share(name, out="separated"):
+def share(name, out="separated/fake"):
     """How much of the mix a file holds."""
     mix, stem = (soundfile.read(path)[0] for path in ("a.wav", f"{out}/a/{name}.wav"))
     return (mix * stem).sum() / (mix * mix).sum()
@@ -127,11 +127,11 @@ def share(name, out="separated"):
 
 def test_the_case_of_a_stem_does_not_count(fake, capfd):
     assert separate(capfd, "-t", "Vocals")[0] == 0
-    assert tree("separated") == ["a/vocals.wav"]
+    assert tree("separated/fake") == ["a/vocals.wav"]
     code, _, err = separate(capfd, "-t", "vocals")
     assert code == 0 and "skipped" in err
     assert separate(capfd, "--two-stems", "DRUMS", "-o", "o")[0] == 0
-    assert tree("o") == ["a/drums.wav", "a/no_drums.wav"]
+    assert tree("o/fake") == ["a/drums.wav", "a/no_drums.wav"]
 
 
 @pytest.mark.parametrize("clip", ["gain", "clamp"])
@@ -144,7 +144,7 @@ def test_an_instrumental_is_the_mix_minus_the_vocals(fake, capfd, clip, monkeypa
     )
     code, _, err = separate(capfd, "-t", "instrumental", "--clip", clip)
     assert code == 0 and "instrumental means the mix minus vocals here" in err
-    assert tree("separated") == ["a/instrumental.wav"]
+    assert tree("separated/fake") == ["a/instrumental.wav"]
     assert selected == [("vocals",)]  # the work of no other stem was done
     assert share("instrumental") == pytest.approx(1 - Split.SHARES["vocals"], abs=1e-4)
     code, _, err = separate(capfd, "-t", "instrumental", "--clip", clip)
@@ -153,7 +153,7 @@ def test_an_instrumental_is_the_mix_minus_the_vocals(fake, capfd, clip, monkeypa
 
 def test_an_instrumental_beside_other_stems_is_still_all_but_the_vocals(fake, capfd):
     assert separate(capfd, "-t", "drums", "-t", "karaoke")[0] == 0
-    assert tree("separated") == ["a/drums.wav", "a/karaoke.wav"]
+    assert tree("separated/fake") == ["a/drums.wav", "a/karaoke.wav"]
     assert share("karaoke") == pytest.approx(1 - Split.SHARES["vocals"], abs=1e-4)
     assert share("drums") == pytest.approx(Split.SHARES["drums"], abs=1e-4)
 
@@ -161,17 +161,21 @@ def test_an_instrumental_beside_other_stems_is_still_all_but_the_vocals(fake, ca
 @pytest.mark.parametrize("more", [["-t", "vocals"], ["--rest"], ["--sum", "exact"]])
 def test_the_vocals_and_the_instrumental(fake, capfd, more):
     assert separate(capfd, "-t", "instrumental", *more)[0] == 0
-    assert tree("separated") == ["a/instrumental.wav", "a/vocals.wav"]
+    assert tree("separated/fake") == ["a/instrumental.wav", "a/vocals.wav"]
     mix, *stems = (
         soundfile.read(path, dtype="int16")[0].astype(int)
-        for path in ("a.wav", "separated/a/instrumental.wav", "separated/a/vocals.wav")
+        for path in ("a.wav", "separated/fake/a/instrumental.wav", "separated/fake/a/vocals.wav")
     )
     assert np.abs(sum(stems) - mix).max() <= ("exact" not in more)
 
 
 def test_an_acapella_is_the_stem_vocals(fake, capfd):
     code, _, err = separate(capfd, "-t", "acapella")
-    assert code == 0 and "acapella means the stem vocals here" in err and tree("separated") == ["a/vocals.wav"]
+    assert (
+        code == 0
+        and "acapella means the stem vocals here" in err
+        and tree("separated/fake") == ["a/vocals.wav"]
+    )
 
 
 def test_words_in_json_a_dry_run_and_a_pipe(fake, capfdbinary):
@@ -202,8 +206,8 @@ def test_a_query_that_has_the_name_of_a_word_or_of_what_it_means(fake, capfd):
         )
         assert code == 2 and "would become one stem" in err, err
     assert separate(capfd, "-m", "asked", "-t", "no_bass", "--query", "hum.wav")[0] == 0
-    assert tree("separated") == ["a/hum.wav", "a/no_bass.wav"]
-    assert share("no_bass") == pytest.approx(1 - Split.SHARES["bass"], abs=1e-4)
+    assert tree("separated/asked") == ["a/hum.wav", "a/no_bass.wav"]
+    assert share("no_bass", "separated/asked") == pytest.approx(1 - Split.SHARES["bass"], abs=1e-4)
 
 
 def test_a_model_of_ones_own_is_understood_after_it_is_loaded(fake, capfd, tmp_path, monkeypatch):
@@ -216,9 +220,9 @@ def test_a_model_of_ones_own_is_understood_after_it_is_loaded(fake, capfd, tmp_p
     )
     (tmp_path / "in" / "own.ckpt").write_bytes(b"weights")
     code, _, err = separate(capfd, "-m", "./own.ckpt", "-t", "Instrumental")
-    assert code == 0 and "instrumental.wav" in str(tree("separated")) and "minus vocals" in err, err
-    assert tree("separated") == ["a/instrumental.wav"]
-    assert share("instrumental") == pytest.approx(1 - Split.SHARES["vocals"], abs=1e-4)
+    assert code == 0 and "instrumental.wav" in str(tree("separated/own")) and "minus vocals" in err, err
+    assert tree("separated/own") == ["a/instrumental.wav"]
+    assert share("instrumental", "separated/own") == pytest.approx(1 - Split.SHARES["vocals"], abs=1e-4)
 
 
 def test_models_are_found_by_words_too(capfd):

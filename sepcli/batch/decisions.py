@@ -10,15 +10,19 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from sepcli.batch.manifest import InputId, Manifest, QueryId, Record, settings_hash
 from sepcli.batch.names import Named, Track
+from sepcli.batch.outputs import DEFAULT_TEMPLATE
+from sepcli.batch.request import Request
 from sepcli.engine import ENGINE_VERSION
 from sepcli.errors import UsageError, parameter
 from sepcli.system.files import content_sha256
 
 SEPARATE, REPLACE, SKIP, REFUSE = "separate", "replace", "skip", "refuse"
+OLD_TEMPLATE = "{track}/{stem}.{ext}"  # the default before each model had a folder
 _NO_SETTINGS = ("engine", "template")  # the template was one up to version 0 of the engine
 
 
@@ -116,7 +120,7 @@ def refuse(decisions: Sequence[Decision]) -> None:
         more = f"; so do outputs of {len(refused) - 1} more" if len(refused) > 1 else ""
         raise UsageError(
             f"{refused[0].why}{more}. Nothing was separated.",
-            remedy=f"Choose another folder with {parameter('out')}, keep both with {{model}} in "
+            remedy=f"Choose another folder with {parameter('out')}, other names with "
             f"{parameter('template')}, or replace them with {parameter('force')}.",
             code="exists",
         )
@@ -132,6 +136,30 @@ def other_engine_notice(decisions: Sequence[Decision]) -> str | None:
         f"{tracks} separated by another version of the engine, which may have given other samples: the stems "
         "are made again and replaced."
     )
+
+
+def old_layout_notice(decisions: Sequence[Decision], manifest: Manifest, request: Request) -> str | None:
+    """A sentence about stems of tracks to be separated that stand without the model's folder; None for none.
+
+    That was the default template of the first versions. A track that is skipped is not looked at, so this is
+    said once.
+    """
+    if request.template != DEFAULT_TEMPLATE:
+        return None
+    paths = (path for each in decisions if each.action != SKIP for path in each.track.outputs.values())
+    if not any(_in_old_layout(path, manifest) for path in paths):
+        return None
+    return (
+        f"Stems now have a folder for each model, MODEL/TRACK. Those that stand as TRACK/STEM in "
+        f"'{request.out}' stay there; {parameter('template', OLD_TEMPLATE)} goes on using these names."
+    )
+
+
+def _in_old_layout(path: Path, manifest: Manifest) -> bool:
+    """Whether the stem stands, and is recorded, without its first folder."""
+    _, *rest = path.relative_to(manifest.folder).parts
+    old = manifest.folder.joinpath(*rest)
+    return len(rest) > 1 and manifest.record_of(old) is not None and old.exists()
 
 
 def identify(track: Track, manifest: Manifest) -> InputId:

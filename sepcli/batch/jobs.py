@@ -34,6 +34,7 @@ from sepcli.batch.decisions import (
     decide_track,
     fingerprint,
     identify,
+    old_layout_notice,
     other_engine_notice,
     query_ids,
     refuse,
@@ -86,8 +87,12 @@ def run(batch: Batch, listener: Listener | None = None, named: Named | None = No
         tracks = [_readable(track, folder / str(number)) for number, track in enumerate(named.tracks)]
         decisions = decide(named, tracks, prints, manifest)
         refuse(decisions)
-        if (notice := other_engine_notice(decisions)) is not None:
-            listener.notice(notice)
+        for notice in (
+            other_engine_notice(decisions),
+            old_layout_notice(decisions, manifest, request),
+        ):
+            if notice is not None:
+                listener.notice(notice)
         yield from _failures(batch)
         for decision in decisions:
             if decision.action == SKIP:

@@ -22,7 +22,7 @@ from pathlib import Path, PurePath
 
 from sepcli.errors import OutputError, UsageError, from_os, parameter
 
-DEFAULT_TEMPLATE = "{track}/{stem}.{ext}"
+DEFAULT_TEMPLATE = "{model}/{track}/{stem}.{ext}"
 TEMPLATE_FIELDS = ("track", "stem", "ext", "model", "parent", "trackext")
 
 NAME_BYTES = 255  # of one path component, on every file system in common use; see `name_limit`
@@ -85,19 +85,23 @@ def output_path(
     limit: int = NAME_BYTES,
     notice: Callable[[str], None] | None = None,
 ) -> Path:
-    """The path of one output: `out` / `below` / the template filled with `values`.
+    """The path of one output: `out` / the template filled with `values`, with `below` before its {track}.
 
     template: has passed `check_template`; substitution is plain, a value is never looked at for fields.
     values: one for every field the template uses; ext and trackext without their dots.
-    below: the input's folder relative to the INPUT it was found under, mirrored (issue: batches).
+    below: the input's folder relative to the INPUT it was found under, mirrored. It stands before the part of
+        the template that names the track; before all of it where none does.
     limit: bytes a name may have there, see `name_limit`. notice: told of every name that was shortened.
 
     The result is always inside `out`: a value's `/` or `..` becomes an ordinary part of a name.
     """
     path = out
-    for folder in PurePath(below).parts:
-        path /= _component("{folder}", {"folder": folder}, limit, notice)
-    for part in _SEPARATORS.split(template):
+    parts = _SEPARATORS.split(template)
+    place = next((at for at, part in enumerate(parts) if "{track}" in part or "{parent}" in part), 0)
+    for at, part in enumerate(parts):
+        if at == place:
+            for folder in PurePath(below).parts:
+                path /= _component("{folder}", {"folder": folder}, limit, notice)
         name = _component(part, values, limit, notice)
         if name:  # a folder like {parent} may be empty, for a file at the root of a drive
             path /= name

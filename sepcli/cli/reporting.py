@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sepcli.loading import Loaded
 
 JSON_INTERVAL = 0.5  # seconds between two progress events
-REFUSED_REMEDY = "Choose another -o, put {model} into --template, or use --force."
+REFUSED_REMEDY = "Choose another -o or --template, or use --force."
 SHOWN_FAILURES = 20  # of the summary; all of them were printed as they happened
 
 

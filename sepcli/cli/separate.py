@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sepcli.batch.outputs import DEFAULT_TEMPLATE
 from sepcli.cli import console
 from sepcli.cli.options import (
     COMPUTE,
@@ -183,10 +184,10 @@ def separate(
             "--template",
             metavar="TEXT",
             rich_help_panel=WHERE,
-            help="How files are named in the output folder. {model}, {parent} (the input's folder) and "
-            "{trackext} (its suffix) can be used as well.",
+            help="How files are named in the output folder. {parent} (the input's folder) and {trackext} (its "
+            "suffix) can be used as well.",
         ),
-    ] = "{track}/{stem}.{ext}",
+    ] = DEFAULT_TEMPLATE,
     force: Annotated[
         bool,
         typer.Option(
@@ -350,9 +351,9 @@ def separate(
 ) -> None:
     """Separate music into stems.
 
-    The stems are written to separated/TRACK/STEM.wav, with the level, sample rate, length and bit depth of the
-    input. A file appears under its name only when all stems of its track are complete. If a run was stopped,
-    give the same command again: it goes on where it stopped.
+    The stems are written to separated/MODEL/TRACK/STEM.wav, with the level, sample rate, length and bit depth
+    of the input. A file appears under its name only when all stems of its track are complete. If a run was
+    stopped, give the same command again: it goes on where it stopped.
     """
     console.report_as("json" if progress is ProgressStyle.json else "quiet" if quiet else "text")
     if two_stems is not None:
@@ -479,8 +480,6 @@ def _to_stdout(request: Request, inputs: list[str], models: Catalog, bars: bool,
     import shutil
     import tempfile
     from dataclasses import replace
-
-    from sepcli.batch.outputs import DEFAULT_TEMPLATE
 
     if request.spec.format != "wav":
         raise UsageError(f"-o - writes WAV, not {request.spec.format}.", remedy="Leave --format out.")

@@ -46,14 +46,15 @@ class ModelSpec:
 
     @property
     def name(self) -> str:
-        """A name for people and for {model} in file names: the entry's, the file's or the run folder's."""
+        """A name for people and for {model} in paths: the entry's, the file's or folder's, the repository's."""
         if self.entry is not None:
             return self.entry.name
-        path = Path(self.hub.path) if self.hub is not None else self.file
-        assert path is not None
-        if path.name not in _COMMON:
-            return path.stem.removesuffix(".tar")
-        return path.parent.resolve().name if self.hub is None else self.hub.repo.rpartition("/")[2]
+        if self.hub is not None:
+            return self.hub.repo.rpartition("/")[2]
+        assert self.file is not None
+        if self.file.name not in _COMMON:
+            return self.file.stem.removesuffix(".tar")
+        return self.file.parent.resolve().name
 
 
 def read_model(text: str, catalog: Catalog) -> ModelSpec:
