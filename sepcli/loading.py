@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from sepcli.engine.counterpart import WithCounterpart
 from sepcli.engine.ensemble import Ensemble
 from sepcli.engine.separator import Queryable, Separator, source_indices
 from sepcli.errors import ModelError, Notice, UsageError, parameter
@@ -45,6 +46,11 @@ class Loaded:
     hashes: tuple[str, ...]
     origin: str
     entry: Entry | None = None
+
+    @property
+    def network(self) -> Separator:
+        """The network itself, without the counterpart that the catalogue declares."""
+        return self.model.network if isinstance(self.model, WithCounterpart) else self.model
 
 
 def load_model(
@@ -88,7 +94,9 @@ def _load_entry(
     notice: Notice,
 ) -> Loaded:
     wanted = _wanted(entry.sources, targets)
-    members = entry.members_for(wanted)
+    # What the networks have to make: the counterpart is the mix minus their one stem.
+    made = entry.own_sources if entry.counterpart in wanted else wanted
+    members = entry.members_for(made)
     if local is not None and len({member.file.name for member in entry.members}) > 1:
         raise UsageError(
             f"'{entry.name}' is made of {len(entry.members)} files, so one file can't stand for it.",
@@ -100,12 +108,14 @@ def _load_entry(
         path, digest, origin, inside = _member_file(member, local, progress, notice)
         checkpoint = read_checkpoint(path, foreign=family.packages, member=inside)
         model = _build_member(entry, member, family, checkpoint, options)
-        row = dict(zip(entry.sources, member.weights or [1.0] * len(entry.sources), strict=True))
-        models.append(_narrowed(model, [name for name in wanted if row[name] > 0]))
-        weights.append([row[name] for name in wanted])
+        row = dict(zip(entry.own_sources, member.weights or [1.0] * len(entry.own_sources), strict=True))
+        models.append(_narrowed(model, [name for name in made if row[name] > 0]))
+        weights.append([row[name] for name in made])
         hashes.append(digest)
         origins.append(origin)
-    model = models[0] if len(models) == 1 else Ensemble(models, weights, wanted)
+    model = models[0] if len(models) == 1 else Ensemble(models, weights, made)
+    if entry.counterpart in wanted:
+        model = WithCounterpart(model, entry.counterpart).select(wanted).requires_grad_(False)
     model.whole = entry.sources
     return Loaded(entry.name, model, entry.sources, tuple(hashes), ", ".join(dict.fromkeys(origins)), entry)
 

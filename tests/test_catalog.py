@@ -120,6 +120,53 @@ def test_a_file_in_an_archive(write):
     assert member.file.member_sha256 == (("a/model.index", SHA),)
 
 
+def test_like_takes_the_network_and_nothing_else(write):
+    text = SINGLE.replace("[toy]", '[toy]\nlicense = "MIT"\npurpose = "x"\nlisted = 3\ncost = 5.5')
+    text += '[other]\nlike = "toy"\nconfig = { depth = 3 }\nsources = ["vocals"]\ncounterpart = "rest"\n'
+    text += f'files.model = {{ hf = "a/b@{COMMIT}/c/d.ckpt", sha256 = "{SHA}", '
+    text += f'mirrors = ["https://e.org/x.ckpt", "hf://a/c@{COMMIT}/e.ckpt"] }}\n'
+    text += '[third]\nlike = "other"\nfiles.model.url = "https://e.org/y"\n'
+    entries = read_catalog(write(text))
+    toy, other, third = entries.values()
+    assert dict(other.members[0].config) == dict(toy.members[0].config) | {"depth": 3}
+    assert dict(third.members[0].config) == dict(other.members[0].config)
+    assert (other.license, other.purpose, other.listed, other.cost) == ("unspecified", "", None, 5.5)
+    assert third.sources == other.sources == ("vocals", "rest") and third.own_sources == ("vocals",)
+    (file,) = other.files
+    assert file.source == f"hf://a/b@{COMMIT}/c/d.ckpt" and file.filename == "d.ckpt"
+    assert [mirror.source for mirror in file.mirrors] == ["https://e.org/x.ckpt", f"hf://a/c@{COMMIT}/e.ckpt"]
+    assert {mirror.sha256 for mirror in file.sources} == {SHA}
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "words"),
+    [
+        ('like = "later"', "[it], `like`", "stands above it"),
+        ('like = "toy"\nconfig = 1', "[it], `config`", "must be a table"),
+        ('like = "toy"\ncounterpart = "x"', "[it], `counterpart`", "one stem"),
+        ('like = "toy"\nsources = ["x"]\ncounterpart = "x"', "[it], `counterpart`", "one stem"),
+        ('like = "toy"\ntask = "singing"', "[it], `task`", "must be one of separation, karaoke"),
+        ('like = "toy"\nfiles.model.mirrors = ["https://e.org/z"]', "[it.files.model]", "whole file"),
+        (f'like = "toy"\nfiles.model.mirrors = ["x"]\nfiles.model.md5 = "{SHA[:32]}"', "`url`", "http"),
+        (
+            f'like = "toy"\nfiles.model.mirrors = ["hf://a/b/c"]\nfiles.model.md5 = "{SHA[:32]}"',
+            "`mirrors`",
+            "@",
+        ),
+        (f'like = "toy"\nfiles.model.md5 = "{SHA[:31]}"', "`md5`", "32 lower-case"),
+        ('like = "toy"\nfiles.model.hf = "a/b@main/c"', "`hf`", "beside"),
+        ('like = "toy"\nscores = [{ metric = "m", set = "s", by = "ours" }]', "scores[0]", "figures"),
+    ],
+)
+def test_a_mistake_in_what_is_new(write, line, place, words):
+    line += "" if "hf =" in line or "files" not in line else '\nfiles.model.url = "https://e.org/y"'
+    more = "\nfiles.model.repo = 'a/b'" if "hf =" in line else ""
+    files = "" if "files" in line else '\nfiles.model.url = "https://e.org/y"'
+    with pytest.raises(ModelError) as failure:
+        read_catalog(write(f"{SINGLE}\n[it]\n{line}{files}{more}\n[later]\n"))
+    assert place in failure.value.message and words in str(failure.value)
+
+
 def test_a_bag(write):
     entry = read_catalog(write(BAG))["bag"]
     assert [member.weights for member in entry.members] == [(1, 0.5, 0), (0, 2, 0), (0, 0, 1)]

@@ -15,6 +15,8 @@ import pytest
 from sepcli.cli import models
 from sepcli.cli.app import main
 from sepcli.cli.options import complete_model
+from sepcli.engine.speed import machine, matrix_speed
+from sepcli.weights.cache import own_folder
 from tests.fakehub import FakeHub, commit_of
 
 DATA = {name: random.Random(name).randbytes(50_000) for name in ("drums", "vocals")}
@@ -64,21 +66,110 @@ def run(capsys):
     return run
 
 
-def test_list_is_a_plain_table(hub, catalog, run):
+def test_list_is_a_table_in_groups(hub, catalog, run):
     code, out, err = run("list")
     lines = [line.split() for line in out.splitlines()]
     assert code == 0 and err == "" and hub.count() == 0
-    assert lines[0] == ["MODEL", "STEMS", "SIZE", "LICENCE", "CHECK", "DOWNLOADED"]
-    assert ["toy", "drums,kazoo", "100.0", "kB", "MIT", "full", "no"] in lines
-    mdx_extra = ["mdx_extra", "drums,bass,other,vocals", "about", "669.6", "MB", "unspecified", "none", "no"]
-    assert mdx_extra in lines
+    assert max(map(len, out.splitlines())) <= 80
+    assert lines[0] == ["MODEL", "SIZE", "SCORE", "LICENCE", "CHECK", "HERE"]
+    assert ["separation:", "drums,", "kazoo"] in lines
+    assert ["toy", "100.0", "kB", "-", "MIT", "full", "no"] in lines
+    assert ["mdx_extra", "~669.6", "MB", "-", "unspecified", "none", "no"] in lines
+    assert ["htdemucs_ft", "336.1", "MB", "9.00", "unspecified", "full", "no"] in lines
+
+
+def names(out):
+    """The models of a table, in order."""
+    return [line.split()[0] for line in out.splitlines()[1:] if line.startswith("  ")]
 
 
 def test_list_by_stem(catalog, run):
-    _, out, _ = run("list", "--target", "guitar")
-    assert [line.split()[0] for line in out.splitlines()][:3] == ["MODEL", "htdemucs_6s", "dicose-det"]
+    _, out, _ = run("list", "--target", "piano")
+    assert {"htdemucs_6s", "dicose-det", "spleeter-5stems"} <= set(names(out)) and "mini" not in names(out)
     code, out, err = run("list", "--target", "tuba")
     assert code == 2 and out == "" and "No model has the stem 'tuba'" in err and "kazoo" in err
+
+
+def test_list_by_what_one_wants(catalog, run):
+    assert names(run("list", "--task", "codec")[1]) == ["encodec-48k"]
+    assert names(run("list", "--license", "MIT", "-t", "kazoo")[1]) == ["toy"]
+    assert names(run("list", "--license", "cc-by", "-t", "kazoo")[1]) == []
+    assert names(run("list", "--search", "slakh2100 in few steps")[1]) == ["dicose-cd"]
+    code, out, err = run("list", "--search", "theremin")
+    assert (code, out) == (0, "") and "No model is like that" in err
+    code, _, err = run("list", "--task", "dereverbs")
+    assert code == 2 and "Did you mean dereverb" in err
+
+
+def test_list_in_the_order_of_one_figure(catalog, run):
+    """Scores of other metrics or data are not among them, and what is not known comes last."""
+    found = names(run("list", "-t", "bass", "--sort", "score")[1])
+    assert found[:3] == ["htdemucs_ft", "htdemucs", "hdemucs_mmi"]
+    found = [
+        entry["size"] for entry in json.loads(run("list", "--search", "demucs", "--sort", "size", "--json")[1])
+    ]
+    assert found[:2] == sorted(found[:2])
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch, hub):
+    """A catalogue of models for one task, and a machine of 60 GFLOP/s."""
+    text = ""
+    for name, cost, figure, license in (
+        ("large", 900, 9.5, "unspecified"),
+        ("middle", 30, 9.0, "MIT"),
+        ("private", 1, None, "MIT"),
+        ("small", 2, 8.0, "CC-BY-NC-4.0"),
+    ):
+        text += f"""
+        [{name}]
+        family = "demucs"
+        arch = "HDemucs"
+        task = "breath"
+        sources = ["voice"]
+        counterpart = "breath"
+        samplerate = 44100
+        channels = 2
+        cost = {cost}
+        license = "{license}"
+        files.model.url = "https://example.org/{name}"
+        """
+        scored = (
+            f'set = "S"\nstems = {{ voice = {figure} }}'
+            if figure
+            else 'set = "the author\'s own set"\nvalue = 99'
+        )
+        text += f'[[{name}.scores]]\nmetric = "SDR"\nby = "published"\n{scored}\n'
+    path = tmp_path / "shop.toml"
+    path.write_text(text)
+    monkeypatch.setenv("SEPCLI_CATALOG", str(path))
+    memory = own_folder("speed", machine()).with_suffix(".json")
+    memory.parent.mkdir(parents=True)
+    memory.write_text('{"gflops": 60, "device": "cpu"}')
+
+
+def test_recommend(shop, run):
+    """The best by what can be compared; the time follows from work and speed: 30 GFLOP/s are reached."""
+    code, out, err = run("recommend", "breath")
+    rows = [line.split() for line in out.splitlines()]
+    assert code == 0 and [row[0] for row in rows[1:]] == ["large", "middle", "small"]
+    assert rows[2][1:6] == ["9.00", "?", "5", "min", "MIT"]  # 240 s * 30 / 0.75 / 30
+    assert "SDR of voice on S" in err and "separate FILE -m large -t voice" in err
+    found = json.loads(run("recommend", "breath", "--fast", "--json")[1])
+    assert [(each["name"], each["score"]) for each in found] == [("small", 8.0), ("private", None)]
+    assert found[0]["expected_seconds"] == pytest.approx(240 * 2 / 0.75 / 30)
+    _, out, _ = run("recommend", "breath", "--commercial")
+    assert [line.split()[0] for line in out.splitlines()[1:]] == ["middle", "private"]
+    code, _, err = run("recommend", "theremin")
+    assert code == 2 and "No model has the stem 'theremin'" in err
+
+
+def test_the_speed_is_measured_once(hub):
+    memory = own_folder("speed", machine()).with_suffix(".json")
+    speed, device = matrix_speed(memory)
+    assert speed > 0 and device in ("cpu", "cuda", "mps") and matrix_speed(memory) == (speed, device)
+    memory.write_text("{")
+    assert matrix_speed(memory)[1] == device
 
 
 def test_list_as_json(catalog, run):
@@ -111,7 +202,9 @@ def test_info_says_what_matters_before_use(catalog, run):
         "https://dl.fbaipublicfiles.com/demucs/mdx_final/e51eebcc-c1b80bdd.th (167.4 MB, full)",
     ):
         assert words in out
-    assert "8.80 dB SDR" in run("info", "htdemucs")[1] and "for drums x 1" in run("info", "toy")[1]
+    assert "MUSDB18-HQ test: 8.80 (drums 10.05" in run("info", "htdemucs")[1]
+    assert "not run by us on the real weights" in out and "yes, on the published" in run("info", "mini")[1]
+    assert "for drums x 1" in run("info", "toy")[1]
 
 
 @pytest.mark.parametrize("command", ["info", "download", "verify", "where", "remove"])

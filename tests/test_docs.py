@@ -50,8 +50,8 @@ def test_a_stale_page_is_found_and_named(generate, tmp_path, monkeypatch, capsys
 def test_every_model_and_every_warning_stands_in_models_md():
     page = (DOCS / "models.md").read_text(encoding="utf-8")
     for entry in read_catalog(bundled_catalog()).values():
-        assert f"## {entry.name}\n" in page and entry.license_note in page and entry.limits in page
-        assert all(f"`{file.source}`" in page for file in entry.files)
+        assert f"### {entry.name}\n" in page and entry.license_note in page and entry.limits in page
+        assert all(f"`{source.source}`" in page for file in entry.files for source in file.sources)
 
 
 def test_the_example_of_the_format_is_one(tmp_path):

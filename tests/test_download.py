@@ -575,7 +575,7 @@ def test_the_second_source_only_after_the_first_failed_and_said_so(hub, get, not
     assert "has no file" in notices[0] and second.source in notices[0]
     asked = hub.count()
     assert get(file) == fetched and hub.count() == asked  # the copy at hand, and no further try
-    assert "second source" in notices[1]
+    assert "another source" in notices[1]
     assert remove(file) and not is_cached(file) and not remove(file)
 
 
@@ -596,6 +596,31 @@ def test_no_second_source_where_the_first_is_wrong_or_forbidden(hub, monkeypatch
         hub.fault(PATH, "corrupt")
     fails({"corrupt": "hash"}.get(reason, reason), file)
     assert not any(path.startswith("/plain/") for _, path, _ in hub.requests)
+
+
+def test_mirrors_are_tried_in_order_and_share_the_hash(hub, get, notices):
+    first = on_hub(hub)
+    mirrors = tuple(
+        replace(first, repo=None, revision=None, path=None, url=hub.add_url(name, DATA)["url"])
+        for name in ("one.th", "two.th")
+    )
+    file = replace(first, mirrors=mirrors, fallback=on_url(hub, b"another container"))
+    hub.fault(PATH, "404")
+    hub.fault("one.th", "404")
+    fetched = get(file)
+    assert (fetched.source, fetched.check) == (mirrors[1].source, "full") and len(notices) == 2
+    assert is_cached(file) and not is_cached(first) and remove(file) == len(DATA)
+    hub.add_url("two.th", DATA[::-1])  # the mirror's file was exchanged
+    fails("hash", file)
+
+
+@pytest.mark.parametrize("kind", ["sha1", "md5"])
+def test_an_older_hash_of_the_whole_file(hub, get, notices, kind):
+    digest = hashlib.new(kind, DATA).hexdigest()
+    file = on_hub(hub, sha256=None, **{kind: digest})
+    assert get(file).check == kind and "weak hash" in notices[0] and "recorded" in notices[0]
+    remove(file)
+    assert kind in fails("hash", replace(file, **{kind: digest[::-1]})).message
 
 
 # --- any file of the hub ---

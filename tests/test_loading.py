@@ -76,6 +76,35 @@ def test_a_local_file_for_a_name(tmp_path):
         load_model(f"mine={tmp_path / 'absent'}", catalog=entries)
 
 
+def test_the_counterpart_is_the_mix_minus_the_stem(tmp_path):
+    config = arch().config(("vocals",), **SMALL)
+    model = arch().build(config).eval()
+    save_model(model.state_dict(), tmp_path / "a.safetensors", family="demucs", arch="HTDemucs", config=config)
+    sources = 'sources = ["drums", "bass", "other", "vocals"]'
+    one = ENTRY.format(name="one", nfft=512).replace(
+        sources, 'sources = ["vocals"]\ncounterpart = "instrumental"'
+    )
+    entries, spec = catalog(tmp_path, one + FILE), f"one={tmp_path / 'a.safetensors'}"
+    entry = entries["one"]
+    assert entry.sources == ("vocals", "instrumental") and entry.own_sources == ("vocals",)
+    assert entry.files_for(["instrumental"]) == entry.files_for(["vocals"]) == entry.files
+    mix = torch.randn(2, 2, 5000)
+    with torch.inference_mode():
+        vocals = model(mix)[:, 0]
+        for targets in (None, ["instrumental"], ["instrumental", "vocals"], ["vocals"]):
+            loaded = load_model(spec, catalog=entries, targets=targets)
+            assert loaded.sources == loaded.model.whole == entry.sources
+            stems = dict(zip(loaded.model.sources, loaded.model(mix).unbind(1), strict=True))
+            assert list(stems) == list(targets or entry.sources)
+            assert all(
+                torch.equal(stem, vocals if name == "vocals" else mix - vocals) for name, stem in stems.items()
+            )
+    assert load_model(spec, catalog=entries).network.sources == ("vocals",)
+    assert load_model(spec, catalog=entries).model.offset_stem == "instrumental"
+    with pytest.raises(UsageError, match="it has vocals, instrumental"):
+        load_model(spec, catalog=entries, targets=["drums"])
+
+
 def test_the_catalogue_and_the_file_must_agree(tmp_path):
     entries = catalog(tmp_path, ENTRY.format(name="mine", nfft=1024) + FILE)
     with pytest.raises(ModelError, match="nfft = 1024.*512") as failure:

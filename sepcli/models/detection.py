@@ -76,7 +76,7 @@ def _in_family(empty: Checkpoint, family: Family, entries: list[Entry]) -> Found
     if same:
         entry, config = same[0]
         _refuse_differences(says, family, same)
-        stems = ", ".join(entry.sources) or "none of its own"
+        stems = ", ".join(entry.own_sources) or "none of its own"
         notice = (
             f"{says}, as in '{entry.name}' of the catalogue. The settings of '{entry.name}' are used, and its "
             f"names of stems: {stems}."
@@ -109,7 +109,7 @@ def fits(empty: Checkpoint, family: Family, arch: Arch, config: Any) -> bool:
 
 def entry_config(arch: Arch, entry: Entry, member: Member) -> Any:
     """The Config that the catalogue gives one network of an entry."""
-    named = {"sources": entry.sources} if "sources" in {field.name for field in fields(arch.config)} else {}
+    named = {"sources": entry.own_sources} if "sources" in {field.name for field in fields(arch.config)} else {}
     return make_config(arch, {**named, **member.config})
 
 

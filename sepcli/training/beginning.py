@@ -74,7 +74,7 @@ def _check_given(arch: Arch, table: ModelTable, init: str | None) -> None:
 
 
 def _copy(network: Network, init: str, notice: Notice) -> None:
-    source = load_model(init, notice=notice).model
+    source = load_model(init, notice=notice).network
     try:
         network.model.load_state_dict(source.state_dict(), strict=True)
     except RuntimeError as error:
@@ -86,7 +86,7 @@ def _copy(network: Network, init: str, notice: Notice) -> None:
 
 
 def _take(network: Network, role: str, origin: Origin, spec: str, notice: Notice) -> None:
-    source: Any = load_model(spec, notice=notice).model
+    source: Any = load_model(spec, notice=notice).network
     name = network.arch.name
     if not isinstance(source, origin.kind):
         raise UsageError(

@@ -46,17 +46,13 @@ class Fetched:
     member: str | None = None  # of an archive: the WeightFile's
 
 
-def _sources(file: WeightFile) -> list[WeightFile]:
-    return [file] if file.fallback is None else [file, file.fallback]
-
-
 def cached(file: WeightFile) -> Path | None:
-    """The path of the file, or of its fallback, if it is on this machine; no request, no check."""
-    return next((place for source in _sources(file) if (place := find(source))), None)
+    """The path of the file, of a mirror's or its fallback's, if it is on this machine; no request, no check."""
+    return next((place for source in file.sources if (place := find(source))), None)
 
 
 def is_cached(file: WeightFile) -> bool:
-    """Whether the file, or its fallback, is on this machine: downloaded, or part of the package."""
+    """Whether the file is on this machine, from whichever source: downloaded, or part of the package."""
     return cached(file) is not None
 
 
@@ -80,28 +76,32 @@ def fetch(
     file: WeightFile, *, progress: ByteProgress | None = None, notice: Notice = lambda text: None
 ) -> Fetched:
     """The checked file, downloaded if it is not cached; ModelError says what failed and what to do."""
-    for source in _sources(file):
+    for source in file.sources:
         if find(source):
             if source is not file:
-                notice(f"Using the copy of {file.filename} that came from its second source, {source.source}")
+                notice(f"Using the copy of {file.filename} that came from another source, {source.source}")
             return _checked(source, notice)
-    try:
-        return _checked_download(file, progress, notice)
-    except ModelError as error:
-        # Wrong content is no reason to look elsewhere: the user must see it.
-        if file.fallback is None or error.code in ("hash", "offline", "no_space", "not_writable", "no_home"):
-            raise
-        notice(f"{error.message} Taking the second source instead: {file.fallback.source}")
+    failed: list[ModelError] = []
+    for source in file.sources:
+        if failed:
+            notice(f"{failed[-1].message} Taking the next source instead: {source.source}")
         try:
-            return _checked_download(file.fallback, progress, notice)
-        except ModelError as second:
-            raise ModelError(
-                f"Both sources of {file.filename} failed. First: {error.message} Second: {second.message}",
-                remedy=f"{second.remedy} HF_ENDPOINT names a mirror of the hub."
-                if file.repo
-                else second.remedy,
-                code=second.code,
-            ) from second
+            return _checked_download(source, progress, notice)
+        except ModelError as error:
+            # Wrong content is no reason to look elsewhere: the user must see it.
+            if error.code in ("hash", "offline", "no_space", "not_writable", "no_home"):
+                raise
+            failed.append(error)
+    if len(failed) == 1:
+        raise failed[0]
+    last = failed[-1]
+    hub = any(source.repo for source in file.sources)
+    raise ModelError(
+        f"All {len(failed)} sources of {file.filename} failed. "
+        + " ".join(f"{number}: {error.message}" for number, error in enumerate(failed, 1)),
+        remedy=f"{last.remedy} HF_ENDPOINT names a mirror of the hub." if hub else last.remedy,
+        code=last.code,
+    ) from last
 
 
 def fetch_hf(
@@ -127,7 +127,7 @@ def fetch_hf(
 
 def verify(file: WeightFile) -> Fetched:
     """Hash the cached file again, and forget its remembered hash; ModelError if it is absent or wrong."""
-    source = next((source for source in _sources(file) if find(source)), None)
+    source = next((source for source in file.sources if find(source)), None)
     if source is None:
         raise ModelError(f"{file.filename} is not in the cache.", code="not_cached")
     if memo := _memo(place_of(source)):
@@ -141,7 +141,7 @@ def remove(file: WeightFile) -> int:
     The bytes that this freed, 0 where there was nothing.
     """
     freed = 0
-    for source in _sources(file):
+    for source in file.sources:
         if not (source.repo or source.url):
             continue
         freed += partial.discard(source)
@@ -175,6 +175,8 @@ def checkpoint_sha256(path: Path) -> str:
 
 # --- hashes ---
 
+_KINDS = ("sha256", "git_sha1", "sha1", "md5")  # of whole files
+
 
 def _memo(path: Path) -> Path | None:
     """The small file with a file's remembered hashes; None without a home folder to keep it in."""
@@ -187,7 +189,8 @@ def _memo(path: Path) -> Path | None:
 def _digest(path: Path, kind: str) -> str:
     """A file's hash, in hexadecimal.
 
-    kind: "sha256"; "git_sha1", the id that git and the hub give it; or else the path of a file in an archive.
+    kind: one of _KINDS, "git_sha1" being the id that git and the hub give it; else the path of a file in an
+    archive.
     """
     before = path.stat()
     stamp = [os.path.realpath(path), before.st_size, before.st_mtime_ns]
@@ -197,8 +200,10 @@ def _digest(path: Path, kind: str) -> str:
     if kind not in digests:
         if kind == "sha256":
             digests[kind] = content_sha256(path)
+        elif kind in _KINDS:
+            digests[kind] = _older_hash(path, kind, before.st_size)
         else:
-            digests[kind] = _git_sha1(path, before.st_size) if kind == "git_sha1" else member_sha256(path, kind)
+            digests[kind] = member_sha256(path, kind)
         after = path.stat()
         if memo and (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
             with contextlib.suppress(OSError):  # without a cache to write to, each use costs a hash: no more
@@ -206,10 +211,12 @@ def _digest(path: Path, kind: str) -> str:
     return digests[kind]
 
 
-def _git_sha1(path: Path, size: int) -> str:
-    """The id of a git blob. size: of the file, in bytes."""
+def _older_hash(path: Path, kind: str, size: int) -> str:
+    """The SHA-1 or MD5 of a file, or its id as a git blob. size: of the file, in bytes."""
+    start = hashlib.new("md5" if kind == "md5" else "sha1", usedforsecurity=False)
+    if kind == "git_sha1":
+        start.update(b"blob %d\0" % size)
     with path.open("rb") as file:
-        start = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
         return hashlib.file_digest(file, lambda: start).hexdigest()
 
 
@@ -241,6 +248,7 @@ def _checked(file: WeightFile, notice: Notice) -> Fetched:
     """Compare the cached file with all that is known of it; a wrong one is deleted, and that is said."""
     place = place_of(file)
     known = [(file.sha256, "sha256"), (file.sha256_prefix, "sha256"), (file.git_sha1, "git_sha1")]
+    known += [(file.sha1, "sha1"), (file.md5, "md5")]
     known += [(digits, member) for member, digits in file.member_sha256]
     try:
         size, sha256 = place.stat().st_size, _digest(place, "sha256")
@@ -248,7 +256,7 @@ def _checked(file: WeightFile, notice: Notice) -> Fetched:
             raise _wrong(file, f"it has {size} bytes instead of {file.bytes}")
         for wanted, kind in known:
             if wanted is not None and not (digest := _digest(place, kind)).startswith(wanted):
-                what = f"its {kind}" if kind in ("sha256", "git_sha1") else f"the sha256 of its {kind}"
+                what = f"its {kind}" if kind in _KINDS else f"the sha256 of its {kind}"
                 raise _wrong(file, f"{what} is {digest or 'none'} instead of {wanted}")
     except OSError as error:
         raise from_os(error, place, reading=ModelError) from error
@@ -273,6 +281,8 @@ def _checked(file: WeightFile, notice: Notice) -> Fetched:
 def _unsure(file: WeightFile, sha256: str, record: dict[str, str]) -> str:
     """The notice about a file of which no full hash was published."""
     known = {
+        "sha1": "only its SHA-1, a weak hash, is published",
+        "md5": "only its MD5, a weak hash, is published",
         "prefix": f"only the first {len(file.sha256_prefix or '')} digits of its hash are published",
         "size": "only its size is published, no hash",
         "none": "no hash and no size of it is published",

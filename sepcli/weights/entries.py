@@ -14,7 +14,21 @@ from typing import Any
 
 from sepcli.errors import ModelError, did_you_mean
 
-CHECKS = ("full", "prefix", "size", "none")  # the strictest first
+CHECKS = ("full", "sha1", "md5", "prefix", "size", "none")  # the strictest first
+
+# What a model is for. A model of another task than these can't be found by --task.
+TASKS = {
+    "separation": "a mix into its instruments and voices",
+    "karaoke": "the lead voice from everything else, backing voices included",
+    "voices": "voices from each other",
+    "drums": "a drum stem into its parts",
+    "dereverb": "a dry sound from its reverberation and echo",
+    "denoise": "a sound from noise and bleed",
+    "crowd": "music from an audience",
+    "breath": "a voice from its breaths",
+    "speech": "speech, music and effects from each other",
+    "codec": "no separation: latents and back",
+}
 
 
 @dataclass(frozen=True)
@@ -31,15 +45,21 @@ class WeightFile:
     sha256: str | None = None  # 64 hex digits
     sha256_prefix: str | None = None  # first 8 or more digits, as in the name of an official `.th`
     git_sha1: str | None = None  # id of the git blob, 40 hex digits
+    sha1: str | None = None  # of the content, 40 hex digits
+    md5: str | None = None  # of the content, 32 hex digits
     member: str | None = None  # of an archive: where in it the checkpoint is; None: it has only one
     member_sha256: tuple[tuple[str, str], ...] = ()  # of files in an archive: (path, 64 hex digits)
-    fallback: WeightFile | None = None  # the same weights from another source, tried after this one failed
+    mirrors: tuple[WeightFile, ...] = ()  # the same file in other places, tried in order after this one failed
+    fallback: WeightFile | None = None  # the same weights in another file, tried last
 
     @property
     def check(self) -> str:
         """How much of the content is known before the download: one of CHECKS."""
         if self.sha256 or self.git_sha1 or self.member_sha256:
             return "full"
+        for kind in ("sha1", "md5"):
+            if getattr(self, kind):
+                return kind
         if self.sha256_prefix:
             return "prefix"
         return "size" if self.bytes is not None else "none"
@@ -55,6 +75,11 @@ class WeightFile:
         if self.repo:
             return f"hf://{self.repo}@{self.revision}/{self.path}"
         return self.url or f"package:{self.package}"
+
+    @property
+    def sources(self) -> tuple[WeightFile, ...]:
+        """All places to get its weights from: itself, its mirrors, its fallback and the mirrors of that."""
+        return (self, *self.mirrors, *(self.fallback.sources if self.fallback is not None else ()))
 
     @property
     def about_bytes(self) -> int | None:
@@ -80,10 +105,14 @@ class Score:
 
     metric: str
     set: str  # the data it was measured on
-    value: float  # over all stems, in dB unless the metric says otherwise
+    value: float | None  # over all stems, in dB unless the metric says otherwise; None: only `stems` are known
     by: str  # "published" or "ours"
     stems: Mapping[str, float]  # the figure of each stem, where known
     note: str = ""
+
+    def of(self, stem: str) -> float | None:
+        """The figure of one stem; None where it is not known."""
+        return self.stems.get(stem)
 
 
 @dataclass(frozen=True)
@@ -92,10 +121,16 @@ class Entry:
 
     name: str
     family: str
-    sources: tuple[str, ...]
+    sources: tuple[str, ...]  # all stems, the counterpart last
     samplerate: int  # Hz
     channels: int
     members: tuple[Member, ...]
+    counterpart: str = ""  # of a network of one stem: the name of the mix minus that stem
+    task: str = "separation"  # one of TASKS
+    purpose: str = ""  # what it is for, in one line
+    cost: float | None = None  # GFLOP for a second of audio, without overlap
+    listed: int | None = None  # in how many of six public catalogues it stands
+    run: bool = False  # whether we have run it on the published weights
     segment: float | Fraction | None = None  # seconds; takes the place of the members' own
     min_query: float | None = None  # seconds of the shortest example; None: takes no audio queries
     half: bool = False  # reduced precision was measured, and is harmless
@@ -115,7 +150,9 @@ class Entry:
         """The members that the stems in `targets` need; all of them for None."""
         if targets is None:
             return self.members
-        wanted = [index for index, source in enumerate(self.sources) if source in targets]
+        if self.counterpart in targets:
+            return self.members
+        wanted = [index for index, source in enumerate(self.own_sources) if source in targets]
         return tuple(
             member
             for member in self.members
@@ -125,6 +162,11 @@ class Entry:
     def files_for(self, targets: Collection[str] | None = None) -> tuple[WeightFile, ...]:
         """The files that the stems in `targets` need, each once, in order; all files for None."""
         return tuple(dict.fromkeys(member.file for member in self.members_for(targets)))
+
+    @property
+    def own_sources(self) -> tuple[str, ...]:
+        """The stems that its networks make: all but the counterpart."""
+        return self.sources[:-1] if self.counterpart else self.sources
 
     @property
     def stems_text(self) -> str:

@@ -1,5 +1,7 @@
 """One file of a catalogue, weights.toml or its like, read strictly: what is not understood is refused.
 
+An entry that is `like` another one above it takes all that belongs to the network from there (`entry_tables`).
+
 Two values are not what TOML says they are: an array becomes a tuple, and `segment` in a config may be a
 fraction in quotes ("39/5", in seconds), because 7.8 has no exact binary float and a segment counts samples.
 
@@ -11,7 +13,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any
 
 from sepcli.errors import ModelError
 from sepcli.system.tables import TableError, read_table
-from sepcli.weights.entries import Entry, Member, Score, WeightFile
+from sepcli.weights.entries import TASKS, Entry, Member, Score, WeightFile
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]*")
@@ -34,8 +36,9 @@ _FRACTION = re.compile(r"\s*(\d+)\s*/\s*([1-9]\d*)\s*")
 
 @dataclass(frozen=True)
 class _SourceTable:
-    """Where a file comes from, and what is known of it: exactly one of repo, url and package."""
+    """Where a file comes from, and what is known of it: exactly one of hf, repo, url and package."""
 
+    hf: str | None = None  # owner/name@revision/path: repo, revision and path in one
     repo: str | None = None  # owner/name, with revision and path
     revision: str | None = None  # 40 hexadecimal digits
     path: str | None = None
@@ -45,6 +48,9 @@ class _SourceTable:
     sha256: str | None = None
     sha256_prefix: str | None = None
     git_sha1: str | None = None
+    sha1: str | None = None
+    md5: str | None = None
+    mirrors: tuple[str, ...] = ()  # "hf://owner/name@revision/path" or a URL: other places of the same file
     member: str | None = None
     member_sha256: dict[str, str] = field(default_factory=dict)
 
@@ -72,8 +78,8 @@ class _ScoreTable:
 
     metric: str
     set: str
-    value: float
     by: str
+    value: float | None = None
     stems: dict[str, float] = field(default_factory=dict)
     note: str = ""
 
@@ -89,6 +95,12 @@ class _EntryTable:
     files: dict[str, _FileTable]
     arch: str = ""
     config: dict[str, Any] = field(default_factory=dict)
+    counterpart: str = ""
+    task: str = "separation"
+    purpose: str = ""
+    cost: float | None = None  # GFLOP for a second of audio
+    listed: int | None = None
+    run: bool = False
     members: tuple[_MemberTable, ...] = ()
     segment: Any = None  # seconds, or a fraction in quotes
     min_query: float | None = None  # seconds
@@ -105,6 +117,47 @@ class _EntryTable:
     aliases: tuple[str, ...] = ()
 
 
+# What an entry takes from the one that it is `like`: all that belongs to the network, and nothing that belongs
+# to its weights.
+_OF_THE_NETWORK = (
+    "family", "arch", "samplerate", "channels", "segment", "half", "half_note", "published_overlap", "paper",
+    "origin", "cost", "task", "sources", "counterpart",
+)  # fmt: skip
+
+
+def entry_tables(text: str) -> dict[str, Any]:
+    """The tables of a catalogue as they are written, but with each `like` replaced by what it stands for.
+
+    ValueError (TableError, or tomllib's) where the text can't be understood.
+    """
+    tables = tomllib.loads(text)
+    done: dict[str, Any] = {}
+    for name, values in tables.items():
+        if not isinstance(values, dict) or "like" not in values:
+            done[name] = values
+            continue
+        model = values["like"]
+        if not isinstance(model, str) or model not in done or not isinstance(done[model], dict):
+            raise TableError(
+                name, "like", f"is {model!r}, but must be a model that stands above it in the same file"
+            )
+        base = done[model]
+        done[name] = {
+            **{key: base[key] for key in _OF_THE_NETWORK if key in base},
+            **{key: value for key, value in values.items() if key not in ("like", "config")},
+        }
+        config = {**base.get("config", {}), **_table(values, "config", name)}
+        done[name] |= {"config": config} if config else {}
+    return done
+
+
+def _table(values: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    table = values.get(key, {})
+    if not isinstance(table, dict):
+        raise TableError(where, key, f"is {table!r}, but must be a table")
+    return table
+
+
 # --- from tables to entries ---
 
 
@@ -112,7 +165,7 @@ class _EntryTable:
 def read_entries(path: Path, mtime_ns: int, size: int) -> dict[str, Entry]:
     """The entries of a file as it was then; OSError where it can't be read, ModelError where it is wrong."""
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = entry_tables(path.read_text(encoding="utf-8"))
         return {name: _entry(name, values, path) for name, values in tables.items()}
     except TableError as error:
         place = f"[{error.where}]" if error.where else "top level"
@@ -148,10 +201,22 @@ def _entry(name: str, values: Any, path: Path) -> Entry:
         raise TableError(name, "min_query", f"is {table.min_query:g}, but must be seconds above 0")
     if table.min_query is not None and len(members) > 1:
         raise TableError(name, "min_query", "belongs to a model of one network, not to several members")
+    if table.task not in TASKS:
+        raise TableError(name, "task", f"is '{table.task}', but must be one of {', '.join(TASKS)}")
+    if table.cost is not None and not table.cost > 0:
+        raise TableError(name, "cost", f"is {table.cost:g}, but must be GFLOP above 0")
+    if table.listed is not None and not 0 <= table.listed <= 6:
+        raise TableError(name, "listed", f"is {table.listed}, but must be from 0 to 6")
     return Entry(
         name=name,
         family=table.family,
-        sources=table.sources,
+        sources=_all_sources(table),
+        counterpart=table.counterpart,
+        task=table.task,
+        purpose=table.purpose,
+        cost=table.cost,
+        listed=table.listed,
+        run=table.run,
         samplerate=table.samplerate,
         channels=table.channels,
         members=members,
@@ -172,8 +237,24 @@ def _entry(name: str, values: Any, path: Path) -> Entry:
     )
 
 
+def _all_sources(table: _EntryTable) -> tuple[str, ...]:
+    return (*table.sources, *([table.counterpart] if table.counterpart else []))
+
+
 def _check_sources(table: _EntryTable, where: str) -> None:
     """Stems have names that are legal in file names, each once."""
+    if table.counterpart:
+        if not _STEM.fullmatch(table.counterpart):
+            raise TableError(
+                where,
+                "counterpart",
+                f"is {table.counterpart!r}, which is no stem name",
+                "Use a-z, 0-9, '_' and '-'.",
+            )
+        if len(table.sources) != 1 or table.members or table.counterpart in table.sources:
+            raise TableError(
+                where, "counterpart", "is the mix minus the one stem of a single network, so it needs one other"
+            )
     for stem in table.sources:
         if not _STEM.fullmatch(stem):
             raise TableError(
@@ -255,23 +336,32 @@ def _seconds(value: Any, where: str, key: str) -> float | Fraction | None:
 
 def _score(score: _ScoreTable, table: _EntryTable, where: str) -> Score:
     for stem in score.stems:
-        if stem not in table.sources:
-            stems = ", ".join(table.sources)
+        if stem not in _all_sources(table):
+            stems = ", ".join(_all_sources(table))
             raise TableError(where, "stems", f"names '{stem}', but the model's stems are {stems}")
     if score.by not in ("published", "ours"):
         raise TableError(where, "by", f"is '{score.by}', but must be 'published' or 'ours'")
+    if score.value is None and not score.stems:
+        raise TableError(where, "value", "is missing", "Give it, or the figures of `stems`.")
     stems = MappingProxyType(score.stems)
     return Score(score.metric, score.set, score.value, score.by, stems, score.note)
 
 
 def _file(name: str, table: _SourceTable, where: str) -> WeightFile:
-    """One weight file. name: its key in `files`, which its fallback shares."""
+    """One weight file. name: its key in `files`, which its mirrors and its fallback share."""
+    table = _spelled(table, where)
     for key in ("repo", "path", "url", "package"):
         if getattr(table, key) == "":
             raise TableError(where, key, "is empty", "Give it a value or leave it out.")
     if table.bytes is not None:
         _at_least(1, table.bytes, where, "bytes")
-    for key, least, most in (("sha256", 64, 64), ("sha256_prefix", 8, 63), ("git_sha1", 40, 40)):
+    for key, least, most in (
+        ("sha256", 64, 64),
+        ("sha256_prefix", 8, 63),
+        ("git_sha1", 40, 40),
+        ("sha1", 40, 40),
+        ("md5", 32, 32),
+    ):
         digits = getattr(table, key)
         if digits is not None and not re.fullmatch(f"[0-9a-f]{{{least},{most}}}", digits):
             count = f"{least}" if least == most else f"{least} to {most}"
@@ -285,7 +375,7 @@ def _file(name: str, table: _SourceTable, where: str) -> WeightFile:
         raise TableError(where, "sha256_prefix", "contradicts `sha256`")
     _check_source(name, table, where)
     fallback = table.fallback if isinstance(table, _FileTable) else None
-    return WeightFile(
+    file = WeightFile(
         name=name,
         repo=table.repo,
         revision=table.revision,
@@ -296,16 +386,53 @@ def _file(name: str, table: _SourceTable, where: str) -> WeightFile:
         sha256=table.sha256,
         sha256_prefix=table.sha256_prefix,
         git_sha1=table.git_sha1,
+        sha1=table.sha1,
+        md5=table.md5,
         member=table.member,
         member_sha256=tuple(table.member_sha256.items()),
+    )
+    mirrors = tuple(_mirror(file, address, where) for address in table.mirrors)
+    if mirrors and file.check not in ("full", "sha1", "md5"):
+        raise TableError(where, "mirrors", "needs a hash of the whole file", "Give `sha256`, `sha1` or `md5`.")
+    return replace(
+        file,
+        mirrors=mirrors,
         fallback=None if fallback is None else _file(name, fallback, f"{where}.fallback"),
+    )
+
+
+def _spelled(table: _SourceTable, where: str) -> _SourceTable:
+    """`hf` as repo, revision and path."""
+    if table.hf is None:
+        return table
+    if (table.repo, table.revision, table.path) != (None, None, None):
+        raise TableError(where, "hf", "stands for `repo`, `revision` and `path`; it can't stand beside them")
+    return replace(table, hf=None, **_hub_parts(table.hf, where, "hf"))
+
+
+def _hub_parts(address: str, where: str, key: str) -> dict[str, str]:
+    """ "owner/name@revision/path" -> repo, revision and path, which `_check_source` checks."""
+    repo, at, rest = address.partition("@")
+    revision, slash, path = rest.partition("/")
+    if not at or not slash:
+        raise TableError(where, key, f"is '{address}', but must be owner/name@revision/path")
+    return {"repo": repo, "revision": revision, "path": path}
+
+
+def _mirror(file: WeightFile, address: str, where: str) -> WeightFile:
+    """The same file, with all that is known of it, in another place."""
+    hub = address.removeprefix("hf://")
+    place = _hub_parts(hub, where, "mirrors") if hub != address else {"url": address}
+    _check_source(file.name, _SourceTable(**place), where)
+    return replace(
+        file, **{"repo": None, "revision": None, "path": None, "url": None, "package": None, **place}
     )
 
 
 def _check_source(name: str, table: _SourceTable, where: str) -> None:
     """Exactly one place, and one that can't change its meaning."""
     if sum(source is not None for source in (table.repo, table.url, table.package)) != 1:
-        raise TableError(where, name, "needs exactly one of `repo`, `url` and `package`")
+        raise TableError(where, name, "needs exactly one of `hf`, `repo`, `url` and `package`")
     if table.repo is not None:
         if not _REPO.fullmatch(table.repo):
             raise TableError(where, "repo", f"is '{table.repo}', but must be 'owner/name'")

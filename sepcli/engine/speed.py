@@ -1,0 +1,72 @@
+"""How fast this machine multiplies matrices, and how long a separation takes from that: an estimate.
+
+The measurement takes less than a second and is kept; torch is loaded for it only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from pathlib import Path
+
+from sepcli.system.files import atomic_write
+
+OVERLAP = 0.25  # of segments: what every model runs with
+# The share of the speed of large matrix products that networks reach on a CPU: their own products are narrower,
+# and half of the time goes to what is no product (docs/log.md).
+REACHED = 0.5
+_SIZE = 1024  # rows and columns of the matrices
+_ENOUGH = 0.15  # seconds of measuring
+
+
+def seconds_for(cost: float, seconds: float, speed: float) -> float:
+    """The expected time of a separation, in seconds.
+
+    cost: GFLOP for a second of audio, without overlap. seconds: of audio. speed: GFLOP/s of `matrix_speed`.
+    """
+    return cost * seconds / (1 - OVERLAP) / (speed * REACHED)
+
+
+def machine() -> str:
+    """What the measurement depends on, as far as it is known without torch."""
+    try:
+        version = importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        version = ""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return "/".join([platform.node(), platform.machine(), str(os.cpu_count()), version, visible, threads])
+
+
+def matrix_speed(memory: Path) -> tuple[float, str]:
+    """GFLOP/s of a float32 matrix product on the device that `auto` means here, and the device's name.
+
+    memory: the small file that keeps the result.
+    """
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        known = json.loads(memory.read_text(encoding="utf-8"))
+        return float(known["gflops"]), str(known["device"])
+    speed, device = _measured()
+    with contextlib.suppress(OSError), atomic_write(memory, shared=True) as beside:
+        beside.write_text(json.dumps({"gflops": speed, "device": device}), encoding="utf-8")
+    return speed, device
+
+
+def _measured() -> tuple[float, str]:
+    import torch
+
+    from sepcli.engine.device import choose_device
+
+    device = choose_device("auto").torch
+    one = torch.rand(_SIZE, _SIZE, device=device)
+    best, begun = float("inf"), time.perf_counter()
+    with torch.inference_mode():
+        while best == float("inf") or time.perf_counter() - begun < _ENOUGH:
+            start = time.perf_counter()
+            (one @ one)[0, 0].item()  # waits for the device
+            best = min(best, time.perf_counter() - start)
+    return 2 * _SIZE**3 / best / 1e9, device.type

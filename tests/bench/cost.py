@@ -1,0 +1,69 @@
+"""The work of a model: GFLOP for a second of audio, counted and not timed.
+
+    python tests/bench/cost.py NAME...       `cost` for weights.toml, for each of these models
+
+Counted are matrix products, convolutions and attention (torch's FlopCounterMode), a multiplication and an
+addition as two, in one call of the usual length without overlap. Fourier transforms and LSTMs are not counted.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sepcli.engine.separator import Separator
+from sepcli.models.detection import entry_config
+from sepcli.models.family import get_family
+from sepcli.weights.catalog import bundled_catalog, read_catalog
+from sepcli.weights.entries import Entry
+
+SECONDS = 10.0  # of a call of a network that takes any length
+
+
+def cost(entry: Entry) -> float:
+    """GFLOP for a second of audio, for all stems of a model."""
+    try:
+        return _cost(entry, torch.device("meta"))
+    except NotImplementedError:  # what it prepares needs values
+        return _cost(entry, torch.device("cpu"))
+
+
+def _cost(entry: Entry, device: torch.device) -> float:
+    family, total = get_family(entry.family), 0.0
+    for member in entry.members:
+        arch = family.arch(member.arch)
+        with device:
+            model = arch.build(entry_config(arch, entry, member)).eval()
+        if entry.segment is not None:
+            model.segment = replace(model.segment, samples=int(entry.segment * model.samplerate))
+        used = [i for i, weight in enumerate(member.weights or [1] * len(entry.own_sources)) if weight]
+        if len(used) < len(entry.own_sources):
+            model = model.select([entry.own_sources[i] for i in used])
+        total += _network(model, device)
+    return total
+
+
+def _network(model: Separator, device: torch.device) -> float:
+    samples = model.segment.samples or round(SECONDS * model.samplerate)
+    useful = samples - 2 * model.segment.margin
+    with device, torch.inference_mode():
+        model.prepare(samples, device, torch.float32)
+        with FlopCounterMode(display=False) as counter:
+            model(torch.zeros(1, model.channels, samples))
+    return counter.get_total_flops() / 1e9 / (useful / model.samplerate)
+
+
+def main() -> None:
+    entries = read_catalog(bundled_catalog())
+    for name in sys.argv[1:] or entries:
+        try:
+            print(f"{name}: cost = {cost(entries[name]):.3g}", flush=True)
+        except Exception as error:  # noqa: BLE001  (the next one may do)
+            print(f"{name}: {type(error).__name__}: {str(error)[:200]}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
