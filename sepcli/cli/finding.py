@@ -349,7 +349,7 @@ def _candidates(catalog: Catalog, what: str) -> tuple[list[Entry], str | None]:
     from sepcli.batch.words import stem_of
 
     if what in TASKS and (entries := [entry for entry in catalog.values() if entry.task == what]):
-        same = {entry.sources[0] for entry in entries if entry.sources and len(entry.sources) <= 2}
+        same = {next(iter(entry.sources), None) for entry in entries if len(entry.sources) <= 2}
         return entries, same.pop() if len(same) == 1 else None
     entries = [entry for entry in catalog.values() if stem_of(what, entry.sources) is not None]
     if not entries:

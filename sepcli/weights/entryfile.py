@@ -410,7 +410,7 @@ def _spelled(table: _SourceTable, where: str) -> _SourceTable:
     return replace(table, hf=None, **_hub_parts(table.hf, where, "hf"))
 
 
-def _hub_parts(address: str, where: str, key: str) -> dict[str, str]:
+def _hub_parts(address: str, where: str, key: str) -> dict[str, Any]:
     """ "owner/name@revision/path" -> repo, revision and path, which `_check_source` checks."""
     repo, at, rest = address.partition("@")
     revision, slash, path = rest.partition("/")
@@ -422,7 +422,7 @@ def _hub_parts(address: str, where: str, key: str) -> dict[str, str]:
 def _mirror(file: WeightFile, address: str, where: str) -> WeightFile:
     """The same file, with all that is known of it, in another place."""
     hub = address.removeprefix("hf://")
-    place = _hub_parts(hub, where, "mirrors") if hub != address else {"url": address}
+    place: dict[str, Any] = _hub_parts(hub, where, "mirrors") if hub != address else {"url": address}
     _check_source(file.name, _SourceTable(**place), where)
     return replace(
         file, **{"repo": None, "revision": None, "path": None, "url": None, "package": None, **place}
