@@ -37,7 +37,7 @@ from sepcli.engine.separator import Separator
 from sepcli.engine.settings import Settings
 from sepcli.engine.streams import separated
 from sepcli.errors import InputError, UsageError, Warned, parameter
-from sepcli.sound.decode import probe
+from sepcli.sound.probe import probe
 from sepcli.weights.catalog import DEFAULT_MODEL, load_catalog
 from sepcli.weights.modelspec import read_model
 

@@ -15,7 +15,8 @@ import pytest
 import soundfile
 
 from sepcli.errors import InputError
-from sepcli.sound.decode import AudioReader, probe
+from sepcli.sound.decode import AudioReader
+from sepcli.sound.probe import probe
 from sepcli.sound.suffixes import AUDIO_SUFFIXES
 from tests.needs import need
 from tests.sounds import lag, music

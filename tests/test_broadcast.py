@@ -9,8 +9,8 @@ import pytest
 import soundfile
 
 from sepcli.sound.broadcast import Chunks, read_chunks
-from sepcli.sound.decode import probe
 from sepcli.sound.encode import AudioWriter
+from sepcli.sound.probe import probe
 from sepcli.sound.tags import read_tags
 from tests.sounds import music
 

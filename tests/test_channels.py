@@ -10,9 +10,10 @@ import soundfile
 from sepcli.errors import InputError, UsageError
 from sepcli.sound import layouts, wav
 from sepcli.sound.channels import ChannelMap
-from sepcli.sound.decode import AudioReader, probe
+from sepcli.sound.decode import AudioReader
 from sepcli.sound.encode import AudioWriter
 from sepcli.sound.formats import FORMATS
+from sepcli.sound.probe import probe
 from sepcli.sound.tags import Tags
 from sepcli.sound.writers import check_format
 from tests.sounds import music

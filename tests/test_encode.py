@@ -19,9 +19,10 @@ from hypothesis.extra import numpy as hnp
 
 from sepcli.errors import OutputError, UsageError
 from sepcli.sound import sink, wav
-from sepcli.sound.decode import AudioReader, probe
+from sepcli.sound.decode import AudioReader
 from sepcli.sound.encode import AudioWriter, quantize
 from sepcli.sound.formats import DEPTHS, FORMATS, LOSSLESS, LOSSY, is_integer, output_rate
+from sepcli.sound.probe import probe
 from sepcli.sound.wav import WavFile
 from sepcli.sound.writers import check_format, sndfile_writes, writer_text
 from tests.needs import need

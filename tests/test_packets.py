@@ -11,8 +11,9 @@ import soundfile
 from av.stream import Disposition
 
 from sepcli.errors import InputError
-from sepcli.sound.decode import AudioReader, probe
+from sepcli.sound.decode import AudioReader
 from sepcli.sound.losses import DAMAGES
+from sepcli.sound.probe import probe
 from tests.sounds import lag, music
 
 RATE = 44100

@@ -11,9 +11,10 @@ import soundfile
 from av.stream import Disposition
 
 from sepcli.sound import tags
-from sepcli.sound.decode import AudioInfo, AudioReader, probe
+from sepcli.sound.decode import AudioReader
 from sepcli.sound.encode import AudioWriter
 from sepcli.sound.formats import FORMATS
+from sepcli.sound.probe import AudioInfo, probe
 from sepcli.sound.tags import Tags, read_tags
 from tests.needs import need
 from tests.sounds import music

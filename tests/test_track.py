@@ -29,7 +29,7 @@ from sepcli.engine.separator import Segment, Separator, source_indices
 from sepcli.engine.settings import Settings
 from sepcli.errors import InputError, ModelError, OutputError, UsageError
 from sepcli.sound.broadcast import read_chunks
-from sepcli.sound.decode import probe
+from sepcli.sound.probe import probe
 from tests.test_broadcast import HOUR, recording
 
 SHARES = {"drums": 0.5, "bass": 0.25, "other": 0.125, "vocals": 0.125}
@@ -475,7 +475,7 @@ def test_a_track_too_long_for_aiff_is_said_before_it_is_separated(tmp_path, monk
     [("wav", "16"), ("wav", "32f"), ("flac", "24"), ("aiff", "24"), ("caf", "32f"), ("mp3", "keep")],
 )
 def test_the_room_that_is_asked_for_is_enough_and_not_absurd(tmp_path, form, depth):
-    from sepcli.sound.decode import probe
+    from sepcli.sound.probe import probe
 
     path = song(tmp_path, noise(200_000))
     spec = OutputSpec(format=form, depth=depth, rest=True, clip="gain")

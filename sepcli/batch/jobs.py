@@ -275,7 +275,7 @@ class _Loop:
         """Render the track, write it down, give its files their names, and write down that they have them."""
         from sepcli.batch.track import render
         from sepcli.batch.workspace import publish
-        from sepcli.sound.decode import probe
+        from sepcli.sound.probe import probe
 
         assert track.file is not None
         guard_inputs([track.source], self.batch.queries, list(track.outputs.values()))

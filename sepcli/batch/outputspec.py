@@ -27,7 +27,7 @@ from sepcli.sound.formats import (
 )
 
 if TYPE_CHECKING:
-    from sepcli.sound.decode import AudioInfo
+    from sepcli.sound.probe import AudioInfo
 
 CLIPS = ("gain", "clamp", "none")
 SUMS = ("none", "exact")

@@ -58,7 +58,7 @@ def _look(named: Named, file: Path) -> tuple[float, int, int] | None:
 
     UsageError where the format can't hold stems of this length.
     """
-    from sepcli.sound.decode import probe
+    from sepcli.sound.probe import probe
     from sepcli.sound.resample import frames_at
 
     request, entry = named.batch.request, named.batch.entry

@@ -31,10 +31,11 @@ from sepcli.batch.workspace import Spool, flush
 from sepcli.engine.pipeline import Engine, Progress
 from sepcli.engine.streams import Block, InputStream, MixStream, OutputStream
 from sepcli.errors import Warned, parameter
-from sepcli.sound.decode import AudioInfo, AudioReader, probe
+from sepcli.sound.decode import AudioReader
 from sepcli.sound.encode import AudioWriter
 from sepcli.sound.levels import Levels, PeakMeter, Scale
 from sepcli.sound.losses import DAMAGES, said
+from sepcli.sound.probe import AudioInfo, probe
 from sepcli.sound.resample import frames_at
 from sepcli.sound.tags import read_tags
 from sepcli.sound.writers import check_format

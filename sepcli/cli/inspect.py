@@ -123,7 +123,7 @@ def inspect(
     picture = Path(DEFAULT_NAME.format(track=song.stem)) if out is None else Path(os.path.expanduser(out))
 
     from sepcli.batch.queries import load_asked, needs_one, read_queries
-    from sepcli.sound.decode import probe
+    from sepcli.sound.probe import probe
     from sepcli.weights.catalog import load_catalog
     from sepcli.weights.modelspec import read_model
 

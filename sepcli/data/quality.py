@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from sepcli.engine.pipeline import Engine, Progress
 from sepcli.engine.streams import separated
 from sepcli.errors import InputError, ModelError, SepcliError, UsageError, from_os, parameter
-from sepcli.sound.decode import AudioReader, probe
+from sepcli.sound.decode import AudioReader
+from sepcli.sound.probe import probe
 
 Matrix = Mapping[str, Mapping[str, float]]  # {stem i: {part j: P_ij in %}}; no key for a stem without a row
 # (song, stem, audio seconds of that stem that are done, its audio seconds or None)

@@ -34,7 +34,8 @@ from sepcli.errors import UsageError, parameter, require
 from sepcli.models.family import entry_can
 from sepcli.nn.stft import centred_stft
 from sepcli.sound.channels import ChannelMap
-from sepcli.sound.decode import AudioInfo, AudioReader
+from sepcli.sound.decode import AudioReader
+from sepcli.sound.probe import AudioInfo
 from sepcli.sound.resample import resampled
 from sepcli.system.background import prefetch
 from sepcli.system.files import atomic_output

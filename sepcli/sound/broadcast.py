@@ -12,7 +12,10 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+
+from sepcli.sound import riff
 
 _MOST_CHUNKS = 1000  # that are looked at
 _MOST_BYTES = 1 << 20  # of one chunk that is kept
@@ -59,25 +62,17 @@ def read_chunks(path: Path) -> Chunks:
         end = file.seek(0, os.SEEK_END)
         file.seek(0)
         head = file.read(12)
-        if head[:4] not in (b"RIFF", b"RF64", b"BW64") or head[8:] != b"WAVE":
+        if head[:4] not in riff.WAVES or head[8:] != b"WAVE":
             return Chunks()
         found: dict[bytes, bytes] = {}
-        at, long_size = 12, 0
-        for _ in range(_MOST_CHUNKS):
-            file.seek(at)
-            header = file.read(8)
-            if len(header) < 8 or header[:4] == bytes(4):
+        for chunk in islice(riff.chunks(file, 12, end), _MOST_CHUNKS):
+            if chunk.name == bytes(4):
                 break
-            name, size = struct.unpack("<4sI", header)
-            if name == b"ds64" and size >= 16:
-                long_size = struct.unpack("<8xQ", file.read(16))[0]
-            elif name == b"data" and size == 0xFFFFFFFF:
-                size = long_size
-            elif name in (b"bext", b"iXML", b"cue ", b"smpl", b"LIST") and size <= min(_MOST_BYTES, end - at):
-                payload = file.read(size)
-                if name != b"LIST" or payload[:4] == b"adtl":  # the labels of cue points
-                    found.setdefault(name, payload)
-            at += 8 + size + size % 2
+            kept = chunk.name in (b"bext", b"iXML", b"cue ", b"smpl", b"LIST")
+            if kept and chunk.size <= min(_MOST_BYTES, end - chunk.at):
+                payload = riff.payload(file, chunk)
+                if chunk.name != b"LIST" or payload[:4] == b"adtl":  # the labels of cue points
+                    found.setdefault(chunk.name, payload)
     timeline = {name: found[name] for name in (b"cue ", b"smpl", b"LIST") if name in found}
     return Chunks(_plain_bext(found.get(b"bext", b"")), found.get(b"iXML", b""), timeline)
 

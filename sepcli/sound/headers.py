@@ -15,9 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from sepcli.sound import layouts
-
-UNKNOWN = 0xFFFFFFFF  # a size of 32 bits that is "unknown", or stands elsewhere
+from sepcli.sound import layouts, riff
 
 # Chunks that stand behind the samples (and may be cut off there).
 _TRAILERS = frozenset(
@@ -107,8 +105,8 @@ def _find(file: BinaryIO, end: int) -> Samples | None:
     """None where the file is of another kind, or has no samples."""
     file.seek(0)
     head = file.read(24)
-    if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE":
-        return _find_wav(file, end, head[:4])
+    if head[:4] in riff.WAVES and head[8:12] == b"WAVE":
+        return _find_wav(file, end)
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
         return _find_aiff(file, end, head[8:12])
     if head[:4] == b".snd" and len(head) == 24:
@@ -116,24 +114,19 @@ def _find(file: BinaryIO, end: int) -> Samples | None:
         if not 24 <= at <= end:
             return None
         # "Unknown" is right for any size here.
-        return Samples(at, size, lambda _: head[:8] + struct.pack(">I", UNKNOWN) + head[12:] + bytes(at - 24))
+        return Samples(
+            at, size, lambda _: head[:8] + struct.pack(">I", riff.UNKNOWN) + head[12:] + bytes(at - 24)
+        )
     return None
 
 
-def _find_wav(file: BinaryIO, end: int, kind: bytes) -> Samples | None:
-    at, form, long_size = 12, b"", 0
-    while at + 8 <= end:
-        file.seek(at)
-        name, size = struct.unpack("<4sI", file.read(8))
-        if name == b"data":
-            if size == UNKNOWN and kind != b"RIFF":
-                size = long_size
-            return Samples(at + 8, size, partial(_rf64, form), form=form) if form else None
-        if name == b"ds64" and size >= 16 and at + 24 <= end:
-            long_size = struct.unpack("<8xQ", file.read(16))[0]
-        elif name == b"fmt " and 16 <= size <= 4096:
-            form = file.read(size)
-        at += 8 + size + size % 2
+def _find_wav(file: BinaryIO, end: int) -> Samples | None:
+    form = b""
+    for chunk in riff.chunks(file, 12, end):
+        if chunk.name == b"data":
+            return Samples(chunk.at, chunk.size, partial(_rf64, form), form=form) if form else None
+        if chunk.name == b"fmt " and 16 <= chunk.size <= 4096:
+            form = riff.payload(file, chunk)
     return None
 
 
@@ -142,26 +135,22 @@ def _rf64(form: bytes, size: int) -> bytes:
     (block,) = struct.unpack_from("<H", form, 12)  # bytes of a frame
     body = b"fmt " + struct.pack("<I", len(form)) + form + bytes(len(form) % 2)
     sizes = struct.pack("<QQQI", 4 + 36 + len(body) + 8 + size, size, size // max(1, block), 0)
-    start = b"RF64" + struct.pack("<I", UNKNOWN) + b"WAVEds64" + struct.pack("<I", len(sizes)) + sizes
-    return start + body + b"data" + struct.pack("<I", UNKNOWN)
+    start = b"RF64" + struct.pack("<I", riff.UNKNOWN) + b"WAVEds64" + struct.pack("<I", len(sizes)) + sizes
+    return start + body + b"data" + struct.pack("<I", riff.UNKNOWN)
 
 
 def _find_aiff(file: BinaryIO, end: int, kind: bytes) -> Samples | None:
-    at, common = 12, b""
-    while at + 16 <= end:
-        file.seek(at)
-        name, size = struct.unpack(">4sI", file.read(8))
-        if name == b"SSND":
+    common = b""
+    for chunk in riff.chunks(file, 12, end, big_endian=True):
+        if chunk.name == b"SSND" and chunk.at + 8 <= end:
+            file.seek(chunk.at)
             (offset,) = struct.unpack(">I", file.read(4))
             if not common or offset > end:
                 return None
-
-            return Samples(
-                at + 16 + offset, max(0, size - 8 - offset), partial(_aiff, kind, common), big_endian=True
-            )
-        if name == b"COMM" and 18 <= size <= 4096:
-            common = file.read(size)
-        at += 8 + size + size % 2
+            size = max(0, chunk.size - 8 - offset)
+            return Samples(chunk.at + 8 + offset, size, partial(_aiff, kind, common), big_endian=True)
+        if chunk.name == b"COMM" and 18 <= chunk.size <= 4096:
+            common = riff.payload(file, chunk)
     return None
 
 
@@ -207,14 +196,11 @@ def _is_padding(file: BinaryIO, at: int) -> bool:
 
 def _chunks(file: BinaryIO, at: int, end: int, big_endian: bool) -> bool:
     """Whether there are chunks from `at` to the end. The last may be cut off, if its name is known."""
-    while at + 8 <= end:
-        file.seek(at)
-        name, size = struct.unpack(">4sI" if big_endian else "<4sI", file.read(8))
-        known = name.decode("latin-1").rstrip() in _TRAILERS
-        if not known and not all(32 <= byte < 127 for byte in name):
+    for chunk in riff.chunks(file, at, end, big_endian=big_endian):
+        known = chunk.name.decode("latin-1").rstrip() in _TRAILERS
+        if not known and not all(32 <= byte < 127 for byte in chunk.name):
             return False
-        at += 8 + size + size % 2
-        if at > end + 1:
+        if chunk.end > end + 1:
             return known
     return True
 

@@ -13,7 +13,6 @@ trace in time, and write what follows a gap too early.
 
 from __future__ import annotations
 
-import os
 import re
 import struct
 from collections import deque
@@ -34,7 +33,7 @@ from av.error import FFmpegError as Error
 from av.packet import Packet
 from av.stream import Discard, Disposition
 
-from sepcli.sound import icy, layouts
+from sepcli.sound import icy, layouts, ogg
 from sepcli.sound.losses import CUT_SHORT, DAMAGED, GAP, JOINED, LATE, TIMES, Loss
 from sepcli.sound.resample import Resampler
 
@@ -448,7 +447,8 @@ class Reader:
         """What is left when no packet comes any more."""
         yield from self._flushed()
         stated = self.header.frames
-        if self.header.format == "ogg" and _ends_in_a_page(self.path):
+        page = ogg.last_page(self.path) if self.header.format == "ogg" else b""
+        if page and not ogg.is_whole(page):
             self.losses.append(Loss(CUT_SHORT, self.given / self.rate, 0.0, "the last page is not whole"))
             return
         if stated is not None and not self._several:
@@ -469,19 +469,6 @@ class Reader:
             return
         if self._broken:
             self.losses.append(Loss(CUT_SHORT, self.given / self.rate, 0.0, "the end can't be read"))
-
-
-def _ends_in_a_page(path: Path) -> bool:
-    """Whether an Ogg file ends in the middle of a page (RFC 3533)."""
-    with path.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - 2 * 65307))  # the largest page there is, twice
-        tail = file.read()
-    at = tail.rfind(b"OggS")
-    if at < 0:
-        return False
-    page = tail[at:]
-    count = page[26] if len(page) > 26 else 255
-    return len(page) < 27 + count + sum(page[27 : 27 + count])
 
 
 def _float32(frame: AudioFrame) -> np.ndarray:

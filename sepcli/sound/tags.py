@@ -27,11 +27,11 @@ from av.packet import Packet
 from av.stream import Disposition, Stream
 
 from sepcli.errors import from_os
-from sepcli.sound import layouts
+from sepcli.sound import layouts, ogg
 from sepcli.sound.broadcast import Chunks, read_chunks
-from sepcli.sound.decode import AudioInfo
 from sepcli.sound.formats import Format
 from sepcli.sound.id3 import id3v2
+from sepcli.sound.probe import AudioInfo
 from sepcli.sound.sink import Sink
 
 # Tags that describe the file and not the music, or would be wrong for a stem: notes of the encoder, brands of
@@ -230,7 +230,8 @@ def _put_in_copy(path: Path, spec: Format, samplerate: int, tags: Tags, layout: 
             finally:
                 if sink.error is not None:
                     raise sink.error
-        if spec.tags_in_stream and _last_granule(temporary) != _last_granule(path):
+        ends = [ogg.granule(ogg.last_page(file)) for file in (temporary, path) if spec.tags_in_stream]
+        if len(set(ends)) > 1:  # what lies behind the position is padding
             return "FFmpeg's copy of a file this short would change its length"
         os.replace(temporary, path)
     except FFmpegError as error:
@@ -283,15 +284,6 @@ def _packets(source: InputContainer, old: Stream, new: Stream) -> Iterator[Packe
         if packet.dts is not None:  # the last one only says that there are no more
             packet.stream = new
             yield packet
-
-
-def _last_granule(path: Path) -> int:
-    """The position at which an Ogg stream says that it ends (RFC 3533); later samples are padding. -1: none."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 2 * 65307))  # the largest page there is, twice
-        tail = file.read()
-    at = tail.rfind(b"OggS")
-    return struct.unpack_from("<q", tail, at + 6)[0] if 0 <= at <= len(tail) - 14 else -1
 
 
 def _mime(image: bytes) -> str:

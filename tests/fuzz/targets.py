@@ -149,7 +149,8 @@ def read_audio_file(data: bytes) -> None:
     """Read a sound file as a separation does: its header, all its samples, what was lost, tags and cover."""
     import numpy as np
 
-    from sepcli.sound.decode import AudioReader, probe
+    from sepcli.sound.decode import AudioReader
+    from sepcli.sound.probe import probe
     from sepcli.sound.tags import read_tags
 
     # The suffix is a hint for some readers: it comes from the content, so that an input stays the same.
