@@ -137,10 +137,11 @@ class BandSplit(nn.Module):
         return torch.cat(rows)
 
 
-class MaskEstimator(nn.Module):
-    """The masks of one stem: [K, N, D] -> [N, F * V], an MLP with tanh and a GLU for each band."""
+class BandMasks(nn.Module):
+    """The masks of one stem: [K, N, D] -> [N, F * V], an MLP with tanh and a GLU for each band.
 
-    covers: Tensor  # [F * V]
+    Where bands overlap, it is the sum of their masks.
+    """
 
     def __init__(self, layout: Layout, values: int, dim: int, hidden: int, width: int):
         super().__init__()

@@ -29,12 +29,16 @@ CONTAINERS = (
     "model_state_dict",
 )  # where the toolkit looks for the tensors, in this order
 _TRUNK = re.compile(r"layers\.(\d+)\.([01])\.(?:layers\.(\d+)\.([01])\.(.+)|(norm\.gamma))")
+_OWN = re.compile(r"mask_estimators\.(\d+)\.(.+)")  # of a refiner or a head
+_SHARED_BIAS = re.compile(r"linear_\d+_bias_0")
 _PARTS = {
     "0.norm.gamma": "attention.norm.gamma",
     "0.to_qkv.weight": "attention.to_qkv.weight",
     "0.to_gates.weight": "attention.to_gates.weight",
     "0.to_gates.bias": "attention.to_gates.bias",
     "0.to_out.0.weight": "attention.to_out.weight",
+    "0.to_value_residual_mix.weight": "attention.to_mix.weight",
+    "0.to_value_residual_mix.bias": "attention.to_mix.bias",
     "1.net.0.gamma": "feed_forward.norm.gamma",
     "1.net.1.weight": "feed_forward.wide.weight",
     "1.net.1.bias": "feed_forward.wide.bias",
@@ -60,10 +64,16 @@ def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
             raise KeyError(f"Missing key {missing[0]!r}")
         ours[name] = torch.stack(tensors).float()
     for name, tensor in left.items():
-        if name.endswith(".rotary_embed.freqs"):
-            _check_frequencies(name, tensor, 2 / model.config.dim_head)
-        else:
-            ours[_our_name(name)] = tensor.float()
+        place = _our_name(name)
+        if _is_constant(name, tensor, model.config.dim_head):
+            continue
+        if place in ours and not tensor.is_meta and not torch.equal(ours[place], tensor.float()):
+            raise ModelError(
+                f"Tensors of the checkpoint that should be equal are not: '{name}' is one of them.",
+                remedy="The file is damaged or made for another network.",
+                code="checkpoint_damaged",
+            )
+        ours[place] = tensor.float()
     return ours
 
 
@@ -103,7 +113,7 @@ def _stacked(model: Roformer) -> dict[str, list[str]]:
         for part in ("weight", "bias"):
             found[f"band_split.linears.{r}.{part}"] = [f"band_split.to_features.{k}.1.{part}" for k in run]
     for s in range(len(model.estimators)):
-        theirs, ours = f"mask_estimators.{s}.to_freqs", f"estimators.{s}"
+        theirs, ours = f"mask_estimators.{s}.to_freqs", f"estimators.{s}.masks"
         hidden = model.config.mask_hidden
         for part in ("weight", "bias"):
             for h in range(hidden):
@@ -120,24 +130,43 @@ def _our_name(name: str) -> str:
 
     Names that are unknown stay as they are, and the network then refuses them.
     """
-    found = _TRUNK.fullmatch(name)
+    trunk, inside, own = "trunk", name, _OWN.fullmatch(name)
+    if own is not None:
+        estimator, inside = f"estimators.{own[1]}", own[2]
+        trunk = f"{estimator}.refiner"
+        if inside == "norm.gamma":
+            return f"{estimator}.{inside}"
+        if inside.startswith("segm."):
+            return f"{estimator}.head.{inside.removeprefix('segm.')}"
+    found = _TRUNK.fullmatch(inside)
     if found is None:
         return name
-    transformer = f"trunk.blocks.{found[1]}.{_AXES[int(found[2])]}"
+    axis = _AXES[int(found[2])]
+    transformer = f"{trunk}.blocks.{found[1]}.{axis}"
     if found[6]:
         return f"{transformer}.norm_out.gamma"
+    if found[5] == "pope_embed.bias":  # all attention along one axis has the same, again and again in a file
+        return f"{trunk}.{axis}_positions.bias"
     part = _PARTS.get(f"{found[4]}.{found[5]}")
     return name if part is None else f"{transformer}.layers.{found[3]}.{part}"
 
 
-def _check_frequencies(name: str, tensor: Tensor, step: float) -> None:
-    """ModelError where stored frequencies are not those that the network computes: base 10000."""
+def _is_constant(name: str, tensor: Tensor, dim_head: int) -> bool:
+    """Whether a tensor only holds what the network computes itself; ModelError where it holds anything else."""
+    if name.endswith(".rotary_embed.freqs"):
+        expected = BASE ** -(torch.arange(0, dim_head, 2) / dim_head)
+    elif name.endswith(".pope_embed.inv_freqs"):
+        expected = BASE ** -(torch.arange(dim_head) / dim_head)
+    elif _SHARED_BIAS.fullmatch(name):
+        expected = torch.zeros(tensor.shape)
+    else:
+        return False
     if tensor.is_meta:
-        return
-    expected = BASE ** -(step * torch.arange(len(tensor)))
-    if (tensor.float() / expected - 1).abs().max() > _ROUNDED:
+        return True
+    if tensor.shape != expected.shape or not torch.allclose(tensor.float(), expected, rtol=_ROUNDED, atol=0):
         raise ModelError(
-            f"The checkpoint has positions of other frequencies than 10000 ** (-{step:g} i), in '{name}'.",
+            f"The checkpoint has other constants in '{name}' than published networks have.",
             remedy="sepcli can't run such a network.",
             code="checkpoint_damaged",
         )
+    return True

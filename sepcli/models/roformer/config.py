@@ -35,7 +35,7 @@ class RoformerConfig:
     mask_expansion: int = 4  # their width is dim * mask_expansion
     polar: bool = False  # polar position embeddings (PoPE) in place of rotary ones
     value_residual: bool = False  # attention of later blocks mixes in the values of the first
-    refiner: int = 0  # blocks in front of each mask estimator, its own
+    refiner: int = 0  # blocks of each mask estimator's own, in front of it
     head: Sequence[int] = ()  # widths of a convolutional head beside each mask estimator (HyperACE, version 2)
     chunk: int = 352800  # samples of a call
     dropout: float = 0.0  # in training

@@ -43,6 +43,15 @@ def detect(checkpoint: Checkpoint) -> Told | None:
         "dim_head": whole(inner / heads),
         "mask_hidden": hidden,
     }
+    config |= {
+        "polar": any(".pope_embed." in name for name in shapes),
+        "value_residual": any(".to_value_residual_mix." in name for name in shapes),
+        "refiner": shapes.count("mask_estimators.0.layers."),
+    }
+    head = Shapes(state, "mask_estimators.0.segm.backbone.")
+    if head:
+        levels = ("stem", *(f"p{level}.0" for level in range(2, 6)))
+        config["head"] = tuple(head[f"{level}.pwconv.weight"][0] for level in levels)
     if hidden:
         config["mask_expansion"] = whole(shapes[f"{linears}0.weight"][0] / dim)
     stems = shapes.count("mask_estimators.")

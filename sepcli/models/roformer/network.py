@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sepcli.engine.separator import Segment, Separator, source_indices
-from sepcli.models.roformer.bands import BandSplit, Layout, MaskEstimator, mel, side_by_side
+from sepcli.models.roformer.bands import BandSplit, Layout, mel, side_by_side
 from sepcli.models.roformer.config import BSRoformerConfig, MelBandRoformerConfig, RoformerConfig
-from sepcli.models.roformer.transformer import RMSNorm, Trunk
+from sepcli.models.roformer.masks import MaskEstimator
+from sepcli.models.roformer.transformer import Polar, RMSNorm, Trunk
 from sepcli.nn.modules import ModuleListOf
 from sepcli.nn.sharing import sharing_copy
 from sepcli.nn.stft import centred_istft, centred_stft
@@ -36,14 +37,11 @@ class Roformer(Separator):
     """
 
     window: Tensor  # [nfft]
-    covers: Tensor  # [F]: in how many bands each bin is
 
     def __init__(self, config: RoformerConfig, layout: Layout, *, norm_out: bool):
         super().__init__()
         if config.residual and config.residual not in config.sources:
             raise ValueError(f"the residual '{config.residual}' is none of the sources")
-        if config.polar or config.value_residual or config.refiner or config.head:
-            raise ValueError("sepcli can't run polar, value_residual, refiner and head yet")
         self.config, self.layout = config, layout
         self.sources = tuple(config.sources)
         self.made = tuple(name for name in self.sources if name != config.residual)  # in the estimators' order
@@ -51,26 +49,24 @@ class Roformer(Separator):
             raise ValueError("the residual needs another source that is made")
         self.samplerate, self.channels = config.samplerate, config.channels
         self.segment = Segment(samples=config.chunk)
-        values = 2 * config.channels
-        self.band_split = BandSplit(layout, values, config.dim)
-        self.trunk = Trunk(config, config.depth, norm_out=norm_out, skip=config.skip)
+        self.band_split = BandSplit(layout, 2 * config.channels, config.dim)
+        self.trunk = Trunk(config, config.depth, norm_out=norm_out)
         self.final_norm = nn.Identity() if norm_out else RMSNorm(config.dim)
-        self.estimators = ModuleListOf(
-            MaskEstimator(layout, values, config.dim, config.mask_hidden, config.dim * config.mask_expansion)
-            for _ in self.made
-        )
+        self.estimators = ModuleListOf(MaskEstimator(config, layout) for _ in self.made)
         self.register_buffer("window", torch.hann_window(config.nfft), persistent=False)
-        self.register_buffer("covers", layout.covers(), persistent=False)
 
     # --- Separator ---
 
     def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
         """See Separator: windows and positions stay float32."""
         super().prepare(samples, device, dtype)
-        window, covers = self.window, self.covers
+        window, offsets = self.window, [(m, m.bias.detach()) for m in self.modules() if isinstance(m, Polar)]
         self.to(dtype)
-        self.window, self.covers = window.float(), covers.float()
-        self.trunk.prepare(samples // self.config.hop + 1, len(self.layout.bands), device)
+        self.window = window.float()
+        for positions, offset in offsets:
+            positions.bias.data = offset
+        for trunk in (module for module in self.modules() if isinstance(module, Trunk)):
+            trunk.prepare(samples // self.config.hop + 1, len(self.layout.bands), device)
 
     def select(self, sources: Sequence[str]) -> Roformer:
         """See Separator: other stems' masks are not estimated, but where the residual needs them all."""
@@ -108,9 +104,7 @@ class Roformer(Separator):
         tokens = self.final_norm(self.trunk(tokens, batch))
         stems = []
         for estimator in self.estimators:
-            mask = estimator(tokens).to(bins.dtype).view(*spec.shape, 2)
-            if self.layout.overlaps:
-                mask = mask / self.covers[:, None, None]
+            mask = estimator(tokens, batch).to(bins.dtype).view(*spec.shape, 2)
             masked = torch.view_as_complex(mask) * spec
             if self.config.zero_dc:
                 masked = torch.cat([torch.zeros_like(masked[:, :, :1]), masked[:, :, 1:]], dim=2)
