@@ -232,10 +232,20 @@ Python's `os.fsdecode`.
 | `realtime` | `audio_seconds` / `seconds` |
 | `device`, `precision` | the device that computed it, and in which precision |
 | `gain` | the common gain of all stems; 1.0 unless one of them would have clipped |
+| `levels` | `{stem: {...}}` of each written stem (see below) |
 | `options` | the model's own options (`-O`) as they were used, including values that follow from others; `{}` if it has none |
 | `damaged_seconds` | how much sound of the input does not decode, or is missing at its end |
 | `warnings` | a list of objects with a `code` (see below) and a `message`, a sentence |
 | `error` | `null`, or `code` (a stable word), `message`, `remedy` |
+
+| in `levels` | what it says of the stem as it is written, all channels together |
+|---|---|
+| `peak_dbfs` | the largest sample; 0 is full scale; `null` if every sample is 0 |
+| `rms_dbfs` | the root of the mean square, on the same scale |
+| `lufs` | the integrated loudness of ITU-R BS.1770-4, gated; `null` if no block of 400 ms is above -70 LUFS |
+| `silence` | the share of silent time: of windows of 100 ms whose RMS is below -60 dBFS; 1 is silent throughout |
+
+A lossy file is measured before it is encoded. A skipped track has the levels that were noted when it was made.
 
 | code of a warning | what it says |
 |---|---|

@@ -37,6 +37,7 @@ from sepcli.engine.separator import Separator
 from sepcli.engine.settings import Settings
 from sepcli.engine.streams import separated
 from sepcli.errors import InputError, UsageError, Warned, parameter
+from sepcli.sound.measures import StemLevels
 from sepcli.sound.probe import probe
 from sepcli.weights.catalog import DEFAULT_MODEL, load_catalog
 from sepcli.weights.modelspec import read_model
@@ -157,6 +158,7 @@ class TrackResult:
     gain: float = 1.0  # common to all files; below 1 only where one of them would have clipped
     damaged_seconds: float = 0.0  # of the input that could not be decoded, or is missing at its end
     warnings: list[Warned] = field(default_factory=list)  # sentences; each has a `code`, as in docs/cli.md
+    levels: dict[str, StemLevels] = field(default_factory=dict)  # how loud each file is, by stem
 
 
 def separate_file(
@@ -271,6 +273,7 @@ def separate_file(
         gain=made.gain,
         damaged_seconds=made.damaged_seconds,
         warnings=list(made.warnings),
+        levels=dict(made.levels),
     )
 
 

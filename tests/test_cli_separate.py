@@ -220,6 +220,20 @@ def test_damage_as_json(capfd):
     assert soundfile.info(result["outputs"]["vocals"]).frames == 2 * 44100
 
 
+def test_levels_as_json_are_those_of_the_written_files_also_where_they_are_skipped(capfd):
+    samples = np.random.default_rng(0).uniform(-1, 1, (44100, 2)) * [9.0, 1.0]  # beyond full scale: a gain
+    soundfile.write("loud.wav", samples, 44100, "FLOAT")
+    arguments = ("loud.wav", "--json", "--bit-depth", "24")
+    first, again = (json.loads(separate(capfd, *arguments)[1]) for _ in range(2))
+    assert first["status"] == "done" and list(first["levels"]) == list(STEMS) and first["gain"] < 1
+    for stem, levels in first["levels"].items():
+        written, _ = soundfile.read(first["outputs"][stem])
+        assert levels["peak_dbfs"] == pytest.approx(20 * np.log10(np.abs(written).max()), abs=0.006)
+        assert levels["rms_dbfs"] == pytest.approx(10 * np.log10((written**2).mean()), abs=0.006)
+        assert levels["lufs"] < 0 and levels["silence"] == 0
+    assert again["status"] == "skipped" and again["levels"] == first["levels"]
+
+
 def test_no_decoder_writes_words_of_its_own():
     """Standard error is JSON to the last byte, also where an MP3 is full of damage."""
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, (2 * 44100, 2))

@@ -19,7 +19,7 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -331,11 +331,13 @@ class _Loop:
             made.damaged_seconds,
             list(made.warnings),
             options=options,
+            levels={stem: levels.as_json() for stem, levels in made.levels.items()},
         )
 
     def _record(self, track: Track, identity: InputId, made: Rendered, *, done: bool) -> Record:
         outputs = tuple(
-            Output(stem, self.manifest.relative(track.outputs[stem]), size) for stem, size in made.sizes.items()
+            Output(stem, self.manifest.relative(track.outputs[stem]), size, levels=made.levels[stem].as_json())
+            for stem, size in made.sizes.items()
         )
         return Record(
             done, self.prints.settings, identity, outputs, self.prints.made_with, query_ids(self.named)
@@ -379,7 +381,19 @@ def _skipped(decision: Decision, manifest: Manifest) -> Result:
     if decision.input is not None:
         with suppress(OutputError):  # it is hashed again next time
             manifest.note_input(decision.input)
-    return Result(decision.track.source.name, SKIPPED, _paths(decision.track))
+    track = decision.track
+    return Result(track.source.name, SKIPPED, _paths(track), levels=_levels(track, manifest))
+
+
+def _levels(track: Track, manifest: Manifest) -> dict[str, Mapping[str, float | None]]:
+    """The levels of the stems that stand, as far as they were noted."""
+    found = {}
+    for stem, path in track.outputs.items():
+        record = manifest.record_of(path)
+        noted = None if record is None else record.output_at(manifest.relative(path))
+        if noted is not None and noted.levels is not None:
+            found[stem] = noted.levels
+    return found
 
 
 def _paths(track: Track) -> dict[str, str]:

@@ -59,6 +59,7 @@ class Output:
     stem: str
     path: str  # below the output folder, with forward slashes
     bytes: int | None = None  # None while it is only planned
+    levels: Mapping[str, float | None] | None = None  # of the stem, as in JSON; None where not noted
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,10 @@ class Record:
     outputs: tuple[Output, ...]
     made_with: Mapping[str, Any] = field(default_factory=dict)  # the settings themselves, to name differences
     queries: Mapping[str, QueryId] = field(default_factory=dict)  # by stem
+
+    def output_at(self, path: str) -> Output | None:
+        """What is noted of the file there; path: as Output has it."""
+        return next((output for output in self.outputs if output.path == path), None)
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:

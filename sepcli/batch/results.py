@@ -35,6 +35,7 @@ class Result:
     warnings: list[Warned] = field(default_factory=list)
     error: SepcliError | None = None
     options: Mapping[str, Any] = field(default_factory=dict)  # the model's own, as they were used
+    levels: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)  # stem -> as in JSON
 
     @property
     def realtime(self) -> float | None:
@@ -70,6 +71,7 @@ class Result:
             "device": self.device,
             "precision": self.precision,
             "gain": self.gain,
+            "levels": {stem: dict(levels) for stem, levels in self.levels.items()},
             "options": dict(self.options),
             "damaged_seconds": _rounded(self.damaged_seconds),
             "warnings": [{"code": warning.code, "message": str(warning)} for warning in self.warnings],

@@ -17,9 +17,9 @@ complete (workspace.publish). That is the caller's, who knows what has to be rec
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -35,6 +35,7 @@ from sepcli.sound.decode import AudioReader
 from sepcli.sound.encode import AudioWriter
 from sepcli.sound.levels import Levels, PeakMeter, Scale
 from sepcli.sound.losses import DAMAGES, said
+from sepcli.sound.measures import StemLevels, StemMeter
 from sepcli.sound.probe import AudioInfo, probe
 from sepcli.sound.resample import frames_at
 from sepcli.sound.tags import read_tags
@@ -59,6 +60,7 @@ class Rendered:
     gain: float = 1.0  # common to all files; below 1 only where one of them would have clipped
     damaged_seconds: float = 0.0  # of the input that could not be decoded, or is missing at its end
     warnings: tuple[Warned, ...] = ()
+    levels: Mapping[str, StemLevels] = field(default_factory=dict)  # of each stem
 
     @property
     def damaged(self) -> bool:
@@ -160,6 +162,7 @@ def render(
             *said(losses),
             *files.warnings(),
         ),
+        levels=files.levels_heard(),
     )
 
 
@@ -221,6 +224,7 @@ class _Files:
         self.frames = frames  # of each, None where not known
         self.start = start  # of the files in the input, seconds
         self.meter = PeakMeter(len(names), levels.scale)  # of what was wanted, before any gain or clamping
+        self._heard = [StemMeter(plan.samplerate, info.channels, info.layout) for _ in names]  # as written
         self._writers: list[AudioWriter] = []
         self._warnings: list[Warned] = []
 
@@ -230,11 +234,13 @@ class _Files:
             self._open()
         if self.plan.clamps:
             block = self.levels.clamp(block)
-        for writer, samples in zip(self._writers, block, strict=True):
+        for writer, heard, samples in zip(self._writers, self._heard, block, strict=True):
             if self.levels.integers:
                 writer.write_ints(samples.astype(np.int32))
+                heard.add((samples / self.levels.scale.steps).astype(np.float32))
             else:
                 writer.write(samples)
+                heard.add(samples)
 
     def _open(self) -> None:
         tags = None
@@ -269,6 +275,10 @@ class _Files:
         for writer in self._writers:
             writer.abort()
         self._writers = []
+
+    def levels_heard(self) -> dict[str, StemLevels]:
+        """How loud each stem is. Called once, when all is written."""
+        return {name: heard.levels() for name, heard in zip(self.names, self._heard, strict=True)}
 
     def warnings(self) -> list[Warned]:
         """Sentences about what the files had to leave out or cut off."""
