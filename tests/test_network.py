@@ -1,13 +1,12 @@
 """Every model of the catalogue with its published weights: `pytest -m network`, where the hub can be reached.
 
-All of them are more than 10 GB. The walk itself is tried here, on random weights in published layouts from a
+All of them are more than 60 GB. The walk itself is tried here, on random weights in published layouts from a
 hub on loopback.
 """
 
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 from sepcli.models.detection import entry_config
 from sepcli.models.family import get_family
 from sepcli.weights.catalog import bundled_catalog, read_catalog
+from sepcli.weights.entryfile import entry_tables
 from tests import bundles
 from tests.bench.weights import make
 from tests.fakehub import FakeHub
@@ -40,7 +40,7 @@ def test_published_weights(name, tmp_path):
 
 def elsewhere(name: str, file: dict, folder: Path) -> Path:
     """A catalogue with the bundled entry `name`, whose file is another one."""
-    table = tomllib.loads(bundled_catalog().read_text(encoding="utf-8"))[name]
+    table = entry_tables(bundled_catalog().read_text(encoding="utf-8"))[name]
     member = table["files"]["model"].get("member")
     table["files"]["model"] = {**file, **({"member": member} if member else {})}
     path = folder / "catalog.toml"

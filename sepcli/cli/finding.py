@@ -5,6 +5,7 @@ Only `recommend` loads torch, and only for its first measurement of the machine.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +26,7 @@ from sepcli.weights.finding import (
     is_commercial,
     matches,
     ranked,
+    yardstick,
 )
 
 SONG = 240  # seconds of music for which the time is given
@@ -106,8 +108,9 @@ def list_(
     ]
     _print_row(head, widths)
     for group, each in zip(groups, rows, strict=True):
-        measure = "" if group.yardstick is None else f"SCORE: {group.yardstick.text}"
-        console.lines(f"\n{group.title}" + (f"\n({measure})" if measure else ""))
+        console.lines(f"\n{group.title}")
+        if group.yardstick is not None:
+            console.line(f"(SCORE: {group.yardstick.text})")
         for row in each:
             _print_row(row, widths)
 
@@ -292,6 +295,7 @@ def recommend(
 
     known = open_catalog(catalog)
     entries, stem = _candidates(known, what)
+    measure = yardstick(entries, stem)  # of all: among few, a rare figure of weak models would decide
     if commercial:
         entries = [entry for entry in entries if is_commercial(entry)]
         if not entries:
@@ -301,7 +305,7 @@ def recommend(
                 code="no_model",
             )
     speed, device = matrix_speed(own_folder("speed", machine()).with_suffix(".json"))
-    best, measure = ranked(entries, stem)
+    best = ranked(entries, measure)
     times = {entry.name: entry.cost and seconds_for(entry.cost, SONG, speed) for entry in best}
     if fast:
         quick = sorted((entry for entry in best if times[entry.name]), key=lambda entry: times[entry.name] or 0)
@@ -340,7 +344,7 @@ def recommend(
         f"{score}TIME: about, for {SONG // 60} minutes of music on this machine ({device}, {speed:.0f} GFLOP/s "
         f"in matrix products)."
     )
-    target = f" -t {stem}" if stem is not None else ""
+    target = f" -t {what}" if what not in TASKS else ""
     console.say(f"Use it: sepcli separate FILE -m {best[0].name}{target}")
 
 
@@ -360,7 +364,8 @@ def _candidates(catalog: Catalog, what: str) -> tuple[list[Entry], str | None]:
             code="unknown_stem",
         )
     entries = [entry for entry in entries if entry.task == "separation"] or entries
-    return entries, stem_of(what, entries[0].sources)
+    names = Counter(stem_of(what, entry.sources) for entry in entries)
+    return entries, names.most_common(1)[0][0]
 
 
 def _duration(seconds: float | None) -> str:

@@ -142,8 +142,10 @@ def entry_tables(text: str) -> dict[str, Any]:
                 name, "like", f"is {model!r}, but must be a model that stands above it in the same file"
             )
         base = done[model]
+        # Work follows from the config; the counterpart belongs to the sources.
+        own = {"counterpart": "sources" in values, "cost": "sources" in values or "config" in values}
         done[name] = {
-            **{key: base[key] for key in _OF_THE_NETWORK if key in base},
+            **{key: base[key] for key in _OF_THE_NETWORK if key in base and not own.get(key)},
             **{key: value for key, value in values.items() if key not in ("like", "config")},
         }
         config = {**base.get("config", {}), **_table(values, "config", name)}

@@ -133,15 +133,14 @@ def matches(entry: Entry, text: str) -> bool:
     return all(word in whole for word in text.casefold().split())
 
 
-def ranked(entries: Sequence[Entry], stem: str | None) -> tuple[list[Entry], Yardstick | None]:
-    """The models, the best for `stem` first, and the yardstick of that.
+def ranked(entries: Sequence[Entry], measure: Yardstick | None) -> list[Entry]:
+    """The models, the best by that yardstick first.
 
-    Those without a figure of the yardstick follow, those that most public catalogues list first.
+    Those without a figure of it follow, those that most public catalogues list first.
     """
-    measure = yardstick(entries, stem)
 
     def key(entry: Entry) -> tuple[tuple[bool, float], int]:
         figure = None if measure is None else measure.figure(entry)
         return _last(_negative(figure)), -(entry.listed or 0)
 
-    return sorted(entries, key=key), measure
+    return sorted(entries, key=key)
