@@ -148,6 +148,11 @@ SEPARATE_RULES = """
 pipes work too. Both are copied to the file system of the output folder first, because a track may have to be read
 twice.
 
+`-o -` writes the WAV of one stem to standard output while it is separated: `sepcli song.wav -t vocals -o - | play -`.
+Its samples are float, so that nothing has to be lowered; `--bit-depth` makes them integers, and then cuts peaks off.
+`--clip gain` and `--strict` wait for the end of the track, and so does standard input. The header states no length
+where it is not known before.
+
 **Names.** `--template` names the files inside the output folder by plain substitution. `{model}` is the catalogue's name of
 the model; for a file its name without suffix, for `hf://` the last part of the repository. The path of an input below its
 INPUT folder is kept, before the part that has `{track}`: `sepcli separate albums -o stems` turns `albums/A/song.flac` into `stems/mini/A/song/vocals.wav`. If

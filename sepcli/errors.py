@@ -118,6 +118,12 @@ def from_os(
         name = f"'{os.fsencode(path).decode('utf-8', 'replace')}'"
         elsewhere = f"choose another folder with {parameter('out')}"
     reason = error.strerror or str(error) or type(error).__name__
+    if isinstance(path, int) and error.errno == errno.EPIPE:
+        return OutputError(
+            f"{name} was closed by its reader before everything was written; what was finished is kept.",
+            remedy="Read it to its end, or redirect it to a file.",
+            code="closed",
+        )
     if isinstance(path, int) and error.errno == errno.EBADF:
         reason = "it is closed"
     if reading is not None:

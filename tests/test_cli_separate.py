@@ -389,6 +389,102 @@ def test_one_stem_goes_to_standard_output_as_wav_and_nothing_else():
     assert os.listdir() == ["a.wav"] and b"1 done" in done.stderr
 
 
+def test_standard_output_gets_the_stem_while_it_is_separated():
+    """The model waits before each call. What comes first has come long before the end, and no file is made."""
+    path = song("a.wav", seconds=30)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FAKE_SECONDS": "0.1", "TMPDIR": os.getcwd()}
+    arguments = ["separate", "-m", "fake", path, "-o", "-", "-t", "bass", "-q"]
+    program = [sys.executable, "-m", "tests.fake_model", *arguments]
+    with subprocess.Popen(program, env=environment, stdout=subprocess.PIPE) as running:
+        first = running.stdout.read(1 << 20)
+        assert running.poll() is None  # what is left does not fit into the pipe, so this is no race
+        made = [path for path in Path().rglob("*") if path.is_file() and path.name != "a.wav"]
+        assert sum(file.stat().st_size for file in made) < 10_000, made
+        everything = io.BytesIO(first + running.stdout.read())
+    assert running.returncode == 0
+    samples, rate = soundfile.read(everything, always_2d=True)
+    mix, _ = soundfile.read(path, always_2d=True)
+    assert (rate, len(samples)) == (44100, len(mix)) and np.abs(samples - mix * 0.25).max() < 1e-6
+    everything.seek(0)
+    assert soundfile.info(everything).subtype == "FLOAT"
+
+
+@pytest.mark.parametrize(
+    "arguments, subtype, peak",
+    [
+        ((), "FLOAT", 2.25),  # as the model gave it
+        (("--bit-depth", "24"), "PCM_24", 1),  # cut off, and said
+        (("--bit-depth", "16", "--clip", "gain"), "PCM_16", 1),  # waits for its peak
+        (("--strict",), "FLOAT", 2.25),  # waits for the end of the input
+    ],
+)
+def test_levels_on_standard_output(arguments, subtype, peak, capfdbinary):
+    samples = np.random.default_rng(0).uniform(-9, 9, (44100, 2))
+    samples[5] = 9
+    soundfile.write("loud.wav", samples, 44100, "FLOAT")
+    code, out, err = separate(capfdbinary, "loud.wav", "-o", "-", "-t", "bass", *arguments)
+    assert code == 0, err
+    written, _ = soundfile.read(io.BytesIO(out), always_2d=True)
+    assert soundfile.info(io.BytesIO(out)).subtype == subtype and len(written) == 44100
+    assert written.max() == pytest.approx(peak, abs=1e-4)
+    assert (b"clamped" in err) == ("24" in arguments)
+    for word in (b"The stems are in", b"sepcli-", b"tmp", b"0 files"):
+        assert word not in err
+    assert os.listdir() == ["loud.wav"]
+
+
+def test_the_rest_also_goes_to_standard_output(capfdbinary):
+    path = song("a.wav", seconds=0.5)
+    code, out, err = separate(capfdbinary, path, "-o", "-", "-t", "instrumental", "--progress", "json")
+    samples, _ = soundfile.read(io.BytesIO(out), always_2d=True)
+    mix, _ = soundfile.read(path, always_2d=True)
+    assert code == 0 and np.abs(samples - mix * 0.875).max() < 1e-6
+    events = [json.loads(line) for line in err.splitlines()]
+    assert events[-1]["event"] == "summary" and events[-1]["out"] == "-"
+
+
+def test_a_reader_that_leaves_is_an_error_with_its_reason():
+    path = song("a.wav", seconds=30)
+    program = [
+        sys.executable,
+        "-m",
+        "tests.fake_model",
+        "separate",
+        "-m",
+        "fake",
+        path,
+        "-o",
+        "-",
+        "-t",
+        "bass",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        running.stdout.read(1000)
+        running.stdout.close()
+        said = running.stderr.read().decode()
+    assert (
+        running.returncode == 5
+        and "Standard output was closed by its reader" in said
+        and "Traceback" not in said
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="opens a file as a shell does")
+@pytest.mark.parametrize("mode", ["w", "a"])
+def test_standard_output_may_be_a_file_with_something_in_it(mode, monkeypatch):
+    path = song("a.wav", seconds=0.5)
+    with open("all.bin", mode) as file:
+        file.write("before")
+        file.flush()
+        monkeypatch.setattr(sys, "stdout", file)
+        assert main(["separate", "-m", "fake", path, "-o", "-", "-t", "bass", "-q"]) == 0
+        file.write("after")
+    data = Path("all.bin").read_bytes()
+    assert data.startswith(b"beforeRIFF") and data.endswith(b"after")
+    assert len(soundfile.read(io.BytesIO(data[6:-5]))[0]) == 22050
+
+
 def test_a_pipe_from_end_to_end():
     path = song("a.wav")
     with open(path, "rb") as file:

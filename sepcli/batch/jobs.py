@@ -296,6 +296,7 @@ class _Loop:
                 subtracted=self.named.stems.subtracted,
                 hidden=self.named.stems.hidden,
                 progress=self.listener.progress,
+                stream=self.request.stream,
             )
             if made.damaged and self.request.strict:
                 raise InputError(
@@ -322,7 +323,7 @@ class _Loop:
         return Result(
             track.source.name,
             DAMAGED if made.damaged else DONE,
-            _paths(track),
+            _paths(track) if self.request.stream is None else {},
             made.audio_seconds,
             made.seconds,
             self.device.name,

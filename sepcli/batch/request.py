@@ -44,6 +44,12 @@ class Request:
     force: bool = False
     strict: bool = False  # a damaged input is a failure
     shard: Shard | None = None
+    stdout: int | None = None  # a descriptor that takes the one stem of the one input; `out` is then temporary
+
+    @property
+    def stream(self) -> int | None:
+        """The descriptor, where the stem may go into it before all of the input is known to be good."""
+        return None if self.strict else self.stdout
 
     def __post_init__(self) -> None:
         for name, value, allowed, fine in (

@@ -77,4 +77,4 @@ def _look(named: Named, file: Path) -> tuple[float, int, int] | None:
         files.check_size(frames_at(frames, info.samplerate, files.samplerate), info.channels)
     stems = named.stems
     room = files.room(frames, info.samplerate, info.channels, len(stems.targets), len(stems.hidden))
-    return seconds, room.results, room.spool
+    return seconds, room.results if request.stream is None else 0, room.spool

@@ -81,6 +81,7 @@ def render(
     subtracted: Collection[str] | None = None,
     hidden: Collection[str] = (),
     progress: Progress | None = None,
+    stream: int | None = None,
 ) -> Rendered:
     """Separate the audio file `source` and write its stems, complete and flushed to the disk, into `folder`.
 
@@ -90,6 +91,7 @@ def render(
     start, duration: seconds; the part of the file to separate. The residual of a part is that part's.
     subtracted: the stems that the residual is without, None for all. hidden: stems that are not written.
     progress: called with (audio seconds done, audio seconds in all or None) of the main pass.
+    stream: a descriptor that takes the stem, where it is only one, as soon as samples are final; no file then.
 
     InputError: the file has no samples that can be separated. OutputError: something can't be written.
     ModelError: the model gave samples that are not finite. DeviceError: memory ran out.
@@ -127,7 +129,7 @@ def render(
         frames = _frames_ahead(mix, info, start, duration, plan)
         if frames is not None:
             plan.check_size(frames, info.channels)
-        files = _Files(folder, names, plan, info, levels, frames, start)
+        files = _Files(folder, names, plan, info, levels, frames, start, stream)
         stack.callback(files.abort)
         sink: _Sink = _Spooled(folder, files, again) if plan.spools else _Direct(files, again)
         stack.callback(sink.abort)
@@ -142,6 +144,8 @@ def render(
         gain = sink.finish()
         files.close()
         audio_seconds = mix.frames / info.samplerate
+    if stream is not None:
+        files.paths = {}
     sizes = {name: flush(path) for name, path in files.paths.items()}
     if progress:
         progress(audio_seconds, audio_seconds)
@@ -214,7 +218,9 @@ class _Files:
         levels: Levels,
         frames: int | None,
         start: float,
+        stream: int | None = None,
     ):
+        assert stream is None or len(names) == 1, names
         # Numbers and not stems: the names of some stems (of an audio query) are whatever the user typed.
         self.paths = {name: folder / f"{i}.{plan.format}" for i, name in enumerate(names)}
         self.names = list(names)
@@ -223,6 +229,7 @@ class _Files:
         self.levels = levels
         self.frames = frames  # of each, None where not known
         self.start = start  # of the files in the input, seconds
+        self.stream = stream  # a descriptor in the place of the one file
         self.meter = PeakMeter(len(names), levels.scale)  # of what was wanted, before any gain or clamping
         self._heard = [StemMeter(plan.samplerate, info.channels, info.layout) for _ in names]  # as written
         self._writers: list[AudioWriter] = []
@@ -251,7 +258,7 @@ class _Files:
         for name in self.names:
             self._writers.append(
                 AudioWriter(
-                    self.paths[name],
+                    self.paths[name] if self.stream is None else self.stream,
                     samplerate=self.plan.samplerate,
                     channels=self.info.channels,
                     format=self.plan.format,

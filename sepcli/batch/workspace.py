@@ -175,6 +175,8 @@ def publish(files: Sequence[tuple[Path, Path]]) -> None:
     that is allowed was decided before the work. OutputError where a name can't be given.
     """
     placed: list[Path] = []
+    if not files:
+        return
     final = files[0][1]  # what an error is about
     try:
         for unfinished, final in files:

@@ -25,7 +25,6 @@ from sepcli.errors import (
     DISK_FULL,
     INTERRUPTED,
     DeviceError,
-    OutputError,
     SepcliError,
     SepcliWarning,
     UsageError,
@@ -198,11 +197,7 @@ def _reader_left(arguments: Sequence[str]) -> int:
     page = {"--help", "-h", "--dry-run"}.intersection(arguments) or not _separates(arguments)
     if page and "--json" not in arguments:
         return 0
-    problem = OutputError(
-        "Standard output was closed by its reader before everything was written; what was finished is kept.",
-        remedy="Read it to its end, or redirect it to a file.",
-        code="closed",
-    )
+    problem = from_os(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)), 1)
     _try(lambda: console.error(problem), sys.stderr)
     return problem.exit_code
 

@@ -172,10 +172,9 @@ class Reporter(Listener):
             )
         if result.status in (DONE, DAMAGED) and result.seconds is not None:
             speed = f", {result.realtime:.1f}x realtime" if result.realtime else ""
-            console.say(
-                f"{name}: {len(result.outputs)} {_plural('file', len(result.outputs))} in "
-                f"{result.seconds:.1f} s{speed}"
-            )
+            count = len(result.outputs)
+            files = f"{count} {_plural('file', count)}" if self.batch.request.stdout is None else "written"
+            console.say(f"{name}: {files} in {result.seconds:.1f} s{speed}")
         elif result.status == SKIPPED:
             console.say(f"{name}: done before, skipped (--no-resume separates it again)")
         elif result.error is not None and result.reached:
@@ -192,7 +191,8 @@ class Reporter(Listener):
         left = sum(not result.reached for result in self.results)
         audio = sum(result.audio_seconds or 0.0 for result in done)
         work = sum(result.seconds or 0.0 for result in done)
-        out = self.batch.request.out
+        request = self.batch.request
+        out = "-" if request.stdout is not None else str(request.out)
         if console.reports_json():
             console.event(
                 "summary",
@@ -204,7 +204,7 @@ class Reporter(Listener):
                 audio_seconds=round(audio, 3),
                 seconds=round(work, 3),
                 realtime=round(audio / work, 3) if work else None,
-                out=str(out),
+                out=out,
             )
             return
         parts = [f"{len(done) - len(damaged)} done"]
@@ -225,7 +225,7 @@ class Reporter(Listener):
         for result in damaged:
             warning = next(warning for warning in result.warnings if warning.code in DAMAGES)
             console.say(f"    {shown(result.input)}: {shown(warning)}", style="yellow")
-        if done or skipped:
+        if (done or skipped) and request.stdout is None:
             console.say(f"The stems are in {out}.")
 
 

@@ -36,6 +36,7 @@ from sepcli.weights.catalog import DEFAULT_MODEL, STUDIO_MODEL
 
 if TYPE_CHECKING:
     from sepcli.batch.names import Named
+    from sepcli.batch.outputspec import OutputSpec
     from sepcli.batch.request import Batch, Request
     from sepcli.batch.results import Result
     from sepcli.weights.entries import Catalog
@@ -476,7 +477,10 @@ def _dry_run(batch: Batch, named: Named | None, json: bool) -> int:
 
 
 def _to_stdout(request: Request, inputs: list[str], models: Catalog, bars: bool, verbose: int) -> int:
-    """One stem of one input, as WAV, to standard output; nothing else is printed there."""
+    """One stem of one input, as WAV, to standard output; nothing else is printed there.
+
+    It is written while it is made, unless something needs all of it before: a gain, or --strict.
+    """
     import shutil
     import tempfile
     from dataclasses import replace
@@ -489,7 +493,13 @@ def _to_stdout(request: Request, inputs: list[str], models: Catalog, bars: bool,
             remedy="Redirect it (-o - > vocals.wav), or choose a folder with -o.",
         )
     with tempfile.TemporaryDirectory(prefix="sepcli-") as folder:
-        request = replace(request, out=Path(folder) / "out", template=DEFAULT_TEMPLATE)
+        request = replace(
+            request,
+            out=Path(folder) / "out",
+            template=DEFAULT_TEMPLATE,
+            spec=_streamed(request.spec),
+            stdout=sys.stdout.fileno(),
+        )
         batch, named = _look_up(request, inputs, models)
         count = len(batch.sources) + len(batch.failures)
         if count != 1:
@@ -505,7 +515,7 @@ def _to_stdout(request: Request, inputs: list[str], models: Catalog, bars: bool,
                 remedy="Choose one with -t STEM.",
             )
         code, results = _run(batch, named, json=False, bars=bars, verbose=verbose)
-        if code == 0:
+        if request.stream is None and results and results[0].outputs:
             (stem,) = results[0].outputs.values()
             try:
                 with open(stem, "rb") as file:
@@ -516,6 +526,17 @@ def _to_stdout(request: Request, inputs: list[str], models: Catalog, bars: bool,
             except OSError as error:
                 raise from_os(error, sys.stdout.fileno()) from error
         return code
+
+
+def _streamed(spec: OutputSpec) -> OutputSpec:
+    """For a stream samples are float, so that none is beyond full scale and no gain has to be found first."""
+    from dataclasses import replace
+
+    if spec.depth == "keep":
+        return replace(spec, depth="24" if spec.clip == "clamp" else "32f")
+    if spec.clip is None and spec.depth != "32f":
+        return replace(spec, clip="clamp")
+    return spec
 
 
 def parse_rate(text: str) -> str | int:

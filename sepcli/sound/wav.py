@@ -12,6 +12,7 @@ when the disk is full. Finished files are read by libsndfile.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -43,7 +44,8 @@ INFO_CHUNKS = {
 class WavFile:
     """A WAV being written: `write` interleaved samples, then `close`.
 
-    path: a file, or an open descriptor (standard output), which stays open. depth: "16", "24", "32" or "32f".
+    path: a file, or an open descriptor (standard output), which stays open, and may be a file with something in
+    it already. depth: "16", "24", "32" or "32f".
     frames: how many will come, None where that is not known. The header of a pipe can't be corrected
     afterwards, so it states this number. layout: the names of the channels (layouts.py), () for none. More than
     two channels, and a layout that is not mono or stereo, make it a WAVE_FORMAT_EXTENSIBLE with their mask.
@@ -75,7 +77,8 @@ class WavFile:
         expected = None if frames is None else frames * self._frame_bytes
         # Unbuffered: a full disk is known at the write that fails.
         self._file = open(path, "wb", buffering=0, closefd=not isinstance(path, int))  # noqa: SIM115
-        self._patchable = self._file.seekable()
+        self._patchable = self._file.seekable() and not _appends(path)
+        self._begin = self._file.tell() if self._patchable else 0
         self._roomy = expected is None or expected + 4096 + len(self._info) > SIZE_LIMIT
         try:
             self._put(self._header(expected))
@@ -100,8 +103,10 @@ class WavFile:
         if self._data_bytes % 2:
             self._put(b"\0")  # chunks begin at even offsets
         if self._patchable:
-            self._file.seek(0)
+            end = self._file.tell()
+            self._file.seek(self._begin)
             self._put(self._header(self._data_bytes))
+            self._file.seek(end)  # where another program may go on
         self._file.close()
 
     def abort(self) -> None:
@@ -145,6 +150,15 @@ class WavFile:
             start = b"RIFF" + struct.pack("<I", _clip(riff)) + b"WAVE"
             start += _chunk(b"JUNK", bytes(_DS64_BYTES)) if self._roomy else b""
         return start + body + b"data" + struct.pack("<I", SIZE_LIMIT if big else _clip(data_bytes))
+
+
+def _appends(path: Path | int) -> bool:
+    """Whether the system writes at the end of it, wherever we are: a shell's >>."""
+    if not isinstance(path, int) or os.name == "nt":
+        return False
+    import fcntl
+
+    return bool(fcntl.fcntl(path, fcntl.F_GETFL) & os.O_APPEND)
 
 
 def _clip(size: int | None) -> int:
