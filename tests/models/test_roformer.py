@@ -57,7 +57,6 @@ NETWORKS = {
         "stems, skip, no DC": Case(
             partial(tiny, "drums", "bass", "rest", skip=True, zero_dc=True, depth=3), LENGTHS
         ),
-        "residual": Case(partial(tiny, "no_drums", "drums", residual="no_drums"), LENGTHS),
         "polar, value residual": Case(
             partial(tiny, "a", "b", polar=True, value_residual=True, depth=3), LENGTHS
         ),
@@ -67,10 +66,7 @@ NETWORKS = {
     },
     "MelBandRoformer": {
         "stems": Case(partial(tiny_mel, "vocals", "instrumental"), LENGTHS),
-        "residual": Case(
-            partial(tiny_mel, "a", "rest", "b", residual="rest", skip=True, channels=1, samplerate=48000),
-            LENGTHS,
-        ),
+        "mono": Case(partial(tiny_mel, "a", skip=True, channels=1, samplerate=48000), LENGTHS),
     },
 }
 
@@ -166,15 +162,7 @@ def test_pieces_change_nothing(monkeypatch):
 
 
 def test_only_what_is_wanted_is_computed():
-    model = tiny("a", "b", "rest", residual="rest")
-    assert len(model.estimators) == 2
-    assert len(model.select(["b"]).estimators) == 1
-    assert len(model.select(["rest"]).estimators) == 2
-
-
-def test_the_residual_is_the_mix_minus_all_others():
-    mix = torch.randn(2, 2, 555)
-    assert peak_error(run(tiny("a", "rest", "b", residual="rest"), mix).sum(1), mix) < 1e-5
+    assert [len(tiny("a", "b", "c").select(stems).estimators) for stems in (["c"], ["c", "a"])] == [1, 2]
 
 
 @pytest.mark.parametrize("dtype, decibels", [(torch.bfloat16, 25), (torch.float16, 40)])
@@ -213,8 +201,6 @@ def test_every_part_has_a_gradient(model):
 @pytest.mark.parametrize(
     "config, words",
     [
-        ({"residual": "b"}, "'b' is none of the sources"),
-        ({"residual": "a"}, "needs another source"),
         ({"dim_head": 5}, "must be even"),
         ({"head": (1, 2)}, "2 widths, but must have 5"),
         ({"bands": (1, 2)}, "3 bins together"),
@@ -229,7 +215,6 @@ def test_defaults_never_change():
     """Catalogue entries are differences from them."""
     shared = dict(
         sources=("vocals",),
-        residual="",
         samplerate=44100,
         channels=2,
         layers=1,
@@ -304,14 +289,14 @@ CATALOG = """
 [mine]
 family = "roformer"
 arch = "BSRoformer"
-sources = ["vocals", "other"]
+sources = ["vocals"]
+counterpart = "other"
 samplerate = 44100
 channels = 1
 files.model = { url = "https://x.invalid/m" }
 
 [mine.config]
 channels = 1
-residual = "other"
 nfft = 256
 hop = 100
 dim = 12

@@ -17,8 +17,6 @@ class RoformerConfig:
     """What both networks have."""
 
     sources: Sequence[str] = ("vocals",)  # in output order
-    # The one of the sources, if any, that is the mix minus all others; the network itself does not make it.
-    residual: str = ""
     samplerate: int = 44100  # Hz
     channels: int = 2
     dim: int = 256  # D, values of a band in a frame

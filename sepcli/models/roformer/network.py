@@ -40,19 +40,14 @@ class Roformer(Separator):
 
     def __init__(self, config: RoformerConfig, layout: Layout, *, norm_out: bool):
         super().__init__()
-        if config.residual and config.residual not in config.sources:
-            raise ValueError(f"the residual '{config.residual}' is none of the sources")
         self.config, self.layout = config, layout
         self.sources = tuple(config.sources)
-        self.made = tuple(name for name in self.sources if name != config.residual)  # in the estimators' order
-        if not self.made:
-            raise ValueError("the residual needs another source that is made")
         self.samplerate, self.channels = config.samplerate, config.channels
         self.segment = Segment(samples=config.chunk)
         self.band_split = BandSplit(layout, 2 * config.channels, config.dim)
         self.trunk = Trunk(config, config.depth, norm_out=norm_out)
         self.final_norm = nn.Identity() if norm_out else RMSNorm(config.dim)
-        self.estimators = ModuleListOf(MaskEstimator(config, layout) for _ in self.made)
+        self.estimators = ModuleListOf(MaskEstimator(config, layout) for _ in self.sources)
         self.register_buffer("window", torch.hann_window(config.nfft), persistent=False)
 
     # --- Separator ---
@@ -69,30 +64,15 @@ class Roformer(Separator):
             trunk.prepare(samples // self.config.hop + 1, len(self.layout.bands), device)
 
     def select(self, sources: Sequence[str]) -> Roformer:
-        """See Separator: other stems' masks are not estimated, but where the residual needs them all."""
-        source_indices(self.sources, sources)
+        """See Separator: the masks of other stems are not estimated."""
+        index = source_indices(self.sources, sources)
         narrowed = sharing_copy(self)
         narrowed.sources, narrowed.whole = tuple(sources), self.whole or self.sources
-        if self.config.residual not in sources:
-            kept = source_indices(self.made, sources)
-            narrowed.made = tuple(sources)
-            narrowed.estimators = ModuleListOf(narrowed.estimators[index] for index in kept)
+        narrowed.estimators = ModuleListOf(narrowed.estimators[k] for k in index)
         return narrowed
 
     def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
         """[B, C, T] -> [B, S, C, T]."""
-        stems = self._made(mix)  # in the order of `made`
-        if self.config.residual in self.sources:
-            stems = torch.cat([stems, mix.to(stems.dtype)[:, None] - stems.sum(1, keepdim=True)], dim=1)
-        names = (*self.made, self.config.residual)
-        if self.sources == names[: stems.shape[1]]:
-            return stems
-        return stems[:, [names.index(name) for name in self.sources]]
-
-    # --- the parts ---
-
-    def _made(self, mix: Tensor) -> Tensor:
-        """The stems that have mask estimators: [B, C, T] -> [B, S', C, T]."""
         batch, _, samples = mix.shape
         nfft, hop = self.config.nfft, self.config.hop
         # Mirroring at the ends needs more than half a window.
