@@ -183,21 +183,31 @@ stem is called NAME, or like the file without its suffix. It may have the name o
 beside it. `-t` adds stems by name; without it only the queries' stems are made.
 
 **What is there already.** `.sepcli.jsonl` in the output folder, the *manifest*, gets a line for each finished track: its
-outputs with their sizes, the settings that change samples or files, the version of the engine, and the content of the
-input and of the queries (hashed once, then known by size and date). The device, the batch size, `--template` and what is
-printed are not among these settings.
+outputs with their sizes and dates, the settings that change samples or files, the version of the engine, and the content
+of the input and of the queries (hashed once, then known by size and date). The device, the batch size, `--template` and
+what is printed are not among these settings. So each file is judged by itself:
 
-| in the output folder | without options | `--no-resume` | `--force` |
+| a file in the output folder | without options | `--no-resume` | `--force` |
 |---|---|---|---|
-| all outputs, same input, same settings | skipped | made again | skipped |
-| some of them missing, or of another size | made again | made again | made again |
-| outputs of an older version of the same input or query file | made again | made again | made again |
-| outputs of another version of the engine, which may have given other samples | made again, with a notice | made again | made again |
-| outputs of another input or query, or of other settings | refused, 2 | refused, 2 | replaced |
-| files that sepcli did not make | refused, 2 | refused, 2 | replaced |
+| made from the same input, with the same settings | stays | made again | made again |
+| made from the same input, with other settings, as a part of it, or by another version of the engine | replaced, with a notice | the same | the same |
+| made from an older version of the same input or query file | replaced, with a notice | the same | the same |
+| one of these, but changed since (another size or date) | refused, 2; with the same settings it stays | refused, 2 | replaced |
+| made from another input or query | refused, 2 | refused, 2 | replaced |
+| not made by sepcli | refused, 2 | refused, 2 | replaced |
+
+A track of which all stems stay is skipped; of others, only the stems that are missing are made. If nothing is missing
+but the rest, or an `instrumental`, it is the mix minus the stems that stand, and no model is loaded. This is what a
+new run would give, within the last digit of the files; where they hold less than that (lossy formats, 16 bits at
+another rate than the input's or for an input of more bits), the model makes it. All stems of a track have one level: if
+one of them would clip, those that stand are made again with it, with a notice. With `--sum exact` each file depends on
+all others, so there a track is made as a whole.
 
 A refusal comes before any work. Stems appear under their names only when all stems of a track are complete, so after a
 kill or a power cut the same command goes on where it stopped.
+
+**Previews.** `--preview` separates the loudest 30 seconds of each input (by the sum of squares; `--duration` sets the
+length), as a track called `TRACK (preview)`. So the song itself does not replace it.
 
 **Several processes** may share one output folder: give each the same command. A track on which one of them works is left
 to it by the others, and what a killed process left is taken over. `--shard I/N` divides the inputs beforehand: 1/4, 2/4,

@@ -28,7 +28,7 @@ from sepcli.batch.outputs import DEFAULT_TEMPLATE, check_writable, rest_name
 from sepcli.batch.outputspec import OutputSpec
 from sepcli.batch.queries import Query, check_names, load_asked, make_queries, narrow, needs_one
 from sepcli.batch.request import Request, output_spec
-from sepcli.batch.track import render
+from sepcli.batch.track import loudest_part, render
 from sepcli.batch.words import Meaning, meaning
 from sepcli.batch.workspace import Workspace, publish
 from sepcli.engine.device import choose_device, choose_precision
@@ -180,6 +180,7 @@ def separate_file(
     audio_track: str | None = None,
     start: float = 0.0,
     duration: float | None = None,
+    preview: bool = False,
     force: bool = False,
     device: str = "auto",
     precision: str = "auto",
@@ -214,6 +215,7 @@ def separate_file(
         audio_track=audio_track,
         start=start,
         duration=duration,
+        preview=preview,
     )
     loaded = "" if isinstance(model, str) else model.name or request.model
     named = loaded or read_model(request.model, load_catalog()).name
@@ -236,6 +238,7 @@ def separate_file(
         template=template,
         model=named,
         ext=spec.format,
+        preview=preview,
     )
     for text in notices:
         notice(text)
@@ -256,8 +259,8 @@ def separate_file(
             spec,
             place,
             info=info,
-            start=start,
-            duration=duration,
+            start=loudest_part(file, info, request.seconds) if preview and request.seconds else start,
+            duration=request.seconds,
             subtracted=stems.subtracted,
             hidden=stems.hidden,
             progress=progress,

@@ -330,23 +330,18 @@ class Kitchen:
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(self.folder / name, read(place / "mixture.wav").T, samplerate)
 
-    def cook(self, ran: Sequence[Command], *, force: bool = False) -> None:
-        """Runs them in this order; each of the page's blocks begins without the stems of the one before.
+    def cook(self, ran: Sequence[Command]) -> None:
+        """Runs them in this order, in one folder, as somebody who tries all that a page has."""
+        for command in ran:
+            self.run(command)
 
-        force: they are alternatives instead, each of which replaces the stems of others.
-        """
-        for before, command in zip([None, *ran], ran, strict=False):
-            if before and before.block != command.block and not force:
-                shutil.rmtree(self.folder / "separated", ignore_errors=True)
-            self.run(command, *(["--force"] if force and command.words[1] == "separate" else []))
-
-    def run(self, command: Command, *more: str) -> None:
-        """Runs it, with these further options; fails the test with what it said where it fails."""
+    def run(self, command: Command) -> None:
+        """Runs it; fails the test with what it said where it fails."""
         if not command.simple:
             return self._run_in_a_shell(command)
         (words,) = command.programs()
         assert words[0] == "sepcli", f"what is {words[0]}?"
-        arguments = [*words[1:], *shortened(words[1:]), *more]
+        arguments = [*words[1:], *shortened(words[1:])]
         out, error = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
             code = main(arguments)

@@ -84,6 +84,16 @@ def batch(catalog, arguments, **changes):
     return named, list(run(asked, named=named))
 
 
+def told(catalog, arguments, **changes):
+    """As `batch`, with the notices of the run."""
+    heard = []
+    listener = Listener()
+    listener.notice = heard.append
+    asked = plan(catalog, arguments, **changes)
+    named = names_if_known(asked)
+    return named, list(run(asked, listener, named)), heard
+
+
 def statuses(results):
     return [result.status for result in results]
 
@@ -275,21 +285,14 @@ def test_a_finished_track_is_skipped_without_the_model(catalog):
     assert not fake_model.loads
 
 
-def test_force_alone_skips_what_is_finished_and_no_resume_redoes_it(catalog):
+@pytest.mark.parametrize("changes", [{"force": True}, {"resume": False}])
+def test_force_and_no_resume_redo_what_is_finished(catalog, changes):
     song("a.wav")
     batch(catalog, ["a.wav"])
-    assert statuses(batch(catalog, ["a.wav"], force=True)[1]) == ["skipped"]
-    assert statuses(batch(catalog, ["a.wav"], resume=False)[1]) == ["done"]
-
-
-@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"short")])
-def test_a_track_of_which_something_is_missing_or_damaged_is_redone(catalog, damage):
-    song("a.wav")
-    batch(catalog, ["a.wav"])
-    whole = Path("out/a/bass.wav").read_bytes()
-    damage(Path("out/a/bass.wav"))
-    assert statuses(batch(catalog, ["a.wav"])[1]) == ["done"]
-    assert Path("out/a/bass.wav").read_bytes() == whole
+    before = {path: os.stat(Path("out") / path).st_mtime_ns for path in tree()}
+    _, results, heard = told(catalog, ["a.wav"], **changes)
+    assert statuses(results) == ["done"] and len(heard) == 1 and "1 track was there already" in heard[0]
+    assert not any(os.stat(Path("out") / path).st_mtime_ns == date for path, date in before.items())
 
 
 @pytest.mark.parametrize(
@@ -299,23 +302,69 @@ def test_a_track_of_which_something_is_missing_or_damaged_is_redone(catalog, dam
         ({"shifts": 1}, "shifts"),
         ({"spec": {"depth": "24"}}, "depth"),
         ({"start": 0.01}, "start"),
-        ({"targets": ("drums",)}, "stems"),
+        ({"duration": 0.1}, "duration"),
+        ({"targets": ("drums",), "shifts": 1}, "shifts"),
         ({"model": "unhashed"}, "model"),
         ({"precision": "bfloat16"}, "precision"),
         ({"seed": 5}, "seed"),
         ({"options": {"steps": "1"}}, "options"),
     ],
 )
-def test_files_made_with_other_settings_are_refused_before_any_work_unless_forced(catalog, changes, named):
+def test_files_made_with_other_settings_are_replaced_with_a_notice(catalog, changes, named):
     song("a.wav")
     batch(catalog, ["a.wav"])
-    before = Path("out/a/drums.wav").read_bytes()
-    with pytest.raises(UsageError) as error, spelled(option_text):
-        batch(catalog, ["a.wav"], **changes)
-    assert error.value.exit_code == 2 and named in error.value.message
-    assert "-o" in error.value.remedy and "--template" in error.value.remedy and "--force" in error.value.remedy
-    assert Path("out/a/drums.wav").read_bytes() == before
-    assert statuses(batch(catalog, ["a.wav"], force=True, **changes)[1]) == ["done"]
+    before = Path("out/a/drums.wav").stat().st_mtime_ns
+    (decision,) = preview(plan(catalog, ["a.wav"], **changes))
+    assert (decision.action, named in decision.why) == ("replace", True)
+    _, results, heard = told(catalog, ["a.wav"], **changes)
+    assert statuses(results) == ["done"] and Path("out/a/drums.wav").stat().st_mtime_ns != before
+    assert len(heard) == 1 and f"other settings ({named})" in heard[0] and "drums" in heard[0], heard
+    _, results, heard = told(catalog, ["a.wav"], **changes)
+    assert statuses(results) == ["skipped"] and not heard
+
+
+def edited(path):
+    """The same size, in the same second."""
+    data = bytearray(Path(path).read_bytes())
+    data[-1] ^= 1
+    Path(path).write_bytes(data)
+
+
+@pytest.mark.parametrize("edit", [edited, lambda path: Path(path).write_bytes(b"short"), os.utime])
+def test_files_that_somebody_has_touched_are_never_replaced_unless_forced(catalog, edit):
+    song("a.wav"), song("b.wav", seed=1)
+    batch(catalog, ["a.wav", "b.wav"])
+    edit("out/a/bass.wav")
+    mine = Path("out/a/bass.wav").read_bytes()
+    before = {path: (Path("out") / path).read_bytes() for path in tree()}
+    for changes in ({"shifts": 1}, {"resume": False}):
+        with (
+            pytest.raises(UsageError, match="a/bass.wav' was changed after sepcli made it") as error,
+            spelled(option_text),
+        ):
+            batch(catalog, ["b.wav", "a.wav"], **changes)
+        assert "-o" in error.value.remedy and "--force" in error.value.remedy
+    assert error.value.exit_code == 2
+    assert before == {path: (Path("out") / path).read_bytes() for path in tree()}
+    # With the same settings nothing has to be replaced.
+    _, results, heard = told(catalog, ["a.wav"])
+    assert statuses(results) == ["skipped"] and Path("out/a/bass.wav").read_bytes() == mine
+    assert ["a/bass.wav" in text and "stay as they are" in text for text in heard] == [True] * (len(mine) == 5)
+    Path("out/a/drums.wav").unlink()
+    assert statuses(told(catalog, ["a.wav"])[1]) == ["done"] and Path("out/a/bass.wav").read_bytes() == mine
+    date = Path("out/a/bass.wav").stat().st_mtime_ns
+    assert statuses(batch(catalog, ["a.wav"], shifts=1, force=True)[1]) == ["done"]
+    assert Path("out/a/bass.wav").stat().st_mtime_ns != date
+
+
+def test_a_copy_of_the_folder_with_rounded_dates_is_still_ours(catalog):
+    song("a.wav")
+    batch(catalog, ["a.wav"])
+    shutil.copytree("out", "copy")
+    for path in Path("copy").rglob("*.wav"):
+        date = path.stat().st_mtime_ns
+        os.utime(path, ns=(date, date // 2_000_000_000 * 2_000_000_000))
+    assert statuses(batch(catalog, ["a.wav"], out=Path("copy"), shifts=1)[1]) == ["done"]
 
 
 def test_a_file_that_sepcli_did_not_make_is_refused(catalog):
@@ -357,49 +406,34 @@ def test_the_model_is_loaded_first_only_where_its_hash_is_not_known(catalog):
     assert fake_model.loads == ["unhashed", "unhashed"]
 
 
-def without(folder, *names):
-    """The manifest as an earlier version wrote it: without these settings."""
-    path = Path(folder) / MANIFEST_NAME
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    for line in lines:
-        if "made_with" in line:
-            line["made_with"] = {k: v for k, v in line["made_with"].items() if k not in names}
-            line["made_with"]["template"] = "{track}/{stem}.{ext}"
-            line["settings"] = "of another version"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
 def test_stems_of_another_engine_are_made_again_with_a_notice(catalog, monkeypatch):
     song("a.wav"), song("b.wav", seed=1)
     batch(catalog, ["a.wav", "b.wav"])
-    heard = []
-    listener = Listener()
-    listener.notice = heard.append
-
     monkeypatch.setattr("sepcli.batch.decisions.ENGINE_VERSION", 1000)
-    assert statuses(run(plan(catalog, ["a.wav"]), listener)) == ["done"]
+    _, results, heard = told(catalog, ["a.wav"])
+    assert statuses(results) == ["done"]
     assert len(heard) == 1 and "another version of the engine" in heard[0] and "1 track was" in heard[0]
-    heard.clear()
-    assert statuses(run(plan(catalog, ["a.wav", "b.wav"]), listener)) == ["skipped", "done"]
-    assert len(heard) == 1
-    with pytest.raises(UsageError, match=r"other settings \(shifts\)"):  # the engine is no reason to refuse
-        monkeypatch.setattr("sepcli.batch.decisions.ENGINE_VERSION", 1001)
-        batch(catalog, ["a.wav"], shifts=1)
+    _, results, heard = told(catalog, ["a.wav", "b.wav"])
+    assert statuses(results) == ["skipped", "done"] and len(heard) == 1
 
 
-def test_a_manifest_without_an_engine_counts_as_version_0(catalog):
+def test_a_manifest_of_an_earlier_version_is_understood(catalog):
+    """Without dates, without the engine, and without what each file depends on."""
     song("a.wav")
     batch(catalog, ["a.wav"])
-    without("out", "engine")
-    heard = []
-    listener = Listener()
-    listener.notice = heard.append
+    path = Path("out") / MANIFEST_NAME
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        if "made_with" in line:
+            del line["made_with"]["engine"], line["gain"]
+            line["settings"] = "of another version"
+            for output in line["outputs"]:
+                del output["mtime_ns"], output["made"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert [d.action for d in preview(plan(catalog, ["a.wav"]))] == ["replace"]
-    assert statuses(run(plan(catalog, ["a.wav"]), listener)) == ["done"] and len(heard) == 1
-    assert statuses(run(plan(catalog, ["a.wav"]))) == ["skipped"]
-    without("out", "engine")
-    with pytest.raises(UsageError, match=r"other settings \(shifts\)"):
-        batch(catalog, ["a.wav"], shifts=1)
+    _, results, heard = told(catalog, ["a.wav"])
+    assert statuses(results) == ["done"] and len(heard) == 1 and "another version" in heard[0]
+    assert statuses(batch(catalog, ["a.wav"])[1]) == ["skipped"]
 
 
 def test_the_template_says_where_and_not_how(catalog):

@@ -33,23 +33,44 @@ def test_a_record_is_found_again_by_each_of_its_outputs(tmp_path):
     assert again.record_of(tmp_path / "song" / "bass.wav") is None
 
 
-def test_a_track_stands_only_with_all_files_of_their_recorded_sizes(tmp_path):
-    made = record("song/vocals.wav", "song/drums.wav")
-    manifest = Manifest(tmp_path)
-    put(tmp_path, "song/vocals.wav")
-    assert not manifest.stands(made)
-    put(tmp_path, "song/drums.wav")
-    assert manifest.stands(made)
-    put(tmp_path, "song/drums.wav", data=b"1234")
-    assert not manifest.stands(made)
+def dated(folder, path, *, date=0, size=5, done=True, made="m"):
+    """A record of that file as it is now, or with another date."""
+    mtime_ns = (folder / path).stat().st_mtime_ns + date
+    return Record(done, "s1", SONG, (Output("vocals", path, size, mtime_ns, made),))
 
 
-def test_what_was_only_begun_does_not_stand_but_is_ours(tmp_path):
+def test_a_file_is_untouched_while_size_and_date_are_as_recorded(tmp_path):
+    path = tmp_path / "song/vocals.wav"
     put(tmp_path, "song/vocals.wav")
-    Manifest(tmp_path).add(record("song/vocals.wav", done=False))
     manifest = Manifest(tmp_path)
-    begun = manifest.record_of(tmp_path / "song" / "vocals.wav")
-    assert begun.settings == "s1" and not manifest.stands(begun)
+    assert manifest.standing(path) is None
+    manifest.add(dated(tmp_path, "song/vocals.wav"))
+    assert manifest.standing(path).untouched
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    assert not manifest.standing(path).untouched and manifest.standing(path).same_size
+    put(tmp_path, "song/vocals.wav", data=b"1234")
+    assert not manifest.standing(path).same_size
+    path.unlink()
+    assert not manifest.standing(path).untouched
+
+
+def test_after_a_kill_a_file_is_the_old_one_or_the_new_one(tmp_path):
+    """The run has written down what it is about to replace; which of its files are there, only they tell."""
+    path = tmp_path / "song/vocals.wav"
+    put(tmp_path, "song/vocals.wav")
+    manifest = Manifest(tmp_path)
+    manifest.add(dated(tmp_path, "song/vocals.wav", made="old"))
+    for date in (10, 20):  # two runs were killed
+        manifest.add(dated(tmp_path, "song/vocals.wav", date=date, done=False, made=f"new{date}"))
+    first = path.stat().st_mtime_ns
+    for known in (manifest, Manifest(tmp_path)):
+        for date, made in ((0, "old"), (10, "new10"), (20, "new20")):
+            os.utime(path, ns=(0, first + date))
+            found = known.standing(path)
+            assert found.untouched and (found.output.made, found.record.done) == (made, made == "old")
+            assert known.made(made, SONG.sha256) == path
+        os.utime(path, ns=(0, first + 5))
+        assert not known.standing(path).untouched and known.made("old", SONG.sha256) is None
 
 
 def test_the_later_line_wins(tmp_path):

@@ -137,7 +137,7 @@ def test_the_readme(kitchen):
     kitchen.songs("musdb18hq/test", FOUR)
     kitchen.cook(page("README.md"))
     assert soundfile.info("played").frames == 44100  # what came through a pipe
-    assert set(stems(kitchen.folder / "preview" / "mini" / "song")) == set(FOUR)
+    assert set(stems(kitchen.folder / "separated" / "mini" / "song (preview)")) == set(FOUR)
     results = [json.loads(line) for line in (kitchen.folder / "results.jsonl").read_text().splitlines()]
     assert {Path(result["input"]).name for result in results if "input" in result} == {"a.wav", "b.flac"}
     assert len(list((kitchen.folder / "stems").rglob("*.flac"))) == 8
@@ -165,7 +165,7 @@ def test_lasaft(kitchen):
     kitchen.files("hum.wav", samplerate=22050, channels=1)
     ran = trained_first(page("lasaft.md"))
     assert {command.words[1] for command in ran} == {"separate", "train", "inspect", "evaluate"}
-    kitchen.cook(ran, force=True)
+    kitchen.cook(ran)
     made = separated(kitchen)
     assert set(made) == {*FOUR, "hum", "voice"}
     assert {sound.shape for sound in made.values()} == {(2, 44100)}
@@ -180,7 +180,7 @@ def test_dicose(kitchen):
     kitchen.files("song.wav", samplerate=22050, channels=1)
     ran = trained_first(page("dicose.md"))
     assert [command.words[1] for command in ran[:3]] == ["train", "train", "distill"]
-    kitchen.cook(ran, force=True)
+    kitchen.cook(ran)
     made = separated(kitchen)
     assert set(made) == set(SLAKH) and {sound.shape for sound in made.values()} == {(1, 22050)}
 
@@ -193,7 +193,7 @@ def test_ldm(kitchen):
     kitchen.files("song.wav", samplerate=8000)
     ran = trained_first(page("ldm.md"))
     assert [command.words[1] for command in ran[:3]] == ["train"] * 3
-    kitchen.cook(ran, force=True)
+    kitchen.cook(ran)
     assert set(separated(kitchen)) == {"vocals", "no_vocals", "reconstruction"}
     made = sorted(path.name for path in (kitchen.folder / "noise").iterdir())
     assert made == ["robustness.json", "robustness.png"]

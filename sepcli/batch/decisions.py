@@ -1,7 +1,7 @@
-"""What is done with each track: skipped, separated, replaced or refused.
+"""What is done with each track: skipped, separated, replaced or refused; and which stems are left to make.
 
-Nothing is done twice, and no file is replaced that sepcli did not make with these settings from this input.
-Knows the manifest and what stems depend on; no audio and no model.
+Nothing is done twice. What sepcli made from the same input may be replaced, as long as nobody has touched it
+since; no other file ever is, without force. Knows the manifest and what stems depend on; no audio and no model.
 """
 
 from __future__ import annotations
@@ -9,29 +9,34 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sepcli.batch.manifest import InputId, Manifest, QueryId, Record, settings_hash
-from sepcli.batch.names import Named, Track
+from sepcli.batch.manifest import InputId, Manifest, QueryId, Record, Standing, settings_hash
+from sepcli.batch.names import Named, Stems, Track
 from sepcli.batch.outputs import DEFAULT_TEMPLATE
-from sepcli.batch.request import Request
+from sepcli.batch.request import Batch, Request
 from sepcli.engine import ENGINE_VERSION
 from sepcli.errors import UsageError, parameter
+from sepcli.sound.formats import FORMATS
 from sepcli.system.files import content_sha256
 
 SEPARATE, REPLACE, SKIP, REFUSE = "separate", "replace", "skip", "refuse"
 OLD_TEMPLATE = "{track}/{stem}.{ext}"  # the default before each model had a folder
 _NO_SETTINGS = ("engine", "template")  # the template was one up to version 0 of the engine
+_IMPLIED = {"model": ("weights", "networks")}  # a setting -> those that differ with it
+_THERE = "there already"
+_BY_STEMS = ("stems", "weights", "networks", "queries")  # they differ also where other stems were asked for
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Everything that the samples of a stem depend on, except what is in the input and in the queries."""
+    """Everything that the samples of stems depend on, except what is in the input."""
 
     settings: str  # settings_hash of `made_with`
     made_with: Mapping[str, Any]
+    files: Mapping[str, str] = field(default_factory=dict)  # stem -> hash of what its samples depend on
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,14 @@ class Decision:
 
     track: Track
     action: str  # SEPARATE, REPLACE, SKIP or REFUSE
-    why: str = ""  # for a refusal: the file in the way, as the beginning of a sentence
-    other_engine: bool = False  # its files are replaced because another version of the engine made them
+    why: str = (
+        ""  # of a refusal: the file in the way, as the beginning of a sentence; else what stands, after "was"
+    )
+    replaced: tuple[str, ...] = ()  # the stems whose files are replaced
+    stems: Stems | None = None  # what is left to make; None: all of the run's
+    parts: Mapping[str, Path] = field(default_factory=dict)  # files by which the residual can be made, no model
+    kept: tuple[str, ...] = ()  # stems that stand, and stay
+    changed: tuple[Path, ...] = ()  # files that somebody has changed, and that stay
     input: InputId | None = None  # of a track that is skipped
 
 
@@ -51,25 +62,13 @@ def fingerprint(named: Named, weights: Sequence[str], precision: str) -> Fingerp
     weights: the SHA-256 of each file that the wanted stems need. precision: "float32", "bfloat16" or "float16",
     as it is used. The template is no part of it: it says where the files are, not how they are made.
     """
-    batch = named.batch
-    request, entry, settings = batch.request, batch.entry, batch.request.settings
-    networks = None
-    if entry is not None:
-        networks = settings_hash(
-            {
-                "segment": entry.segment,
-                "members": [
-                    [member.arch, dict(member.config), member.weights]
-                    for member in entry.members_for(named.stems.targets)
-                ],
-            }
-        )
-    made_with: dict[str, Any] = {
+    batch, stems = named.batch, named.stems
+    request, settings = batch.request, batch.request.settings
+    spec = asdict(batch.spec)
+    del spec["rest"]
+    common: dict[str, Any] = {
         "engine": ENGINE_VERSION,
         "model": batch.model.name,
-        "weights": list(weights),
-        "networks": networks,
-        "stems": list(named.stems.files),
         "overlap": settings.overlap,
         "segment": settings.segment,
         "shifts": settings.shifts,
@@ -77,13 +76,43 @@ def fingerprint(named: Named, weights: Sequence[str], precision: str) -> Fingerp
         "options": dict(request.options),
         "precision": precision,
         "start": request.start,
-        "duration": request.duration,
+        "duration": request.seconds,
+        "preview": request.preview,
         "audio_track": request.audio_track,
-        **asdict(batch.spec),
+        **spec,
     }
+    made_with = {**common, **_network(batch, stems.targets, weights, stems.targets), "stems": list(stems.files)}
     if batch.queries:  # their names; what is in them stands beside the settings, as for an input
         made_with["queries"] = [query.name for query in batch.queries]
-    return Fingerprint(settings_hash(made_with), made_with)
+    if batch.spec.sum == "exact":  # then each file depends on all others
+        common["stems"] = list(stems.files)
+
+    def of(*made: str) -> dict[str, Any]:
+        examples = {query.name: query.sha256 for query in batch.queries if query.name in made}
+        return {**common, **_network(batch, made, weights, stems.targets), "of": made, "queries": examples}
+
+    files = {stem: settings_hash(of(stem)) for stem in stems.targets}
+    if stems.residual is not None:
+        files[stems.residual] = settings_hash({**of(*sorted(stems.without)), "residual": True})
+    return Fingerprint(settings_hash(made_with), made_with, files)
+
+
+def _network(batch: Batch, stems: Sequence[str], weights: Sequence[str], of: Sequence[str]) -> dict[str, Any]:
+    """The weights and networks that these stems need. weights: the hashes of those that `of` needs."""
+    if batch.entry is None:
+        return {"weights": list(weights), "networks": None}
+    members = batch.entry.members_for(stems)
+    networks = settings_hash(
+        {
+            "segment": batch.entry.segment,
+            "members": [[member.arch, dict(member.config), member.weights] for member in members],
+        }
+    )
+    known = batch.entry.members_for(of)
+    if len(known) != len(weights):  # nothing is known of them
+        return {"weights": list(weights), "networks": networks}
+    needed = [digest for member, digest in zip(known, weights, strict=True) if member in members]
+    return {"weights": needed, "networks": networks}
 
 
 def decide(named: Named, tracks: Iterable[Track], prints: Fingerprint, manifest: Manifest) -> list[Decision]:
@@ -91,26 +120,57 @@ def decide(named: Named, tracks: Iterable[Track], prints: Fingerprint, manifest:
     return [decide_track(track, named, prints, manifest) for track in tracks]
 
 
-def decide_track(track: Track, named: Named, prints: Fingerprint, manifest: Manifest) -> Decision:
-    """Decide about one track by what stands in the output folder now."""
+def decide_track(
+    track: Track, named: Named, prints: Fingerprint, manifest: Manifest, *, keep: bool = True
+) -> Decision:
+    """Decide about one track by what stands in the output folder now.
+
+    keep: whether stems that stand as this run would make them may stay while others are made.
+    """
     if track.file is None:
         return Decision(track, SEPARATE)  # a pipe that nothing has been read from: a dry run
-    there = [path for path in track.outputs.values() if os.path.lexists(path)]
-    if not there:
-        return Decision(track, SEPARATE)
     request = named.batch.request
-    records = [manifest.record_of(path) for path in there]
-    stands = _stands(track, records[0], named, prints, manifest)
-    if stands is not None and request.resume:
-        return Decision(track, SKIP, input=stands)
+    there = {stem: path for stem, path in track.outputs.items() if os.path.lexists(path)}
+    found = {stem: manifest.standing(path) for stem, path in there.items()}
+    known = request.resume and any(manifest.knows(prints.files[stem]) for stem in named.stems.without)
+    identity = _identity(track, manifest) if there or known else None
+    equal = {
+        stem: standing
+        for stem, standing in found.items()
+        if standing is not None and identity is not None and _is_equal(stem, standing, identity, prints)
+    }
+    if len(equal) == len(track.outputs) and len({each.record.gain for each in equal.values()}) == 1:
+        afresh = request.force or not request.resume
+        # What another process of the same command has made meanwhile is not made again.
+        if not afresh or all(each.record.recent for each in equal.values()):
+            return Decision(track, SKIP, changed=_changed(track, equal), input=identity)
     if request.force:
-        return Decision(track, REPLACE)
-    other_engine = False
-    for path, record in zip(there, records, strict=True):
-        if reason := _why_not_ours(track, record, named, prints, manifest):
-            return Decision(track, REFUSE, why=f"'{path}' {reason}")
-        other_engine = other_engine or (record is not None and _engine(record) != ENGINE_VERSION)
-    return Decision(track, REPLACE, other_engine=other_engine)
+        return Decision(track, REPLACE if there else SEPARATE, why=_THERE, replaced=tuple(there))
+    left, parts, kept = None, {}, {}
+    if keep and request.resume and identity is not None and named.batch.spec.sum != "exact":
+        # Levels between stems are those of the mix, so what was lowered stands for nothing new.
+        kept = {stem: standing for stem, standing in equal.items() if standing.record.gain == 1}
+        left = named.stems.without_files(kept)
+        parts = _parts(left, identity, prints, manifest) if FORMATS[named.batch.spec.format].lossless else {}
+    replaced = tuple(stem for stem in there if stem not in kept)
+    whys = []
+    for stem in replaced:
+        standing = found[stem]
+        if reason := _why_not_ours(track, standing, identity, named):
+            return Decision(track, REFUSE, why=f"'{there[stem]}' {reason}")
+        assert standing is not None
+        if why := _why_replaced(standing, identity, prints, stem in equal) if request.resume else _THERE:
+            whys.append(why)
+    return Decision(
+        track,
+        REPLACE if replaced else SEPARATE,
+        why=whys[0] if whys else "",
+        replaced=replaced,
+        stems=left if kept or parts else None,
+        parts=parts,
+        kept=tuple(kept),
+        changed=_changed(track, kept),
+    )
 
 
 def refuse(decisions: Sequence[Decision]) -> None:
@@ -126,19 +186,43 @@ def refuse(decisions: Sequence[Decision]) -> None:
         )
 
 
-def other_engine_notice(decisions: Sequence[Decision]) -> str | None:
-    """A sentence about the tracks that are made again because of the engine's version; None for no track."""
-    count = sum(decision.other_engine for decision in decisions)
-    if not count:
-        return None
-    tracks = "1 track was" if count == 1 else f"{count} tracks were"
-    return (
-        f"{tracks} separated by another version of the engine, which may have given other samples: the stems "
-        "are made again and replaced."
-    )
+def notices(decisions: Sequence[Decision], manifest: Manifest, request: Request) -> list[str]:
+    """Sentences about what is replaced, and why; what is kept; and stems that stand where nobody looks now."""
+    said = []
+    for why in dict.fromkeys(decision.why for decision in decisions if decision.action == REPLACE):
+        same = [decision for decision in decisions if decision.action == REPLACE and decision.why == why]
+        if why:
+            said.append(
+                f"{_count(same, 'track was', 'tracks were')} {why}: {_listed(same, 'replaced')} replaced."
+            )
+    if kept := [decision for decision in decisions if decision.kept and decision.action in (SEPARATE, REPLACE)]:
+        stems = dict.fromkeys(stem for decision in kept for stem in decision.kept)
+        said.append(
+            f"{_count(kept, 'track has', 'tracks have')} {', '.join(stems)} already, made with these "
+            "settings: only what is missing is made."
+        )
+    if changed := [path for decision in decisions for path in decision.changed]:
+        what = "1 file was" if len(changed) == 1 else f"{len(changed)} files were"
+        said.append(
+            f"{what} changed after sepcli made them, and stay as they are ('{changed[0]}'"
+            f"{', ...' if len(changed) > 1 else ''}); {parameter('force', True)} makes them again."
+        )
+    if (old := _old_layout(decisions, manifest, request)) is not None:
+        said.append(old)
+    return said
 
 
-def old_layout_notice(decisions: Sequence[Decision], manifest: Manifest, request: Request) -> str | None:
+def _count(decisions: Sequence[Decision], one: str, several: str) -> str:
+    return f"1 {one}" if len(decisions) == 1 else f"{len(decisions)} {several}"
+
+
+def _listed(decisions: Sequence[Decision], what: str) -> str:
+    """The stems that are replaced, with their verb."""
+    stems = dict.fromkeys(stem for decision in decisions for stem in getattr(decision, what))
+    return f"{', '.join(stems)} {'is' if len(stems) == 1 and len(decisions) == 1 else 'are'}"
+
+
+def _old_layout(decisions: Sequence[Decision], manifest: Manifest, request: Request) -> str | None:
     """A sentence about stems of tracks to be separated that stand without the model's folder; None for none.
 
     That was the default template of the first versions. A track that is skipped is not looked at, so this is
@@ -181,59 +265,84 @@ def query_ids(named: Named) -> dict[str, QueryId]:
 # --- what stands ---
 
 
-def _stands(
-    track: Track, record: Record | None, named: Named, prints: Fingerprint, manifest: Manifest
-) -> InputId | None:
-    """The input, where all files of the track stand as this run would make them; else None."""
-    if record is None or record.settings != prints.settings or not manifest.stands(record):
-        return None
-    if {output.path for output in record.outputs} != set(map(manifest.relative, track.outputs.values())):
-        return None
-    for query in named.batch.queries:  # none is missing on our side: their names are settings
-        theirs = record.queries.get(query.name)
-        if theirs is None or theirs.sha256 != query.sha256:
-            return None
-    return _same_input(track, record, manifest)
-
-
-def _same_input(track: Track, record: Record, manifest: Manifest) -> InputId | None:
-    """The input, if the record is of the same content; else None.
+def _identity(track: Track, manifest: Manifest) -> InputId | None:
+    """The input by its content; None where it can't be read: it fails with its reason when its turn comes.
 
     It is hashed at most once, and not at all while its size and date are as recorded.
     """
     try:
-        found = identify(track, manifest)
+        return identify(track, manifest)
     except OSError:
-        return None  # it fails with its reason when its turn comes
-    return found if found.sha256 == record.input.sha256 else None
+        return None
 
 
-def _why_not_ours(
-    track: Track, record: Record | None, named: Named, prints: Fingerprint, manifest: Manifest
-) -> str:
-    """Why a file that is there must stay; "" where this very run may replace it."""
-    if record is None:
+def _is_equal(stem: str, standing: Standing, identity: InputId, prints: Fingerprint) -> bool:
+    """Whether the file is, or was before somebody changed it, what this run would make."""
+    return standing.output.made == prints.files[stem] and standing.record.input.sha256 == identity.sha256
+
+
+def _changed(track: Track, standing: Mapping[str, Standing]) -> tuple[Path, ...]:
+    """The files of another size than recorded. (A copied folder has other dates.)"""
+    return tuple(track.outputs[stem] for stem, each in standing.items() if not each.same_size)
+
+
+def _parts(left: Stems, identity: InputId, prints: Fingerprint, manifest: Manifest) -> dict[str, Path]:
+    """The files of all stems that the residual is without, if it alone is left to make and they stand."""
+    if left.residual is None or len(left.files) > 1:
+        return {}
+    parts = {stem: manifest.made(prints.files[stem], identity.sha256) for stem in left.without}
+    found = {stem: path for stem, path in parts.items() if path is not None}
+    return found if len(found) == len(parts) else {}
+
+
+def parts_stand(decision: Decision, identity: InputId, prints: Fingerprint, manifest: Manifest) -> bool:
+    """Whether the files of which the residual was made are still what they were."""
+    manifest.refresh()
+    return all(
+        manifest.made(prints.files[stem], identity.sha256) == path for stem, path in decision.parts.items()
+    )
+
+
+def _why_not_ours(track: Track, standing: Standing | None, identity: InputId | None, named: Named) -> str:
+    """Why a file that is there must stay; "" where this run may replace it."""
+    if standing is None:
         return "exists, and sepcli did not make it"
-    if record.settings != prints.settings and (differing := _differing(record, prints)) is not None:
-        return f"was made with other settings ({differing})"
+    record = standing.record
     same_file = not track.source.once and record.input.path == os.path.realpath(track.source.name)
-    if not same_file and _same_input(track, record, manifest) is None:
+    if not same_file and (identity is None or record.input.sha256 != identity.sha256):
         return f"was made from another input ('{record.input.path}')"
     for stem, ours in query_ids(named).items():
         theirs = record.queries.get(stem)
         if theirs is not None and ours.path != theirs.path and ours.sha256 != theirs.sha256:
             return f"was made with another query '{stem}' ('{theirs.path}')"
+    if not standing.untouched:
+        return "was changed after sepcli made it"
     return ""
 
 
-def _differing(record: Record, prints: Fingerprint) -> str | None:
-    """The settings that differ, as text; None where it is nothing but the engine's version."""
-    if not record.made_with:
-        return "by a run that was killed"
+def _why_replaced(standing: Standing, identity: InputId | None, prints: Fingerprint, equal: bool) -> str:
+    """Why a file of ours is replaced, to follow "1 track was"."""
+    record = standing.record
+    if equal:
+        return "" if record.gain == 1 else "lowered together with other stems"
+    if identity is None or record.input.sha256 != identity.sha256:
+        return "separated from an earlier version of its input"
+    if _engine(record) != ENGINE_VERSION:
+        return "separated by another version of the engine, which may have given other samples"
+    differing = _differing(record, prints)
+    return f"separated with other settings ({', '.join(differing)})" if differing else "separated differently"
+
+
+def _differing(record: Record, prints: Fingerprint) -> list[str]:
+    """The settings that differ, leaving out those that follow from others."""
     ours = json.loads(json.dumps(prints.made_with, default=str))  # as it comes back from JSON
     both = dict.fromkeys([*ours, *record.made_with])
     names = [name for name in both if name not in _NO_SETTINGS and ours.get(name) != record.made_with.get(name)]
-    return ", ".join(names) or None
+    for first, others in _IMPLIED.items():
+        if first in names:
+            names = [name for name in names if name not in others]
+    own = [name for name in names if name not in _BY_STEMS]
+    return own or names
 
 
 def _engine(record: Record) -> int:

@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,14 +35,14 @@ from sepcli.batch.decisions import (
     decide_track,
     fingerprint,
     identify,
-    old_layout_notice,
-    other_engine_notice,
+    notices,
+    parts_stand,
     query_ids,
     refuse,
 )
 from sepcli.batch.manifest import InputId, Manifest, Output, Record
 from sepcli.batch.model import Model
-from sepcli.batch.names import Named, Track, guard_inputs, names
+from sepcli.batch.names import Named, Stems, Track, guard_inputs, names
 from sepcli.batch.outputs import check_space, check_writable
 from sepcli.batch.request import Batch, understand
 from sepcli.batch.results import DAMAGED, DONE, FAILED, SKIPPED, Listener, Result, not_done
@@ -87,20 +88,17 @@ def run(batch: Batch, listener: Listener | None = None, named: Named | None = No
         tracks = [_readable(track, folder / str(number)) for number, track in enumerate(named.tracks)]
         decisions = decide(named, tracks, prints, manifest)
         refuse(decisions)
-        for notice in (
-            other_engine_notice(decisions),
-            old_layout_notice(decisions, manifest, request),
-        ):
-            if notice is not None:
-                listener.notice(notice)
+        for notice in notices(decisions, manifest, request):
+            listener.notice(notice)
         yield from _failures(batch)
         for decision in decisions:
             if decision.action == SKIP:
                 yield _skipped(decision, manifest)
-        pending = [decision.track for decision in decisions if decision.action != SKIP]
-        if not pending:
+        left = [decision for decision in decisions if decision.action != SKIP]
+        if not left:
             return
         listener.device(device, precision)
+        pending = [decision.track for decision in left]
         found = survey(named, pending)
         check_space(request.out, found.bytes)
         listener.expected(found.seconds)
@@ -109,6 +107,7 @@ def run(batch: Batch, listener: Listener | None = None, named: Named | None = No
             pending.remove(track)
         if pending:
             loop = _Loop(named, model, prints, manifest, work, device, precision, listener)
+            loop.load([decision for decision in left if decision.track in pending])
             yield from loop.results(pending)
 
 
@@ -196,15 +195,23 @@ class _Loop:
         self.named, self.batch, self.request = named, named.batch, named.batch.request
         self.model, self.prints, self.manifest, self.work = model, prints, manifest, work
         self.device, self.precision, self.listener = device, precision, listener
+        self._engines: dict[tuple[str, ...], Engine] = {}  # by the stems that they make
+
+    def load(self, decisions: Sequence[Decision]) -> None:
+        """Load what these need of the model, all at once, and make it ready. An error ends the whole run."""
+        wanted = [decision.stems or self.named.stems for decision in decisions if not decision.parts]
+        if not wanted:
+            return
+        needed = {stem for stems in wanted for stem in stems.targets}
+        self._engine(self.named.stems.narrowed(needed))
 
     def results(self, tracks: Sequence[Track]) -> Iterator[Result]:
         """Yields a Result for each track. Tracks on which another process works come last."""
-        engine = self._engine()
         left = deque(enumerate(tracks, 1))
         taken = 0  # tracks in a row on which another process works
         while left:
             number, track = left.popleft()
-            result = self._attempt(track, engine, number, len(tracks))
+            result = self._attempt(track, number, len(tracks))
             if result is None:
                 left.append((number, track))
                 taken += 1
@@ -218,40 +225,55 @@ class _Loop:
                     yield not_done(track.source.name, "an output could not be written")
                 return
 
-    def _engine(self) -> Engine:
+    def _engine(self, stems: Stems) -> Engine:
+        """For exactly these stems. Engines share the weights of one model."""
         from sepcli.engine.pipeline import Engine
 
-        loaded = self.model.load(self.named.stems)
-        self.listener.loaded(loaded)
-        for text in loaded.model.notices(self.device.torch):
-            self.listener.notice(text)
-        return Engine(loaded.model, self.request.settings, self.device.torch, self.precision.dtype)
+        engine = self._engines.get(stems.targets)
+        if engine is None:
+            before = self.model.loaded
+            loaded = self.model.load(stems)
+            model = loaded.model
+            if loaded is not before:
+                self.listener.loaded(loaded)
+                for text in model.notices(self.device.torch):
+                    self.listener.notice(text)
+            if tuple(model.sources) != stems.targets:
+                model = model.select(stems.targets)
+            engine = Engine(model, self.request.settings, self.device.torch, self.precision.dtype)
+            self._engines[stems.targets] = engine
+        return engine
 
-    def _attempt(self, track: Track, engine: Engine, number: int, count: int) -> Result | None:
+    def _attempt(self, track: Track, number: int, count: int) -> Result | None:
         """None where another process works on it."""
         try:
             self.manifest.refresh()  # another process may have been here since
-            decision = decide_track(track, self.named, self.prints, self.manifest)
+            decision = self._decide(track)
             if decision.action == SKIP:
                 return _skipped(decision, self.manifest)
-            if decision.action == REFUSE:
-                raise UsageError(
-                    f"{decision.why}; it was not there when the run began.",
-                    code="exists",
-                    remedy="See what wrote it, then run again.",
-                )
             if self._claimed_by_another(track):
                 return None
             with self._released_after_failure(track):
                 # The run that had it may have finished it just before the claim.
-                decision = decide_track(track, self.named, self.prints, self.manifest)
+                decision = self._decide(track)
                 if decision.action == SKIP:
                     self.manifest.release(track.outputs.values())
                     return _skipped(decision, self.manifest)
                 self.listener.started(track, number, count)
-                return self._separate(track, engine)
+                return self._separate(decision)
         except Exception as error:  # noqa: BLE001  (whatever it is, the next track may be fine)
             return self._failed(track, error)
+
+    def _decide(self, track: Track) -> Decision:
+        """As the output folder is now. UsageError where a file has come that must not be replaced."""
+        decision = decide_track(track, self.named, self.prints, self.manifest)
+        if decision.action == REFUSE:
+            raise UsageError(
+                f"{decision.why}; it was not so when the run began.",
+                code="exists",
+                remedy="See what wrote it, then run again.",
+            )
+        return decision
 
     def _claimed_by_another(self, track: Track) -> bool:
         from sepcli.batch.workspace import is_alive
@@ -271,12 +293,11 @@ class _Loop:
                 self.manifest.release(track.outputs.values())
             raise
 
-    def _separate(self, track: Track, engine: Engine) -> Result:
+    def _separate(self, decision: Decision) -> Result:
         """Render the track, write it down, give its files their names, and write down that they have them."""
-        from sepcli.batch.track import render
         from sepcli.batch.workspace import publish
-        from sepcli.sound.probe import probe
 
+        track = decision.track
         assert track.file is not None
         guard_inputs([track.source], self.batch.queries, list(track.outputs.values()))
         try:
@@ -284,42 +305,30 @@ class _Loop:
         except OSError as error:
             raise from_os(error, track.source.name, reading=InputError) from error
         with self.work.track() as folder:
-            made = render(
-                track.file,
-                engine,
-                self.named.stems.residual,
-                self.batch.spec,
-                folder,
-                info=probe(track.file, self.request.audio_track),
-                start=self.request.start,
-                duration=self.request.duration,
-                subtracted=self.named.stems.subtracted,
-                hidden=self.named.stems.hidden,
-                progress=self.listener.progress,
-                stream=self.request.stream,
-            )
+            start = self._start(track)
+            made = self._render(decision, identity, start, folder)
             if made.damaged and self.request.strict:
                 raise InputError(
                     next(str(warning) for warning in made.warnings if warning.code in DAMAGES),
                     remedy=f"Get an intact copy, or leave {parameter('strict')} out to have the rest of it.",
                     code="damaged",
                 )
-            self.manifest.add(self._record(track, identity, made, done=False))
+            self.manifest.add(self._record(track, identity, made, made.files, done=False))
             publish([(file, track.outputs[stem]) for stem, file in made.files.items()])
-        loaded = self.model.load(self.named.stems)
-        options = dict(loaded.model.used())
+        loaded = self.model.loaded
+        options = {} if loaded is None else dict(loaded.model.used())
         about = {
-            "gain": made.gain,
+            "start": start,
             "seconds": round(made.seconds, 3),
             "device": self.device.name,
             "damaged_seconds": round(made.damaged_seconds, 3),
             "frames": made.frames,
             "samplerate": made.samplerate,
             "time": int(time.time()),
-            "origin": loaded.origin,
+            "origin": None if loaded is None else loaded.origin,
             "options": options,
         }
-        self.manifest.add(self._record(track, identity, made, done=True), about)
+        self.manifest.add(self._record(track, identity, made, track.outputs, done=True), about)
         return Result(
             track.source.name,
             DAMAGED if made.damaged else DONE,
@@ -332,16 +341,116 @@ class _Loop:
             made.damaged_seconds,
             list(made.warnings),
             options=options,
-            levels={stem: levels.as_json() for stem, levels in made.levels.items()},
+            levels=_levels(track, self.manifest),
         )
 
-    def _record(self, track: Track, identity: InputId, made: Rendered, *, done: bool) -> Record:
+    def _start(self, track: Track) -> float:
+        """Where in the input the part to separate begins, in seconds."""
+        from sepcli.batch.track import loudest_part
+        from sepcli.sound.probe import probe
+
+        if not self.request.preview:
+            return self.request.start
+        assert track.file is not None and self.request.seconds is not None
+        info = probe(track.file, self.request.audio_track)
+        start = loudest_part(track.file, info, self.request.seconds)
+        self.listener.notice(
+            f"{track.source.name}: the loudest {self.request.seconds:g} s begin at {start:g} s."
+        )
+        return start
+
+    def _render(self, decision: Decision, identity: InputId, start: float, folder: Path) -> Rendered:
+        """The unfinished files of what is left to make; of all, if these can't stand beside what is kept."""
+        track = decision.track
+        if decision.parts:
+            made = self._render_rest(decision, start, _below(folder, "rest"))
+            if made is not None and parts_stand(decision, identity, self.prints, self.manifest):
+                return made
+        if decision.stems is None:
+            return self._render_stems(track, self.named.stems, start, folder)
+        made = self._render_stems(track, decision.stems, start, _below(folder, "left"))
+        if made.gain == 1 or not decision.kept:
+            return made
+        again = decide_track(track, self.named, self.prints, self.manifest, keep=False)
+        kept, new = ", ".join(decision.kept), ", ".join(made.files)
+        if again.action == REFUSE:
+            raise UsageError(
+                f"With {new} all stems have to be lowered, but {again.why}.",
+                remedy=f"Replace it with {parameter('force')}, or leave the levels as they are: "
+                f"{parameter('bit_depth', '32f')}.",
+                code="exists",
+            )
+        self.listener.notice(
+            f"{track.source.name}: {new} would clip, and all stems are lowered alike. So {kept} can't stay "
+            "and will be made again."
+        )
+        shutil.rmtree(folder / "left", ignore_errors=True)
+        return self._render_stems(track, self.named.stems, start, _below(folder, "all"))
+
+    def _render_stems(self, track: Track, stems: Stems, start: float, folder: Path) -> Rendered:
+        """By the model."""
+        from sepcli.batch.track import render
+        from sepcli.sound.probe import probe
+
+        assert track.file is not None
+        return render(
+            track.file,
+            self._engine(stems),
+            stems.residual,
+            replace(self.batch.spec, rest=stems.residual is not None),
+            folder,
+            info=probe(track.file, self.request.audio_track),
+            start=start,
+            duration=self.request.seconds,
+            subtracted=stems.subtracted,
+            hidden=stems.hidden,
+            progress=self.listener.progress,
+            stream=self.request.stream,
+        )
+
+    def _render_rest(self, decision: Decision, start: float, folder: Path) -> Rendered | None:
+        """By the stems that stand; None where that would not be what the model gives."""
+        from sepcli.batch.track import render_rest
+        from sepcli.sound.probe import probe
+
+        track, stems = decision.track, decision.stems
+        assert track.file is not None and stems is not None and stems.residual is not None
+        return render_rest(
+            track.file,
+            decision.parts,
+            stems.residual,
+            self.batch.spec,
+            folder,
+            model_rate=self.model.samplerate,
+            info=probe(track.file, self.request.audio_track),
+            start=start,
+            duration=self.request.seconds,
+            progress=self.listener.progress,
+        )
+
+    def _record(
+        self, track: Track, identity: InputId, made: Rendered, files: Mapping[str, Path], *, done: bool
+    ) -> Record:
+        """files: where the stems are now, by stem. A file keeps its date when it gets its final name."""
         outputs = tuple(
-            Output(stem, self.manifest.relative(track.outputs[stem]), size, levels=made.levels[stem].as_json())
+            Output(
+                stem,
+                self.manifest.relative(track.outputs[stem]),
+                size,
+                files[stem].stat().st_mtime_ns,
+                self.prints.files[stem],
+                made.levels[stem].as_json(),
+            )
             for stem, size in made.sizes.items()
         )
         return Record(
-            done, self.prints.settings, identity, outputs, self.prints.made_with, query_ids(self.named)
+            done,
+            self.prints.settings,
+            identity,
+            outputs,
+            self.prints.made_with,
+            query_ids(self.named),
+            made.gain,
         )
 
     def _failed(self, track: Track, error: Exception) -> Result:
@@ -390,11 +499,16 @@ def _levels(track: Track, manifest: Manifest) -> dict[str, Mapping[str, float | 
     """The levels of the stems that stand, as far as they were noted."""
     found = {}
     for stem, path in track.outputs.items():
-        record = manifest.record_of(path)
-        noted = None if record is None else record.output_at(manifest.relative(path))
-        if noted is not None and noted.levels is not None:
-            found[stem] = noted.levels
+        standing = manifest.standing(path)
+        if standing is not None and standing.untouched and standing.output.levels is not None:
+            found[stem] = standing.output.levels
     return found
+
+
+def _below(folder: Path, name: str) -> Path:
+    """A new folder in it."""
+    (folder / name).mkdir()
+    return folder / name
 
 
 def _paths(track: Track) -> dict[str, str]:

@@ -12,8 +12,11 @@ torn last line, which is ignored. Four kinds of line, the later one wins:
 "begin" and "done" have `queries` besides, where a stem was asked for by an example: queries are inputs too.
 
 "begin" is why a run that was killed between two final names can be repeated without --force: what then
-stands there is known to be ours. Only "done" makes a track one to skip. "claim" is why two runs over one folder
+stands there is known to be ours, be it the old file or the new one. "claim" is why two runs over one folder
 divide the work: a track that a living run has claimed is left to it.
+
+Each output has its size, its date, and in `made` what its samples depend on. So each file by itself is known
+as ours, as untouched, and as what another run would make, whatever else its run has written.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from sepcli.errors import OutputError, from_os
 from sepcli.system.files import NO_LOCKS, content_sha256
 
 MANIFEST_NAME = ".sepcli.jsonl"
+_DATE_GRAINS = (100, 1000, 1_000_000, 1_000_000_000, 2_000_000_000)  # ns, of dates on some file systems
 LOCK_NAME = ".sepcli.jsonl.lock"
 
 
@@ -59,6 +63,8 @@ class Output:
     stem: str
     path: str  # below the output folder, with forward slashes
     bytes: int | None = None  # None while it is only planned
+    mtime_ns: int | None = None  # its date; None where it was not noted
+    made: str = ""  # settings_hash of all that its samples depend on, but for the input
     levels: Mapping[str, float | None] | None = None  # of the stem, as in JSON; None where not noted
 
 
@@ -72,10 +78,18 @@ class Record:
     outputs: tuple[Output, ...]
     made_with: Mapping[str, Any] = field(default_factory=dict)  # the settings themselves, to name differences
     queries: Mapping[str, QueryId] = field(default_factory=dict)  # by stem
+    gain: float = 1.0  # common to its files
+    recent: bool = field(default=False, compare=False)  # written down since this manifest was opened
 
-    def output_at(self, path: str) -> Output | None:
-        """What is noted of the file there; path: as Output has it."""
-        return next((output for output in self.outputs if output.path == path), None)
+
+@dataclass(frozen=True)
+class Standing:
+    """A file in the output folder that sepcli has made."""
+
+    record: Record  # of the run that made it
+    output: Output
+    untouched: bool  # its size and date are as recorded
+    same_size: bool
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:
@@ -90,13 +104,16 @@ class Manifest:
     def __init__(self, folder: Path):
         self.folder = folder
         self.path = folder / MANIFEST_NAME
-        self._by_output: dict[str, Record] = {}
+        self._by_output: dict[str, list[Record]] = {}  # the last that is done, then those only begun since
+        self._by_content: dict[str, dict[str, str]] = {}  # made -> hash of the input -> the last such output
+        self._opened = False
         self._inputs: dict[str, InputId] = {}  # by path, with those that were hashed in this process
         self._recorded: dict[str, InputId] = {}  # by path, as the file has them
         self._made_with: dict[str, Mapping[str, Any]] = {}  # by settings hash: one for all tracks alike
         self._claims: dict[str, str] = {}  # output -> the run that works on it; "" for none
         self._read_to = 0  # bytes
         self.refresh()
+        self._opened = True
 
     def refresh(self) -> None:
         """Take in what other processes have written since."""
@@ -127,33 +144,67 @@ class Manifest:
             outputs = tuple(Output(**output) for output in line["outputs"])
             made_with = self._made_with.setdefault(line["settings"], line.get("made_with", {}))
             queries = {stem: QueryId(**query) for stem, query in line.get("queries", {}).items()}
-            record = Record(kind == "done", line["settings"], identity, outputs, made_with, queries)
+            record = Record(
+                kind == "done",
+                line["settings"],
+                identity,
+                outputs,
+                made_with,
+                queries,
+                line.get("gain", 1.0),
+                self._opened,
+            )
             for output in outputs:
-                self._by_output[output.path] = record
+                before = [] if record.done else self._by_output.get(output.path, [])
+                self._by_output[output.path] = [*before, record]
+                self._by_content.setdefault(output.made, {})[identity.sha256] = output.path
                 if record.done:
                     self._claims.pop(output.path, None)
             if record.done:
                 self._inputs[identity.path] = self._recorded[identity.path] = identity
 
     def record_of(self, output: Path) -> Record | None:
-        """The record of a file in the folder; None if sepcli did not make it."""
-        return self._by_output.get(self.relative(output))
+        """The last record of a file in the folder; None if sepcli did not make it."""
+        records = self._by_output.get(self.relative(output))
+        return records[-1] if records else None
+
+    def standing(self, output: Path) -> Standing | None:
+        """What is known of a file that is there; None if sepcli did not make it.
+
+        A run that was killed may have left the file of the run before, so that all records since the last that
+        is done are compared with it.
+        """
+        path = self.relative(output)
+        records = self._by_output.get(path)
+        if not records:
+            return None
+        found = None
+        for record in reversed(records):
+            noted = next(each for each in record.outputs if each.path == path)
+            same_size, same_date = _compared(output, noted)
+            standing = Standing(record, noted, same_size and same_date, same_size)
+            if standing.untouched:
+                return standing
+            if record.done:  # a name that was only going to be given says nothing of the file that has it
+                found = standing
+        return found
+
+    def knows(self, made: str) -> bool:
+        """Whether any file was ever made in this way."""
+        return made in self._by_content
+
+    def made(self, made: str, sha256: str) -> Path | None:
+        """An untouched file of the input with that hash that was made in this way at its full level, if any."""
+        path = self._by_content.get(made, {}).get(sha256)
+        standing = self.standing(self.folder / path) if made and path else None
+        if standing is None or not standing.untouched or standing.record.gain != 1:
+            return None
+        same = (standing.output.made, standing.record.input.sha256) == (made, sha256)
+        return self.folder / standing.output.path if same else None
 
     def relative(self, output: Path) -> str:
         """The path below the output folder, with forward slashes on every system."""
         return output.relative_to(self.folder).as_posix()
-
-    def stands(self, record: Record) -> bool:
-        """Whether every output of that record is there with its recorded size."""
-        if not record.done:
-            return False
-        for output in record.outputs:
-            try:
-                if (self.folder / output.path).stat().st_size != output.bytes:
-                    return False
-            except OSError:
-                return False
-        return True
 
     def identify(self, path: Path) -> InputId:
         """The input's identity: its content is hashed once, then known by path, size and date.
@@ -182,6 +233,7 @@ class Manifest:
             "input": asdict(record.input),
             "outputs": [asdict(output) for output in record.outputs],
             "made_with": record.made_with,
+            "gain": record.gain,
             **(about or {}),
         }
         if record.queries:
@@ -238,6 +290,20 @@ class Manifest:
             with contextlib.suppress(*NO_LOCKS):
                 stack.enter_context(lock)
             yield
+
+
+def _compared(path: Path, noted: Output) -> tuple[bool, bool]:
+    """Whether size and date are as recorded. A copy may have a rounded date, to 2 s on FAT."""
+    try:
+        status = path.stat()
+    except OSError:
+        return False, False
+    same_size, date = status.st_size == noted.bytes, status.st_mtime_ns
+    if noted.mtime_ns is None:
+        return same_size, True
+    apart = abs(date - noted.mtime_ns)
+    same_date = apart == 0 or any(apart < grain and date % grain == 0 for grain in _DATE_GRAINS)
+    return same_size, same_date
 
 
 def _ends_torn(file: int) -> bool:

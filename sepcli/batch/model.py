@@ -74,19 +74,31 @@ class Model:
         return hashes
 
     @property
+    def samplerate(self) -> int:
+        """Hz, at which it works."""
+        entry = self.batch.entry
+        return self._load_whole().model.samplerate if entry is None else entry.samplerate
+
+    @property
     def half(self) -> bool:
         """Whether the model may run in reduced precision."""
         entry = self.batch.entry
         return self._load_whole().model.half if entry is None else entry.half
 
+    @property
+    def loaded(self) -> Loaded | None:
+        """What was loaded last; None where nothing had to be."""
+        return self._loaded
+
     def load(self, stems: Stems) -> Loaded:
-        """The model on the CPU, bound to the queries and narrowed to these stems."""
-        if self._loaded is None:
+        """The model on the CPU, bound to the queries and narrowed to these stems, or to more than these."""
+        if self._loaded is None or not set(stems.targets).issubset(self._loaded.model.sources):
+            queries = [query for query in self.batch.queries if query.name in stems.asked]
             if self.batch.entry is not None:
-                self._loaded = self._fetch(stems.named or None, self.batch.queries)
+                self._loaded = self._fetch(stems.named or None, queries)
             else:
                 whole = self._load_whole()
-                narrowed = narrow(whole.model, stems.named, self.batch.queries, name=whole.name)
+                narrowed = narrow(whole.model, stems.named, queries, name=whole.name)
                 self._loaded = replace(whole, model=narrowed)
         return self._loaded
 

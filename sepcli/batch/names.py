@@ -20,6 +20,7 @@ from sepcli.errors import UsageError, parameter
 from sepcli.weights.download import cost_text
 from sepcli.weights.entries import Catalog
 
+PREVIEW = " (preview)"  # behind the name of a track of which only a part is separated to listen to it
 ROUNDS = 4  # of telling inputs apart, each of which may run into names of others
 
 
@@ -43,6 +44,28 @@ class Stems:
         """The names of all written files: the stems, then the residual."""
         written = tuple(stem for stem in self.targets if stem not in self.hidden)
         return written if self.residual is None else (*written, self.residual)
+
+    @property
+    def without(self) -> tuple[str, ...]:
+        """The stems that the residual is without."""
+        return self.targets if self.subtracted is None else self.subtracted
+
+    def without_files(self, there: Collection[str]) -> Stems:
+        """What is left to make where the files of these stems are there already."""
+        missing = set(self.files).difference(there)
+        if self.residual not in missing:
+            return self.narrowed(missing)
+        left = self.narrowed(missing.union(self.without))
+        hidden = tuple(stem for stem in left.targets if stem not in missing)
+        return replace(left, residual=self.residual, subtracted=self.without, hidden=hidden)
+
+    def narrowed(self, stems: Collection[str]) -> Stems:
+        """Only these, and no residual."""
+        return Stems(
+            tuple(stem for stem in self.named if stem in stems),
+            tuple(stem for stem in self.asked if stem in stems),
+            None,
+        )
 
 
 @dataclass(frozen=True)
@@ -97,6 +120,7 @@ def names(batch: Batch, sources: Sequence[str]) -> Named:
         template=request.template,
         model=batch.model.name,
         ext=batch.spec.format,
+        preview=request.preview,
     )
     guard_inputs(batch.everything, batch.queries, [path for outputs in paths for path in outputs.values()])
     ours = set(batch.sources)
@@ -155,24 +179,34 @@ def _unknown_stem(stem: str, sources: Sequence[str], model: str, catalog: Catalo
 
 
 def name_files(
-    sources: Sequence[Source], stems: Sequence[str], *, out: Path, template: str, model: str, ext: str
+    sources: Sequence[Source],
+    stems: Sequence[str],
+    *,
+    out: Path,
+    template: str,
+    model: str,
+    ext: str,
+    preview: bool = False,
 ) -> tuple[list[dict[str, Path]], list[str]]:
     """Choose paths that differ from each other on this file system: ([{stem: path} of each source], notices).
 
     Inputs that would get the same paths are told apart by their folder or suffix, with a notice. Where their
     names differ only in what the paths can't hold (Unicode normalisation, case, forbidden characters), by a
-    number. UsageError where the template can't do, or where inputs of one name can't be told apart.
+    number. preview: the tracks are called parts of the inputs. UsageError where the template can't do, or where
+    inputs of one name can't be told apart.
     """
     check_template(template, stems)
-    naming = _Naming(stems, out, template, model, ext)
+    naming = _Naming(stems, out, template, model, ext, PREVIEW if preview else "")
     return naming.paths(sources), naming.notices
 
 
 class _Naming:
     """Fills the template, and a longer one for sources that collide."""
 
-    def __init__(self, stems: Sequence[str], out: Path, template: str, model: str, ext: str):
+    def __init__(self, stems: Sequence[str], out: Path, template: str, model: str, ext: str, added: str):
+        """added: behind the name of every track."""
         self.stems, self.out, self.template, self.model, self.ext = stems, out, template, model, ext
+        self.added = added
         self.limit, self.fold = name_limit(out), folds_case(out)
         self.notices: list[str] = []
 
@@ -231,7 +265,7 @@ class _Naming:
 
     def _values(self, source: Source) -> dict[str, str]:
         return {
-            "track": source.track,
+            "track": source.track + self.added,
             "ext": self.ext,
             "model": self.model,
             "parent": source.parent,

@@ -22,6 +22,8 @@ from sepcli.weights.download import cost_text
 from sepcli.weights.entries import Catalog, Entry
 from sepcli.weights.modelspec import ModelSpec, read_model
 
+PREVIEW_SECONDS = 30.0
+
 
 @dataclass(frozen=True)
 class Request:
@@ -36,6 +38,7 @@ class Request:
     template: str = DEFAULT_TEMPLATE
     start: float = 0.0  # seconds into each input
     duration: float | None = None  # seconds; None = to the end
+    preview: bool = False  # only the loudest part of that duration, as a track of its own
     audio_track: str | None = None  # of files with several: number, language or title; None = their default
     device: str = "auto"
     precision: str = "auto"
@@ -61,7 +64,17 @@ class Request:
                     f"{parameter(name)} is {value}, but must be {allowed}.",
                     remedy="Leave it out, or change it.",
                 )
+        if self.preview and self.start:
+            raise UsageError(
+                f"{parameter('preview', True)} finds the loudest part, so {parameter('start')} has no place.",
+                remedy=f"Leave one of them out; {parameter('duration')} says how long the part is.",
+            )
         self.spec.validate()
+
+    @property
+    def seconds(self) -> float | None:
+        """How much of each input is separated; None = to the end."""
+        return PREVIEW_SECONDS if self.preview and self.duration is None else self.duration
 
 
 def output_spec(spec: OutputSpec, *, some: bool) -> OutputSpec:

@@ -67,8 +67,8 @@ def _look(named: Named, file: Path) -> tuple[float, int, int] | None:
     if seconds is None:
         return None
     seconds = max(0.0, seconds - request.start)
-    if request.duration is not None:
-        seconds = min(seconds, request.duration)
+    if request.seconds is not None:
+        seconds = min(seconds, request.seconds)
     model_rate = info.samplerate if entry is None else entry.samplerate
     files = named.batch.spec.resolve(info, model_rate)
     frames = int(seconds * info.samplerate)

@@ -19,18 +19,19 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sepcli.batch.outputspec import OutputSpec, Resolved
 from sepcli.batch.workspace import Spool, flush
 from sepcli.engine.pipeline import Engine, Progress
 from sepcli.engine.streams import Block, InputStream, MixStream, OutputStream
-from sepcli.errors import Warned, parameter
+from sepcli.errors import InputError, Warned, parameter
 from sepcli.sound.decode import AudioReader
 from sepcli.sound.encode import AudioWriter
 from sepcli.sound.levels import Levels, PeakMeter, Scale
@@ -45,6 +46,8 @@ from sepcli.system.background import WriteBehind
 # The engine hands on the samples of a whole batch at once, up to some hundred megabytes on a large GPU, so
 # only one such block may wait for the writer.
 WRITTEN_BEHIND = 1
+_STEP = 0.1  # seconds from one beginning to the next, where the loudest part is looked for
+_REST_FRAMES = 65536  # in a block of stems that are read again
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,127 @@ def render(
         ),
         levels=files.levels_heard(),
     )
+
+
+def render_rest(
+    source: Path,
+    stems: Mapping[str, Path],
+    residual: str,
+    spec: OutputSpec,
+    folder: Path,
+    *,
+    model_rate: int,
+    info: AudioInfo | None = None,
+    start: float = 0.0,
+    duration: float | None = None,
+    progress: Progress | None = None,
+) -> Rendered | None:
+    """Write the mix of `source` minus stems that were separated from it before, into `folder`.
+
+    stems: their files, complete and at their full level, made by the same `spec` from the same part.
+    residual: the name of the result. model_rate: Hz. The rest is as for `render`, and so are the errors.
+
+    None where this would not be what the model gives: the files hold less than it (16 bits at another rate than
+    the mix's, samples at full scale, which may have been cut off), they are not as long as the mix, or the
+    residual would clip, so that its stems had to be lowered with it.
+    """
+    began = time.perf_counter()
+    info = info or probe(source)
+    plan = replace(spec, rest=True).resolve(info, model_rate)
+    if not _holds_stems(plan, info):
+        return None
+    parts = {path: probe(path) for path in stems.values()}
+    frames = next(iter(parts.values())).frames
+    shapes = {(part.frames, part.samplerate, part.channels) for part in parts.values()}
+    if frames is None or shapes != {(frames, plan.samplerate, info.channels)}:
+        return None
+    reader = AudioReader(source, info, start=start, duration=duration)
+    scale = Scale.of(plan.depth)
+    with ExitStack() as stack:
+
+        def stream(reader: AudioReader) -> MixStream:
+            blocks = MixStream(lambda: reader, reader.samplerate, info.channels, plan.samplerate)
+            stack.callback(blocks.close)
+            return blocks
+
+        mix = stream(reader)
+        streams = [stream(AudioReader(path, part)) for path, part in parts.items()]
+        levels = Levels(list(stems), rest=True, scale=scale, hidden=list(stems))
+        files = _Files(folder, [residual], plan, info, levels, frames, start)
+        stack.callback(files.abort)
+        sink: _Sink = _Spooled(folder, files, mix) if plan.spools else _Direct(files, mix)
+        stack.callback(sink.abort)
+        try:
+            for at in range(0, frames, _REST_FRAMES):
+                block = np.stack([part.take(min(_REST_FRAMES, frames - at)) for part in streams])
+                if scale.bits is not None and not plan.spools and _at_full_scale(block, scale):
+                    return None
+                sink.write(block)
+                if progress:
+                    progress(at / plan.samplerate, frames / plan.samplerate)
+        except InputError as error:
+            if error.code != "changed":
+                raise
+            return None  # the mix is shorter than the stems
+        if not mix.ended():
+            return None
+        gain = sink.finish()
+        if gain != 1:
+            return None
+        files.close()
+    sizes = {name: flush(path) for name, path in files.paths.items()}
+    audio_seconds = reader.frames_read / info.samplerate
+    if progress:
+        progress(audio_seconds, audio_seconds)
+    return Rendered(
+        files=files.paths,
+        sizes=sizes,
+        frames=frames,
+        samplerate=plan.samplerate,
+        audio_seconds=audio_seconds,
+        seconds=time.perf_counter() - began,
+        damaged_seconds=sum(loss.seconds for loss in reader.losses if loss.code in DAMAGES),
+        warnings=(
+            *_about_track(info),
+            *(Warned(text, "changed") for text in plan.notices),
+            *said(reader.losses),
+            *files.warnings(),
+        ),
+        levels=files.levels_heard(),
+    )
+
+
+def _holds_stems(plan: Resolved, info: AudioInfo) -> bool:
+    """Whether files hold stems as exactly as a model gives them (1e-5), or lose nothing against the mix."""
+    if plan.depth == "16":
+        return plan.samplerate == info.samplerate and info.depth in ("8", "16")
+    return plan.depth != "lossy"
+
+
+def _at_full_scale(block: Block, scale: Scale) -> bool:
+    """Whether samples may have been cut off when the file was written."""
+    return bool(block.max() >= scale.highest or block.min() <= scale.lowest)
+
+
+def loudest_part(source: Path, info: AudioInfo, seconds: float) -> float:
+    """Where the loudest part of that length begins, in seconds from the beginning of the file `source`.
+
+    The loudest is the one with the largest sum of squares over all channels; the first, if several are. It
+    begins at a multiple of _STEP; at 0 where the file is not longer than the part. InputError as for `render`.
+    """
+    step = max(1, round(_STEP * info.samplerate))  # frames
+    energies: list[NDArray[np.float64]] = []  # of each step
+    left = np.empty(0)
+    for block in AudioReader(source, info):
+        left = np.concatenate([left, np.square(block, dtype=np.float64).sum(axis=0)])
+        whole = len(left) // step * step
+        energies.append(left[:whole].reshape(-1, step).sum(axis=1))
+        left = left[whole:]
+    sums = np.cumsum(np.concatenate([np.zeros(1), *energies]))
+    steps = max(1, round(seconds * info.samplerate / step))
+    if len(sums) - 1 <= steps:
+        return 0.0
+    return float(np.argmax(sums[steps:] - sums[:-steps])) * step / info.samplerate
 
 
 def _about_track(info: AudioInfo) -> list[Warned]:

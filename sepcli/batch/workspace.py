@@ -206,7 +206,7 @@ def _place(unfinished: Path, final: Path) -> None:
         os.close(descriptor)
         try:
             shutil.copyfile(unfinished, beside)
-            shutil.copymode(unfinished, beside)
+            shutil.copystat(unfinished, beside)  # with its date, by which it is known again
             _flush(Path(beside))
             os.replace(beside, final)
         except BaseException:

@@ -334,10 +334,11 @@ def _print_plan(batch: Batch, known: Stems | None, decisions: Sequence[Decision]
     for decision in decisions:
         console.line(f"{decision.action:<9} {decision.track.source.name}")
         if decision.why:
-            console.line(f"          {decision.why}")
+            was = "" if decision.action == REFUSE else "was "
+            console.line(f"          {was}{decision.why}")
         if decision.action not in (SKIP, REFUSE):
-            for path in decision.track.outputs.values():
-                console.line(f"          -> {path}")
+            for stem, path in decision.track.outputs.items():
+                console.line(f"          {'kept' if stem in decision.kept else '->'} {path}")
     for name, problem in batch.failures:
         console.line(f"fail      {name}: {problem.message}")
     actions = [decision.action for decision in decisions]

@@ -157,6 +157,15 @@ def separate(
             "--duration", metavar="TIME", rich_help_panel=WHAT, help="Separate only this much of each input."
         ),
     ] = None,
+    preview: Annotated[
+        bool,
+        typer.Option(
+            "--preview",
+            rich_help_panel=WHAT,
+            help="For a first listen: separate only the loudest 30 seconds (or --duration) of each input, as a "
+            "track called TRACK (preview).",
+        ),
+    ] = False,
     audio_track: Annotated[
         str | None,
         typer.Option(
@@ -194,8 +203,8 @@ def separate(
         typer.Option(
             "--force",
             rich_help_panel=WHERE,
-            help="Replace files that are in the way: files that sepcli did not make, or made with other "
-            "settings.",
+            help="Make everything again, and replace whatever is in the way: also files that sepcli did not "
+            "make, or that were changed since.",
         ),
     ] = False,
     format: Annotated[
@@ -294,7 +303,8 @@ def separate(
         typer.Option(
             "--resume/--no-resume",
             rich_help_panel=BATCH,
-            help="Skip tracks whose stems are there already, made from the same input with the same settings.",
+            help="Skip tracks whose stems are there already, made from the same input with the same settings; "
+            "make only those that are missing.",
         ),
     ] = True,
     strict: Annotated[
@@ -395,6 +405,7 @@ def separate(
         ),
         start=parse_time(start, "--start") if start is not None else 0.0,
         duration=parse_time(duration, "--duration") if duration is not None else None,
+        preview=preview,
         audio_track=audio_track,
         settings=Settings(overlap, segment, shifts, seed, parse_batch_size(batch_size)),
         device=device,

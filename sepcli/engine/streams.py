@@ -157,6 +157,15 @@ class MixStream:
         self._left = joined[:, frames:]
         return joined[:, :frames]
 
+    def ended(self) -> bool:
+        """Whether nothing is left to take."""
+        while not self._left.shape[1]:
+            block = next(self._blocks, None)
+            if block is None:
+                return True
+            self._left = block
+        return False
+
     @staticmethod
     def _converted(read: Read, resampler: Resampler) -> Generator[Block, None, None]:
         for block in read():
