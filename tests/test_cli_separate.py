@@ -353,8 +353,9 @@ def test_a_format_that_cannot_be_written_here_is_found_before_the_model_is_loade
 def test_refused_files_end_the_run_before_any_work(capfd):
     song("a.wav"), song("b.wav", seed=1)
     separate(capfd, "a.wav")
+    os.utime("separated/fake/a/drums.wav", ns=(1, 1))
     code, _out, err = separate(capfd, "b.wav", "a.wav", "--overlap", "0.5")
-    assert code == 2 and "overlap" in err and "--force" in err and "--template" in err
+    assert code == 2 and "was changed after" in err and "--force" in err and "--template" in err
     assert not Path("separated/fake/b").exists()
 
 
@@ -515,9 +516,17 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(capfd):
     code, out, _err = separate(capfd, "a.wav", "b.wav", "--dry-run")
     assert code == 0 and "skip      a.wav" in out and "separate  b.wav" in out
     code, out, _err = separate(capfd, "a.wav", "b.wav", "--dry-run", "--shifts", "1")
-    assert code == 2 and "refuse    a.wav" in out and "shifts" in out and "--force" in out
+    assert code == 0 and "replace   a.wav" in out and "was separated with other settings (shifts)" in out
+    code, out, _err = separate(capfd, "a.wav", "--dry-run", "-t", "vocals", "--rest")
+    assert code == 0 and "on this machine" in out and "without the model" in out
+    assert "stays separated/fake/a/vocals.wav" in out and "-> separated/fake/a/no_vocals.wav" in out
     code, out, _err = separate(capfd, "a.wav", "b.wav", "--dry-run", "--shifts", "1", "--force")
     assert code == 0 and "replace   a.wav" in out
+    date = os.stat("separated/fake/a/bass.wav").st_mtime_ns
+    os.utime("separated/fake/a/bass.wav", ns=(1, 1))
+    code, out, _err = separate(capfd, "a.wav", "b.wav", "--dry-run", "--shifts", "1")
+    assert code == 2 and "refuse    a.wav" in out and "was changed after" in out and "--force" in out
+    os.utime("separated/fake/a/bass.wav", ns=(date, date))
     assert before == (os.stat("separated").st_mtime_ns, Path("separated/.sepcli.jsonl").read_bytes())
     assert not fake_model.loads
 

@@ -299,7 +299,7 @@ def print_plan(batch: Batch, stems: Stems | None, decisions: Sequence[Decision],
 
     stems: None where they are known only after a download.
     """
-    size = download_bytes(batch, stems)
+    size = download_bytes(batch, _needed(stems, decisions))
     refused = any(decision.action == REFUSE for decision in decisions)
     if json:
         for name, problem in batch.failures:
@@ -338,7 +338,9 @@ def _print_plan(batch: Batch, known: Stems | None, decisions: Sequence[Decision]
             console.line(f"          {was}{decision.why}")
         if decision.action not in (SKIP, REFUSE):
             for stem, path in decision.track.outputs.items():
-                console.line(f"          {'kept' if stem in decision.kept else '->'} {path}")
+                console.line(f"          {'stays' if stem in decision.kept else '->'} {path}")
+            if decision.parts:
+                console.line("          from the stems that stand, without the model")
     for name, problem in batch.failures:
         console.line(f"fail      {name}: {problem.message}")
     actions = [decision.action for decision in decisions]
@@ -350,11 +352,19 @@ def _print_plan(batch: Batch, known: Stems | None, decisions: Sequence[Decision]
         console.line(f"          Nothing would be done. {REFUSED_REMEDY}")
 
 
+def _needed(stems: Stems | None, decisions: Sequence[Decision]) -> Stems | None:
+    """What the model has to make for all tracks together; None where the stems are not known."""
+    if stems is None:
+        return None
+    left = [each for each in decisions if each.action not in (SKIP, REFUSE) and not each.parts]
+    return stems.narrowed({stem for each in left for stem in (each.stems or stems).targets})
+
+
 def download_bytes(batch: Batch, stems: Stems | None) -> int | None:
     """What would be downloaded; None where that can't be known."""
     if batch.entry is None:
         return 0 if batch.model.hub is None else None
-    if batch.model.file is not None:
+    if batch.model.file is not None or (stems is not None and not stems.targets):
         return 0
     wanted = stems.targets if stems else None
     sizes = [file.about_bytes for file in batch.entry.files_for(wanted) if not download.is_cached(file)]
