@@ -341,7 +341,10 @@ class _Loop:
             made.damaged_seconds,
             list(made.warnings),
             options=options,
-            levels=_levels(track, self.manifest),
+            levels={
+                **_levels(track, self.manifest),
+                **{stem: levels.as_json() for stem, levels in made.levels.items()},
+            },
         )
 
     def _start(self, track: Track) -> float:
