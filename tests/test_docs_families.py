@@ -41,6 +41,11 @@ def test_spleeter():
     assert [name for name in options(SPLEETER) if f"`-O {name}=" not in page("spleeter")] == []
 
 
+def test_roformer():
+    names = [name for name in preset_names() if "roformer" in name]
+    assert names and [name for name in names if name not in page("roformer")] == []
+
+
 def test_dicose():
     names = [*models("dicose"), *presets("dicose", "msdm", "isdm"), *options(DICOSE)]
     assert names and [name for name in names if f"`{name}`" not in page("dicose")] == []

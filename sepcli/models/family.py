@@ -47,6 +47,9 @@ class Arch:
     build: type[Separator]  # the network's class: build(config) is a network with fresh weights
     options: type | None = None  # frozen dataclass filled by `-O key=value`; nothing in it shapes weights
     base: Origin | None = None  # `train --base`: the model whose weights its frozen part gets
+    # The prefix of the weights that one stem has for itself, with {} for its number among the sources. All
+    # others know no stems: `train --init` takes them from a model of other stems too.
+    of_stem: str | None = None
     teacher: Origin | None = None  # `distill --method consistency --teacher`: the model that it begins as
 
     def can(self, ability: type[Separator]) -> bool:

@@ -15,6 +15,9 @@ from torch import Tensor
 from sepcli.errors import UsageError
 
 MR_STFT_SIZES = (512, 1024, 2048)  # samples; Yamamoto et al. 2020, table 1, rounded to powers of two
+MR_COMPLEX_WINDOWS = (4096, 2048, 1024, 512, 256)  # samples; as RoFormers are trained, with the next two
+MR_COMPLEX_NFFT = 2048  # samples, at least: shorter windows stand among zeros
+MR_COMPLEX_HOP = 147  # samples
 SDR_CEILING = 30.0  # dB, of SDR and SI-SDR: beyond it a source is as good as done and stops pulling
 SILENT_POWER = 1e-8  # mean square under which a reference counts as silent: SI-SDR is not defined there
 
@@ -31,7 +34,7 @@ class Loss:
 class Term:
     """One weighted distance of a Criterion."""
 
-    kind: str = "l1"  # l1 | mse | mrstft | sdr | sisdr
+    kind: str = "l1"  # l1 | mse | mrstft | mrcomplex | sdr | sisdr
     on: str = "wave"  # l1 and mse: the waveform, or its complex spectrogram
     weight: float = 1.0
     nfft: int = 2048  # samples, of the spectrogram
@@ -100,6 +103,30 @@ def multi_resolution_stft(estimate: Tensor, reference: Tensor, sizes: Sequence[i
     return total / len(sizes)
 
 
+def multi_resolution_complex(estimate: Tensor, reference: Tensor) -> Tensor:
+    """[B, S, C, T] -> [B, S]: mean modulus of the error's spectrogram, summed over five windows.
+
+    Lu et al. 2023 ("Music Source Separation with Band-Split RoPE Transformer"), with the windows and the hop of
+    the code that public RoFormers were trained with; spectrograms are not scaled. They are linear, so that of
+    the error is the difference of both.
+    """
+    error = (estimate - reference).float()
+    total = error.new_zeros(error.shape[:2])
+    for size in MR_COMPLEX_WINDOWS:
+        nfft = max(size, MR_COMPLEX_NFFT)
+        spec = torch.stft(
+            error.flatten(0, 2),
+            nfft,
+            MR_COMPLEX_HOP,
+            size,
+            torch.hann_window(size, device=error.device),
+            pad_mode="reflect" if error.shape[-1] > nfft // 2 else "constant",
+            return_complex=True,
+        )
+        total = total + spec.abs().unflatten(0, error.shape[:3]).flatten(2).mean(-1)
+    return total
+
+
 def negative_si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
     """[B, S, C, T] -> [B, S]: minus the SI-SDR in dB (Le Roux et al. 2019, eq. 4), no mean removed.
 
@@ -137,6 +164,7 @@ _KINDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": l1,
     "mse": mse,
     "mrstft": multi_resolution_stft,
+    "mrcomplex": multi_resolution_complex,
     "sdr": negative_sdr,
     "sisdr": negative_si_sdr,
 }

@@ -1,6 +1,7 @@
 """The weights that a run begins with: fresh ones, another model's, or parts of other models.
 
-    --init MODEL      all weights, from a network of the same kind
+    --init MODEL      all weights, from a network of the same kind; of other stems too, if the network declares
+                      which weights a stem has for itself (`Arch.of_stem`): those of new stems stay fresh
     --base MODEL      the weights of a part that does not learn, if the network declares one (`Arch.base`)
     --teacher MODEL   the weights that a student begins with, if it declares a teacher (`Arch.teacher`)
 
@@ -9,9 +10,13 @@ They are read once: afterwards they are in the run's state and in its model. Kno
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from torch import Tensor
+
+from sepcli.engine.separator import Separator
 from sepcli.errors import ModelError, Notice, UsageError, parameter
 from sepcli.loading import load_model
 from sepcli.models.family import Arch, Origin
@@ -75,14 +80,40 @@ def _check_given(arch: Arch, table: ModelTable, init: str | None) -> None:
 
 def _copy(network: Network, init: str, notice: Notice) -> None:
     source = load_model(init, notice=notice).network
+    weights: Mapping[str, Tensor] = source.state_dict()
+    if network.arch.of_stem is not None and isinstance(source, network.arch.build):
+        weights = _with_stems(network, source, network.arch.of_stem, init, notice)
     try:
-        network.model.load_state_dict(source.state_dict(), strict=True)
+        network.model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise ModelError(
             f"The weights of '{init}' do not fit this {network.arch.name}: {reason}",
             remedy="Use the [model.config] that they were made with.",
         ) from None
+
+
+def _with_stems(
+    network: Network, source: Separator, of_stem: str, init: str, notice: Notice
+) -> dict[str, Tensor]:
+    """The source's weights, stem by stem in the network's order; a new stem has the network's fresh ones."""
+    fresh = network.model.state_dict()
+    numbers = {of_stem.format(number): name for number, name in enumerate(source.sources)}
+    weights = {key: value for key, value in source.state_dict().items() if not key.startswith(tuple(numbers))}
+    new = []
+    for number, name in enumerate(network.model.sources):
+        here, known = of_stem.format(number), name in source.sources
+        there = of_stem.format(source.sources.index(name)) if known else here
+        new += [] if known else [name]
+        for key, value in (source.state_dict() if known else fresh).items():
+            if key.startswith(there):
+                weights[here + key.removeprefix(there)] = value
+    if new:
+        notice(f"'{init}' has no {', '.join(new)}: the weights for that begin anew.")
+    changed = [text for text in _differences(source.config, network.config) if not text.startswith("sources ")]
+    if changed:
+        notice(f"'{init}' was trained with other settings: {'; '.join(changed)}.")
+    return weights
 
 
 def _take(network: Network, role: str, origin: Origin, spec: str, notice: Notice) -> None:

@@ -11,8 +11,10 @@ from sepcli.models.roformer.network import BSRoformer, MelBandRoformer
 FAMILY = Family(
     name="roformer",
     archs={
-        "BSRoformer": Arch("BSRoformer", BSRoformerConfig, BSRoformer),
-        "MelBandRoformer": Arch("MelBandRoformer", MelBandRoformerConfig, MelBandRoformer),
+        "BSRoformer": Arch("BSRoformer", BSRoformerConfig, BSRoformer, of_stem="estimators.{}."),
+        "MelBandRoformer": Arch(
+            "MelBandRoformer", MelBandRoformerConfig, MelBandRoformer, of_stem="estimators.{}."
+        ),
     },
     convert=convert,
     detect=detect,
