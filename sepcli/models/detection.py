@@ -2,6 +2,7 @@
 
     each family's `detect`     ->  a network, and settings that shapes tell     at most one may claim a file
     the catalogue              ->  entries whose networks have tensors of the same names and shapes
+                                   (of those, the ones whose file has the name of this one, if there are any)
     what shapes leave open     ->  as in those entries, if they agree; without any entry, as published
 
 A notice says whatever was not told by the file itself. Knows no family by name, and loads no weights.
@@ -63,7 +64,13 @@ def _in_family(empty: Checkpoint, family: Family, entries: list[Entry]) -> Found
     arch = family.arch(told.arch)
     tried: list[tuple[Any, bool]] = []  # entries share Configs, and building a network takes a while
 
+    shaped = make_config(arch, {**told.assumed, **told.config})
+
     def fitting(config: Any) -> bool:
+        if told.exact and any(
+            not same_setting(getattr(config, name), getattr(shaped, name)) for name in told.config
+        ):
+            return False
         known = [result for other, result in tried if other == config]
         if not known:
             known = [fits(empty, family, arch, config)]
@@ -73,6 +80,7 @@ def _in_family(empty: Checkpoint, family: Family, entries: list[Entry]) -> Found
     of_family = [entry for entry in entries if entry.family == family.name]
     same = [(entry, config) for entry in of_family for config in _configs(arch, entry) if fitting(config)]
     says = f"'{empty.path}' does not say which network it is for; its tensors are those of {arch.name}"
+    same = [(entry, config) for entry, config in same if _called(entry, empty.path.name)] or same
     if same:
         entry, config = same[0]
         _refuse_differences(says, family, same)
@@ -82,16 +90,22 @@ def _in_family(empty: Checkpoint, family: Family, entries: list[Entry]) -> Found
             f"names of stems: {stems}."
         )
         return Found(family, arch, config, entry.segment, notice)
-    config = make_config(arch, {**told.assumed, **told.config})
-    if not fits(empty, family, arch, config):
+    if not fits(empty, family, arch, shaped):
         return None
     settings = ", ".join(
-        f"{field.name} = {_text(getattr(config, field.name))}"
-        for field in fields(config)
+        f"{field.name} = {_text(getattr(shaped, field.name))}"
+        for field in fields(shaped)
         if field.name not in told.config and field.name not in family.training_only
     )
     return Found(
-        family, arch, config, None, f"{says}. What they do not tell is taken to be as published: {settings}."
+        family, arch, shaped, None, f"{says}. What they do not tell is taken to be as published: {settings}."
+    )
+
+
+def _called(entry: Entry, name: str) -> bool:
+    """Whether a file of that name is this entry's, by its sources or as other programs call it."""
+    return name in entry.aliases or any(
+        name == file.filename for whole in entry.files for file in whole.sources
     )
 
 
@@ -140,7 +154,7 @@ def _refuse_differences(says: str, family: Family, same: list[tuple[Entry, Any]]
     if differing:
         raise ModelError(
             f"{says}, of which the catalogue has some that differ in {', '.join(sorted(differing))}: "
-            f"{', '.join(names)}.",
+            f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}.",
             remedy=f"Say which it is: {parameter('model', 'NAME=FILE')}, or give its settings in a catalogue "
             "of your own (docs/models.md).",
             code="ambiguous",

@@ -73,6 +73,9 @@ class Told:
     config: Mapping[str, Any]  # the settings that follow from them
     # Published values of other settings, where the Config's defaults do not fit: names of stems above all.
     assumed: Mapping[str, Any] = field(default_factory=dict)
+    # Another value of any setting in `config` makes other tensors. Then networks of the catalogue that have one
+    # need not be built to see that they do not fit.
+    exact: bool = False
 
 
 @dataclass(frozen=True)

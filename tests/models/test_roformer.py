@@ -330,6 +330,21 @@ def test_a_catalogue_entry_with_a_file(tmp_path):
         load_model(f"mine={tmp_path / 'm.safetensors'}", catalog=catalog)
 
 
+def test_files_of_one_shape_are_told_apart_by_name():
+    from sepcli.models.detection import find_network
+    from sepcli.weights.catalog import load_catalog
+
+    tensors, _ = published("bs_256x12")
+    for name, entry in {
+        "bs_roformer_anvuew_sdr_12.45.ckpt": "bs-roformer-anvuew",
+        "bs_roformer_instrumental_resurrection_unwa.ckpt": "bs-roformer-resurrection-inst",
+    }.items():
+        found = find_network(Checkpoint(Path(name), tensors), [FAMILY], load_catalog().values())
+        assert f"'{entry}'" in found.notice and found.config.hop == (441 if "inst" in entry else 512)
+    with pytest.raises(ModelError, match="differ in chunk, hop, sources.* more"):
+        find_network(Checkpoint(Path("mine.ckpt"), tensors), [FAMILY], load_catalog().values())
+
+
 def test_stored_frequencies():
     """Rounded ones are computed anew, others are refused."""
     state, config = (

@@ -58,8 +58,8 @@ def detect(checkpoint: Checkpoint) -> Told | None:
     assumed = {"sources": STEMS.get(stems, numbered(stems))}
     widths = _widths(state)
     if "final_norm.gamma" in shapes:
-        return Told("BSRoformer", {**config, **_side_by_side(widths)}, assumed=assumed)
-    return Told("MelBandRoformer", {**config, **_mel(widths)}, assumed=assumed)
+        return Told("BSRoformer", {**config, **_side_by_side(widths)}, assumed, exact=True)
+    return Told("MelBandRoformer", {**config, **_mel(widths)}, assumed, exact=True)
 
 
 def _widths(state: Mapping[str, Tensor]) -> list[int]:
