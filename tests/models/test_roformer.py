@@ -17,9 +17,10 @@ from sepcli.errors import ModelError
 from sepcli.loading import load_model, make_config
 from sepcli.models.roformer import FAMILY
 from sepcli.models.roformer.bands import mel, side_by_side
+from sepcli.models.roformer.checkpoint import as_published
 from sepcli.models.roformer.config import BSRoformerConfig, MelBandRoformerConfig
 from sepcli.models.roformer.network import BSRoformer, MelBandRoformer
-from sepcli.models.roformer.toolkit import read_settings
+from sepcli.models.roformer.toolkit import read_settings, write_settings
 from sepcli.weights.checkpoint import Checkpoint, read_checkpoint
 from tests.contracts import Case, check_reduced, peak_error, run
 
@@ -267,6 +268,36 @@ def test_published_files(name):
     kwargs = listed["kwargs"]
     assert (model.config.dim, model.config.depth) == (kwargs["dim"], kwargs["depth"])
     assert len(model.sources) == kwargs["num_stems"] and model.channels == 2
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_names_as_published(name):
+    """And back: all names and shapes of the published file, constants too."""
+    tensors, _ = published(name)
+    checkpoint = Checkpoint(Path(name), tensors, format="torch")
+    told = FAMILY.detect(checkpoint)
+    arch = FAMILY.archs[told.arch]
+    with torch.device("meta"):
+        theirs = as_published(arch.build(make_config(arch, {**told.assumed, **told.config})))
+    assert {key: t.shape for key, t in theirs.items()} == {key: t.shape for key, t in tensors.items()}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_weights_there_and_back(name):
+    folder = GOLDEN[name]
+    case, file = json.loads((folder / "case.json").read_text()), load_file(folder / "weights.safetensors")
+    arch, config = settings_of(case)
+    model = arch.build(config)
+    model.load_state_dict(FAMILY.convert(Checkpoint(folder, file), model))
+    theirs = as_published(model)
+    assert theirs.keys() == file.keys()
+    assert all(torch.allclose(theirs[key], value, rtol=1e-6, atol=0) for key, value in file.items())
+    if not (config.value_residual or config.refiner or config.head):
+        settings = write_settings(config)
+        assert make_config(arch, {**read_settings(arch.name, settings), "sources": config.sources}) == config
+    else:
+        with pytest.raises(ModelError, match="toolkit has no network with"):
+            write_settings(config)
 
 
 FILE = GOLDEN["bs_mono_normalized"] / "weights.safetensors"

@@ -20,7 +20,7 @@ from torch import Tensor
 from sepcli.engine.separator import Separator
 from sepcli.errors import ModelError
 from sepcli.models.roformer.network import Roformer
-from sepcli.models.roformer.transformer import BASE
+from sepcli.models.roformer.transformer import BASE, Polar, Rotary
 from sepcli.weights.checkpoint import Checkpoint, network_state
 
 CONTAINERS = (
@@ -30,6 +30,11 @@ CONTAINERS = (
 )  # where the toolkit looks for the tensors, in this order
 _TRUNK = re.compile(r"layers\.(\d+)\.([01])\.(?:layers\.(\d+)\.([01])\.(.+)|(norm\.gamma))")
 _OWN = re.compile(r"mask_estimators\.(\d+)\.(.+)")  # of a refiner or a head
+_ESTIMATOR = re.compile(r"^estimators\.(\d+)\.")
+_OURS = re.compile(  # of a trunk, or of a mask estimator's refiner
+    r"(?:trunk|(mask_estimators\.\d+\.)refiner)\.blocks\.(\d+)\.(time|bands)\."
+    r"(?:layers\.(\d+)\.(.+)|(norm_out\.gamma))"
+)
 _SHARED_BIAS = re.compile(r"linear_\d+_bias_0")
 _PARTS = {
     "0.norm.gamma": "attention.norm.gamma",
@@ -75,6 +80,43 @@ def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
             )
         ours[place] = tensor.float()
     return ours
+
+
+def as_published(model: Roformer) -> dict[str, Tensor]:
+    """The network's weights under the names of published files, with their constants: what `convert` reads."""
+    state, theirs = model.state_dict(), dict[str, Tensor]()
+    stacked = _stacked(model)
+    parts = {ours: part for part, ours in _PARTS.items()}
+    for name, tensor in state.items():
+        if name in stacked:
+            theirs |= dict(zip(stacked[name], tensor.unbind(), strict=True))
+            continue
+        if ".head." in name:
+            theirs[_ESTIMATOR.sub(r"mask_estimators.\1.", name).replace(".head.", ".segm.", 1)] = tensor
+            continue
+        place = _ESTIMATOR.sub(r"mask_estimators.\1.", name)
+        found = _OURS.fullmatch(place)
+        if found is None:
+            if "_positions." not in name:
+                theirs[place] = tensor  # a norm behind a trunk
+            continue
+        own, block, axis = found[1] or "", found[2], _AXES.index(found[3])
+        transformer = f"{own}layers.{block}.{axis}"
+        if found[6]:
+            theirs[f"{transformer}.norm.gamma"] = tensor
+            continue
+        theirs[f"{transformer}.layers.{found[4]}.{parts[found[5]]}"] = tensor
+        if found[5] == "attention.norm.gamma":  # once for each attention
+            trunk = model.trunk if not own else model.get_submodule(name.split(".blocks.")[0])
+            positions = trunk.get_submodule(f"{found[3]}_positions")
+            assert isinstance(positions, Rotary)
+            embedding = f"{transformer}.layers.{found[4]}.0"
+            if isinstance(positions, Polar):
+                theirs[f"{embedding}.pope_embed.bias"] = positions.bias.detach()
+                theirs[f"{embedding}.pope_embed.inv_freqs"] = positions.frequencies(tensor.device)
+            else:
+                theirs[f"{embedding}.rotary_embed.freqs"] = positions.frequencies(tensor.device)
+    return theirs
 
 
 def published_state(checkpoint: Checkpoint) -> Mapping[str, Tensor] | None:

@@ -10,7 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from sepcli.errors import ModelError
-from sepcli.models.roformer.config import BANDS
+from sepcli.models.roformer.config import (
+    BANDS,
+    BSRoformerConfig,
+    MelBandRoformerConfig,
+    RoformerConfig,
+)
 
 KINDS = {"bs_roformer": "BSRoformer", "mel_band_roformer": "MelBandRoformer"}  # its names of networks
 _SAME = {
@@ -97,6 +102,38 @@ def read_settings(arch: str, model: Mapping[str, Any]) -> dict[str, Any]:
         settings["bands"] = given["num_bands"]
         settings["samplerate"] = given["sample_rate"]
     return settings
+
+
+def write_settings(config: RoformerConfig) -> dict[str, Any]:
+    """The toolkit's settings of a network of ours: what `read_settings` reads. ModelError for what it lacks."""
+    lacks = [name for name in ("value_residual", "refiner", "head") if getattr(config, name)]
+    if lacks:
+        raise ModelError(
+            f"The training toolkit has no network with {', '.join(lacks)}.",
+            remedy="Only sepcli's own file holds it.",
+            code="no_such_format",
+        )
+    model: dict[str, Any] = {theirs: getattr(config, ours) for theirs, ours in _SAME.items()}
+    model |= {
+        "stereo": config.channels == 2,
+        "num_stems": len(config.sources),
+        "time_transformer_depth": config.layers,
+        "freq_transformer_depth": config.layers,
+        "attn_dropout": config.dropout,
+        "dim_freqs_in": config.nfft // 2 + 1,
+        "stft_win_length": config.nfft,
+        "flash_attn": True,
+    }
+    if isinstance(config, BSRoformerConfig):
+        return {**model, "freqs_per_bands": tuple(config.bands), "mask_estimator_depth": config.mask_hidden + 1}
+    assert isinstance(config, MelBandRoformerConfig)
+    return {
+        **model,
+        "num_bands": config.bands,
+        "sample_rate": config.samplerate,
+        "mask_estimator_depth": config.mask_hidden,
+        "match_input_audio_length": True,
+    }
 
 
 def _refused(what: str) -> ModelError:
