@@ -108,11 +108,11 @@ def from_os(
 ) -> SepcliError:
     """What the operating system refused, as an error with its reason and the next step.
 
-    path: the file or folder, or the descriptor 1 or 2 of a standard stream. reading: the class of the error
-    where the path was to be read; None: it was to be written, and the error is an OutputError.
+    path: the file or folder; 2: standard error, another number: standard output. reading: the class of the
+    error where the path was to be read; None: it was to be written, and the error is an OutputError.
     """
     if isinstance(path, int):
-        name, elsewhere = {1: "Standard output", 2: "Standard error"}[path], "redirect it elsewhere"
+        name, elsewhere = "Standard error" if path == 2 else "Standard output", "redirect it elsewhere"
     else:
         # Names may hold bytes that are not UTF-8, which no terminal and no JSON can show.
         name = f"'{os.fsencode(path).decode('utf-8', 'replace')}'"

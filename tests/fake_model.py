@@ -103,6 +103,7 @@ def install(monkeypatch, tmp_path):
     """The fake models in place of the real ones, an empty folder to be in, and no loads so far."""
     monkeypatch.setattr(loading, "load_model", load_model)
     monkeypatch.setenv("SEPCLI_CATALOG", str(catalog_file(tmp_path)))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))  # what is noted there is of this test alone
     monkeypatch.delenv("SEPCLI_DEBUG", raising=False)
     loads.clear()
     (tmp_path / "in").mkdir()
@@ -115,9 +116,14 @@ def catalog_file(folder: Path) -> Path:
     return path
 
 
-if __name__ == "__main__":
+def run():
+    """The program, by sys.argv."""
     from sepcli.cli.app import main
 
     loading.load_model = load_model
     os.environ["SEPCLI_CATALOG"] = str(catalog_file(Path(tempfile.mkdtemp())))
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

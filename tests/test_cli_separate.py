@@ -162,29 +162,130 @@ def test_plain_lines_where_there_is_no_terminal(capfd, monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no pseudo terminals")
-def test_bars_on_a_terminal():
+def test_bars_on_a_terminal_of_80_columns():
+    import fcntl
     import pty
+    import struct
+    import termios
 
-    for seed, name in enumerate("ab"):
-        song(f"{name}.wav", seconds=2, seed=seed)
+    import pyte
+
+    title = "A title that never ends, with many words (日本語の題, remastered at the Royal Albert Hall)"
+    names = [f"{title} {number}.wav" for number in (1, 2)]
+    for seed, name in enumerate(names):
+        song(name, seconds=2, seed=seed)
     leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
     running = subprocess.Popen(
-        [sys.executable, "-m", "tests.fake_model", "separate", "-m", "fake", "a.wav", "b.wav"],
+        [sys.executable, "-m", "tests.fake_model", "separate", "-m", "fake", *names],
         stderr=follower,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "FAKE_SECONDS": "0.1", "TERM": "xterm", "COLUMNS": "150"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "FAKE_SECONDS": "0.1", "TERM": "xterm"},
     )
     os.close(follower)
-    drawn = b""
+    screen = pyte.Screen(80, 40)
+    stream = pyte.ByteStream(screen)
+    rows = set()
     try:
         while block := os.read(leader, 65536):
-            drawn += block
+            stream.feed(block)
+            rows.update(row.rstrip() for row in screen.display)
     except OSError:  # Linux says so when the last writer has closed it
         pass
     os.close(leader)
     assert running.wait() == 0
-    text = drawn.decode()
-    assert "All tracks" in text and "track 2 of 2" in text and "x realtime" in text and "left" in text
-    assert "2 done" in text
+    figures = r"\d:\d\d of \d:\d\d  \d+\.\dx  \d:\d\d left$"
+    assert any(re.search(rf"^All tracks +\S*━{{5,}}\S* +2/2  {figures}", row) for row in rows), rows
+    assert any(re.search(rf"^A title.*… +\S*━{{5,}}\S* +{figures}", row) for row in rows), rows
+    last = [row.rstrip() for row in screen.display]
+    assert any(row.startswith("2 done") for row in last) and not any("━" in row for row in last)
+    words = {word for row in last for word in row.split()}
+    assert set(names[0].split()[:-1]) <= words  # folded, but within no word
+
+
+def test_sentences_and_tables_fold_between_words_on_a_terminal_only(capfd, monkeypatch):
+    from sepcli.cli import console
+
+    words = "Every word of this sentence is whole, and so is 'a quoted name of two lines, whatever is in it'."
+    for columns in (30, 41, 80, 200):
+        lines = console.folded(words, columns, indent=4)
+        assert " ".join(line.strip() for line in lines) == words
+        assert all(console.cells(line) <= columns or line.strip().startswith("'") for line in lines)
+        assert all(line.startswith("    ") for line in lines[1:])
+    assert console.folded(words, None) == [words]
+    rows = [("NAME", "WHAT IT IS"), ("one", words), ("日本語", "short")]
+    monkeypatch.setenv("COLUMNS", "60")
+    console.print_columns(rows)
+    assert [line.split("  ", 1)[1].strip() for line in capfd.readouterr().out.splitlines()][1] == words
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    console.print_columns(rows)
+    lines = capfd.readouterr().out.splitlines()
+    assert len(lines) > 3 and all(console.cells(line) <= 60 for line in lines)
+    assert lines[2].startswith(" " * 8) and lines[-1].startswith("日本語  short")
+
+
+def test_every_style_has_a_colour_on_a_terminal(capfd, monkeypatch):
+    from sepcli.cli import console
+
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(console.out, "cache_info", lambda: type("", (), {"currsize": 0}), raising=False)
+    source = "".join(path.read_text() for path in (ROOT / "sepcli" / "cli").glob("*.py"))
+    used = set(
+        re.findall(r'(?:style=|_say\(.*, |": )"((?:bold )?(?:red|green|yellow|blue|cyan|bold|dim))"', source)
+    )
+    assert {"yellow", "bold", "green", "bold red"} <= used
+    for style in used - {"dim"}:  # of rich's tables
+        console.line("text", style=style)
+        assert re.fullmatch(r"\x1b\[[0-9;]+mtext\x1b\[0m\n", capfd.readouterr().out)
+
+
+def test_the_licence_is_said_once_a_model(capfd):
+    song("a.wav")
+    said = "Licence of the weights: MIT."
+    assert said in separate(capfd, "a.wav", "--dry-run")[1]  # which is none of the times
+    assert [said in separate(capfd, "a.wav", "--no-resume", "-q")[2] for _ in range(2)] == [False, False]
+    assert [said in separate(capfd, "a.wav", "--no-resume")[2] for _ in range(2)] == [True, False]
+    assert "Licence of the weights: unspecified." in separate(capfd, "a.wav", "-m", "vox")[2]  # another model
+    out = separate(capfd, "a.wav", "--no-resume", "--progress", "json")[2]
+    assert json.loads(out.splitlines()[0])["license"] == "MIT"  # programs always hear it
+
+
+CHATTY = """
+import ctypes, logging, os, sys, warnings
+from tests import fake_model
+from tests.toys import Split
+
+forward = Split.forward
+
+def chatty(self, mix, *, noise=None):
+    print("print on stdout"); print("print on stderr", file=sys.stderr)
+    os.write(1, b"C on stdout\\n"); os.write(2, b"C on stderr\\n")
+    logging.getLogger("a library").warning("logged"); warnings.warn("warned")
+    return forward(self, mix, noise=noise)
+
+Split.forward = chatty
+sys.argv = ["sepcli", *{arguments!r}]
+fake_model.run()
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--json"], ["-t", "bass", "-o", "-"]])
+def test_words_of_libraries_never_get_between(arguments):
+    path = song("a.wav", seconds=0.5)
+    arguments = ["separate", "-m", "fake", path, "--progress", "json", *arguments]
+    done = subprocess.run(
+        [sys.executable, "-c", CHATTY.format(arguments=arguments)],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert all("event" in json.loads(line) for line in done.stderr.splitlines())
+    if "--json" in arguments:
+        assert json.loads(done.stdout)["status"] == "done"
+    else:
+        assert len(soundfile.read(io.BytesIO(done.stdout))[0]) == 22050
 
 
 def damaged_song(name="bad.flac"):

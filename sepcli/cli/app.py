@@ -91,6 +91,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code (docs/cli.md) is returned, not raised. arguments: sys.argv by default."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     _open_closed_streams()
+    if "--json" in arguments and not {"--help", "-h", "--version"}.intersection(arguments):
+        console.take(1)
+    try:
+        return _main(arguments)
+    finally:
+        console.give_back()
+
+
+def _main(arguments: list[str]) -> int:
     with spelled(option_text), warnings.catch_warnings():
         return _run(arguments)
 
@@ -132,7 +141,7 @@ def _run(arguments: list[str]) -> int:
         warnings.showwarning = lambda message, *_: console.notice(str(message))
     try:
         code = typer.main.get_command(app).main(args=arguments, prog_name="sepcli", standalone_mode=False)
-        sys.stdout.flush()  # here, where a full disk is still ours to report
+        console.stream(1).flush()  # here, where a full disk is still ours to report
         return code if isinstance(code, int) else 0
     except SepcliError as problem:
         return _fail(problem, arguments, problem)
@@ -182,9 +191,9 @@ def _of_a_stream(problem: OSError) -> SepcliError | None:
     """
     if problem.filename is not None:
         return None
-    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+    for number in (1, 2):
         try:
-            stream.flush()
+            console.stream(number).flush()
         except OSError:
             return from_os(problem, number)
     unbuffered = {*DISK_FULL, errno.EBADF}  # errors that flush does not raise again
@@ -193,12 +202,12 @@ def _of_a_stream(problem: OSError) -> SepcliError | None:
 
 def _reader_left(arguments: Sequence[str]) -> int:
     """The reader of our output is gone: no error for a list (`| head`), but one for stems and for a program."""
-    _discard(sys.stdout)
+    _discard(console.stream(1))
     page = {"--help", "-h", "--dry-run"}.intersection(arguments) or not _separates(arguments)
     if page and "--json" not in arguments:
         return 0
     problem = from_os(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)), 1)
-    _try(lambda: console.error(problem), sys.stderr)
+    _try(lambda: console.error(problem), console.stream(2))
     return problem.exit_code
 
 
@@ -221,12 +230,12 @@ def _fail(problem: SepcliError, arguments: Sequence[str], cause: BaseException) 
 
             traceback.print_exception(cause, file=sys.stderr)
         console.error(problem)
-        sys.stderr.flush()
+        console.stream(2).flush()
 
     if "--json" in arguments:
-        _try(lambda: console.print_json(console.failure_object(problem)), sys.stdout)
-    _try(sys.stdout.flush, sys.stdout)
-    _try(on_standard_error, sys.stderr)
+        _try(lambda: console.print_json(console.failure_object(problem)), console.stream(1))
+    _try(console.stream(1).flush, console.stream(1))
+    _try(on_standard_error, console.stream(2))
     return problem.exit_code
 
 

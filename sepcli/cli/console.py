@@ -5,6 +5,9 @@ Knows nothing of models or audio. Names of files may hold anything: all that is 
 as all the rest of a short command. NO_COLOR turns colours off. Where standard error is no terminal, progress is
 printed as plain lines.
 
+On a terminal sentences and tables are folded between words to its width; elsewhere a line is a line, so that it
+can be piped. What may be copied from a terminal, such as a path or a quoted name, is never broken by us.
+
 Three ways to report what happens (`report_as`):
     text   sentences and, on a terminal, bars
     json   one JSON object a line on standard error: {"event": "notice" | "download" | ..., ...}
@@ -15,15 +18,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
+from sepcli.cli.signals import STREAMS
 from sepcli.errors import SepcliError
 
 if TYPE_CHECKING:
@@ -36,13 +42,57 @@ PLAIN_INTERVAL = 5.0  # seconds between two progress lines where there is no ter
 _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 _style = "text"
+_ours: dict[int, TextIO] = {}  # descriptors that only this module writes to, by their usual numbers
 
 
-def report_as(style: str) -> None:
-    """Choose "text", "json" or "quiet" for the rest of this process."""
+def stream(number: int) -> TextIO:
+    """Standard output (1) or standard error (2), as this module writes to it."""
+    return _ours.get(number) or (sys.stdout if number == 1 else sys.stderr)
+
+
+def take(number: int) -> None:
+    """From now on nobody else writes to standard output (1) or standard error (2), until `give_back`.
+
+    What libraries print there, from C too, would be bytes between JSON objects or samples. They write to the
+    usual descriptor, which leads nowhere now; ours is a copy of it.
+    """
+    usual = sys.stdout if number == 1 else sys.stderr
+    try:
+        if number in _ours or usual.fileno() != number:  # somebody has put another stream in its place
+            return
+        usual.flush()
+        copy = os.dup(number)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+    except (OSError, ValueError):  # it is closed, or no file
+        return
+    os.dup2(nowhere, number)
+    os.close(nowhere)
+    _ours[number] = open(copy, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+    STREAMS.append(copy)
+
+
+def give_back() -> None:
+    """Undo `take`."""
+    while _ours:
+        number, ours = _ours.popitem()
+        STREAMS.remove(ours.fileno())
+        with suppress(OSError):
+            ours.flush()
+        os.dup2(ours.fileno(), number)
+        with suppress(OSError):
+            ours.close()
+
+
+def report_as(style: str, verbosity: int = 0) -> None:
+    """Choose "text", "json" or "quiet" for the rest of this process.
+
+    With JSON, standard error has nothing else, but for tracebacks where they are asked for.
+    """
     global _style
     assert style in ("text", "json", "quiet"), style
     _style = style
+    if style == "json" and not wants_tracebacks(verbosity):
+        take(2)
 
 
 def reports_json() -> bool:
@@ -85,11 +135,66 @@ def is_terminal(stream: Any) -> bool:
     return stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
 
 
-_COLOURS = {"red": "31", "yellow": "33", "bold": "1", "bold red": "1;31"}  # as terminals number them
+# As terminals number them.
+_COLOURS = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "bold red": "1;31"}
+
+
+def width(stream: Any) -> int | None:
+    """The columns of the terminal to which this stream writes; None where it is none."""
+    if not is_terminal(stream):
+        return None
+    try:
+        return int(os.environ.get("COLUMNS", "")) or None
+    except ValueError:
+        pass
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except (OSError, ValueError):
+        return None
+
+
+def cells(text: str) -> int:
+    """How many columns the text takes on a terminal: East Asian characters two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(sign) in "WF" for sign in text)
+    return len(text) + wide - sum(unicodedata.combining(sign) > 0 for sign in text)
+
+
+def shortened(text: str, columns: int) -> str:
+    """The text in at most so many columns, with an ellipsis at its end where it is cut."""
+    if cells(text) <= columns:
+        return text
+    while text and cells(text) > columns - 1:
+        text = text[:-1]
+    return text + "…"
+
+
+_WORD = re.compile(r"'[^']*'\S*|\S+")  # a quoted name is one word
+
+
+def folded(text: str, columns: int | None, indent: int = 0) -> list[str]:
+    """The text in lines of at most so many columns, broken between words; None: one line.
+
+    indent: columns in front of all lines but the first. A word that is longer than a line keeps its line.
+    """
+    if columns is None or cells(text) <= columns:
+        return [text]
+    lead = len(text) - len(text.lstrip())
+    lines = [text[:lead]]
+    for match in _WORD.finditer(text):
+        space = text[: match.start()]
+        gap = len(space) - len(space.rstrip()) if lines[-1].strip() else 0
+        word = cells(match[0])
+        if gap and cells(lines[-1]) + gap + word > columns >= lead + indent + word:
+            lines.append(" " * (lead + indent) + match[0])
+        else:
+            lines[-1] += " " * gap + match[0]
+    return lines
 
 
 def _print(console: Callable[[], Console], stream: Any, text: str, style: str | None, end: str) -> None:
-    """Write text that `shown` has made harmless, not wrapped.
+    """Write text that `shown` has made harmless.
 
     By rich where it is in use already, for its bars must move out of the way.
     """
@@ -122,22 +227,36 @@ def _escaped(sign: str) -> str:
 
 
 def line(text: str, style: str | None = None, end: str = "\n") -> None:
-    """Print one line on standard output: a result for people. It is not wrapped. end: what comes behind it."""
-    _print(out, sys.stdout, shown(text), style, end)
+    """Print one line on standard output: a result for people. It is not folded. end: what comes behind it."""
+    _print(out, stream(1), shown(text), style, end)
 
 
 def lines(text: str) -> None:
     """Print the lines of a text on standard output."""
     for each in text.splitlines():
+        sentence(each)
+
+
+def sentence(text: str, indent: int = 0) -> None:
+    """Print a sentence on standard output, folded on a terminal. indent: of all lines but the first."""
+    for each in folded(shown(text), width(stream(1)), indent):
         line(each)
 
 
+def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
+    """Print names and what is said of them, in two columns. Pairs of which nothing is said are left out."""
+    told = [pair for pair in pairs if pair[1]]
+    first = max((cells(name) for name, _ in told), default=0)
+    for name, text in told:
+        sentence(f"{name:<{first}}  {text}", indent=first + 2)
+
+
 def say(message: str, style: str | None = None) -> None:
-    """Print one line on standard error. It is not wrapped, so that a path in it can be copied whole."""
+    """Print a sentence on standard error, folded on a terminal."""
     if _style == "json":
         event("notice", message=message)
     elif _style == "text":
-        _print(err, sys.stderr, shown(message), style, "\n")
+        _say(shown(message), style)
 
 
 def notice(message: str) -> None:
@@ -150,17 +269,25 @@ def error(problem: SepcliError) -> None:
     if _style == "json":
         event("error", **error_fields(problem))
         return
-    _print(err, sys.stderr, "Error: ", "bold red", "")
-    _print(err, sys.stderr, shown(problem.message), None, "\n")
+    first, *more = folded(f"Error: {shown(problem.message)}", width(stream(2)))
+    _print(err, stream(2), "Error:", "bold red", "")
+    _print(err, stream(2), first.removeprefix("Error:"), None, "\n")
+    for each in more:
+        _print(err, stream(2), each, None, "\n")
     if problem.remedy:
-        _print(err, sys.stderr, shown(problem.remedy), None, "\n")
+        _say(shown(problem.remedy))
 
 
 def failure(name: str, problem: SepcliError) -> None:
     """Print that one of several items failed, and what to do about it. Also when quiet."""
-    _print(err, sys.stderr, shown(f"{name}: failed: {problem.message}"), "red", "\n")
+    _say(shown(f"{name}: failed: {problem.message}"), "red")
     if problem.remedy:
-        _print(err, sys.stderr, f"    {shown(problem.remedy)}", None, "\n")
+        _say(f"    {shown(problem.remedy)}")
+
+
+def _say(text: str, style: str | None = None) -> None:
+    for each in folded(text, width(stream(2))):
+        _print(err, stream(2), each, style, "\n")
 
 
 def error_fields(problem: SepcliError) -> dict[str, str]:
@@ -170,21 +297,40 @@ def error_fields(problem: SepcliError) -> dict[str, str]:
 
 def event(name: str, **fields: Any) -> None:
     """Print one JSON object as a line on standard error."""
-    _write_line(sys.stderr, {"event": name, **fields})
+    _write_line(stream(2), {"event": name, **fields})
 
 
 def print_json(fields: Any) -> None:
     """Print JSON as one line on standard output, at once. In ASCII: any terminal shows any file's name."""
-    _write_line(sys.stdout, fields)
+    _write_line(stream(1), fields)
 
 
 def print_columns(rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on standard output, its head first. Lines are never wrapped, so that it can be piped."""
+    """Print a table on standard output, its head first; on a terminal cells are folded within their columns."""
     rows = [[shown(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    widths = _fitting([[cells(cell) for cell in row] for row in rows], rows, width(stream(1)))
     for row in rows:
-        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-        line("  ".join(cells).rstrip())
+        lines = [folded(cell, columns) for cell, columns in zip(row, widths, strict=True)]
+        for each in zip_longest(*lines, fillvalue=""):
+            padded = (cell + " " * (size - cells(cell)) for cell, size in zip(each, widths, strict=True))
+            line("  ".join(padded).rstrip())
+
+
+def _fitting(sizes: Sequence[Sequence[int]], rows: Sequence[Sequence[str]], columns: int | None) -> list[int]:
+    """A width for each column of a table: the widest are folded, but never within a word."""
+    widths = [max(column) for column in zip(*sizes, strict=True)]
+    if columns is None:
+        return widths
+    words = [
+        max((cells(match[0]) for cell in column for match in _WORD.finditer(cell)), default=0)
+        for column in zip(*rows, strict=True)
+    ]
+    while sum(widths) + 2 * (len(widths) - 1) > columns:
+        room = [column for column in range(len(widths)) if widths[column] > words[column]]
+        if not room:
+            break
+        widths[max(room, key=lambda column: widths[column])] -= 1
+    return widths
 
 
 def draw_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, dim: str) -> None:
@@ -238,22 +384,46 @@ def bars(*columns: ProgressColumn | str) -> Progress:
     return Progress(*columns, console=err(), transient=True, redirect_stdout=sys.stdout.isatty())
 
 
+NAME_COLUMNS, BAR_COLUMNS = 12, 10  # at least, where the terminal has room for anything
+
+
+def name_and_bar(text: int, longest: int = 40) -> tuple[int, int]:
+    """The columns of a name and of a bar that stand in one line with `text` columns behind them.
+
+    longest: of a name. Whatever a track is called, the bar can be seen.
+    """
+    left = max(err().width - text - 3, NAME_COLUMNS + BAR_COLUMNS)  # a space between, and none at the edge
+    name = min(longest, max(NAME_COLUMNS, left - 20))
+    return name, min(30, left - name)
+
+
 def started_bars(*columns: str) -> Progress | None:
     """Start progress bars on standard error: a description, a bar, and columns of rich by their class names.
 
     None where nobody would see them: no terminal, or quiet. They disappear when they are stopped.
     """
-    if not is_terminal(sys.stderr) or is_quiet():
+    if not is_terminal(stream(2)) or is_quiet():
         return None
     from rich import progress
 
+    name, bar = name_and_bar(OTHER_COLUMNS)
     started = bars(
-        progress.TextColumn("{task.description}", markup=False),
-        progress.BarColumn(bar_width=30),
+        progress.TextColumn("{task.description}", markup=False, table_column=_one_line(name)),
+        progress.BarColumn(bar_width=bar),
         *(getattr(progress, name)() for name in columns),
     )
     started.start()
     return started
+
+
+OTHER_COLUMNS = 32  # that figures behind a bar take: bytes or steps, speed, time
+
+
+def _one_line(columns: int) -> Any:
+    """A column of a table whose text is cut, and never folded."""
+    from rich.table import Column
+
+    return Column(no_wrap=True, overflow="ellipsis", max_width=columns)
 
 
 class AudioBar:
@@ -296,7 +466,7 @@ def download_progress(description: str = "Downloading") -> Iterator[Callable[[in
         yield _every(
             PLAIN_INTERVAL / 5, lambda done, total: event("download", what=description, done=done, total=total)
         )
-    elif not is_terminal(sys.stderr):
+    elif not is_terminal(stream(2)):
         yield _every(
             PLAIN_INTERVAL,
             lambda done, total: say(
@@ -306,9 +476,10 @@ def download_progress(description: str = "Downloading") -> Iterator[Callable[[in
     else:
         from rich import progress
 
+        name, size = name_and_bar(OTHER_COLUMNS)
         with bars(
-            progress.TextColumn("{task.description}", markup=False),
-            progress.BarColumn(),
+            progress.TextColumn("{task.description}", markup=False, table_column=_one_line(name)),
+            progress.BarColumn(bar_width=size),
             progress.DownloadColumn(),
             progress.TransferSpeedColumn(),
             progress.TimeRemainingColumn(),

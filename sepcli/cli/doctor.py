@@ -10,6 +10,7 @@ import importlib
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Annotated
@@ -71,10 +72,14 @@ def report(json: bool = False) -> int:
 
 def _print(finding: Finding) -> None:
     style = {"ok": "green", "note": "yellow", "problem": "bold red"}[finding.state]
+    width = console.width(sys.stdout)
+    first, *more = console.folded(f"{finding.state:<8} {finding.what:<16} {finding.fact}", width, 26)
     console.line(f"{finding.state:<8}", style=style, end="")
-    console.line(f"{finding.what:<16} {finding.fact}")
+    console.line(first[8:])
+    for each in more:
+        console.line(each)
     if finding.remedy:
-        console.line(" " * 25 + finding.remedy)
+        console.sentence(" " * 26 + finding.remedy)
 
 
 def _safely(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

@@ -110,7 +110,7 @@ def list_(
     for group, each in zip(groups, rows, strict=True):
         console.lines(f"\n{group.title}")
         if group.yardstick is not None:
-            console.line(f"(SCORE: {group.yardstick.text})")
+            console.sentence(f"(SCORE: {group.yardstick.text})", indent=1)
         for row in each:
             _print_row(row, widths)
 
@@ -244,10 +244,7 @@ def info(name: Name, json: AsJson = False, catalog: Catalogs = None) -> None:
     for file in entry.files:
         lines.append(("file", f"{file.name}: {_place(file)}"))
         lines += [("or", _place(source)) for source in file.sources[1:]]
-    width = max(len(key) for key, _ in lines)
-    for key, value in lines:
-        if value:
-            console.line(f"{key:<{width}}  {value}")
+    console.print_pairs(lines)
 
 
 _CHECKS = {

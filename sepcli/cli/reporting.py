@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sepcli.batch.decisions import REFUSE, SKIP, Decision
 from sepcli.batch.names import Named, Stems, Track
@@ -19,11 +19,14 @@ from sepcli.batch.request import Batch
 from sepcli.batch.results import DAMAGED, DONE, FAILED, SKIPPED, Listener, Result
 from sepcli.cli import console
 from sepcli.cli.console import PLAIN_INTERVAL, bytes_text, clock, shown
+from sepcli.cli.licences import license_text, new_license
 from sepcli.errors import UsageError, worst_exit_code
 from sepcli.sound.losses import DAMAGES
 from sepcli.weights import download
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from sepcli.engine.device import Device, Precision
     from sepcli.loading import Loaded
 
@@ -35,14 +38,16 @@ SHOWN_FAILURES = 20  # of the summary; all of them were printed as they happened
 class Reporter(Listener):
     """Shows a run as it goes on; a context manager, so that the bars end however the run does.
 
-    bars: draw them, if standard error is a terminal. json: a Result an object on standard output.
+    bars: draw them, if standard error is a terminal. json: a Result an object on standard output. planning: it
+    is a dry run, whose plan says more.
     """
 
-    def __init__(self, batch: Batch, *, bars: bool, json: bool, verbose: int):
+    def __init__(self, batch: Batch, *, bars: bool, json: bool, verbose: int, planning: bool = False):
+        self.planning = planning
         self.batch, self.json, self.verbose = batch, json, verbose
         self.stems: Stems | None = None  # once they are known
         self.results: list[Result] = []
-        self._bars = _Bars() if bars and console.is_terminal(sys.stderr) else None
+        self._bars = _Bars() if bars and console.is_terminal(console.stream(2)) else None
         self._lines = bars and self._bars is None
         self._began = time.monotonic()
         self._track: Track | None = None
@@ -83,7 +88,8 @@ class Reporter(Listener):
                 precision_reason=precision.reason,
             )
             return
-        console.say(f"Model {self.batch.model.name}: {', '.join(stems)}. {license_text(self.batch)}")
+        license = "" if self.planning or console.is_quiet() else new_license(self.batch)
+        console.say(f"Model {self.batch.model.name}: {', '.join(stems)}. {license}".rstrip())
         console.say(f"Device {device}: {device.reason}. Precision {precision.name}: {precision.reason}.")
 
     @contextmanager
@@ -238,34 +244,51 @@ class _Bars:
         self.expected = 0.0  # audio seconds in all, about
         self._done = 0.0  # audio seconds of finished tracks
         self._began = time.monotonic()
+        self._bar = progress.BarColumn(bar_width=30)
         self._progress = console.bars(
-            progress.TextColumn("{task.description}", markup=False, table_column=_ellipsis()),
-            progress.BarColumn(bar_width=30),
+            progress.TextColumn("{task.description}", markup=False),
+            self._bar,
             progress.TextColumn("{task.fields[text]}", markup=False),
         )
-        self._all: progress.TaskID | None = None
-        self._one: progress.TaskID | None = None
+        self._names: dict[TaskID, str] = {}
+        self._longest = 0  # text so far: bars don't jump to and fro
+        self._all: TaskID | None = None
+        self._one: TaskID | None = None
         self._number = self._count = 0
 
     def start(self, name: str, number: int, count: int) -> None:
         self._progress.start()
         self._number, self._count = number, count
         if self._all is None and count > 1:
-            self._all = self._progress.add_task("All tracks", total=None, text="")
+            self._all = self._progress.add_task("", total=None, text="")
+            self._names[self._all] = "All tracks"
         if self._one is None:
             self._began = time.monotonic()
-            self._one = self._progress.add_task(name, total=None, text="")
+            self._one = self._progress.add_task("", total=None, text="")
         else:
-            self._progress.reset(self._one, description=name, total=None, text="")
+            self._progress.reset(self._one, total=None, text="")
+        self._names[self._one] = name
+        self._update(self._one, 0.0, None, "")
         self._move_all(0.0)
 
     def move(self, done: float, total: float | None, speed: float, left: float | None) -> None:
         assert self._one is not None
         of = f" of {clock(total)}" if total else ""
-        text = f"{clock(done)}{of}  {speed:.1f}x realtime"
+        text = f"{clock(done)}{of}  {_speed(speed)}"
         text += f"  {clock(left)} left" if left is not None else ""
-        self._progress.update(self._one, completed=done, total=total, text=text)
+        self._update(self._one, done, total, text)
         self._move_all(done)
+
+    def _update(self, bar: TaskID, done: float, total: float | None, text: str) -> None:
+        """Draw one bar, and give all of them what room there is."""
+        self._longest = max(self._longest, len(text))
+        name, self._bar.bar_width = console.name_and_bar(self._longest)
+        for each, full in self._names.items():
+            short = console.shortened(full, name)
+            if each == bar:
+                self._progress.update(each, description=short, completed=done, total=total, text=text)
+            else:
+                self._progress.update(each, description=short)
 
     def _move_all(self, done: float) -> None:
         if self._all is None:
@@ -273,10 +296,10 @@ class _Bars:
         done += self._done
         total = max(self.expected, done)
         speed = done / max(time.monotonic() - self._began, 1e-3)
-        text = f"track {self._number} of {self._count}  {clock(done)} of {clock(total)}"
+        text = f"{self._number}/{self._count}  {clock(done)} of {clock(total)}"
         if done:
-            text += f"  {speed:.1f}x realtime  {clock((total - done) / speed)} left"
-        self._progress.update(self._all, completed=done, total=total or None, text=text)
+            text += f"  {_speed(speed)}  {clock((total - done) / speed)} left"
+        self._update(self._all, done, total or None, text)
 
     def finish(self, seconds: float) -> None:
         self._done += seconds
@@ -285,10 +308,9 @@ class _Bars:
         self._progress.stop()
 
 
-def _ellipsis() -> Any:
-    from rich.table import Column
-
-    return Column(no_wrap=True, overflow="ellipsis", max_width=40)
+def _speed(speed: float) -> str:
+    """So many seconds of audio in a second."""
+    return f"{speed:.1f}x"
 
 
 # --- the dry run ---
@@ -328,28 +350,28 @@ def print_plan(batch: Batch, stems: Stems | None, decisions: Sequence[Decision],
 def _print_plan(batch: Batch, known: Stems | None, decisions: Sequence[Decision], size: int | None) -> None:
     stems = ", ".join(known.files) if known else "known only after its download"
     weights = "on this machine" if size == 0 else f"{bytes_text(size)} to download"
-    console.line(f"model     {batch.model.name}: {stems}; {weights}")
-    console.line(f"licence   {license_text(batch)}")
+    console.sentence(f"model     {batch.model.name}: {stems}; {weights}", indent=10)
+    console.sentence(f"licence   {license_text(batch)}", indent=10)
     console.line(f"output    {batch.request.out}, {batch.spec.format}")
     for decision in decisions:
         console.line(f"{decision.action:<9} {decision.track.source.name}")
         if decision.why:
             was = "" if decision.action == REFUSE else "was "
-            console.line(f"          {was}{decision.why}")
+            console.sentence(f"          {was}{decision.why}")
         if decision.action not in (SKIP, REFUSE):
             for stem, path in decision.track.outputs.items():
                 console.line(f"          {'stays' if stem in decision.kept else '->'} {path}")
             if decision.parts:
                 console.line("          from the stems that stand, without the model")
     for name, problem in batch.failures:
-        console.line(f"fail      {name}: {problem.message}")
+        console.sentence(f"fail      {name}: {problem.message}", indent=10)
     actions = [decision.action for decision in decisions]
     counts = [f"{actions.count(action)} to {action}" for action in dict.fromkeys(actions)]
     console.line(
         f"in all    {', '.join([*counts, *([f'{len(batch.failures)} fail'] if batch.failures else [])])}"
     )
     if REFUSE in actions:
-        console.line(f"          Nothing would be done. {REFUSED_REMEDY}")
+        console.sentence(f"          Nothing would be done. {REFUSED_REMEDY}")
 
 
 def _needed(stems: Stems | None, decisions: Sequence[Decision]) -> Stems | None:
@@ -369,14 +391,6 @@ def download_bytes(batch: Batch, stems: Stems | None) -> int | None:
     wanted = stems.targets if stems else None
     sizes = [file.about_bytes for file in batch.entry.files_for(wanted) if not download.is_cached(file)]
     return None if None in sizes else sum(size for size in sizes if size is not None)
-
-
-def license_text(batch: Batch) -> str:
-    """The licence of the weights, as a sentence."""
-    if batch.entry is None:
-        return "The licence of its weights is not known here."
-    note = f" ({batch.entry.license_note.rstrip('.')})" if batch.entry.license_note else ""
-    return f"Licence of the weights: {batch.entry.license}{note}."
 
 
 def _decibels(gain: float) -> float:

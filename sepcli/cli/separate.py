@@ -366,7 +366,7 @@ def separate(
     of the input. A file appears under its name only when all stems of its track are complete. If a run was
     stopped, give the same command again: it goes on where it stopped.
     """
-    console.report_as("json" if progress is ProgressStyle.json else "quiet" if quiet else "text")
+    console.report_as("json" if progress is ProgressStyle.json else "quiet" if quiet else "text", verbose)
     if two_stems is not None:
         if target:
             raise UsageError(
@@ -482,7 +482,7 @@ def _dry_run(batch: Batch, named: Named | None, json: bool) -> int:
     from sepcli.batch.jobs import preview
     from sepcli.cli.reporting import Reporter, print_plan
 
-    with Reporter(batch, bars=False, json=json, verbose=0) as reporter:
+    with Reporter(batch, bars=False, json=json, verbose=0, planning=True) as reporter:
         decisions = preview(batch, reporter, named)
     return print_plan(batch, reporter.stems, decisions, json)
 
@@ -503,13 +503,15 @@ def _to_stdout(request: Request, inputs: list[str], models: Catalog, bars: bool,
             "Standard output is a terminal, and a WAV file is not text.",
             remedy="Redirect it (-o - > vocals.wav), or choose a folder with -o.",
         )
+    console.take(1)
+    stdout = console.stream(1)
     with tempfile.TemporaryDirectory(prefix="sepcli-") as folder:
         request = replace(
             request,
             out=Path(folder) / "out",
             template=DEFAULT_TEMPLATE,
             spec=_streamed(request.spec),
-            stdout=sys.stdout.fileno(),
+            stdout=stdout.fileno(),
         )
         batch, named = _look_up(request, inputs, models)
         count = len(batch.sources) + len(batch.failures)
@@ -530,12 +532,12 @@ def _to_stdout(request: Request, inputs: list[str], models: Catalog, bars: bool,
             (stem,) = results[0].outputs.values()
             try:
                 with open(stem, "rb") as file:
-                    shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
-                sys.stdout.buffer.flush()
+                    shutil.copyfileobj(file, stdout.buffer, 1 << 20)
+                stdout.buffer.flush()
             except BrokenPipeError:
                 raise
             except OSError as error:
-                raise from_os(error, sys.stdout.fileno()) from error
+                raise from_os(error, 1) from error
         return code
 
 

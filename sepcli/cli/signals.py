@@ -42,6 +42,9 @@ def catch_signals() -> None:
         signal.signal(HANGUP, _hang_up)
 
 
+STREAMS = [1, 2]  # the descriptors of standard output and standard error, and copies of them
+
+
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     _give_up_next_time()
     raise KeyboardInterrupt
@@ -54,7 +57,7 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 def _hang_up(number: int, frame: FrameType | None) -> NoReturn:
     _give_up_next_time()
-    for stream in (1, 2):
+    for stream in STREAMS:
         try:
             os.write(stream, b"")
         except OSError:  # the terminal is gone; what is still said must not end the clean-up
