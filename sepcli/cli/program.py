@@ -11,6 +11,7 @@ import importlib
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import cleandoc
 from typing import Any
 
 import typer
@@ -40,6 +41,12 @@ class Later:
         alone = typer.Typer(rich_markup_mode=None, add_completion=False)
         alone.command(name, cls=self.cls, no_args_is_help=self.needs_arguments)(found)
         return typer.main.get_command(alone)
+
+    def summary(self, name: str, limit: int) -> str:
+        """Its line on the program's help page, in at most so many columns. Its options are not looked at."""
+        found = getattr(importlib.import_module(self.module), self.what)
+        text = str(found.info.help) if isinstance(found, typer.Typer) else cleandoc(found.__doc__ or "")
+        return PanelCommand(name, help=text).get_short_help_str(limit)
 
 
 class _Commands(Mapping[str, Any]):
@@ -72,6 +79,12 @@ class Program(CommandGroup):
     def __init__(self, **parts: Any):
         super().__init__(**parts)
         self.commands: Any = _Commands(self.later)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """See click. Makes no command for it."""
+        limit = formatter.width - 6 - max(map(len, self.later))
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, later.summary(name, limit)) for name, later in self.later.items()])
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """See click. Adds the command that was left out; UsageError where a word is neither it nor a file."""
