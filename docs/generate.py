@@ -93,6 +93,13 @@ A single checkpoint needs no entry: `--model FILE` is enough if the file says wh
 and shapes of its tensors show it. `--model NAME=FILE` takes the file for the model NAME of the catalogue. Of a
 TensorFlow checkpoint, FILE is its `.index`, the folder that holds it, or a `.tar.gz` or `.zip` archive with it.
 
+A checkpoint of the common training toolkit (MSST) comes with a YAML: `--model my.ckpt --config my.yaml`. Without
+`--config`, `my.yaml` beside `my.ckpt` is found; beside a file on the hub also `config_my.yaml` and `config.yaml`. The
+tensors tell the network and its sizes, the YAML what they can't: hop, names of stems, length of calls. Where the two
+contradict each other, and where the YAML has a setting that sepcli does not know, it is refused by name. With a
+`target_instrument`, the other instrument is the mix minus it. A file of the catalogue is known by its hash, wherever it
+lies and whatever it is called.
+
 A TOML file in the format of `weights.toml` adds models, or replaces whole entries. sepcli reads these, in this
 order; if two of them have a model of the same name, the later one wins:
 

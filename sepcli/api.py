@@ -51,6 +51,7 @@ _BLOCK_FRAMES = 65536
 def load(
     name: str,
     *,
+    config: str | None = None,
     targets: Sequence[str] | None = None,
     queries: Mapping[str, Audio] | None = None,
     options: Mapping[str, str] | None = None,
@@ -59,6 +60,8 @@ def load(
     """The model of that name, on the CPU and in eval mode; downloaded first where it is not cached.
 
     name: as for `sepcli separate --model`: a catalogue name, a path, NAME=FILE or hf://owner/repo/file.
+    config: the YAML of the training toolkit that belongs to a checkpoint, a path or hf://owner/repo/file; one
+    beside the checkpoint that is called like it is found without this.
     targets: the stems it is to make, None for all; what only other stems need is not even downloaded. Their
     case does not count.
     queries: for a model that takes them, {stem: example of its sound}: a file, or ([C, T] floats, Hz). Their
@@ -71,7 +74,7 @@ def load(
     """
     examples = make_queries(queries or {}, targets or ())
     catalog = load_catalog()
-    spec, meant = _understood(name, targets, examples, options=options, notice=notice)
+    spec, meant = _understood(name, targets, examples, config=config, options=options, notice=notice)
     if meant.residual is not None:
         raise UsageError(
             f"'{meant.residual.name}' is the mix minus {', '.join(meant.residual.subtracted)}, which no model "
@@ -83,7 +86,13 @@ def load(
         model = narrow(spec, meant.targets, examples, name=name)
     else:
         model = load_asked(
-            spec, meant.targets or None, examples, catalog=catalog, options=options, notice=notice
+            spec,
+            meant.targets or None,
+            examples,
+            catalog=catalog,
+            config=config,
+            options=options,
+            notice=notice,
         ).model
     model.name = read_model(name, catalog).name
     return model
@@ -286,6 +295,7 @@ def _understood(
     queries: Sequence[Query],
     *,
     rest: bool = False,
+    config: str | None = None,
     options: Mapping[str, str] | None = None,
     notice: Callable[[str], None] = lambda text: None,
 ) -> tuple[str | Separator, Meaning]:
@@ -296,7 +306,7 @@ def _understood(
         name, catalog = model, load_catalog()
         entry = read_model(name, catalog).entry
         if entry is None:
-            loaded = load_asked(name, None, (), catalog=catalog, options=options, notice=notice)
+            loaded = load_asked(name, None, (), catalog=catalog, config=config, options=options, notice=notice)
             model, sources = loaded.model, loaded.sources
         else:
             sources = entry.sources

@@ -20,15 +20,17 @@ from sepcli.engine.ensemble import Ensemble
 from sepcli.engine.separator import Queryable, Separator, source_indices
 from sepcli.errors import ModelError, Notice, UsageError, parameter
 from sepcli.models.config import make_config, parse_options, plain_config
-from sepcli.models.detection import entry_config, find_network, same_setting
+from sepcli.models.detection import entry_config, find_configured, find_network, same_setting, takes_toolkit
 from sepcli.models.family import Arch, Family, Package, all_families, get_family, hidden_family
 from sepcli.weights import download
 from sepcli.weights.catalog import load_catalog
 from sepcli.weights.checkpoint import Checkpoint, read_checkpoint
 from sepcli.weights.entries import Catalog, Entry, Member
-from sepcli.weights.modelspec import read_model
+from sepcli.weights.modelspec import HUB_SCHEME, HubFile, hub_file, read_model
+from sepcli.weights.toolkit import SUFFIXES, beside, read_toolkit
 from sepcli.weights.transfer import ByteProgress
 
+Network = tuple[Family, Arch, Any, Fraction | float | None]  # with its Config, and seconds of a call if others
 OWN_FORMAT = "sepcli"  # the safetensors header key of checkpoints that sepcli wrote itself
 
 
@@ -56,6 +58,7 @@ class Loaded:
 def load_model(
     spec: str,
     *,
+    config: str | None = None,
     catalog: Catalog | None = None,
     targets: Sequence[str] | None = None,
     options: Mapping[str, str] | None = None,
@@ -64,6 +67,8 @@ def load_model(
 ) -> Loaded:
     """The separator that `spec` names, on the CPU, in float32, in eval mode.
 
+    config: the YAML of the training toolkit for a checkpoint, a path or hf://owner/repo/file; None: one beside
+    the checkpoint with its name, if there is one.
     targets: the wanted stems, None for all; what only other stems need is not downloaded. options: the model's
     own, {name: value as text}. progress: bytes done and in all, during a download. notice: called with each
     sentence the user should see.
@@ -73,13 +78,39 @@ def load_model(
     options = options or {}
     wanted = read_model(spec, catalog)
     if wanted.entry is not None:
+        if config is not None:
+            raise UsageError(
+                f"'{wanted.entry.name}' is a model of the catalogue, which has its settings.",
+                remedy=f"Leave {parameter('config')} out, or name a checkpoint file.",
+                code="no_config",
+            )
         return _load_entry(wanted.entry, wanted.file, targets, options, progress, notice)
     if wanted.hub is not None:
         hub = wanted.hub
         fetched = download.fetch_hf(hub.repo, hub.revision, hub.path, progress=progress, notice=notice)
-        return _load_path(wanted.name, fetched.path, fetched.source, targets, options, catalog, notice)
-    assert wanted.file is not None
-    return _load_path(wanted.name, wanted.file, str(wanted.file), targets, options, catalog, notice)
+        place = replace(hub, revision=fetched.source.partition("@")[2].partition("/")[0])
+        path, origin = fetched.path, fetched.source
+    else:
+        assert wanted.file is not None
+        place, path, origin = None, wanted.file, str(wanted.file)
+    families = list(all_families(notice))
+    checkpoint = read_checkpoint(path, foreign=frozenset().union(*(family.packages for family in families)))
+    digest = download.checkpoint_sha256(path)
+    described = None if config is not None else _described(checkpoint, families, notice)
+    if described is None:
+        if config is None and (entry := _of_hash(digest, catalog)) is not None:
+            notice(f"'{path.name}' is the file of '{entry.name}' in the catalogue, whose settings are used.")
+            return _load_entry(entry, path, targets, options, progress, notice)
+        if config is not None:
+            yaml = _named_yaml(config, notice)
+        else:
+            yaml = _yaml_beside(path, place) if takes_toolkit(checkpoint, families) else None
+        if yaml is not None:
+            return _load_configured(
+                wanted.name, checkpoint, families, yaml, (origin, digest), targets, options, notice
+            )
+    network = described or _detected(checkpoint, families, catalog, notice)
+    return _load_file(wanted.name, checkpoint, network, (origin, digest), targets, options)
 
 
 # --- a catalogue entry -------------------------------------------------------------------------------------
@@ -174,29 +205,82 @@ def _refuse_disagreement(name: str, arch: Arch, ours: Any, package: Package, exe
 # --- a file of its own -------------------------------------------------------------------------------------
 
 
-def _load_path(
+def _load_file(
     name: str,
-    path: Path,
-    origin: str,
+    checkpoint: Checkpoint,
+    network: Network,
+    known: tuple[str, str],
     targets: Sequence[str] | None,
     options: Mapping[str, str],
-    catalog: Mapping[str, Entry],
-    notice: Notice,
 ) -> Loaded:
-    """A file that says what it is, or whose tensors tell."""
-    families = list(all_families(notice))
-    checkpoint = read_checkpoint(path, foreign=frozenset().union(*(family.packages for family in families)))
-    family, arch, config, segment = _described(checkpoint, families, notice) or _detected(
-        checkpoint, families, catalog, notice
-    )
+    """A file that says what it is, or whose tensors tell. known: its origin and hash."""
+    family, arch, config, segment = network
     model = _fill(family, arch, config, checkpoint, options)
     _shorten(model, segment)
     narrowed = _narrowed(model, _wanted(model.sources, targets))
-    return Loaded(name, narrowed, model.sources, (download.checkpoint_sha256(path),), origin)
+    return Loaded(name, narrowed, model.sources, (known[1],), known[0])
+
+
+def _of_hash(digest: str, catalog: Mapping[str, Entry]) -> Entry | None:
+    """The catalogue's entry of which this is the only file."""
+    for entry in catalog.values():
+        if len(entry.files) == 1 and any(source.sha256 == digest for source in entry.files[0].sources):
+            return entry
+    return None
+
+
+# --- a file with a YAML of the training toolkit ---
+
+
+def _load_configured(
+    name: str,
+    checkpoint: Checkpoint,
+    families: Sequence[Family],
+    yaml: Path,
+    known: tuple[str, str],
+    targets: Sequence[str] | None,
+    options: Mapping[str, str],
+    notice: Notice,
+) -> Loaded:
+    toolkit = read_toolkit(yaml)
+    found = find_configured(checkpoint, families, toolkit)
+    notice(found.notice)
+    model = _fill(found.family, found.arch, found.config, checkpoint, options)
+    if toolkit.counterpart:
+        model = WithCounterpart(model, toolkit.counterpart).eval().requires_grad_(False)
+    sources = model.sources
+    narrowed = _narrowed(model, _wanted(sources, targets))
+    # Another YAML makes other stems of the same weights.
+    return Loaded(name, narrowed, sources, (known[1], download.file_sha256(yaml)), known[0])
+
+
+def _named_yaml(config: str, notice: Notice) -> Path:
+    """The YAML that the user names; ModelError if it is not there."""
+    if config.startswith(HUB_SCHEME):
+        hub = hub_file(config)
+        return download.fetch_hf(hub.repo, hub.revision, hub.path, notice=notice).path
+    path = Path(config).expanduser()
+    if not path.is_file():
+        raise ModelError(f"There is no file '{config}'.", remedy=f"Correct {parameter('config')}.")
+    return path
+
+
+def _yaml_beside(path: Path, hub: HubFile | None) -> Path | None:
+    """The YAML in a checkpoint's folder, on this machine or on the hub, that is called like it."""
+    if hub is None:
+        own = (path.with_suffix(suffix) for suffix in SUFFIXES)
+        return next((file for file in own if file.is_file()), None)
+    folder = hub.path.rpartition("/")[0]
+    for name in beside(path.name):
+        try:
+            return download.fetch_hf(hub.repo, hub.revision, f"{folder}/{name}".lstrip("/")).path
+        except ModelError as error:
+            if error.code != "not_found":
+                return None  # offline, or the hub is gone: what the tensors tell must do
+    return None
 
 
 _NAME_IT = "Give it the settings of a catalogue entry: {}, with a NAME of `sepcli models list`."
-Network = tuple[Family, Arch, Any, Fraction | float | None]  # with its Config, and seconds of a call if others
 
 
 def _described(checkpoint: Checkpoint, families: Sequence[Family], notice: Notice) -> Network | None:

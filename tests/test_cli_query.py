@@ -229,7 +229,7 @@ def test_models_say_that_they_take_queries(capfd):
     out = capfd.readouterr().out
     assert "bass, other, (queries)" in out and "0.5 s or more: separate --query" in out
     main(["models", "list"])
-    assert "bass,other,(queries)" in capfd.readouterr().out
+    assert "separation: bass, other, (queries)" in capfd.readouterr().out
     main(["models", "info", "hummed", "--json"])
     assert json.loads(capfd.readouterr().out)["min_query"] == 0.5
 

@@ -84,6 +84,7 @@ OF_OTHERS = {
     "encodec_48khz",  # so far parts of files, under other names here
     *(path.stem for path in (KEYS / "roformer").glob("*.json")),  # tests/models/test_roformer.py
     *(f"{stems}stems" for stems in (2, 4, 5)),  # of TensorFlow: tests/models/test_spleeter.py
+    *(path.stem for path in (KEYS / "roformer").glob("*.json")),  # tests/models/test_roformer.py
 }
 
 

@@ -23,6 +23,7 @@ from tests.bench.weights import make
 from tests.fakehub import FakeHub
 from tests.models.test_spleeter import as_tensorflow
 from tests.needs import need
+from tests.roformers import as_published
 from tests.walk import walk
 
 ENTRIES = read_catalog(bundled_catalog())
@@ -75,7 +76,19 @@ def spleeter(hub: FakeHub, folder: Path) -> dict:
     return hub.add_url(archive.name, archive)
 
 
-LAYOUTS = {"htdemucs": htdemucs, "lasaft-v2-light": lasaft, "spleeter-5stems": spleeter}
+def roformer(hub: FakeHub, folder: Path) -> dict:
+    """A file of the training toolkit, in float16 as this one is."""
+    state = {name: tensor.half() for name, tensor in as_published(built("guitar-becruily")).items()}
+    torch.save(state, folder / "a.ckpt")
+    return hub.add("someone/guitar", "becruily_guitar.ckpt", folder / "a.ckpt")
+
+
+LAYOUTS = {
+    "guitar-becruily": roformer,
+    "htdemucs": htdemucs,
+    "lasaft-v2-light": lasaft,
+    "spleeter-5stems": spleeter,
+}
 
 
 @pytest.mark.slow
@@ -83,5 +96,6 @@ LAYOUTS = {"htdemucs": htdemucs, "lasaft-v2-light": lasaft, "spleeter-5stems": s
 def test_the_walk(name, tmp_path):
     with FakeHub() as hub:
         catalog = elsewhere(name, LAYOUTS[name](hub, tmp_path), tmp_path)
-        walk(ENTRIES[name], env=hub.env(tmp_path / "home"), cwd=tmp_path, more=["--catalog", str(catalog)])
+        more, seconds = ["--catalog", str(catalog)], 1 if LAYOUTS[name] is roformer else 4
+        walk(ENTRIES[name], env=hub.env(tmp_path / "home"), cwd=tmp_path, more=more, seconds=seconds)
         assert hub.count("GET") == 1

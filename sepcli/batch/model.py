@@ -114,6 +114,7 @@ class Model:
                 targets,
                 queries,
                 catalog=self.batch.catalog,
+                config=self.batch.request.config,
                 options=self.batch.request.options,
                 progress=progress,
                 notice=self.listener.notice,

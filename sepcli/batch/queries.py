@@ -259,6 +259,7 @@ def load_asked(
     queries: Sequence[Query],
     *,
     catalog: Catalog,
+    config: str | None = None,
     options: Mapping[str, str] | None = None,
     progress: Callable[[int, int | None], None] | None = None,
     notice: Callable[[str], None] = lambda text: None,
@@ -276,6 +277,7 @@ def load_asked(
     # A query may take the place of a stem of the model, so the whole model is bound before it is narrowed.
     loaded = loading.load_model(
         spec,
+        config=config,
         catalog=catalog,
         targets=None if queries else targets,
         options=options,

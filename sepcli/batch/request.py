@@ -47,6 +47,7 @@ class Request:
     force: bool = False
     strict: bool = False  # a damaged input is a failure
     shard: Shard | None = None
+    config: str | None = None  # the YAML of the training toolkit for a checkpoint: a path or hf://...
     stdout: int | None = None  # a descriptor that takes the one stem of the one input; `out` is then temporary
 
     @property

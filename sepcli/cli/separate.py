@@ -101,6 +101,16 @@ def separate(
             "(a file for the catalogue's model NAME); or hf://owner/repo[@revision]/file.",
         ),
     ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config",
+            metavar="YAML",
+            rich_help_panel=WHAT,
+            help="The YAML of the training toolkit (MSST) that belongs to a checkpoint of --model: a file or "
+            "hf://owner/repo/file. One beside the checkpoint that is called like it is found without this.",
+        ),
+    ] = None,
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -389,6 +399,7 @@ def separate(
 
     request = Request(
         model=model or DEFAULT_MODEL,
+        config=config,
         out=Path(os.path.expanduser(out)),
         targets=tuple(dict.fromkeys(target or ())),
         queries=tuple(query or ()),

@@ -10,7 +10,7 @@ A notice says whatever was not told by the file itself. Knows no family by name,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any
@@ -19,9 +19,10 @@ import torch
 
 from sepcli.errors import ModelError, SepcliError, parameter
 from sepcli.models.config import make_config
-from sepcli.models.family import Arch, Family
+from sepcli.models.family import Arch, Family, Told
 from sepcli.weights.checkpoint import Checkpoint
 from sepcli.weights.entries import Entry, Member
+from sepcli.weights.toolkit import Toolkit
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,80 @@ def find_network(checkpoint: Checkpoint, families: Iterable[Family], entries: It
     return found[0] if found else None
 
 
-def _in_family(empty: Checkpoint, family: Family, entries: list[Entry]) -> Found | None:
+def takes_toolkit(checkpoint: Checkpoint, families: Iterable[Family]) -> bool:
+    """Whether the tensors are of a network whose settings can stand in a YAML of the training toolkit."""
+    empty = checkpoint.shapes_only()
+    return any(family.toolkit is not None and _told(empty, family) is not None for family in families)
+
+
+def find_configured(checkpoint: Checkpoint, families: Iterable[Family], toolkit: Toolkit) -> Found:
+    """The network of a file whose settings stand in a YAML of the training toolkit.
+
+    The tensors tell which network it is. ModelError where they are of none that such a YAML is for, or where
+    the two contradict each other.
+    """
+    empty, families = checkpoint.shapes_only(), list(families)
+    readable = [family for family in families if family.toolkit is not None]
+    claims = [(family, told) for family in readable if (told := _told(empty, family)) is not None]
+    if not claims:
+        names = ", ".join(family.name for family in readable) or "none"
+        raise ModelError(
+            f"The tensors of '{checkpoint.path}' are not of a network that sepcli knows with a YAML "
+            f"(families: {names}).{_first_names(empty)}",
+            remedy="Leave the YAML out if the file says what it is, or check that it is the file you meant.",
+            code="unknown_network",
+        )
+    family, told = claims[0]
+    arch = family.arch(told.arch)
+    assert family.toolkit is not None
+    said = family.toolkit(told.arch, toolkit.model)
+    for name, value in told.config.items():
+        if name in said and not same_setting(_tuples(said[name]), _tuples(value)):
+            raise _contradiction(checkpoint, toolkit, name, _text(said[name]), _text(value))
+    made = told.assumed.get("sources")
+    if made is not None and len(made) != len(toolkit.sources):
+        stems = f"{len(toolkit.sources)} ({', '.join(toolkit.sources)})"
+        raise _contradiction(checkpoint, toolkit, "the number of stems", stems, str(len(made)))
+    known = {field.name for field in fields(arch.config)}
+    more = {"sources": toolkit.sources, "chunk": toolkit.chunk, "samplerate": toolkit.samplerate}
+    more = {name: value for name, value in more.items() if name in known and value is not None}
+    config = make_config(arch, {**told.assumed, **more, **said, **told.config})
+    notice = f"The settings and names of stems are those of '{toolkit.path.name}'."
+    return Found(family, arch, config, None, notice)
+
+
+def _contradiction(checkpoint: Checkpoint, toolkit: Toolkit, name: str, said: str, told: str) -> ModelError:
+    return ModelError(
+        f"'{toolkit.path.name}' gives {name} as {said}, but by the tensors of '{checkpoint.path.name}' it is "
+        f"{told}.",
+        remedy="Give the YAML that belongs to this checkpoint, or correct it.",
+        code="config_mismatch",
+    )
+
+
+def _first_names(checkpoint: Checkpoint) -> str:
+    """A sentence with the first names of a file's tensors."""
+    payload = checkpoint.payload
+    names = list(payload)[:3] if isinstance(payload, Mapping) else []
+    return f" It begins with {', '.join(map(repr, names))}." if names else ""
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def _told(empty: Checkpoint, family: Family) -> Told | None:
+    """What a family's `detect` says; None for a file of another one."""
     if family.detect is None:
         return None
     try:
-        told = family.detect(empty)
+        return family.detect(empty)
     except (SepcliError, LookupError, ValueError, ArithmeticError):  # nothing is where that family has it
         return None
+
+
+def _in_family(empty: Checkpoint, family: Family, entries: list[Entry]) -> Found | None:
+    told = _told(empty, family)
     if told is None:
         return None
     arch = family.arch(told.arch)
@@ -155,8 +223,8 @@ def _refuse_differences(says: str, family: Family, same: list[tuple[Entry, Any]]
         raise ModelError(
             f"{says}, of which the catalogue has some that differ in {', '.join(sorted(differing))}: "
             f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}.",
-            remedy=f"Say which it is: {parameter('model', 'NAME=FILE')}, or give its settings in a catalogue "
-            "of your own (docs/models.md).",
+            remedy=f"Say which it is: {parameter('model', 'NAME=FILE')}; or give the YAML that came with it "
+            f"({parameter('config')}), or its settings in a catalogue of your own (docs/models.md).",
             code="ambiguous",
         )
 

@@ -94,6 +94,9 @@ class Family:
     # another family. Tensors have names and shapes but no values. `models/detection.py` proves the answer: all
     # tensors must fit.
     detect: Callable[[Checkpoint], Told | None] | None = None
+    # Settings of one of its networks, by name, from the `model` part of the training toolkit's YAML.
+    # ModelError, by name, for those that it does not know. None: the toolkit's files are not for this family.
+    toolkit: Callable[[str, Mapping[str, Any]], dict[str, Any]] | None = None
     # Config fields that change training or initial values but never a separation; not compared between
     # the catalogue and a checkpoint.
     training_only: frozenset[str] = field(default_factory=frozenset)

@@ -68,7 +68,7 @@ class Group:
     @property
     def title(self) -> str:
         """ "karaoke: lead, karaoke" """
-        return f"{self.task}: {', '.join(self.stems) or '(queries)'}"
+        return f"{self.task}: {self.entries[0].stems_text}"
 
 
 def grouped(entries: Iterable[Entry], sort: str | None = None, stem: str | None = None) -> list[Group]:
@@ -78,12 +78,13 @@ def grouped(entries: Iterable[Entry], sort: str | None = None, stem: str | None 
     None: those of the first of two stems, or of the mean of more. sort: "score" (the best first), "size" or
     "cost".
     """
-    found: dict[tuple[str, frozenset[str], str], list[Entry]] = {}
+    found: dict[tuple[str, frozenset[str], str, bool], list[Entry]] = {}
     for entry in entries:
         first = entry.sources[0] if len(entry.sources) <= 2 and entry.sources else ""
-        found.setdefault((entry.task, frozenset(entry.sources), first), []).append(entry)
+        kind = entry.task, frozenset(entry.sources), first, entry.min_query is not None
+        found.setdefault(kind, []).append(entry)
     groups = []
-    for (task, _, first), members in sorted(found.items(), key=lambda item: list(TASKS).index(item[0][0])):
+    for (task, _, first, _), members in sorted(found.items(), key=lambda item: list(TASKS).index(item[0][0])):
         measure = yardstick(members, stem if stem in members[0].sources else first or None)
         groups.append(Group(task, members[0].sources, tuple(_sorted(members, sort, measure)), measure))
     return groups

@@ -4,7 +4,7 @@ htdemucs                         a name in the catalogue
 my/run  my/model.safetensors     a run folder, or a checkpoint that says what it is
 htdemucs=my/weights.th           a local file with a catalogue entry's family and config
 spleeter:2stems=my/2stems        the same with a folder that holds one checkpoint of TensorFlow
-hf://owner/repo[@revision]/file  a checkpoint on the hub that says what it is
+hf://owner/repo[@revision]/file  a checkpoint on the hub that says what it is, or with a YAML beside it
 """
 
 from __future__ import annotations
@@ -59,10 +59,11 @@ class ModelSpec:
 
 def read_model(text: str, catalog: Catalog) -> ModelSpec:
     """What `text` names. ModelError if there is no such entry or file, UsageError for a bad hub address."""
-    if text in catalog:
+    here = Path(text).is_file()  # a file of the user's goes before an alias, which may be its name
+    if text in catalog and (catalog[text].name == text or not here):
         return ModelSpec(text, catalog[text])
     if text.startswith(HUB_SCHEME):
-        return ModelSpec(text, hub=_hub_file(text))
+        return ModelSpec(text, hub=hub_file(text))
     name, equals, file = text.partition("=")
     if equals and name in catalog:
         path = _file_in(Path(os.path.expanduser(file)))
@@ -99,7 +100,7 @@ def _file_in(path: Path) -> Path:
     return found[0]
 
 
-def _hub_file(text: str) -> HubFile:
+def hub_file(text: str) -> HubFile:
     """hf://owner/repo[@revision]/path/to/file"""
     parts = text.removeprefix(HUB_SCHEME).split("/", 2)
     if len(parts) < 3 or not all(parts):

@@ -7,6 +7,7 @@ from sepcli.models.roformer.checkpoint import convert
 from sepcli.models.roformer.config import BSRoformerConfig, MelBandRoformerConfig
 from sepcli.models.roformer.detect import detect
 from sepcli.models.roformer.network import BSRoformer, MelBandRoformer
+from sepcli.models.roformer.toolkit import read_settings
 
 FAMILY = Family(
     name="roformer",
@@ -18,5 +19,6 @@ FAMILY = Family(
     },
     convert=convert,
     detect=detect,
+    toolkit=read_settings,
     training_only=frozenset({"dropout"}),
 )
