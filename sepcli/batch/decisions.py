@@ -132,8 +132,12 @@ def decide_track(
     request = named.batch.request
     there = {stem: path for stem, path in track.outputs.items() if os.path.lexists(path)}
     found = {stem: manifest.standing(path) for stem, path in there.items()}
-    known = request.resume and any(manifest.knows(prints.files[stem]) for stem in named.stems.without)
-    identity = _identity(track, manifest) if there or known else None
+    parts_may_stand = (
+        request.resume
+        and named.stems.residual is not None
+        and all(manifest.may_have(prints.files[stem], track.file) for stem in named.stems.without)
+    )
+    identity = _identity(track, manifest) if there or parts_may_stand else None
     equal = {
         stem: standing
         for stem, standing in found.items()

@@ -341,6 +341,7 @@ class _Loop:
             made.damaged_seconds,
             list(made.warnings),
             options=options,
+            kept=decision.kept if set(decision.kept).isdisjoint(made.files) else (),
             levels={
                 **_levels(track, self.manifest),
                 **{stem: levels.as_json() for stem, levels in made.levels.items()},

@@ -106,6 +106,7 @@ class Manifest:
         self.path = folder / MANIFEST_NAME
         self._by_output: dict[str, list[Record]] = {}  # the last that is done, then those only begun since
         self._by_content: dict[str, dict[str, str]] = {}  # made -> hash of the input -> the last such output
+        self._sizes: set[int] = set()  # of all inputs that files were made from, bytes
         self._opened = False
         self._inputs: dict[str, InputId] = {}  # by path, with those that were hashed in this process
         self._recorded: dict[str, InputId] = {}  # by path, as the file has them
@@ -154,6 +155,7 @@ class Manifest:
                 line.get("gain", 1.0),
                 self._opened,
             )
+            self._sizes.add(identity.size)
             for output in outputs:
                 before = [] if record.done else self._by_output.get(output.path, [])
                 self._by_output[output.path] = [*before, record]
@@ -189,9 +191,12 @@ class Manifest:
                 found = standing
         return found
 
-    def knows(self, made: str) -> bool:
-        """Whether any file was ever made in this way."""
-        return made in self._by_content
+    def may_have(self, made: str, input: Path) -> bool:
+        """Whether a file may have been made in this way from this input: told without reading the input."""
+        try:
+            return made in self._by_content and input.stat().st_size in self._sizes
+        except OSError:
+            return False
 
     def made(self, made: str, sha256: str) -> Path | None:
         """An untouched file of the input with that hash that was made in this way at its full level, if any."""

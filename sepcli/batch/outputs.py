@@ -20,9 +20,9 @@ import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePath
 
+from sepcli.batch import DEFAULT_TEMPLATE
 from sepcli.errors import OutputError, UsageError, from_os, parameter
 
-DEFAULT_TEMPLATE = "{model}/{track}/{stem}.{ext}"
 TEMPLATE_FIELDS = ("track", "stem", "ext", "model", "parent", "trackext")
 
 NAME_BYTES = 255  # of one path component, on every file system in common use; see `name_limit`

@@ -35,6 +35,7 @@ class Result:
     warnings: list[Warned] = field(default_factory=list)
     error: SepcliError | None = None
     options: Mapping[str, Any] = field(default_factory=dict)  # the model's own, as they were used
+    kept: tuple[str, ...] = ()  # stems among `outputs` that stood already
     levels: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)  # stem -> as in JSON
 
     @property

@@ -178,7 +178,7 @@ class Reporter(Listener):
             )
         if result.status in (DONE, DAMAGED) and result.seconds is not None:
             speed = f", {result.realtime:.1f}x realtime" if result.realtime else ""
-            count = len(result.outputs)
+            count = len(result.outputs) - len(result.kept)
             files = f"{count} {_plural('file', count)}" if self.batch.request.stdout is None else "written"
             console.say(f"{name}: {files} in {result.seconds:.1f} s{speed}")
         elif result.status == SKIPPED:
@@ -358,6 +358,8 @@ def _print_plan(batch: Batch, known: Stems | None, decisions: Sequence[Decision]
         if decision.why:
             was = "" if decision.action == REFUSE else "was "
             console.sentence(f"          {was}{decision.why}")
+        for path in decision.changed:
+            console.line(f"          was changed since, and stays: {path}")
         if decision.action not in (SKIP, REFUSE):
             for stem, path in decision.track.outputs.items():
                 console.line(f"          {'stays' if stem in decision.kept else '->'} {path}")

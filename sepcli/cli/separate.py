@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sepcli.batch.outputs import DEFAULT_TEMPLATE
+from sepcli.batch import DEFAULT_TEMPLATE
 from sepcli.cli import console
 from sepcli.cli.options import (
     COMPUTE,
