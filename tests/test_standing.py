@@ -437,3 +437,27 @@ def test_a_preview_in_python(catalog):
     made = separate_file("a.wav", "o", model=Split(), targets=["bass"], preview=True, duration=0.2)
     assert made.outputs["bass"] == Path("o/split/a (preview)/bass.wav") and made.frames == 8820
     assert np.abs(ints(made.outputs["bass"]) - ints("a.wav")[22050:30870] * 0.25).max() <= 1
+
+
+def test_what_is_replaced_of_another_process_is_said_too(catalog):
+    song("a.wav"), song("b.wav", seed=1)
+    heard = []
+
+    class Second(Listener):
+        def notice(self, text):
+            heard.append(text)
+
+    class InTheMiddle(Listener):
+        other = None
+
+        def progress(self, done, total):
+            if self.other is None:
+                self.other = run(plan(catalog, ["a.wav", "b.wav"], shifts=1), Second())
+                next(self.other)
+
+    listener = InTheMiddle()
+    list(run(plan(catalog, ["a.wav"]), listener))
+    assert not heard and statuses(listener.other) == ["done"]
+    assert heard == [
+        "a.wav was separated with other settings (shifts): drums, bass, other, vocals are replaced."
+    ]

@@ -45,9 +45,7 @@ class Decision:
 
     track: Track
     action: str  # SEPARATE, REPLACE, SKIP or REFUSE
-    why: str = (
-        ""  # of a refusal: the file in the way, as the beginning of a sentence; else what stands, after "was"
-    )
+    why: str = ""  # of a refusal: the file in the way, as a sentence begins; else what stands, after "was"
     replaced: tuple[str, ...] = ()  # the stems whose files are replaced
     stems: Stems | None = None  # what is left to make; None: all of the run's
     parts: Mapping[str, Path] = field(default_factory=dict)  # files by which the residual can be made, no model
@@ -185,7 +183,7 @@ def refuse(decisions: Sequence[Decision]) -> None:
         raise UsageError(
             f"{refused[0].why}{more}. Nothing was separated.",
             remedy=f"Choose another folder with {parameter('out')}, other names with "
-            f"{parameter('template')}, or replace them with {parameter('force')}.",
+            f"{parameter('template')}, or replace them with {parameter('force', True)}.",
             code="exists",
         )
 
@@ -196,20 +194,19 @@ def notices(decisions: Sequence[Decision], manifest: Manifest, request: Request)
     for why in dict.fromkeys(decision.why for decision in decisions if decision.action == REPLACE):
         same = [decision for decision in decisions if decision.action == REPLACE and decision.why == why]
         if why:
-            said.append(
-                f"{_count(same, 'track was', 'tracks were')} {why}: {_listed(same, 'replaced')} replaced."
-            )
+            said.append(f"{_count(same, 'was', 'tracks were')} {why}: {_listed(same, 'replaced')} replaced.")
     if kept := [decision for decision in decisions if decision.kept and decision.action in (SEPARATE, REPLACE)]:
         stems = dict.fromkeys(stem for decision in kept for stem in decision.kept)
         said.append(
-            f"{_count(kept, 'track has', 'tracks have')} {', '.join(stems)} already, made with these "
+            f"{_count(kept, 'has', 'tracks have')} {', '.join(stems)} already, made with these "
             "settings: only what is missing is made."
         )
     if changed := [path for decision in decisions for path in decision.changed]:
-        what = "1 file was" if len(changed) == 1 else f"{len(changed)} files were"
+        which = f"'{changed[0]}'" + (f" and {len(changed) - 1} more" if len(changed) > 1 else "")
         said.append(
-            f"{what} changed after sepcli made them, and stay as they are ('{changed[0]}'"
-            f"{', ...' if len(changed) > 1 else ''}); {parameter('force', True)} makes them again."
+            f"{which} {'was' if len(changed) == 1 else 'were'} changed after sepcli made "
+            f"{'it' if len(changed) == 1 else 'them'}, and will stay so; with {parameter('force', True)} all is "
+            "made again."
         )
     if (old := _old_layout(decisions, manifest, request)) is not None:
         said.append(old)
@@ -217,7 +214,10 @@ def notices(decisions: Sequence[Decision], manifest: Manifest, request: Request)
 
 
 def _count(decisions: Sequence[Decision], one: str, several: str) -> str:
-    return f"1 {one}" if len(decisions) == 1 else f"{len(decisions)} {several}"
+    """The track by its name, or how many there are, with the verb."""
+    if len(decisions) == 1:
+        return f"{decisions[0].track.source.name} {one}"
+    return f"{len(decisions)} {several}"
 
 
 def _listed(decisions: Sequence[Decision], what: str) -> str:
@@ -325,7 +325,7 @@ def _why_not_ours(track: Track, standing: Standing | None, identity: InputId | N
 
 
 def _why_replaced(standing: Standing, identity: InputId | None, prints: Fingerprint, equal: bool) -> str:
-    """Why a file of ours is replaced, to follow "1 track was"."""
+    """Why a file of ours is replaced, to follow "song.wav was"."""
     record = standing.record
     if equal:
         return "" if record.gain == 1 else "lowered together with other stems"

@@ -195,10 +195,12 @@ class _Loop:
         self.named, self.batch, self.request = named, named.batch, named.batch.request
         self.model, self.prints, self.manifest, self.work = model, prints, manifest, work
         self.device, self.precision, self.listener = device, precision, listener
+        self._whys: dict[str, str] = {}  # why files are replaced, as it was said before the first track
         self._engines: dict[tuple[str, ...], Engine] = {}  # by the stems that they make
 
     def load(self, decisions: Sequence[Decision]) -> None:
         """Load what these need of the model, all at once, and make it ready. An error ends the whole run."""
+        self._whys = {decision.track.source.name: decision.why for decision in decisions}
         wanted = [decision.stems or self.named.stems for decision in decisions if not decision.parts]
         if not wanted:
             return
@@ -259,6 +261,9 @@ class _Loop:
                 if decision.action == SKIP:
                     self.manifest.release(track.outputs.values())
                     return _skipped(decision, self.manifest)
+                if decision.why != self._whys.get(track.source.name, ""):
+                    for text in notices([decision], self.manifest, self.request):
+                        self.listener.notice(text)
                 self.listener.started(track, number, count)
                 return self._separate(decision)
         except Exception as error:  # noqa: BLE001  (whatever it is, the next track may be fine)
@@ -380,7 +385,7 @@ class _Loop:
         if again.action == REFUSE:
             raise UsageError(
                 f"With {new} all stems have to be lowered, but {again.why}.",
-                remedy=f"Replace it with {parameter('force')}, or leave the levels as they are: "
+                remedy=f"Replace it with {parameter('force', True)}, or leave the levels as they are: "
                 f"{parameter('bit_depth', '32f')}.",
                 code="exists",
             )

@@ -143,7 +143,7 @@ _SHORT = {
 def option_text(name: str, value: object = None) -> str:
     """A parameter of the library as an option (errors.spelled): `--batch-size`, `--shifts 2`, `-t vocals`."""
     option = _SHORT.get(name) or "--" + name.replace("_", "-")
-    return option if value is None else f"{option} {value}"
+    return option if value is None or value is True else f"{option} {value}"
 
 
 # --- values that need more than a type ---
