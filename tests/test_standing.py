@@ -461,3 +461,12 @@ def test_what_is_replaced_of_another_process_is_said_too(catalog):
     assert heard == [
         "a.wav was separated with other settings (shifts): drums, bass, other, vocals are replaced."
     ]
+
+
+def test_an_exact_sum_that_is_there_in_part_is_made_as_a_whole(catalog):
+    song("a.wav")
+    batch(catalog, ["a.wav"], spec={"sum": "exact"})
+    Path("out/a/bass.wav").unlink()
+    _, results, heard = told(catalog, ["a.wav"], spec={"sum": "exact"})
+    assert statuses(results) == ["done"] and len(heard) == 1 and "was there in part" in heard[0]
+    np.testing.assert_array_equal(sum(ints(f"out/a/{stem}.wav") for stem in STEMS), ints("a.wav"))

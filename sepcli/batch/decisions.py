@@ -26,7 +26,7 @@ SEPARATE, REPLACE, SKIP, REFUSE = "separate", "replace", "skip", "refuse"
 OLD_TEMPLATE = "{track}/{stem}.{ext}"  # the default before each model had a folder
 _NO_SETTINGS = ("engine", "template")  # the template was one up to version 0 of the engine
 _IMPLIED = {"model": ("weights", "networks")}  # a setting -> those that differ with it
-_THERE = "there already"
+_THERE, _IN_PART = "there already", "there in part, and is made as a whole"
 _BY_STEMS = ("stems", "weights", "networks", "queries")  # they differ also where other stems were asked for
 
 
@@ -161,12 +161,11 @@ def decide_track(
         if reason := _why_not_ours(track, standing, identity, named):
             return Decision(track, REFUSE, why=f"'{there[stem]}' {reason}")
         assert standing is not None
-        if why := _why_replaced(standing, identity, prints, stem in equal) if request.resume else _THERE:
-            whys.append(why)
+        whys.append(_why_replaced(standing, identity, prints, stem in equal) if request.resume else _THERE)
     return Decision(
         track,
         REPLACE if replaced else SEPARATE,
-        why=whys[0] if whys else "",
+        why=next((why for why in whys if why != _IN_PART), whys[0] if whys else ""),
         replaced=replaced,
         stems=left if kept or parts else None,
         parts=parts,
@@ -191,10 +190,10 @@ def refuse(decisions: Sequence[Decision]) -> None:
 def notices(decisions: Sequence[Decision], manifest: Manifest, request: Request) -> list[str]:
     """Sentences about what is replaced, and why; what is kept; and stems that stand where nobody looks now."""
     said = []
-    for why in dict.fromkeys(decision.why for decision in decisions if decision.action == REPLACE):
-        same = [decision for decision in decisions if decision.action == REPLACE and decision.why == why]
-        if why:
-            said.append(f"{_count(same, 'was', 'tracks were')} {why}: {_listed(same, 'replaced')} replaced.")
+    replacing = [decision for decision in decisions if decision.action == REPLACE]
+    for why in dict.fromkeys(decision.why for decision in replacing):
+        same = [decision for decision in replacing if decision.why == why]
+        said.append(f"{_count(same, 'was', 'tracks were')} {why}: {_replaced(same)}.")
     if kept := [decision for decision in decisions if decision.kept and decision.action in (SEPARATE, REPLACE)]:
         stems = dict.fromkeys(stem for decision in kept for stem in decision.kept)
         said.append(
@@ -202,11 +201,11 @@ def notices(decisions: Sequence[Decision], manifest: Manifest, request: Request)
             "settings: only what is missing is made."
         )
     if changed := [path for decision in decisions for path in decision.changed]:
-        which = f"'{changed[0]}'" + (f" and {len(changed) - 1} more" if len(changed) > 1 else "")
+        one = len(changed) == 1
+        which = f"'{changed[0]}' was" if one else f"'{changed[0]}' and {len(changed) - 1} more were"
         said.append(
-            f"{which} {'was' if len(changed) == 1 else 'were'} changed after sepcli made "
-            f"{'it' if len(changed) == 1 else 'them'}, and will stay so; with {parameter('force', True)} all is "
-            "made again."
+            f"{which} changed after sepcli made {'it' if one else 'them'}, and will stay so; with "
+            f"{parameter('force', True)} all is made again."
         )
     if (old := _old_layout(decisions, manifest, request)) is not None:
         said.append(old)
@@ -220,10 +219,10 @@ def _count(decisions: Sequence[Decision], one: str, several: str) -> str:
     return f"{len(decisions)} {several}"
 
 
-def _listed(decisions: Sequence[Decision], what: str) -> str:
+def _replaced(decisions: Sequence[Decision]) -> str:
     """The stems that are replaced, with their verb."""
-    stems = dict.fromkeys(stem for decision in decisions for stem in getattr(decision, what))
-    return f"{', '.join(stems)} {'is' if len(stems) == 1 and len(decisions) == 1 else 'are'}"
+    stems = dict.fromkeys(stem for decision in decisions for stem in decision.replaced)
+    return f"{', '.join(stems)} {'is' if len(stems) == len(decisions) == 1 else 'are'} replaced"
 
 
 def _old_layout(decisions: Sequence[Decision], manifest: Manifest, request: Request) -> str | None:
@@ -328,7 +327,7 @@ def _why_replaced(standing: Standing, identity: InputId | None, prints: Fingerpr
     """Why a file of ours is replaced, to follow "song.wav was"."""
     record = standing.record
     if equal:
-        return "" if record.gain == 1 else "lowered together with other stems"
+        return _IN_PART if record.gain == 1 else "lowered together with other stems"
     if identity is None or record.input.sha256 != identity.sha256:
         return "separated from an earlier version of its input"
     if _engine(record) != ENGINE_VERSION:
