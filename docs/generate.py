@@ -38,6 +38,7 @@ def models() -> str:
         + MODELS_HEAD
         + _overview(entries)
         + MODELS_CHECK
+        + _names_elsewhere(entries)
         + "\n## Each model\n"
         + "".join(_model(entry) for entry in entries)
         + CATALOGUE_FORMAT
@@ -192,6 +193,19 @@ def _overview(entries: list[Entry]) -> str:
                 f"| {'' if figure is None else f'{figure:.2f}'} |\n"
             )
     return text
+
+
+def _names_elsewhere(entries: list[Entry]) -> str:
+    """Every alias and the model that it means."""
+    rows = sorted((alias, entry.name) for entry in entries for alias in entry.aliases)
+    return (
+        "\n## Names elsewhere\n\nNames of files and models in other programs, which `--model` takes too.\n\n"
+        "| elsewhere | here |\n|---|---|\n"
+        + "".join(
+            f"| `{alias}` | [`{name}`](#{_anchor(name)}) |\n"
+            for alias, name in sorted(rows, key=lambda row: row[0].lower())
+        )
+    )
 
 
 def _anchor(name: str) -> str:

@@ -10,14 +10,23 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+import soundfile
+import tomli_w
+import torch
 
 from sepcli.cli import models
 from sepcli.cli.app import main
 from sepcli.cli.options import complete_model
 from sepcli.engine.speed import machine, matrix_speed
+from sepcli.models.config import plain
 from sepcli.weights.cache import own_folder
+from sepcli.weights.catalog import bundled_catalog
+from sepcli.weights.entryfile import entry_tables
 from tests.fakehub import FakeHub, commit_of
+from tests.models.test_roformer import tiny
+from tests.roformers import as_published
 
 DATA = {name: random.Random(name).randbytes(50_000) for name in ("drums", "vocals")}
 
@@ -168,6 +177,30 @@ def test_recommend(shop, run):
     assert len(names_of(run("recommend", "instrumental", "--fast")[1])) >= 1
     code, _, err = run("recommend", "kazoo")
     assert code == 2 and "No model has the stem 'kazoo'" in err
+
+
+def test_from_a_wish_to_stems(hub, run, tmp_path, monkeypatch):
+    """What `recommend` names is downloaded and run as it says; a small network in the published layout."""
+    network = tiny("lead", nfft=256, hop=100, bands=(4,) * 16 + (16,) * 3 + (17,))
+    torch.save(as_published(network), tmp_path / "a.ckpt")
+    pin = hub.add("someone/karaoke", "a.ckpt", tmp_path / "a.ckpt")
+    table = entry_tables(bundled_catalog().read_text())["karaoke-aufr33"]
+    settings = ("nfft", "hop", "dim", "depth", "heads", "dim_head", "mask_expansion", "chunk", "bands")
+    config = {name: plain(getattr(network.config, name)) for name in settings}
+    table |= {"arch": "BSRoformer", "config": config, "files": {"model": pin}}
+    (tmp_path / "catalog.toml").write_text(tomli_w.dumps({"karaoke-aufr33": table}))
+    monkeypatch.setenv("SEPCLI_CATALOG", str(tmp_path / "catalog.toml"))
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("song.wav", np.random.default_rng(0).uniform(-0.3, 0.3, (4410, 2)), 44100)
+    _, _, err = run("recommend", "karaoke")
+    command = err.splitlines()[-1].partition(": sepcli ")[2].replace("FILE", "song.wav").split()
+    assert command == ["separate", "song.wav", "-m", "karaoke-aufr33"]
+    assert run("download", "karaoke-aufr33")[0] == 0
+    assert main([*command, "--device", "cpu", "--bit-depth", "32f"]) == 0
+    stems = {path.stem: soundfile.read(path)[0] for path in (tmp_path / "separated").rglob("*.wav")}
+    assert set(stems) == {"lead", "karaoke"}
+    mix = soundfile.read("song.wav")[0]
+    assert np.abs(stems["lead"] + stems["karaoke"] - mix).max() < 1e-6 and np.abs(stems["lead"]).max() > 1e-3
 
 
 def test_the_speed_is_measured_once(hub):
