@@ -6,6 +6,7 @@ not say. Both are facts of its code (Music-Source-Separation-Training, 2024 to 2
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -134,6 +135,45 @@ def write_settings(config: RoformerConfig) -> dict[str, Any]:
         "mask_estimator_depth": config.mask_hidden,
         "match_input_audio_length": True,
     }
+
+
+def write_yaml(config: RoformerConfig, *, num_overlap: int = 2) -> str:
+    """A configuration file of the toolkit for a network of ours. ModelError for what it lacks.
+
+    num_overlap: in how many chunks each sample is. A network of one stem is a target, with the rest of the mix
+    as the second instrument.
+    """
+    frames = config.chunk // config.hop + 1
+    stems = list(config.sources)
+    tables: dict[str, dict[str, Any]] = {
+        "audio": {
+            "chunk_size": config.chunk,
+            "dim_f": config.nfft // 2,
+            "dim_t": frames,
+            "hop_length": config.hop,
+            "n_fft": config.nfft,
+            "num_channels": config.channels,
+            "sample_rate": config.samplerate,
+            "min_mean_abs": 0.0,
+        },
+        "model": write_settings(config),
+        "training": {
+            "instruments": stems if len(stems) > 1 else [*stems, "other" if stems != ["other"] else "rest"],
+            "target_instrument": stems[0] if len(stems) == 1 else None,
+            "use_amp": True,
+            "batch_size": 1,
+        },
+        "inference": {"batch_size": 1, "dim_t": frames, "num_overlap": num_overlap},
+    }
+    lines = []
+    for name, table in tables.items():
+        lines += [f"{name}:", *(f"  {key}: {_yaml(value)}" for key, value in table.items()), ""]
+    return "\n".join(lines)
+
+
+def _yaml(value: Any) -> str:
+    """A value in YAML, which has JSON's notation; the toolkit wants tuples to be tuples."""
+    return f"!!python/tuple {json.dumps(value)}" if isinstance(value, tuple) else json.dumps(value)
 
 
 def _refused(what: str) -> ModelError:
