@@ -259,7 +259,7 @@ def test_a_preview_is_the_loudest_part_and_a_track_of_its_own(catalog):
     batch(catalog, ["a.wav"], targets=("bass",))
     _, results, heard = told(catalog, ["a.wav"], targets=("bass",), preview=True, duration=0.2)
     assert statuses(results) == ["done"] and tree() == ["a (preview)/bass.wav", "a/bass.wav"]
-    assert any("begin at 1.3 s" in text for text in heard)
+    assert any("begins at 1.3 s" in text for text in heard)
     whole, part = ints("out/a/bass.wav"), ints("out/a (preview)/bass.wav")
     assert len(part) == 8820 and np.abs(part - whole[57330:66150]).max() <= 1
     again = {"targets": ("bass",), "preview": True}

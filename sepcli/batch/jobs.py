@@ -363,9 +363,9 @@ class _Loop:
         assert track.file is not None and self.request.seconds is not None
         info = probe(track.file, self.request.audio_track)
         start = loudest_part(track.file, info, self.request.seconds)
-        self.listener.notice(
-            f"{track.source.name}: the loudest {self.request.seconds:g} s begin at {start:g} s."
-        )
+        if start > 0:
+            length = f"{self.request.seconds:g} s"
+            self.listener.notice(f"{track.source.name}: the loudest part of {length} begins at {start:g} s.")
         return start
 
     def _render(self, decision: Decision, identity: InputId, start: float, folder: Path) -> Rendered:
