@@ -1,7 +1,7 @@
 """`sepcli models`: download, check and remove models, and publish one of your own; finding.py finds them.
 
 Results go to standard output, one a line and never wrapped, so that they can be piped; progress, notices and
-questions go to standard error. Only `push` loads torch.
+questions go to standard error. Only `push` and `export` load torch.
 """
 
 from __future__ import annotations
@@ -221,6 +221,31 @@ def push(
     console.line(done.spec)
     console.lines(f"\n{done.entry}")
     console.say(f"Published: {done.url}")
+
+
+@app.command(cls=PanelCommand)
+def export(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", show_default=False, help="A model, such as the folder that `sepcli train` wrote."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="FILE.ckpt", show_default=False, help="The checkpoint to write."),
+    ],
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+) -> None:
+    """Write a model as other programs read it.
+
+    RoFormers become a checkpoint and a YAML file beside it, as the training toolkit (MSST), audio-separator and
+    UVR take them.
+    """
+    from sepcli.training.export import export_model
+
+    for path in export_model(model, out, force=force, notice=console.notice):
+        console.line(str(path))
 
 
 def _ask(files: Iterable[Any]) -> None:

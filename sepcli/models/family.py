@@ -79,6 +79,14 @@ class Told:
 
 
 @dataclass(frozen=True)
+class Exported:
+    """A network as other programs read it."""
+
+    tensors: Mapping[str, Tensor]  # under the names of published files
+    texts: Mapping[str, str]  # {suffix: content of a file beside them}: settings
+
+
+@dataclass(frozen=True)
 class Family:
     """Networks with one way of storing and training them."""
 
@@ -97,6 +105,8 @@ class Family:
     # Settings of one of its networks, by name, from the `model` part of the training toolkit's YAML.
     # ModelError, by name, for those that it does not know. None: the toolkit's files are not for this family.
     toolkit: Callable[[str, Mapping[str, Any]], dict[str, Any]] | None = None
+    # A network as other programs read it: tensors that `convert` reads. ModelError where they have no such one.
+    export: Callable[[Any], Exported] | None = None
     # Config fields that change training or initial values but never a separation; not compared between
     # the catalogue and a checkpoint.
     training_only: frozenset[str] = field(default_factory=frozenset)

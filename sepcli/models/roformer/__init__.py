@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sepcli.models.family import Arch, Family
-from sepcli.models.roformer.checkpoint import convert
+from sepcli.models.roformer.checkpoint import convert, export
 from sepcli.models.roformer.config import BSRoformerConfig, MelBandRoformerConfig
 from sepcli.models.roformer.detect import detect
 from sepcli.models.roformer.network import BSRoformer, MelBandRoformer
@@ -19,6 +19,7 @@ FAMILY = Family(
     },
     convert=convert,
     detect=detect,
+    export=export,
     toolkit=read_settings,
     training_only=frozenset({"dropout"}),
 )

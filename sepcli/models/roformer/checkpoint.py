@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from sepcli.engine.separator import Separator
 from sepcli.errors import ModelError
+from sepcli.models.family import Exported
 from sepcli.models.roformer.network import Roformer
+from sepcli.models.roformer.toolkit import write_yaml
 from sepcli.models.roformer.transformer import BASE, Polar, Rotary
 from sepcli.weights.checkpoint import Checkpoint, network_state
 
@@ -80,6 +83,11 @@ def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
             )
         ours[place] = tensor.float()
     return ours
+
+
+def export(model: Roformer) -> Exported:
+    """The network as the training toolkit reads it: tensors by its names, and a YAML file of settings."""
+    return Exported(as_published(model), {".yaml": write_yaml(replace(model.config, sources=model.sources))})
 
 
 def as_published(model: Roformer) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from sepcli.models.roformer.checkpoint import published_state
 from sepcli.models.shapes import PUBLISHED_STEMS, Shapes, numbered, whole
 from sepcli.weights.checkpoint import Checkpoint
 
-WINDOWS = tuple(2**power for power in range(8, 15))  # samples
+WINDOWS = tuple(2**power for power in range(6, 15))  # samples
 RATES = (44100, 48000, 32000, 24000, 22050, 16000)  # Hz
 STEMS = {  # in the order of published files
     4: PUBLISHED_STEMS[4],
