@@ -247,7 +247,8 @@ Python's `os.fsdecode`.
 | `realtime` | `audio_seconds` / `seconds` |
 | `device`, `precision` | the device that computed it, and in which precision |
 | `gain` | the common gain of all stems; 1.0 unless one of them would have clipped |
-| `levels` | `{stem: {...}}` of each written stem (see below) |
+| `silent` | the stems that `--skip-silent` left out; they have `levels`, but no path in `outputs` |
+| `levels` | `{stem: {...}}` of each stem (see below) |
 | `options` | the model's own options (`-O`) as they were used, including values that follow from others; `{}` if it has none |
 | `damaged_seconds` | how much sound of the input does not decode, or is missing at its end |
 | `warnings` | a list of objects with a `code` (see below) and a `message`, a sentence |

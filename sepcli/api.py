@@ -30,7 +30,7 @@ from sepcli.batch.queries import Query, check_names, load_asked, make_queries, n
 from sepcli.batch.request import Request, output_spec
 from sepcli.batch.track import loudest_part, render
 from sepcli.batch.words import Meaning, meaning
-from sepcli.batch.workspace import Workspace, publish
+from sepcli.batch.workspace import Workspace, publish, remove
 from sepcli.engine.device import choose_device, choose_precision
 from sepcli.engine.pipeline import Engine, Progress
 from sepcli.engine.separator import Separator
@@ -167,7 +167,8 @@ class TrackResult:
     gain: float = 1.0  # common to all files; below 1 only where one of them would have clipped
     damaged_seconds: float = 0.0  # of the input that could not be decoded, or is missing at its end
     warnings: list[Warned] = field(default_factory=list)  # sentences; each has a `code`, as in docs/cli.md
-    levels: dict[str, StemLevels] = field(default_factory=dict)  # how loud each file is, by stem
+    levels: dict[str, StemLevels] = field(default_factory=dict)  # how loud each stem is
+    silent: tuple[str, ...] = ()  # stems that have no file because they are silent (skip_silent)
 
 
 def separate_file(
@@ -186,6 +187,7 @@ def separate_file(
     clip: str | None = None,
     sum: str = "none",
     tags: bool = True,
+    skip_silent: bool = False,
     audio_track: str | None = None,
     start: float = 0.0,
     duration: float | None = None,
@@ -217,7 +219,7 @@ def separate_file(
     request = Request(
         model=model if isinstance(model, str) else type(model).__name__.lower(),
         out=Path(out),
-        spec=OutputSpec(format, bit_depth, bitrate, sample_rate, clip, sum, rest, tags),
+        spec=OutputSpec(format, bit_depth, bitrate, sample_rate, clip, sum, rest, tags, skip_silent),
         settings=Settings(overlap, segment, shifts, seed, batch_size),
         targets=tuple(dict.fromkeys(targets or ())),
         template=template,
@@ -275,6 +277,8 @@ def separate_file(
             progress=progress,
         )
         publish([(unfinished, outputs[stem]) for stem, unfinished in made.files.items()])
+        for stem in made.silent:
+            remove(outputs[stem])
     return TrackResult(
         outputs={stem: outputs[stem] for stem in made.files},
         sizes=made.sizes,
@@ -286,6 +290,7 @@ def separate_file(
         damaged_seconds=made.damaged_seconds,
         warnings=list(made.warnings),
         levels=dict(made.levels),
+        silent=made.silent,
     )
 
 

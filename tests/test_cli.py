@@ -57,8 +57,8 @@ def test_options_of_separate_stand_in_sections(capfd):
     for option in (
         "--model --target --rest --two-stems --out --template --start --duration --device "
         "--precision --overlap --segment --shifts --seed --batch-size --format --bit-depth "
-        "--bitrate --sample-rate --clip --sum --resume --no-resume --force --shard --dry-run --json "
-        "--progress --no-tags -O --quiet --verbose --catalog"
+        "--bitrate --sample-rate --clip --sum --skip-silent --resume --no-resume --force --shard --dry-run "
+        "--json --progress --no-tags -O --quiet --verbose --catalog"
     ).split():
         assert re.search(rf"(^|[ ,]){option}\b", page, re.MULTILINE), option
 

@@ -335,6 +335,62 @@ def test_levels_as_json_are_those_of_the_written_files_also_where_they_are_skipp
     assert again["status"] == "skipped" and again["levels"] == first["levels"]
 
 
+def soft_song(name="soft.wav", rms=0.006):
+    """bass, a quarter of it, is heard (-56.5 dBFS); other and vocals, an eighth, are silent (-62.5 dBFS)."""
+    samples = np.random.default_rng(0).choice([-rms, rms], (22050, 2))
+    soundfile.write(name, samples, 44100, "PCM_24")
+    return name
+
+
+def stems_there(folder="separated/fake/soft"):
+    return sorted(path.stem for path in Path(folder).glob("*.wav"))
+
+
+def test_silent_stems_are_left_out_and_not_made_again(capfd):
+    path = soft_song()
+    code, out, err = separate(capfd, path, "--skip-silent", "--json")
+    first = json.loads(out)
+    assert (code, first["status"], first["silent"]) == (0, "done", ["other", "vocals"])
+    assert list(first["outputs"]) == stems_there()[::-1] == ["drums", "bass"]
+    assert first["levels"]["vocals"]["silence"] == 1 and first["levels"]["bass"]["silence"] == 0
+    assert "soft.wav: other, vocals are silent and were left out." in err and "soft.wav: 2 files" in err
+    fake_model.loads.clear()
+    assert "skip      soft.wav" in separate(capfd, path, "--skip-silent", "--dry-run")[1]
+    again = json.loads(separate(capfd, path, "--skip-silent", "--json")[1])
+    assert again["status"] == "skipped" and not fake_model.loads and stems_there() == ["bass", "drums"]
+    assert all(again[key] == first[key] for key in ("outputs", "silent", "levels"))
+    # A stem that is gone though it was heard is made again, alone.
+    Path(first["outputs"]["bass"]).unlink()
+    third = json.loads(separate(capfd, path, "--skip-silent", "--json")[1])
+    assert third["status"] == "done" and all(third[key] == first[key] for key in ("silent", "levels"))
+    assert fake_model.loads == ["fake"] and stems_there() == ["bass", "drums"]
+    # Without the option what was left out is missing, and nothing else is.
+    _, out, err = separate(capfd, path, "--json")
+    full = json.loads(out)
+    assert full["silent"] == [] and "1 track has drums, bass already" in err
+    assert stems_there() == sorted(STEMS) and full["levels"] == first["levels"]
+    assert json.loads(separate(capfd, path, "--skip-silent", "--json")[1])["status"] == "skipped"
+
+
+def test_where_a_stem_is_silent_only_a_file_of_ours_gives_way(capfd):
+    path = soft_song()
+    separate(capfd, path, "--shifts", "1")
+    assert stems_there() == sorted(STEMS)
+    assert separate(capfd, path, "--skip-silent")[0] == 0 and stems_there() == ["bass", "drums"]
+    Path("separated/fake/soft/vocals.wav").write_bytes(b"mine")
+    code, _, err = separate(capfd, path, "--skip-silent")
+    assert code == 2 and "sepcli did not make it" in err and stems_there() == ["bass", "drums", "vocals"]
+    assert separate(capfd, path, "--skip-silent", "--force")[0] == 0 and stems_there() == ["bass", "drums"]
+
+
+def test_a_track_without_any_sound_leaves_nothing_and_is_done(capfd):
+    soundfile.write("soft.wav", np.zeros((4410, 2)), 44100)
+    arguments = ("soft.wav", "--skip-silent", "--json", "-t", "vocals", "--rest")
+    first, again = (json.loads(separate(capfd, *arguments)[1]) for _ in range(2))
+    assert (first["status"], first["silent"], first["outputs"]) == ("done", ["vocals", "no_vocals"], {})
+    assert again["status"] == "skipped" and not stems_there()
+
+
 def test_no_decoder_writes_words_of_its_own():
     """Standard error is JSON to the last byte, also where an MP3 is full of damage."""
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, (2 * 44100, 2))
@@ -403,6 +459,8 @@ def test_clipping_is_reported(capfd):
         (["a.wav", "--catalog", "none.toml"], 2, "none.toml"),
         (["a.wav", "-o", "-"], 2, "one stem"),
         (["a.wav", "-o", "-", "--json"], 2, "--json"),
+        (["a.wav", "-o", "-", "-t", "bass", "--skip-silent"], 2, "--skip-silent"),
+        (["a.wav", "--skip-silent", "--sum", "exact"], 2, "needs all stems"),
         (["a.wav", "b.wav", "-o", "-", "-t", "bass"], 2, "one input"),
         (["a.wav", "-o", "-", "-t", "bass", "--format", "flac"], 2, "WAV"),
         (["a.wav", "-m", "fkae"], 3, "Did you mean fake"),

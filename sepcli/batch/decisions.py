@@ -63,7 +63,7 @@ def fingerprint(named: Named, weights: Sequence[str], precision: str) -> Fingerp
     batch, stems = named.batch, named.stems
     request, settings = batch.request, batch.request.settings
     spec = asdict(batch.spec)
-    del spec["rest"]
+    del spec["rest"], spec["skip_silent"]  # they don't change what is in a file
     common: dict[str, Any] = {
         "engine": ENGINE_VERSION,
         "model": batch.model.name,
@@ -130,12 +130,18 @@ def decide_track(
     request = named.batch.request
     there = {stem: path for stem, path in track.outputs.items() if os.path.lexists(path)}
     found = {stem: manifest.standing(path) for stem, path in there.items()}
+    if named.batch.spec.skip_silent:  # what was left out as silent stands without a file
+        found |= {
+            stem: manifest.standing(path)
+            for stem, path in track.outputs.items()
+            if stem not in there and manifest.is_left_out(path)
+        }
     parts_may_stand = (
         request.resume
         and named.stems.residual is not None
         and all(manifest.may_have(prints.files[stem], track.file) for stem in named.stems.without)
     )
-    identity = _identity(track, manifest) if there or parts_may_stand else None
+    identity = _identity(track, manifest) if found or parts_may_stand else None
     equal = {
         stem: standing
         for stem, standing in found.items()

@@ -300,7 +300,7 @@ class _Loop:
 
     def _separate(self, decision: Decision) -> Result:
         """Render the track, write it down, give its files their names, and write down that they have them."""
-        from sepcli.batch.workspace import publish
+        from sepcli.batch.workspace import publish, remove
 
         track = decision.track
         assert track.file is not None
@@ -320,6 +320,8 @@ class _Loop:
                 )
             self.manifest.add(self._record(track, identity, made, made.files, done=False))
             publish([(file, track.outputs[stem]) for stem, file in made.files.items()])
+            for stem in made.silent:  # the file of an earlier run, which may be replaced
+                remove(track.outputs[stem])
         loaded = self.model.loaded
         options = {} if loaded is None else dict(loaded.model.used())
         about = {
@@ -337,7 +339,7 @@ class _Loop:
         return Result(
             track.source.name,
             DAMAGED if made.damaged else DONE,
-            _paths(track) if self.request.stream is None else {},
+            _paths(track, self.manifest) if self.request.stream is None else {},
             made.audio_seconds,
             made.seconds,
             self.device.name,
@@ -351,6 +353,7 @@ class _Loop:
                 **_levels(track, self.manifest),
                 **{stem: levels.as_json() for stem, levels in made.levels.items()},
             },
+            silent=_left_out(track, self.manifest),
         )
 
     def _start(self, track: Track) -> float:
@@ -452,6 +455,16 @@ class _Loop:
             )
             for stem, size in made.sizes.items()
         )
+        outputs += tuple(
+            Output(
+                stem,
+                self.manifest.relative(track.outputs[stem]),
+                made=self.prints.files[stem],
+                levels=made.levels[stem].as_json(),
+                left_out=True,
+            )
+            for stem in made.silent
+        )
         return Record(
             done,
             self.prints.settings,
@@ -501,7 +514,18 @@ def _skipped(decision: Decision, manifest: Manifest) -> Result:
         with suppress(OutputError):  # it is hashed again next time
             manifest.note_input(decision.input)
     track = decision.track
-    return Result(track.source.name, SKIPPED, _paths(track), levels=_levels(track, manifest))
+    return Result(
+        track.source.name,
+        SKIPPED,
+        _paths(track, manifest),
+        levels=_levels(track, manifest),
+        silent=_left_out(track, manifest),
+    )
+
+
+def _left_out(track: Track, manifest: Manifest) -> tuple[str, ...]:
+    """The stems that have no file because they are silent."""
+    return tuple(stem for stem, path in track.outputs.items() if manifest.is_left_out(path))
 
 
 def _levels(track: Track, manifest: Manifest) -> dict[str, Mapping[str, float | None]]:
@@ -520,5 +544,6 @@ def _below(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _paths(track: Track) -> dict[str, str]:
-    return {stem: os.fspath(path) for stem, path in track.outputs.items()}
+def _paths(track: Track, manifest: Manifest) -> dict[str, str]:
+    silent = _left_out(track, manifest)
+    return {stem: os.fspath(path) for stem, path in track.outputs.items() if stem not in silent}

@@ -66,6 +66,7 @@ class Output:
     mtime_ns: int | None = None  # its date; None where it was not noted
     made: str = ""  # settings_hash of all that its samples depend on, but for the input
     levels: Mapping[str, float | None] | None = None  # of the stem, as in JSON; None where not noted
+    left_out: bool = False  # the stem is silent, and has no file
 
 
 @dataclass(frozen=True)
@@ -187,9 +188,15 @@ class Manifest:
             standing = Standing(record, noted, same_size and same_date, same_size)
             if standing.untouched:
                 return standing
-            if record.done:  # a name that was only going to be given says nothing of the file that has it
+            # A name that was not given, or only going to be, says nothing of the file that has it.
+            if record.done and not noted.left_out:
                 found = standing
         return found
+
+    def is_left_out(self, output: Path) -> bool:
+        """Whether there is no such file because its stem is silent."""
+        standing = self.standing(output)
+        return standing is not None and standing.output.left_out and standing.untouched
 
     def may_have(self, made: str, input: Path) -> bool:
         """Whether a file may have been made in this way from this input: told without reading the input."""
@@ -202,7 +209,7 @@ class Manifest:
         """An untouched file of the input with that hash that was made in this way at its full level, if any."""
         path = self._by_content.get(made, {}).get(sha256)
         standing = self.standing(self.folder / path) if made and path else None
-        if standing is None or not standing.untouched or standing.record.gain != 1:
+        if standing is None or not standing.untouched or standing.record.gain != 1 or standing.output.left_out:
             return None
         same = (standing.output.made, standing.record.input.sha256) == (made, sha256)
         return self.folder / standing.output.path if same else None
@@ -298,7 +305,13 @@ class Manifest:
 
 
 def _compared(path: Path, noted: Output) -> tuple[bool, bool]:
-    """Whether size and date are as recorded. A copy may have a rounded date, to 2 s on FAT."""
+    """Whether size and date are as recorded. A copy may have a rounded date, to 2 s on FAT.
+
+    Of a stem that was left out, whether there is no file.
+    """
+    if noted.left_out:
+        absent = not os.path.lexists(path)
+        return absent, absent
     try:
         status = path.stat()
     except OSError:

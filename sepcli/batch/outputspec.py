@@ -46,6 +46,7 @@ class OutputSpec:
     sum: str = "none"  # one of SUMS
     rest: bool = False  # also write mix minus stems
     tags: bool = True  # carry the input's tags over
+    skip_silent: bool = False  # write no file of a stem that is silent throughout
 
     def validate(self) -> None:
         """UsageError where the request contradicts itself, whatever the input may be."""
@@ -63,6 +64,12 @@ class OutputSpec:
                 )
         else:
             _choice("sample_rate", self.samplerate, ("keep", "model"), "or a number of Hz")
+        if self.skip_silent and self.sum == "exact":
+            raise UsageError(
+                f"{parameter('sum', 'exact')} needs all stems, and {parameter('skip_silent')} leaves out some "
+                "that are soft, but not zero.",
+                remedy="Leave out one of the two.",
+            )
         self._check_depth()
         spec = FORMATS[self.format]
         if not spec.lossless and self.sum == "exact":
@@ -119,6 +126,7 @@ class OutputSpec:
             exact=self.sum == "exact",
             rest=self.rest,
             tags=self.tags,
+            skip_silent=self.skip_silent,
             notices=tuple(notices),
         )
 
@@ -143,6 +151,7 @@ class Resolved:
     exact: bool
     rest: bool
     tags: bool
+    skip_silent: bool = False
     notices: tuple[str, ...] = ()
 
     @property

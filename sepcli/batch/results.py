@@ -37,6 +37,7 @@ class Result:
     options: Mapping[str, Any] = field(default_factory=dict)  # the model's own, as they were used
     kept: tuple[str, ...] = ()  # stems among `outputs` that stood already
     levels: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)  # stem -> as in JSON
+    silent: tuple[str, ...] = ()  # stems that were left out because they are silent
 
     @property
     def realtime(self) -> float | None:
@@ -72,6 +73,7 @@ class Result:
             "device": self.device,
             "precision": self.precision,
             "gain": self.gain,
+            "silent": list(self.silent),
             "levels": {stem: dict(levels) for stem, levels in self.levels.items()},
             "options": dict(self.options),
             "damaged_seconds": _rounded(self.damaged_seconds),

@@ -64,6 +64,7 @@ class Rendered:
     damaged_seconds: float = 0.0  # of the input that could not be decoded, or is missing at its end
     warnings: tuple[Warned, ...] = ()
     levels: Mapping[str, StemLevels] = field(default_factory=dict)  # of each stem
+    silent: tuple[str, ...] = ()  # stems that have no file because they are silent
 
     @property
     def damaged(self) -> bool:
@@ -147,6 +148,7 @@ def render(
         gain = sink.finish()
         files.close()
         audio_seconds = mix.frames / info.samplerate
+    heard, silent = files.heard()
     if stream is not None:
         files.paths = {}
     sizes = {name: flush(path) for name, path in files.paths.items()}
@@ -169,7 +171,8 @@ def render(
             *said(losses),
             *files.warnings(),
         ),
-        levels=files.levels_heard(),
+        levels=heard,
+        silent=silent,
     )
 
 
@@ -239,6 +242,7 @@ def render_rest(
         if gain != 1:
             return None
         files.close()
+    heard, silent = files.heard()
     sizes = {name: flush(path) for name, path in files.paths.items()}
     audio_seconds = reader.frames_read / info.samplerate
     if progress:
@@ -257,7 +261,8 @@ def render_rest(
             *said(reader.losses),
             *files.warnings(),
         ),
-        levels=files.levels_heard(),
+        levels=heard,
+        silent=silent,
     )
 
 
@@ -407,9 +412,13 @@ class _Files:
             writer.abort()
         self._writers = []
 
-    def levels_heard(self) -> dict[str, StemLevels]:
-        """How loud each stem is. Called once, when all is written."""
-        return {name: heard.levels() for name, heard in zip(self.names, self._heard, strict=True)}
+    def heard(self) -> tuple[dict[str, StemLevels], tuple[str, ...]]:
+        """How loud each stem is, and which are left out for that. Called once, when all files are closed."""
+        levels = {name: heard.levels() for name, heard in zip(self.names, self._heard, strict=True)}
+        silent = tuple(name for name in self.names if self.plan.skip_silent and levels[name].silent)
+        for name in silent:
+            self.paths.pop(name).unlink()
+        return levels, silent
 
     def warnings(self) -> list[Warned]:
         """Sentences about what the files had to leave out or cut off."""

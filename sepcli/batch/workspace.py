@@ -195,6 +195,14 @@ def publish(files: Sequence[tuple[Path, Path]]) -> None:
         raise
 
 
+def remove(final: Path) -> None:
+    """Remove a file of an earlier run, if it is there; OutputError where that can't be."""
+    try:
+        final.unlink(missing_ok=True)
+    except OSError as error:
+        raise from_os(error, final) from error
+
+
 def _place(unfinished: Path, final: Path) -> None:
     try:
         os.replace(unfinished, final)

@@ -176,6 +176,9 @@ class Reporter(Listener):
                 f"{name}: all stems were lowered by {_decibels(result.gain):.2f} dB, for one of "
                 "them would have clipped."
             )
+        if result.silent:
+            are, were = ("is", "was") if len(result.silent) == 1 else ("are", "were")
+            console.say(f"{name}: {', '.join(result.silent)} {are} silent and {were} left out.")
         if result.status in (DONE, DAMAGED) and result.seconds is not None:
             speed = f", {result.realtime:.1f}x realtime" if result.realtime else ""
             count = len(result.outputs) - len(result.kept)

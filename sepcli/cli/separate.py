@@ -285,6 +285,14 @@ def separate(
             "into the rest, or else into `other`. With -t it implies --rest.",
         ),
     ] = Sum.none,
+    skip_silent: Annotated[
+        bool,
+        typer.Option(
+            "--skip-silent",
+            rich_help_panel=LEVELS,
+            help="Write no file of a stem that is silent throughout: nowhere above -60 dBFS (RMS of 100 ms).",
+        ),
+    ] = False,
     device: Device = "auto",
     precision: ModelPrecision = Precision.auto,
     overlap: Annotated[
@@ -385,9 +393,10 @@ def separate(
             )
         target, rest = [two_stems], True
     to_stdout = out == STDOUT
-    if to_stdout and (json or dry_run):
+    if to_stdout and (json or dry_run or skip_silent):
         raise UsageError(
-            "With -o - standard output is the stem, so --json and --dry-run have no place there.",
+            "With -o - standard output is the stem, so --json, --dry-run and --skip-silent have no place "
+            "there.",
             remedy="Leave them out, or choose a folder with -o.",
         )
 
@@ -413,6 +422,7 @@ def separate(
             sum=sum.value,
             rest=rest,
             tags=not no_tags,
+            skip_silent=skip_silent,
         ),
         start=parse_time(start, "--start") if start is not None else 0.0,
         duration=parse_time(duration, "--duration") if duration is not None else None,
