@@ -18,6 +18,7 @@ from sepcli.models.roformer.bands import mel as layout
 from sepcli.models.roformer.config import BSRoformerConfig, MelBandRoformerConfig, RoformerConfig
 from sepcli.weights.catalog import bundled_catalog, read_catalog
 from sepcli.weights.entries import Entry, Member, WeightFile
+from tests.bench.cost import cost
 
 ENTRIES = read_catalog(bundled_catalog())
 HEADER = 0.01  # of a file: names, shapes and alignment
@@ -147,3 +148,9 @@ VOCABULARY = set(
     "dry reverb noise crowd aspiration drums_bass kick snare toms hh ride crash cymbals "
     "speech music effects reconstruction".split()
 )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mini", "mel-roformer-kim", "guitar-becruily", "dereverb-anvuew-room"])
+def test_the_work_is_what_the_counter_says(name):
+    assert cost(ENTRIES[name]) == pytest.approx(ENTRIES[name].cost, rel=0.01)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
+from sepcli.cli.app import main
 from sepcli.errors import ModelError, UsageError
 from sepcli.loading import load_model
 from sepcli.weights.toolkit import beside, read_toolkit, stem_name
@@ -34,6 +38,7 @@ model:
   stft_hop_length: 100
   freqs_per_bands: !!python/tuple [BANDS]
   flash_attn: true
+  skip_connection: false
 training:
   instruments: ["Lead Vocals", other]
   target_instrument: Lead Vocals
@@ -73,6 +78,24 @@ def test_one_beside_it_is_found(made):
     assert load_model(str(path)).sources != ("lead_vocals", "other")
     (path.parent / "my.yaml").write_text(yaml)
     assert load_model(str(path)).sources == ("lead_vocals", "other")
+
+
+def test_on_the_command_line(made, monkeypatch, capfd):
+    """A run knows the YAML: with another one the stems are made again."""
+    path, yaml, _ = made
+    monkeypatch.chdir(path.parent)
+    soundfile.write("song.wav", np.random.default_rng(0).uniform(-0.3, 0.3, (3000, 2)), 44100)
+
+    def run():
+        command = "separate song.wav -m my.ckpt --config other.yaml -o out --device cpu --json".split()
+        assert main(command) == 0
+        (result,) = map(json.loads, capfd.readouterr().out.splitlines())
+        return result["status"], sorted(result["outputs"])
+
+    assert run() == ("done", ["lead_vocals", "other"])
+    assert run()[0] == "skipped"
+    (path.parent / "other.yaml").write_text(yaml.replace("skip_connection: false", "skip_connection: true"))
+    assert run()[0] == "done"
 
 
 @pytest.mark.parametrize(
