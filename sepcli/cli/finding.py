@@ -216,7 +216,7 @@ def info(name: Name, json: AsJson = False, catalog: Catalogs = None) -> None:
             else "not run by us on the real weights; on random weights in the layout of its file only",
         ),
         ("listed by", f"{entry.listed} of 6 other catalogues" if entry.listed is not None else ""),
-        ("licence", entry.license + (f". {entry.license_note}" if entry.license_note else "")),
+        ("licence", f"{entry.license}. {entry.license_note or _unstated(entry)}".rstrip(". ")),
         ("paper", entry.paper),
         ("origin", entry.origin),
         ("training data", entry.training_data),
@@ -241,6 +241,7 @@ def info(name: Name, json: AsJson = False, catalog: Catalogs = None) -> None:
         weights = zip(entry.own_sources, member.weights or (), strict=False)
         used = ", ".join(f"{stem} x {weight:g}" for stem, weight in weights if weight)
         lines.append(("network", f"{member.arch} from {member.file.name}" + (f", for {used}" if used else "")))
+        lines.append(("", ", ".join(f"{key} {_plain(value)}" for key, value in member.config.items())))
     for file in entry.files:
         lines.append(("file", f"{file.name}: {_place(file)}"))
         lines += [("or", _place(source)) for source in file.sources[1:]]
@@ -255,6 +256,15 @@ _CHECKS = {
     "size": "size: of some file only the size is known",
     "none": "none: of some file nothing is known; its first download is recorded and enforced",
 }
+
+
+def _unstated(entry: Entry) -> str:
+    known = entry.license != "unspecified"
+    return "" if known else "The author states none: ask before any use beyond research."
+
+
+def _plain(value: Any) -> str:
+    return " ".join(map(_plain, value)) if isinstance(value, tuple) else str(value)
 
 
 def _place(file: WeightFile) -> str:
