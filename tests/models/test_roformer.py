@@ -51,23 +51,15 @@ def tiny_mel(*sources, **other):
     return shaken(MelBandRoformer(MelBandRoformerConfig(**{"sources": sources, "bands": 5, **TINY, **other})))
 
 
-LENGTHS = [1, 33, 500]
+LENGTHS = [1, 300]
 NETWORKS = {
     "BSRoformer": {
-        "one stem": Case(partial(tiny, "vocals"), LENGTHS),
-        "stems, skip, no DC": Case(
-            partial(tiny, "drums", "bass", "rest", skip=True, zero_dc=True, depth=3), LENGTHS
-        ),
-        "polar, value residual": Case(
-            partial(tiny, "a", "b", polar=True, value_residual=True, depth=3), LENGTHS
-        ),
-        "refiner": Case(partial(tiny, "a", "b", refiner=2), LENGTHS),
-        "head": Case(partial(tiny, "a", depth=1, head=(4, 16, 12, 16, 20)), [400], tolerance=1e-3, shortest=33),
-        "mono": Case(partial(tiny, "a", "b", channels=1, normalized=True, layers=2, mask_hidden=0), LENGTHS),
+        "skip, no DC": Case(partial(tiny, "drums", "bass", skip=True, zero_dc=True, depth=3), LENGTHS),
+        "variants": Case(partial(tiny, "a", "b", polar=True, value_residual=True, refiner=1), LENGTHS),
+        "head": Case(partial(tiny, "a", depth=1, head=(4, 16, 12, 16, 20)), [300], tolerance=1e-3, shortest=33),
     },
     "MelBandRoformer": {
-        "stems": Case(partial(tiny_mel, "vocals", "instrumental"), LENGTHS),
-        "mono": Case(partial(tiny_mel, "a", skip=True, channels=1, samplerate=48000), LENGTHS),
+        "mono": Case(partial(tiny_mel, "a", "b", channels=1, samplerate=48000, normalized=True), LENGTHS)
     },
 }
 
@@ -155,9 +147,9 @@ def test_pieces_change_nothing(monkeypatch):
     from sepcli.models.roformer import pieces
 
     for make in (tiny, tiny_mel, partial(tiny, value_residual=True, refiner=1)):
-        model, mix = make("a", "b", skip=True), torch.randn(2, 2, 700)
+        model, mix = make("a", "b", skip=True), torch.randn(2, 2, 300)
         whole = model(mix).detach()
-        for tokens in (1, 100, 10**9):
+        for tokens in (20, 10**9):
             monkeypatch.setattr(pieces, "TOKENS", tokens)
             assert peak_error(run(model, mix), whole) < 1e-5
 
@@ -253,7 +245,7 @@ def published(name):
 
 @pytest.mark.parametrize("name", KEYS)
 def test_published_files(name):
-    """The network is found by the tensors alone, and takes all of them."""
+    """The network is found by the tensors alone, takes all of them, and gives all of them back."""
     tensors, listed = published(name)
     checkpoint = Checkpoint(Path(name), tensors, format="torch")
     told = FAMILY.detect(checkpoint)
@@ -265,21 +257,11 @@ def test_published_files(name):
     repeated = {key for key in tensors if "embed" in key}
     ours = {key: p.numel() for key, p in model.named_parameters() if "positions" not in key}
     assert sum(ours.values()) == sum(t.numel() for key, t in tensors.items() if key not in repeated)
+    back = as_published(model)
+    assert {key: t.shape for key, t in back.items()} == {key: t.shape for key, t in tensors.items()}
     kwargs = listed["kwargs"]
     assert (model.config.dim, model.config.depth) == (kwargs["dim"], kwargs["depth"])
     assert len(model.sources) == kwargs["num_stems"] and model.channels == 2
-
-
-@pytest.mark.parametrize("name", KEYS)
-def test_names_as_published(name):
-    """And back: all names and shapes of the published file, constants too."""
-    tensors, _ = published(name)
-    checkpoint = Checkpoint(Path(name), tensors, format="torch")
-    told = FAMILY.detect(checkpoint)
-    arch = FAMILY.archs[told.arch]
-    with torch.device("meta"):
-        theirs = as_published(arch.build(make_config(arch, {**told.assumed, **told.config})))
-    assert {key: t.shape for key, t in theirs.items()} == {key: t.shape for key, t in tensors.items()}
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -366,14 +348,16 @@ def test_files_of_one_shape_are_told_apart_by_name():
     from sepcli.weights.catalog import load_catalog
 
     tensors, _ = published("bs_256x12")
-    for name, entry in {
+    files = {
         "bs_roformer_anvuew_sdr_12.45.ckpt": "bs-roformer-anvuew",
         "bs_roformer_instrumental_resurrection_unwa.ckpt": "bs-roformer-resurrection-inst",
-    }.items():
-        found = find_network(Checkpoint(Path(name), tensors), [FAMILY], load_catalog().values())
+    }
+    entries = [load_catalog()[entry] for entry in files.values()]
+    for name, entry in files.items():
+        found = find_network(Checkpoint(Path(name), tensors), [FAMILY], entries)
         assert f"'{entry}'" in found.notice and found.config.hop == (441 if "inst" in entry else 512)
-    with pytest.raises(ModelError, match="differ in chunk, hop, sources.* more"):
-        find_network(Checkpoint(Path("mine.ckpt"), tensors), [FAMILY], load_catalog().values())
+    with pytest.raises(ModelError, match="differ in chunk, hop, sources"):
+        find_network(Checkpoint(Path("mine.ckpt"), tensors), [FAMILY], entries)
 
 
 def test_stored_frequencies():
