@@ -105,7 +105,8 @@ def test_words_for_stems_of_a_file(tmp_path, song):
 
 
 def test_a_model_is_not_narrowed_to_a_mix_minus_a_stem():
-    assert sepcli.load("mini", targets=["Vocals"]).sources == ("vocals",)
+    model = sepcli.load("mini", targets=["Vocals"])
+    assert model.sources == ("vocals",) and model.name == "mini"  # by which its outputs are called
     with pytest.raises(UsageError, match="mix minus vocals"):
         sepcli.load("mini", targets=["instrumental"])
 

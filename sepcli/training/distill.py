@@ -67,7 +67,9 @@ def lessons(
     where nothing could be separated; OutputError where the cache can't be written; ModelError and DeviceError
     as for `separate`.
     """
-    request = Request(teacher, cache, OutputSpec("flac", "16", sum="exact", tags=False), device=device)
+    files = OutputSpec("flac", "16", sum="exact", tags=False)
+    # A data set, so stems of another teacher are replaced and not put beside these.
+    request = Request(teacher, cache, files, template="{track}/{stem}.{ext}", device=device)
     batch = look_up(request, list(music), load_catalog(()), AUDIO_SUFFIXES)
     with watch(batch) as listener:
         results = list(run(batch, listener))
