@@ -181,7 +181,7 @@ class Reporter(Listener):
             console.say(f"{name}: {', '.join(result.silent)} {are} silent and {were} left out.")
         if result.status in (DONE, DAMAGED) and result.seconds is not None:
             speed = f", {result.realtime:.1f}x realtime" if result.realtime else ""
-            count = len(result.outputs) - len(result.kept)
+            count = len(set(result.outputs).difference(result.kept))
             files = f"{count} {_plural('file', count)}" if self.batch.request.stdout is None else "written"
             console.say(f"{name}: {files} in {result.seconds:.1f} s{speed}")
         elif result.status == SKIPPED:
