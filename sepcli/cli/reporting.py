@@ -357,7 +357,7 @@ def _print_plan(batch: Batch, known: Stems | None, decisions: Sequence[Decision]
     console.sentence(f"licence   {license_text(batch)}", indent=10)
     console.line(f"output    {batch.request.out}, {batch.spec.format}")
     for decision in decisions:
-        console.line(f"{decision.action:<9} {decision.track.source.name}")
+        console.sentence(f"{decision.action:<9} {decision.track.source.name}", indent=10)
         if decision.why:
             was = "" if decision.action == REFUSE else "was "
             console.sentence(f"          {was}{decision.why}")

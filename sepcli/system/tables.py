@@ -84,11 +84,10 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
     """A value of TOML as the type that its field has."""
     if value is None and type(None) in typing.get_args(hint):  # TOML has none, but a caller may
         return None
-    hint = _not_none(hint)
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    hint, origin, inner, is_table = _parts(hint)
     if hint is Any:
         return value
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+    if is_table:
         return read_table(hint, value, where, key)
     if origin is tuple and isinstance(value, list | tuple):
         kinds = [inner[0]] * len(value) if inner[-1] is ... else inner
@@ -103,6 +102,14 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
     elif origin is None and isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
         return value
     raise _wrong(where, key, value, _words(hint))
+
+
+@cache  # thousands of values have a few types
+def _parts(hint: Any) -> tuple[Any, Any, tuple[Any, ...], bool]:
+    """A type without None, what it is made of, and whether it is a dataclass."""
+    hint = _not_none(hint)
+    is_table = isinstance(hint, type) and dataclasses.is_dataclass(hint)
+    return hint, typing.get_origin(hint), typing.get_args(hint), is_table
 
 
 def _not_none(hint: Any) -> Any:
