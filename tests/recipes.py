@@ -120,6 +120,8 @@ def commands(page: Path) -> list[Command]:
 def mentions(page: Path) -> list[list[str]]:
     """Words of inline code that is a command, or begins with an option: `sepcli doctor`, `--shifts 2`."""
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+    if page.stem == "coming-from":  # the first column has other programs' words
+        text = re.sub(r"^\|[^|]*\|", "|", text, flags=re.M)
     code = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
     return [shlex.split(span) for span in code if span.startswith(("sepcli ", "--"))]
 
