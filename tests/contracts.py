@@ -62,9 +62,9 @@ def check_separator(
         mix = torch.randn(2, model.channels, samples)
         check_shape(model, mix, **inputs)
         check_batch(model, mix, tolerance, **inputs)
-        check_select(model, mix, tolerance, **inputs)
+        check_select(model, mix[:1], tolerance, **inputs)
     check_silence(model, max(lengths), **inputs)
-    check_stores_nothing(model, mix, **inputs)
+    check_stores_nothing(model, mix[:1], **inputs)
     check_prepared(model, mix, tolerance, **inputs)
 
 
