@@ -304,6 +304,7 @@ def test_a_broken_catalogue_of_a_package_is_left_out_with_a_notice(install, valu
     assert notice.startswith("The catalogue 'broken' of the package 'bad' is left out: ") and reason in notice
 
 
+@pytest.mark.slow
 def test_the_command_line_shows_a_broken_catalogue_once_as_a_notice(install, tmp_path):
     install("bad", broken=("bad:gone.toml", None))
     done = subprocess.run(

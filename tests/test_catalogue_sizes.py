@@ -115,6 +115,7 @@ def fits(config: RoformerConfig, size: int) -> bool:
     return any((size - count * width) // tensors in BYTES for width in (2, 4))
 
 
+@pytest.mark.slow
 def test_every_roformer_has_its_files_size_and_no_other():
     """One block, one stem or one layer of the masks more or less would have another."""
     for name in ROFORMERS:

@@ -228,6 +228,7 @@ def test_results_onto_a_closed_standard_output(arguments):
     assert done.stderr == "Error: Standard output can't be written: it is closed.\nRedirect it elsewhere.\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="a shell of POSIX")
 @pytest.mark.parametrize(
     ("arguments", "code"), [("separate --help", 0), ("doctor", 0), ("doctor --json", 5), ("models list", 0)]
@@ -242,6 +243,7 @@ def test_a_reader_that_leaves_at_once(arguments, code):
     assert ("closed by its reader" in done.stderr) == (code == 5) and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="a shell of POSIX")
 def test_closed_streams_do_not_end_up_in_a_file(tmp_path):
     """The first file that is opened would get the number of a closed stream, and what is printed there."""
@@ -285,6 +287,7 @@ def stems(folder):
     return sorted(name for name in names if name in ("vocals", "drums", "bass", "other"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
 def test_finished_stems_stand_where_their_result_can_not_be_printed(tmp_path):
     soundfile.write(tmp_path / "a.wav", music(8000).T, 44100)
@@ -332,6 +335,7 @@ def homeless(folder, *arguments, **variables):
     )
 
 
+@pytest.mark.slow
 def test_what_needs_no_home_folder_works_without_one(tmp_path):
     soundfile.write(tmp_path / "a.wav", music(8000).T, 44100)
     assert homeless(tmp_path, "--version").stdout.startswith("sepcli ")

@@ -89,6 +89,7 @@ def test_undefined_values_are_dashes_and_null(capfd):
     assert json.loads(out.splitlines()[-1])["mean_over_stems"]["value"] is None
 
 
+@pytest.mark.slow
 def test_csv_and_folder(capfd, tmp_path):
     arguments = [
         "-m",
@@ -149,6 +150,7 @@ def test_seeds_and_sweeps(capfd, tmp_path):
     assert (tmp_path / "out" / "sweep-overlap-si_sdr.png").exists()
 
 
+@pytest.mark.slow
 def test_protocols_of_windows(capfd, tmp_path):
     """Track b lacks bass and other, which are silence there; and resuming with the other one costs nothing."""
     for name in "ab":
@@ -183,6 +185,7 @@ def voiced_track(folder, name, **silent):
     soundfile.write(place / "vocals.wav", tone, RATE, "FLOAT")
 
 
+@pytest.mark.slow
 def test_voices_have_one_table(capfd, tmp_path):
     need("librosa", "pesq")
     voiced_track(tmp_path / "songs", "a")

@@ -48,6 +48,7 @@ def refused(capfd, *arguments, code=2, **more):
     return problem
 
 
+@pytest.mark.slow
 def test_a_picture_and_its_numbers(capfd):
     code, out, err = inspect(capfd, "-o", "maps/map.png", "--json", "--start", "0.1")
     assert code == 0 and "The picture is maps" in err
@@ -60,6 +61,7 @@ def test_a_picture_and_its_numbers(capfd):
         assert sum(stem["mean"]) == pytest.approx(1, abs=1e-4) and max(stem["deviation"]) > 0
 
 
+@pytest.mark.slow
 def test_targets_level_and_the_default_name(capfd):
     code, out, _ = inspect(capfd, "-t", "bass", "-t", "vocals", "--level", "2", "--json", "--duration", "0.2")
     said = json.loads(out)
@@ -67,6 +69,7 @@ def test_targets_level_and_the_default_name(capfd):
     assert said["output"] == "song.attention.png" and Path("song.attention.png").exists()
 
 
+@pytest.mark.slow
 def test_a_constant_attention(capfd):
     save("still.safetensors", "v1")
     code, out, err = inspect(capfd, "--json", "-q", model="still.safetensors")
@@ -74,6 +77,7 @@ def test_a_constant_attention(capfd):
     assert all(max(stem["deviation"]) < 1e-6 for stem in json.loads(out)["stems"].values())
 
 
+@pytest.mark.slow
 def test_queries(capfd):
     save("asked.safetensors", "query")
     soundfile.write("hum.wav", music(30000, 1, seed=1).T, 44100)
@@ -105,6 +109,7 @@ def test_other_refusals(capfd):
     assert refused(capfd, "--device", "cuda:99", code=4)["remedy"]
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten_unasked(capfd):
     shutil.copy("song.wav", "song.png")  # audio, whatever its name
     before = Path("song.png").read_bytes()
@@ -114,6 +119,7 @@ def test_nothing_is_overwritten_unasked(capfd):
     assert Path("song.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_as_a_program():
     words = "inspect song.wav -m tiny.safetensors -o map.svg".split()
     done = subprocess.run(

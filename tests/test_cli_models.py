@@ -252,6 +252,7 @@ def test_an_unknown_model_names_the_near_ones(hub, catalog, run, command):
     assert code == 3 and out == "" and "Did you mean htdemucs" in err and hub.count() == 0
 
 
+@pytest.mark.slow
 def test_the_life_of_a_model(hub, catalog, run, tmp_path):
     pointers = [
         tmp_path / f"huggingface/hub/models--toys--toy/snapshots/{commit_of('toys/toy')}/{name}.bin"

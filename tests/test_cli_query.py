@@ -94,6 +94,7 @@ def test_a_model_of_queries_alone(capfd):
     assert separate(capfd, "--query", "hum.wav", model="hummed")[0] == 0 and share("hum") > 0.49
 
 
+@pytest.mark.slow
 def test_a_dry_run_and_standard_output(capfd):
     code, out, _ = separate(capfd, "--query", "hum.wav", "--dry-run")
     assert code == 0 and f"song{os.sep}hum.wav" in out and not fake_model.loads

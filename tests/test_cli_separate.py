@@ -161,6 +161,7 @@ def test_plain_lines_where_there_is_no_terminal(capfd, monkeypatch):
     assert "[1/1]" not in err and "1 done" in err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="no pseudo terminals")
 def test_bars_on_a_terminal_of_80_columns():
     import fcntl
@@ -270,6 +271,7 @@ fake_model.run()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--json"], ["-t", "bass", "-o", "-"]])
 def test_words_of_libraries_never_get_between(arguments):
     path = song("a.wav", seconds=0.5)
@@ -391,6 +393,7 @@ def test_a_track_without_any_sound_leaves_nothing_and_is_done(capfd):
     assert again["status"] == "skipped" and not stems_there()
 
 
+@pytest.mark.slow
 def test_no_decoder_writes_words_of_its_own():
     """Standard error is JSON to the last byte, also where an MP3 is full of damage."""
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, (2 * 44100, 2))
@@ -521,6 +524,7 @@ def test_refused_files_end_the_run_before_any_work(capfd):
 # --- standard input and output ---
 
 
+@pytest.mark.slow
 def test_standard_input_is_a_track_known_by_its_content():
     song("a.wav"), song("b.wav", seed=1)
 
@@ -539,6 +543,7 @@ def test_standard_input_is_a_track_known_by_its_content():
     assert not list(Path("separated").glob(".sepcli-work*"))
 
 
+@pytest.mark.slow
 def test_one_stem_goes_to_standard_output_as_wav_and_nothing_else():
     path = song("a.wav", seconds=0.5)
     done = process(path, "-o", "-", "-t", "bass")
@@ -549,6 +554,7 @@ def test_one_stem_goes_to_standard_output_as_wav_and_nothing_else():
     assert os.listdir() == ["a.wav"] and b"1 done" in done.stderr
 
 
+@pytest.mark.slow
 def test_standard_output_gets_the_stem_while_it_is_separated():
     """The model waits before each call. What comes first has come long before the end, and no file is made."""
     path = song("a.wav", seconds=30)
@@ -603,6 +609,7 @@ def test_the_rest_also_goes_to_standard_output(capfdbinary):
     assert events[-1]["event"] == "summary" and events[-1]["out"] == "-"
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_an_error_with_its_reason():
     path = song("a.wav", seconds=30)
     program = [
@@ -645,6 +652,7 @@ def test_standard_output_may_be_a_file_with_something_in_it(mode, monkeypatch):
     assert len(soundfile.read(io.BytesIO(data[6:-5]))[0]) == 22050
 
 
+@pytest.mark.slow
 def test_a_pipe_from_end_to_end():
     path = song("a.wav")
     with open(path, "rb") as file:
@@ -655,6 +663,7 @@ def test_a_pipe_from_end_to_end():
     assert done.returncode == 0 and done.stdout[:4] == b"RIFF" and not done.stderr
 
 
+@pytest.mark.slow
 def test_empty_standard_input_is_a_bad_input():
     done = process("-", "--json", input=b"")
     assert done.returncode == 1 and json.loads(done.stdout)["status"] == "failed"
@@ -779,6 +788,7 @@ def test_names_are_printed_in_one_place():
             assert not re.search(r"(out|err)\(\)\.print|\bprint\(", file.read_text()), file.name
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="terminals of POSIX")
 def test_results_go_to_the_file_where_bars_are_on_the_terminal(tmp_path):
     import pty

@@ -111,6 +111,7 @@ def test_without_matplotlib_the_curves_are_not_drawn(place, capsys, monkeypatch)
     assert files == {"config.toml", "metrics.jsonl", "model.safetensors", "state.pt"}
 
 
+@pytest.mark.slow
 def test_a_run_is_a_model(place, capsys):
     assert main(arguments(place)) == 0
     run = place / "run"
@@ -130,6 +131,7 @@ def test_a_run_is_a_model(place, capsys):
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on(place, capsys):
     assert main(arguments(place, "whole", "-q")) == 0
     assert main(arguments(place, "parts", "-q", "--max-steps", "5")) == 0
@@ -140,6 +142,7 @@ def test_the_same_command_goes_on(place, capsys):
     assert losses(place / "parts") == losses(place / "whole")
 
 
+@pytest.mark.slow
 def test_init_begins_with_the_weights_of_a_model(place):
     assert main(arguments(place, "first", "-q", "--max-steps", "4")) == 0
     more = ["-q", "--max-steps", "1", "--set", "optim.lr=0.0", "--init", str(place / "first")]
@@ -154,6 +157,7 @@ def test_weights_can_be_stored_in_half(place):
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
 
 
+@pytest.mark.slow
 def test_tracks_are_held_out_where_there_is_nothing_to_validate_on(place):
     for index in range(3, 6):
         track(place / f"data/song{index}", ["vocals", "drums"], seed=index)
@@ -167,6 +171,7 @@ def test_tracks_are_held_out_where_there_is_nothing_to_validate_on(place):
     assert any("valid" in line for line in read_metrics(place / "run"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["l1", "lsd"])
 def test_a_run_is_chosen_by_the_smallest_error(place, capsys, metric):
     name = metric.upper()

@@ -20,6 +20,7 @@ def songs():
     return [compose(3, index) for index in range(30)]
 
 
+@pytest.mark.slow
 def test_a_song_depends_on_its_seed_and_index_alone():
     alone = compose(3, 21)
     assert alone == songs()[21]

@@ -289,6 +289,7 @@ def test_without_matplotlib_there_is_no_picture(data, tmp_path, monkeypatch):
     assert len(said) == 1 and said[0].startswith("The picture is left out: matplotlib is not installed")
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(data, tmp_path):
     out, model = tmp_path / "report", Bands()
     first, _ = run_filter(data, out, model)
@@ -302,6 +303,7 @@ def test_what_is_done_is_not_done_again(data, tmp_path):
     assert verdicts[1].rows == first[0].rows and verdicts[3].matrix == first[2].matrix
 
 
+@pytest.mark.slow
 def test_other_limits_decide_anew_without_the_model(data, tmp_path):
     out, model = tmp_path / "report", Bands()
     run_filter(data, out, model)
@@ -311,6 +313,7 @@ def test_other_limits_decide_anew_without_the_model(data, tmp_path):
     assert (out / "kept.txt").read_text() == "clean\nleaking\n"
 
 
+@pytest.mark.slow
 def test_a_report_made_in_another_way_is_not_replaced_unasked(data, tmp_path):
     out = tmp_path / "report"
     run_filter(data, out)
@@ -329,6 +332,7 @@ def test_a_report_made_in_another_way_is_not_replaced_unasked(data, tmp_path):
         run_filter(data, out)
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_goes_on(data, tmp_path):
     out = tmp_path / "report"
 
@@ -353,6 +357,7 @@ def test_a_run_that_stops_goes_on(data, tmp_path):
     assert all(known for _, known in run_filter(data, out)[1])
 
 
+@pytest.mark.slow
 def test_a_broken_file_fails_its_song_and_the_others_go_on(data, tmp_path):
     drums = data / "clean" / "drums.wav"
     drums.write_bytes(drums.read_bytes()[:100_000])  # cut short
@@ -410,6 +415,7 @@ def test_the_picture_has_the_decision_s_colours():
     assert sum(colour == quality_report._NOT_JUDGED for colour in partly.values()) == 12
 
 
+@pytest.mark.slow
 def test_many_songs_with_odd_names_fit_on_one_page(tmp_path):
     def verdict(name, matrix):
         return Verdict(name, tuple(Row(stem, shares, 1, 1) for stem, shares in matrix.items()))
@@ -437,6 +443,7 @@ def run(capsys, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table(run, data, tmp_path):
     code, out, err = run(data, "-m", "bands", "-o", tmp_path / "report", "--device", "cpu")
     assert code == 0 and "1 kept, 2 rejected" in err

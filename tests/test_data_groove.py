@@ -107,6 +107,7 @@ def test_loop_fills_the_section_and_ends_with_a_fill(folder):
     assert {int((note.start - 8) // 4) for note in plain if note.pitch == 36} == set(range(7))
 
 
+@pytest.mark.slow
 def test_songs_are_played_by_the_humans(folder):
     grooves = groove.find_grooves(folder)
     songs = [compose(0, index, grooves) for index in range(40)]

@@ -273,6 +273,7 @@ def test_ranks_get_the_rows_of_one_global_batch(data):
     assert ranks[0].items + ranks[1].items == single.items
 
 
+@pytest.mark.slow
 def test_worker_processes_change_nothing(data):
     some = batches(data, augment=(Gain(),))
     alone = list(batches_from(some, 2, 6, workers=0))
@@ -294,6 +295,7 @@ class Naming:
             raise InputError(message, remedy=error.remedy) from None
 
 
+@pytest.mark.slow
 def test_an_error_in_a_worker_arrives_as_it_was_raised(tmp_path):
     track(tmp_path / "song", ["vocals"])
     some = batches(tmp_path, sources=("vocals",))

@@ -73,6 +73,7 @@ def read_all(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+@pytest.mark.slow
 def test_a_song_on_disk(fake, tmp_path):
     done = []
     seconds = render.render_dataset(
@@ -94,6 +95,7 @@ def test_a_song_on_disk(fake, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["song-5-00000"]  # nothing hidden is left
 
 
+@pytest.mark.slow
 def test_the_same_whatever_else_is_rendered(fake, tmp_path):
     for name, hours in (("one", 0.01), ("three", 0.06)):
         render.render_dataset(tmp_path / name, hours=hours, seed=1, settings=fake)
@@ -103,6 +105,7 @@ def test_the_same_whatever_else_is_rendered(fake, tmp_path):
     assert read_all(tmp_path / "one" / third.name) == read_all(tmp_path / "three" / third.name)
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_stopped(fake, tmp_path):
     out = tmp_path / "out"
     render.render_dataset(out, hours=0.06, seed=1, settings=fake)
@@ -117,6 +120,7 @@ def test_it_goes_on_where_it_stopped(fake, tmp_path):
     assert len(list(out.iterdir())) == count and read_all(out / "song-1-00000") == before
 
 
+@pytest.mark.slow
 def test_groupings(fake, tmp_path):
     slakh = render.RenderSettings(fake.soundfonts, None, stems="slakh", samplerate=RATE, channels=1)
     song = render.render_song(tmp_path, 0, slakh, 0)
@@ -127,6 +131,7 @@ def test_groupings(fake, tmp_path):
         assert audio.ndim == 1 and np.abs(audio).max() > 0.003, path.stem
 
 
+@pytest.mark.slow
 def test_a_stem_does_not_hear_the_others(fake, monkeypatch, tmp_path):
     """The drums alone are as they are beside everything else, up to the common mastering gain."""
     song = compose(0, 3)
@@ -138,6 +143,7 @@ def test_a_stem_does_not_hear_the_others(fake, monkeypatch, tmp_path):
     assert np.array_equal(whole["drums"], alone["drums"])
 
 
+@pytest.mark.slow
 def test_presets_come_from_the_soundfont(tmp_path, fake):
     few = soundfont(tmp_path / "few.sf2", [(0, 38, "Synth Bass"), (0, 0, "Piano"), (128, 0, "Kit")])
     settings = render.RenderSettings((few,), None, samplerate=RATE)
@@ -319,6 +325,7 @@ def test_a_real_song(tmp_path):
     assert np.mean(np.array(rises) > 0) > 0.8
 
 
+@pytest.mark.slow
 def test_fluidsynth_is_deterministic(tmp_path):
     need("fluidsynth", "soundfont")
     settings = render.RenderSettings((SOUNDFONTS[0],), None, samplerate=22050, channels=1)
@@ -343,6 +350,7 @@ def test_two_jobs_make_the_same_songs(tmp_path):
 # --- the command ---
 
 
+@pytest.mark.slow
 def test_the_command(fake, tmp_path, capsys):
     from sepcli.cli.app import main
 

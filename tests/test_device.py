@@ -141,6 +141,7 @@ def test_out_of_memory_is_told_with_a_remedy(error, told):
             raise error
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads Linux's /proc")
 def test_freed_memory_is_kept_for_reuse():
     code = (

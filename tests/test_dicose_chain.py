@@ -109,6 +109,7 @@ def assert_equal(one, two):
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["Diffusion", "DoubleDeterministic"])
 def test_a_model_on_a_base(place, arch):
     """The frozen part is the base's network, the other learns, and the run is whole without the base's."""
@@ -156,6 +157,7 @@ def state(run):
     return parts
 
 
+@pytest.mark.slow
 def test_a_student_begins_as_its_teacher(place, capsys):
     """Student, target and teacher have its weights; a run in two parts equals one in one, to the bit."""
     assert train("Deterministic", "det", "--max-steps", "1") == 0

@@ -68,6 +68,7 @@ def test_a_bad_file_is_named_and_the_rest_is_learnt(place, capsys):
     assert "Skipped: " in (err := capsys.readouterr().err) and "bad.wav" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -107,6 +107,7 @@ def _anchors(page):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+@pytest.mark.slow
 def test_the_family_that_a_page_makes_up_works_as_written(tmp_path):
     """add-a-family.md: in a copy of the tree its files pass their test, and its entry is in the catalogue."""
     root, page = DOCS.parent, (DOCS / "add-a-family.md").read_text(encoding="utf-8")

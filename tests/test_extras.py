@@ -69,6 +69,7 @@ def test_a_broken_package_says_why(monkeypatch, tmp_path):
     assert error is not None and "can't be imported (libmidi.so: cannot be opened)" in error.message
 
 
+@pytest.mark.slow
 def test_the_base_installation_separates_lists_and_evaluates(tmp_path):
     packages = [*EXTRAS]
     code, _, err = without(packages, "separate", CLIP, "--duration", "2", "--device", "cpu", cwd=tmp_path)

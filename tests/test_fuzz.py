@@ -11,6 +11,7 @@ from tests.fuzz.targets import TARGETS
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [name for name in TARGETS if name != "misbehaving"])
 def test_damaged_files_are_read_or_rejected(target):
     report = fuzz(target, 300, seed=2)
@@ -42,6 +43,7 @@ def test_whatever_a_reader_does_is_seen(kind, said):
         assert found == number and said in what and not report.read + report.rejected
 
 
+@pytest.mark.slow
 def test_an_input_is_the_same_each_time_and_another_for_each_number():
     inputs = [input_of("checkpoint", 1, number) for number in range(20)]
     assert inputs == [input_of("checkpoint", 1, number) for number in range(20)]

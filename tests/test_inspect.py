@@ -109,6 +109,7 @@ def test_maps_are_those_of_the_decoders(variant):
                 assert torch.equal(maps[:, ::each], maps[:, each - 1 :: each])
 
 
+@pytest.mark.slow
 def test_the_map_does_not_depend_on_what_else_is_asked():
     song()
     model = tiny("v2 query_key")
@@ -160,6 +161,7 @@ def test_a_level_that_is_not_there(level):
 # --- the spectrogram ---
 
 
+@pytest.mark.slow
 def test_a_tone_stands_in_its_row():
     t = np.arange(44100) / 44100
     song(sound=np.repeat(0.5 * np.sin(2 * np.pi * 3000 * t)[None], 2, axis=0))
@@ -187,6 +189,7 @@ def test_columns_are_means_of_equally_many(count, step):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_few_columns_of_many_frames():
     song(1.0)
     fine, coarse = (listen(tiny("v2 key"), "song.wav", columns=most) for most in (MANY, 100))
@@ -212,6 +215,7 @@ def panels(monkeypatch):
     return figures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_the_picture(suffix, monkeypatch, tmp_path):
     song()
@@ -226,6 +230,7 @@ def test_the_picture(suffix, monkeypatch, tmp_path):
     assert (tmp_path / "new" / f"map.{suffix}").read_bytes()[:4] in (b"\x89PNG", b"<?xm", b"%PDF")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [1, 30000])
 def test_silence_and_a_single_sample(samples, tmp_path):
     song(sound=np.zeros((2, samples), np.float32))

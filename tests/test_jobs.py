@@ -760,6 +760,7 @@ def check_whole_stems(count):
         assert soundfile.info(path).frames == 2 * 44100, path
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
 def test_a_batch_killed_in_the_middle_is_completed_by_the_same_command(catalog):
     for seed in range(5):
@@ -787,6 +788,7 @@ def test_a_batch_killed_in_the_middle_is_completed_by_the_same_command(catalog):
     check_whole_stems(20)
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_folder_divide_the_work(catalog):
     for seed in range(6):
         song(f"m/{seed}.wav", seconds=2, seed=seed)
@@ -803,6 +805,7 @@ def test_two_processes_on_one_folder_divide_the_work(catalog):
     check_whole_stems(24)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_signal_ends_a_batch_cleanly(catalog, name, code):
@@ -822,6 +825,7 @@ def test_a_signal_ends_a_batch_cleanly(catalog, name, code):
     check_whole_stems(4)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="terminals of POSIX")
 def test_a_terminal_that_is_closed_ends_a_batch_cleanly(catalog, tmp_path):
     """Its messages have nowhere to go any more; its results, in a file, are complete all the same."""
@@ -861,6 +865,7 @@ def test_a_terminal_that_is_closed_ends_a_batch_cleanly(catalog, tmp_path):
     check_whole_stems(4)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_nohup_lets_a_batch_go_on(catalog):
     song("a.wav", seconds=2)

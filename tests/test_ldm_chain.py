@@ -97,6 +97,7 @@ def assert_equal(one, two):
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_the_chain(place, capsys):
     assert train("codec", "codec", "--max-steps", "1") == 0
     assert train("stage1", "one", "--base", "codec") == 0
@@ -158,6 +159,7 @@ def separate(place):
     assert once == {path.name: path.read_bytes() for path in (place / "again").rglob("*.wav")}
 
 
+@pytest.mark.slow
 def test_latents_are_kept_where_asked(place):
     """The same windows in every epoch: what an epoch has kept the next one finds."""
     assert train("codec", "codec", "--max-steps", "1") == 0

@@ -114,6 +114,7 @@ def sounds(folder, key):
 # --- making ---
 
 
+@pytest.mark.slow
 def test_what_is_drawn(whole):
     key, _, said = whole
     assert {item.track for item in key.items.values()} == {"a", "b", "c"}
@@ -174,6 +175,7 @@ def test_what_is_asked(whole):
             assert (root / mixture).is_file()
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on(capfd, data, monkeypatch):
     made = make(capfd, data, models=["fake", "mixture"])
     assert made[0] == 0

@@ -112,6 +112,7 @@ for i in range(200):
 """
 
 
+@pytest.mark.slow
 def test_several_processes_write_whole_lines(tmp_path):
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), who]) for who in "abc"]
     assert [writer.wait() for writer in writers] == [0, 0, 0]

@@ -36,6 +36,7 @@ def test_k_at_48_kilohertz_is_the_recommendations():
     assert k_filter(f, 48000) == pytest.approx(shelf * high_pass, abs=1e-10)
 
 
+@pytest.mark.slow
 def test_pauses_and_murmur_do_not_count():
     """EBU Tech 3341, case 3: 10 s at -36, 60 s at -23, 10 s at -36 read -23."""
     parts = [

@@ -33,6 +33,7 @@ def measured(reference, estimate, samplerate=RATE, lengths=(), pesq=False):
     return {name: float(values[0]) for name, values in sums.result().items()}
 
 
+@pytest.mark.slow
 def test_the_pitch_of_a_tone_and_none_of_noise_and_silence():
     tones = pitch(sung(2, 220.0))
     assert len(tones) == 101 and (~np.isnan(tones)).mean() > 0.9
@@ -62,6 +63,7 @@ def test_a_voice_in_another_key_is_off_by_the_interval(semitones):
     assert found["log_f0_rmse"] == pytest.approx(abs(semitones) / 12 * np.log(2), rel=0.05)
 
 
+@pytest.mark.slow
 def test_only_voiced_frames_count():
     """Noise before the voice, and what an estimate makes of it, change nothing; nor does a voice at -60 dB."""
     s = sung(3)
@@ -88,6 +90,7 @@ def test_silence_for_a_voice_is_far_away_but_has_no_pitch():
     assert np.isnan([found["log_f0_rmse"], found["pesq"]]).all()
 
 
+@pytest.mark.slow
 def test_blocks_of_any_length_and_pieces_give_the_same():
     """Longer than a piece of 10 s, at another rate."""
     rate = 11025
@@ -114,6 +117,7 @@ def test_pesq_wants_enough_of_a_voice():
     assert 1 <= measured(sung(5), noisy, pesq=True)["pesq"] < 4
 
 
+@pytest.mark.slow
 def test_librosa_is_imported_only_where_a_pitch_is_wanted():
     code = (
         "import sys, sepcli.evaluation.evaluate, sepcli.evaluation.validation, sepcli.cli.scores\n"

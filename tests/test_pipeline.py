@@ -259,6 +259,7 @@ def test_the_seed_does_not_touch_the_global_generator():
     assert random.random() == expected
 
 
+@pytest.mark.slow
 def test_python_memory_stays_flat():
     engine = Engine(Split(segment=Segment(samples=2000)), Settings(), CPU, torch.float32)
     tracemalloc.start()

@@ -445,6 +445,7 @@ def test_the_command_s_failures(run, hub, push, tmp_path, monkeypatch):
     assert code == 3 and json.loads(out)["error"]["code"] == "no_token"
 
 
+@pytest.mark.slow
 def test_a_pushed_model_separates_as_the_run_does(run, hub, push, tmp_path):
     """Push, then separate by the printed name, as a user elsewhere would, and by the printed entry."""
     audio = music(30_000)

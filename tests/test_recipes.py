@@ -114,6 +114,7 @@ def test_a_mention_that_is_none_is_found():
     assert not unknown(["sepcli", "models"]) and not unknown(["sepcli", "train", "--base", "RUN"])
 
 
+@pytest.mark.slow
 def test_options_of_the_script_that_gathers_minis_music():
     (line,) = (command.line for path in PAGES for command in commands(path) if "mini_data.py" in command.line)
     asked = subprocess.run(
@@ -144,6 +145,7 @@ def test_the_readme(kitchen):
     assert set(kitchen.hub.repos["owner/name"].files("main")) >= {"README.md", "model.safetensors"}
 
 
+@pytest.mark.slow
 def test_the_python_of_the_readme(kitchen):
     kitchen.models("htdemucs", "htdemucs_ft")
     kitchen.files("song.wav")
@@ -200,6 +202,7 @@ def test_ldm(kitchen):
     assert list((kitchen.folder / "latents").rglob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_training(kitchen):
     kitchen.models("htdemucs")
     kitchen.songs("songs", ["drums", "bass", "other"])

@@ -154,6 +154,7 @@ def test_one_window_by_hand():
     assert not torch.equal(made["after", 0.5], plain) and stems.isfinite().all()
 
 
+@pytest.mark.slow
 def test_a_bandwidth_is_fewer_codebooks(tracks):
     codec = tiny(samplerate=RATE, codebooks=3, codebook_size=8)  # 1000 latents a second of 3 bits
     whole, less, same = (

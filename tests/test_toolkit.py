@@ -98,6 +98,7 @@ def test_on_the_command_line(made, monkeypatch, capfd):
     assert run()[0] == "done"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

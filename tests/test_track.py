@@ -470,6 +470,7 @@ def test_a_track_too_long_for_aiff_is_said_before_it_is_separated(tmp_path, monk
     assert separate(path, format="caf", out="caf").frames == 100_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "form, depth",
     [("wav", "16"), ("wav", "32f"), ("flac", "24"), ("aiff", "24"), ("caf", "32f"), ("mp3", "keep")],
@@ -580,6 +581,7 @@ t.separate(path, out=out.name, progress=die)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_a_killed_run_leaves_no_stem_and_the_next_one_clears_its_folder(tmp_path):
     path = song(tmp_path, noise(300_000))

@@ -27,6 +27,7 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_rows_and_end_with_them(data, tmp_path):
     request = EvaluationRequest(("mixture", "oracle:mwf"), data)
     alone = {(row.model, row.track): row.stems for row in evaluate(request)}
@@ -35,6 +36,7 @@ def test_processes_give_the_same_rows_and_end_with_them(data, tmp_path):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_giving_up_half_way_ends_the_processes(data):
     running = evaluate(EvaluationRequest(("mixture",), data, jobs=2))
     next(running)
@@ -42,6 +44,7 @@ def test_giving_up_half_way_ends_the_processes(data):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_an_error_of_the_run(data):
     for k in range(6):  # more tracks than are handed out ahead: whatever is done by now, some are still to do
         make_track(data, f"more{k}", {"drums": 0.2, "vocals": 0.1}, seed=k)

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from sepcli.batch.workspace import Workspace
     from sepcli.engine.device import Device, Precision
     from sepcli.engine.pipeline import Engine
+    from sepcli.loading import Loaded
 
 WAIT_SECONDS = 0.5  # between two looks at a track on which another process works
 
@@ -197,6 +198,7 @@ class _Loop:
         self.device, self.precision, self.listener = device, precision, listener
         self._whys: dict[str, str] = {}  # why files are replaced, as it was said before the first track
         self._engines: dict[tuple[str, ...], Engine] = {}  # by the stems that they make
+        self._announced: Loaded | None = None  # whose notices the listener has
 
     def load(self, decisions: Sequence[Decision]) -> None:
         """Load what these need of the model, all at once, and make it ready. An error ends the whole run."""
@@ -233,10 +235,10 @@ class _Loop:
 
         engine = self._engines.get(stems.targets)
         if engine is None:
-            before = self.model.loaded
             loaded = self.model.load(stems)
             model = loaded.model
-            if loaded is not before:
+            if loaded is not self._announced:
+                self._announced = loaded
                 self.listener.loaded(loaded)
                 for text in model.notices(self.device.torch):
                     self.listener.notice(text)

@@ -86,6 +86,7 @@ def test_a_separator_keeps_the_laws(family, arch, case, monkeypatch):
         check_bind(model, tolerance=case.tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "arch", "case"), CASES)
 def test_a_file_of_ours_gives_the_same_network_back(family, arch, case, tmp_path, monkeypatch):
     case.before(monkeypatch)

@@ -126,6 +126,7 @@ def test_the_share_falls_as_in_coconet():
     assert shares == sorted(shares, reverse=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("alpha", "mean"), [(0.0, 1), (0.25, 1), (0.4, 1.6), (0.6, 2.4), (0.75, 3), (1.0, 3)])
 def test_blocks_have_that_share_of_the_stems(alpha, mean):
     """On average, but at least one and never all; which, is drawn without favour."""

@@ -49,6 +49,7 @@ def test_no_file_is_forgotten():
     assert KEYS.keys() == COUNTS.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KEYS)
 def test_converts_and_loads(name):
     published = json.loads(KEYS[name].read_text(encoding="utf-8"))

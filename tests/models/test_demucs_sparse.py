@@ -180,6 +180,7 @@ def test_gradients_by_hand() -> None:
         assert contracts.peak_error(ours, theirs) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_flex_attention_equals_the_reference() -> None:
     """What is compiled on CUDA (tests/test_gpu.py), here as plain operations; queries without keys included."""
@@ -271,6 +272,7 @@ def test_names_are_those_of_dense_attention() -> None:
     assert list(dense.state_dict()) == list(hashed.state_dict())
 
 
+@pytest.mark.slow
 def test_a_tenth_of_the_pairs_is_kept_in_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """The issue's figure, on what the layers of a network really hash, in every item, head and layer."""
     shares = []

@@ -222,6 +222,7 @@ def test_only_the_wanted_tensors_are_read(lightning):
     assert resident(path) > 16 << 20
 
 
+@pytest.mark.slow
 def test_local_files_of_msdm_and_isdm(lightning, tmp_path):
     """As docs/dicose.md has it: turned into files that say what they are."""
     mix = torch.randn(1, 1, 640)

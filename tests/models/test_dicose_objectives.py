@@ -117,6 +117,7 @@ def test_hops():
     assert hop_weights(4, "weighted").tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4])
 
 
+@pytest.mark.slow
 def test_all_processes_walk_equally_far(monkeypatch):
     """They begin with one seed, make their objectives, and part; none has to wait for a longer way."""
     walked = []
@@ -156,6 +157,7 @@ def test_denoisers_take_no_other_loss(arch):
         kind(build(arch), criterion(kind="l1"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [torch.float32, torch.bfloat16])
 def test_frozen_networks_in_reduced_precision(run):
     """The student learns nearly the same, and the teacher takes half the memory; others' weights stay."""
@@ -192,6 +194,7 @@ def test_unless_said_otherwise_the_device_decides(monkeypatch, native):
     assert objective.teacher.dtype == (torch.bfloat16 if native else torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["run", "bfloat16"])
 def test_a_distillation_that_goes_on_ends_with_the_same_weights(precision):
     """Its teacher and its target are in the state; a new run's network is another at first."""

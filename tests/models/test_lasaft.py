@@ -132,6 +132,7 @@ def test_margins_are_real_audio():
     assert peak_error(stems[..., 576 : 2 * 576], window[..., 192:-192]) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", [1, None])
 def test_what_runs_how_often(model, targets):
     """Through the engine: a decoder pass a target, and (v2) one pass of all before them, however many targets;
@@ -214,6 +215,7 @@ def test_attention_sums_to_one(model):
         assert torch.allclose(weights.sum(-1), torch.ones(weights.shape[:2]), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_reduced_precision():
     for variant in ("v1", "v2 query_key"):
         check_reduced(tiny(variant), torch.randn(2, 2, 960), torch.bfloat16, 20)

@@ -135,6 +135,7 @@ files.model = {{ url = "{url}", git_sha1 = "{git}" }}
 """
 
 
+@pytest.mark.slow
 def test_a_published_file_from_its_url_to_a_stem(lightning, tmp_path):
     """The program, a network of full size, a file as Lightning writes it, known by the id of its git blob."""
     bundled = read_catalog(bundled_catalog())["lasaft-v2-light"]

@@ -77,6 +77,7 @@ def test_latents_by_name_are_rows(model):
     assert peak_error(ours[:, 1], theirs[:, 1]) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_stem_without_a_latent_is_refused(model):
     model.mean_latents[1] = 0
     with pytest.raises(ModelError, match="no latent for drums"):

@@ -227,6 +227,7 @@ def separated(model, mix, **settings):
     return torch.cat(list(engine.separate(iter([mix]))), dim=-1)
 
 
+@pytest.mark.slow
 def test_any_batch_size_gives_the_same_and_a_seed_repeats_it(unplaced):
     mix = torch.randn(2, 2, 3000)
     whole = separated(tiny(), mix)
@@ -292,6 +293,7 @@ def levels(wave):
     return 20 * wave.unflatten(-1, (-1, RATE // 2)).square().mean((0, 1, 2, -1)).sqrt().log10()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accompaniment", [0.0, 12.0], ids="{}dB".format)
 def test_a_steady_voice_keeps_its_level_across_chunks(accompaniment):
     samples = 30 * RATE
@@ -361,6 +363,7 @@ def coloured(seed, rows, samples, sign):
     return 0.05 * (wave + sign * (wave.roll(1, -1) + wave.roll(2, -1)) + wave.roll(3, -1))
 
 
+@pytest.mark.slow
 def test_a_trained_network_is_silent_without_the_stem_and_at_its_level_with_it():
     """It learns to draw high noise out of low noise, at any level, and silence where there is none."""
     torch.manual_seed(0)

@@ -126,6 +126,7 @@ def small(tmp_path):
     return model, path, load_catalog([catalog])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bandwidth", [None, 3.6, 18.0])
 def test_a_file_of_transformers(small, bandwidth):
     model, path, catalog = small
@@ -160,6 +161,7 @@ def test_a_file_of_another_shape_is_refused(small, tmp_path):
         load_model(f"encodec-48k={tmp_path / 'model.safetensors'}", catalog=small[2])
 
 
+@pytest.mark.slow
 def test_from_the_hub_to_a_file(tmp_path):
     """The published size: downloaded from a hub on loopback, one window through the program."""
     model = reference()

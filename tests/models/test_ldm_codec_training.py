@@ -61,6 +61,7 @@ def test_silence_pulls_not_at_all():
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_a_few_steps_learn():
     model, fixed = tiny().train(), batch(wave().cumsum(-1).mul(0.01))
     step = objective(model)
@@ -133,6 +134,7 @@ def test_alone_a_track_is_its_stem(songs):
     assert [list(track.stems) for track in others] == [["drums", "vocals"]] and others[0].mixture
 
 
+@pytest.mark.slow
 def test_a_run(songs, tmp_path):
     """From a folder of songs to a model that `separate` takes: validated on vocals alone."""
     tables = read_preset("ldm-codec-small")

@@ -139,6 +139,7 @@ def test_a_batch_of_silence_teaches_and_is_not_measured():
     assert loss.isfinite() and model.windows == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_ends_with_the_same_weights():
     """Halfway through the measuring, too."""
     config = TrainConfig(

@@ -150,6 +150,7 @@ def test_what_a_network_can_not_be(config, words):
         Spleeter(SpleeterConfig(**{**TINY, **config}))
 
 
+@pytest.mark.slow
 def test_it_learns():
     """Two tones and silence are told apart in a few steps; every part has a gradient."""
     model, time = tiny().train(), torch.arange(4000)

@@ -16,6 +16,7 @@ CASES = {f"HTDemucs, {name}": ("ht", HT | changes) for name, changes in HT_VARIA
 CASES |= {f"HDemucs, {name}": ("h", H | {"segment": 0.25} | changes) for name, changes in H_VARIANTS.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, kwargs", CASES.values(), ids=CASES)
 def test_whole_tracks(kind, kwargs):
     ours, theirs = pair(kind, **kwargs)

@@ -209,6 +209,7 @@ def joint_model(name: str, said: dict) -> Joint:
     return model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "variant"), JOINT)
 @torch.no_grad()
 def test_joint(name, variant):
@@ -282,6 +283,7 @@ def test_refined_separators(case, variant, options):
     case.check(**{f"{variant}__out": out.clamp(-1, 1)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "variant"), [key for key in JOINT if "src2" not in key[1]])
 @torch.no_grad()
 def test_joint_separators(name, variant):

@@ -112,6 +112,7 @@ def test_htdemucs_equals_the_original(variant: str) -> None:
             assert peak_error(ours(mix), theirs(mix)) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", H_VARIANTS)
 def test_hdemucs_equals_the_original(variant: str) -> None:
     ours, theirs = pair("h", **H | H_VARIANTS[variant])
@@ -133,6 +134,7 @@ def test_htdemucs_extends_short_mixes_as_the_original(samples: int) -> None:
         assert peak_error(ours(mix), theirs(mix)) < 1e-5
 
 
+@pytest.mark.slow
 def test_hdemucs_frames_its_lstms_as_the_original() -> None:
     """More than 200 steps at the bottom: LSTMs run on frames of 200, every 100."""
     ours, theirs = pair("h", **H | {"nfft": 64, "depth": 3, "dconv_attn": 1, "dconv_lstm": 1})
