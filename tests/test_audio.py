@@ -204,6 +204,7 @@ def test_ffmpeg_reads_the_rest(tmp_path, suffix, arguments, lossless):
     assert np.array_equal(part, y[:, first : first + length])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suffix", "arguments"),
     [
@@ -736,6 +737,7 @@ def test_messages_can_be_printed_whatever_the_name(tmp_path):
 # Memory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "m4a"])
 def test_memory_does_not_grow_with_the_file(tmp_path, suffix):
     wav = tmp_path / "source.wav"

@@ -349,6 +349,7 @@ def test_what_needs_no_home_folder_works_without_one(tmp_path):
     assert not (tmp_path / "~").exists()  # nobody took the sign for a folder's name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [["models", "download", "htdemucs", "--yes"], ["models", "where", "htdemucs"]], ids=" ".join
 )

@@ -127,6 +127,7 @@ def test_csv_and_folder(capfd, tmp_path):
     assert again[1] == out and "[1/4] fake: a: computed before" in again[2]
 
 
+@pytest.mark.slow
 def test_seeds_and_sweeps(capfd, tmp_path):
     code, out, _ = evaluate(
         capfd,
@@ -214,6 +215,7 @@ def test_voices_have_one_table(capfd, tmp_path):
     ).keys()
 
 
+@pytest.mark.slow
 def test_voices_beside_other_protocols_and_without_their_packages(capfd, tmp_path, monkeypatch):
     need("librosa")
     voiced_track(tmp_path / "songs", "a")

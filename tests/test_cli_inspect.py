@@ -90,6 +90,7 @@ def test_queries(capfd):
     assert refused(capfd, "--query", "hum.wav", "--force")["code"] == "no_queries"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["mini", "htdemucs", str(MINI)])
 def test_models_without_attention_name_those_that_have_it(capfd, model):
     """Said before a download; of a checkpoint, when it is read."""
@@ -97,6 +98,7 @@ def test_models_without_attention_name_those_that_have_it(capfd, model):
     assert problem["code"] == "no_attention" and "lasaft-v2-large" in problem["remedy"]
 
 
+@pytest.mark.slow
 def test_other_refusals(capfd):
     assert refused(capfd, "-t", "guitar")["code"] == "unknown_stem"
     assert "1 (the last before its output) to 2" in refused(capfd, "--level", "9")["message"]

@@ -204,6 +204,7 @@ def test_a_wrong_request_is_refused_before_any_work(place, capsys, more, message
     assert not (place / "run/state.pt").exists()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_only_with_its_own_settings(place, capsys):
     assert main(arguments(place, "run", "-q", "--max-steps", "1")) == 0
     assert main(arguments(place, "run", "--set", "optim.lr=0.5")) == 2
@@ -218,6 +219,7 @@ def test_a_folder_of_something_else_is_not_touched(place, capsys):
     assert [entry.name for entry in (place / "run").iterdir() if entry.name != ".lock"] == ["thesis.txt"]
 
 
+@pytest.mark.slow
 def test_a_folder_in_which_another_process_trains_is_refused(place, capsys):
     (place / "run").mkdir()
     hold = (
@@ -241,6 +243,7 @@ def test_presets_and_settings_are_printed(place, capsys):
     assert "lr = 0.5" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_json_lines(place, capsys):
     assert main(arguments(place, "run", "--json", "--max-steps", "4")) == 0
     captured = capsys.readouterr()

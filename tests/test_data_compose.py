@@ -95,6 +95,7 @@ def test_four_on_the_floor():
     assert {float(begin + beat) for beat in range(4)} <= kicks
 
 
+@pytest.mark.slow
 def test_needs_are_met():
     for index in range(10):
         labels = {part.label for part in compose(1, index, needs=("guitar", "piano")).parts}

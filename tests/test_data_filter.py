@@ -264,6 +264,7 @@ def run_filter(data, out, model=None, rule=None, **more):
     return verdicts, seen
 
 
+@pytest.mark.slow
 def test_a_folder_gives_a_report_a_list_and_a_picture(data, tmp_path):
     out = tmp_path / "deep" / "report"
     verdicts, _seen = run_filter(data, out)

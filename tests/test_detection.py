@@ -96,6 +96,7 @@ def test_no_list_of_keys_is_forgotten():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOUND)
 def test_published_files_are_found(name):
     file, arch, entry = FOUND[name]
@@ -108,6 +109,7 @@ def test_published_files_are_found(name):
         assert getattr(found.config, "sources", (getattr(found.config, "source", ""),)) == catalogued.sources
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*FOUND, *NOT_FOUND])
 def test_what_shapes_tell_is_what_was_published(name):
     """Without a catalogue: a network that fits; settings that are not said to be assumed are the true ones."""
@@ -132,6 +134,7 @@ def test_what_shapes_tell_is_what_was_published(name):
                 assert f"{field.name} = " in found.notice or field.name == "sources"
 
 
+@pytest.mark.slow
 def test_entries_that_differ_are_named():
     """Two published networks have the same tensors and pad their spectrograms in different ways."""
     with pytest.raises(ModelError, match=r"HDemucs.*differ in hybrid_old: mdx_extra, mdx_extra_q") as error:
@@ -195,6 +198,7 @@ def test_an_entry_of_the_users_own_gives_the_settings(tmp_path):
     assert "as in 'duo' of the catalogue" in notices[0] and "voice, rest" in notices[0]
 
 
+@pytest.mark.slow
 def test_stems_without_names_are_numbered(tmp_path):
     path = tmp_path / "mine.th"
     torch.save(small(("a", "b", "c")).state_dict(), path)

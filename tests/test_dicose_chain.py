@@ -247,6 +247,7 @@ def test_two_processes_distil_as_one(place):
         assert torch.equal(flat["two"][prefix], flat["one"][prefix])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "said"),
     [

@@ -161,6 +161,7 @@ def test_hops_take_each_example_from_its_own_level_to_another():
     assert torch.allclose(hopped, x * ratio[:, None, None].float(), rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("churn", "corrections"), [(0.0, 1), (20.0, 1), (40.0, 1), (20.0, 2), (0.0, 3)])
 def test_churn_and_corrections_keep_the_law(churn, corrections):
     samples, steps = 50_000, 800  # Euler's error is of the first order in 1 / steps

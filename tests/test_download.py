@@ -696,6 +696,7 @@ def test_many_at_once(hub, tmp_path):
     assert left == []
 
 
+@pytest.mark.slow
 def test_several_processes_download_the_same_file(tmp_path):
     with FakeHub() as hub:
         env = hub.env(tmp_path, PYTHONPATH=os.pathsep.join(sys.path))

@@ -52,6 +52,7 @@ def test_a_network_of_one_stem_is_a_target(write, tmp_path):
     assert settings["training"]["instruments"] == ["vocals", "other"]
 
 
+@pytest.mark.slow
 def test_sepcli_reads_it_back(write, tmp_path):
     """The tensors tell all but the stems' names and the hop."""
     model = tiny("a", "b")

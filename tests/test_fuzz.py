@@ -19,6 +19,7 @@ def test_damaged_files_are_read_or_rejected(target):
     assert report.read + report.rejected == 300 and report.rejected > 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "said"),
     [

@@ -72,6 +72,7 @@ def test_windows_give_the_map_of_the_whole(samples, margin):
         np.testing.assert_allclose(found.weights[stem], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["v1", "v2 none", "v2 query_key", "query"])
 def test_a_network_that_listens(variant):
     """A frame's weights add up to 1; the first window's are the network's; without ears they are constant."""
@@ -91,6 +92,7 @@ def test_a_network_that_listens(variant):
         assert (np.ptp(weights, axis=0).max() > 1e-4) == listens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_maps_are_those_of_the_decoders(variant):
     """`attention_maps` at each level is `attention`, every frame of a deeper one several times."""
@@ -119,6 +121,7 @@ def test_the_map_does_not_depend_on_what_else_is_asked():
     assert not np.allclose(both.weights["bass"], listen(model, "song.wav").weights["bass"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("channels", "samplerate"), [(1, 22050), (2, 48000), (6, 44100)])
 def test_any_rate_and_channels(channels, samplerate):
     song(0.31, channels=channels, samplerate=samplerate)
@@ -238,6 +241,7 @@ def test_silence_and_a_single_sample(samples, tmp_path):
     assert (tmp_path / "map.png").exists()
 
 
+@pytest.mark.slow
 def test_a_picture_that_can_not_be_written(tmp_path, monkeypatch):
     song(0.1)
     found = listen(tiny("v1"), "song.wav")

@@ -193,6 +193,7 @@ def test_the_same_command_goes_on(capfd, data, monkeypatch):
     assert all(path.stat().st_mtime_ns == time for path, time in files.items() if path != gone)
 
 
+@pytest.mark.slow
 def test_another_test_is_not_overwritten(capfd, data):
     make(capfd, data, models=["mixture"])
     before = Path("test/key.json").read_bytes()
@@ -341,6 +342,7 @@ def results(capfd, *more):
     return evaluate(capfd, "--listening-test", "test", "--listening-results", "lms.csv", *more)
 
 
+@pytest.mark.slow
 def test_answers_come_back_to_their_models(capfd, key):
     """Two listeners, who differ by 2 about the quality of the mixture: their interval is 12.706."""
 
@@ -368,6 +370,7 @@ def test_answers_come_back_to_their_models(capfd, key):
     assert mean == {"value": 3.0, "ci95": pytest.approx(12.706205, abs=1e-5), "answers": 6}
 
 
+@pytest.mark.slow
 def test_one_listener_has_no_interval_and_no_answer_is_none(capfd, key):
     write(*answers(key, "ann", lambda model, question, item: "NA" if question == "isolation" else 4))
     rows = results(capfd)[1].splitlines()[2:]
@@ -376,6 +379,7 @@ def test_one_listener_has_no_interval_and_no_answer_is_none(capfd, key):
     assert said["isolation"] == {"value": None, "ci95": None, "answers": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", [True, False])
 def test_listeners_of_one_name_are_told_apart(key, column):
     rows = [row for score in (1, 3, 5) for row in answers(key, "me", lambda *_, score=score: score)]
@@ -387,6 +391,7 @@ def test_listeners_of_one_name_are_told_apart(key, column):
     assert found.listeners == 3 and found.mean("mixture", "quality").value == 3
 
 
+@pytest.mark.slow
 def test_pages_of_ones_own_are_left_out(capfd, key):
     own = [key.test, "ann", "training", " 3 ", "stimulus1", "1"]
     write(own, *answers(key, "ann", lambda *_: 4))
@@ -394,6 +399,7 @@ def test_pages_of_ones_own_are_left_out(capfd, key):
     assert code == 0 and "not the test's own: 1." in err and "4.00" in out
 
 
+@pytest.mark.slow
 def test_what_is_no_result(capfd, key):
     rows = list(answers(key, "ann", lambda *_: 4))
 

@@ -81,6 +81,7 @@ def test_a_long_title_is_broken_to_fit_the_picture(tmp_path, drawn):
     assert figure._suptitle.get_window_extent().width < figure.get_figwidth() * plots.DPI
 
 
+@pytest.mark.slow
 def test_matplotlib_is_imported_only_for_drawing_and_pyplot_never(tmp_path):
     code = (
         "import sys; from pathlib import Path; from sepcli.metrics import plots\n"
@@ -92,6 +93,7 @@ def test_matplotlib_is_imported_only_for_drawing_and_pyplot_never(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_home_folder_matplotlib_has_a_temporary_one(tmp_path):
     """Where HOME is not set and the system's list of users has no entry either."""
     code = (

@@ -111,6 +111,7 @@ def test_channels_are_averaged_and_stems_are_apart():
     assert "pesq" not in found
 
 
+@pytest.mark.slow
 def test_pesq_wants_enough_of_a_voice():
     assert np.isnan(measured(sung(2), sung(2), pesq=True)["pesq"])
     noisy = sung(5) + 0.02 * np.random.default_rng(2).standard_normal(5 * RATE)

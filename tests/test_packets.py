@@ -110,6 +110,7 @@ def _as(stream, frame):
 # Joined files
 
 
+@pytest.mark.slow
 def test_joined_mp3s_are_read_through(tmp_path):
     one, two = music(3 * RATE), music(2 * RATE, seed=1)
     path = tmp_path / "a.mp3"

@@ -47,6 +47,7 @@ def test_no_preset_is_forgotten():
     assert family == {*PUBLISHED, *SMALL}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_numbers_and_lengths(name):
     config = preset(name)

@@ -206,6 +206,7 @@ def test_the_card_has_what_the_hub_and_a_user_look_for(run):
     assert "hf://me/model@draft/model.safetensors" in publish.prepare(run, "me/model", branch="draft").card
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sources, words",
     [
@@ -355,6 +356,7 @@ def test_no_right_to_write(run, hub):
         publish.publish(publish.prepare(run, "me/model"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "where,kind,words",
     [

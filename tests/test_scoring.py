@@ -117,6 +117,7 @@ def test_a_stem_shorter_than_the_mixture_ends_in_silence(tmp_path):
     assert (found.frames, found.silent_frames) == (2, 1)
 
 
+@pytest.mark.slow
 def test_a_silent_stem_is_not_scored_and_spoils_no_other(tmp_path):
     make_track(tmp_path, "a", {"drums": 0.2, "bass": 0.0, "vocals": 0.1})
     for model, extra in {"oracle:irm2": False, "mixture": True}.items():  # silent estimates of it, and not

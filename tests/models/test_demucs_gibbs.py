@@ -240,6 +240,7 @@ def test_the_published_number_of_parameters():
     assert sum(p.numel() for p in network(preset("demucs-gibbs-small")).parameters()) < 10_000_000
 
 
+@pytest.mark.slow
 def test_a_short_training_from_the_shell(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(RunFolder, "draw", lambda run: None)

@@ -116,6 +116,7 @@ def test_through_the_engine_for_any_batch_size_and_selection(arch):
     assert (separate(build(arch, few), seed=4) - whole).abs().max() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arch", "count"),
     [
@@ -254,6 +255,7 @@ def test_stems_add_up_to_the_mix(arch, constrained, steps):
     assert (stems.sum(1) - mix).abs().max() <= 1e-6 * stems.abs().max()
 
 
+@pytest.mark.slow
 def test_all_are_drawn_whichever_are_wanted():
     model = build("ISDM", {"steps": "3", "corrections": "2"}).select(["bass"])
     passes = count_passes(model)
@@ -349,6 +351,7 @@ def test_a_network_that_fails_leaves_no_thread():
 # --- from the shell ---
 
 
+@pytest.mark.slow
 def test_from_the_shell_the_values_used_are_in_the_result(tmp_path, monkeypatch, capfd):
     """Any rate and channel count in; `sigma_max` follows the steps; the seed is the only chance."""
     model = build("Consistency")

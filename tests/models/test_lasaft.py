@@ -164,6 +164,7 @@ def test_what_runs_how_often(model, targets):
     assert {name: calls[name] / chunks for name in often} == often
 
 
+@pytest.mark.slow
 def test_training_leaves_what_prepare_kept(model):
     """After a step of learning, results are those of the new weights."""
     mix = torch.randn(1, model.channels, 960)
@@ -178,6 +179,7 @@ def test_training_leaves_what_prepare_kept(model):
     assert model.prepared is None and peak_error(run(fresh, mix), run(model, mix)) < 1e-5
 
 
+@pytest.mark.slow
 def test_estimate_takes_a_target_a_row(model):
     """In a batch each row has its own target, and all agree with `forward`."""
     mix = torch.randn(1, model.channels, 960)

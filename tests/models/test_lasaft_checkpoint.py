@@ -93,6 +93,7 @@ def test_a_lightning_file_is_the_model(variant, legacy, lightning, tmp_path, mon
     assert peak_error(run(loaded.model, mix), run(model, mix)[:, 1:2]) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_lightning_file_without_a_catalogue_entry_is_known_by_its_tensors(lightning):
     """Its window has as many bins as the network; what shapes do not tell is said."""
     model, notices = tiny("v2 none"), []
@@ -103,6 +104,7 @@ def test_a_lightning_file_without_a_catalogue_entry_is_known_by_its_tensors(ligh
         load_model(str(lightning(model, n_fft=512)))
 
 
+@pytest.mark.slow
 def test_another_window_is_refused(lightning):
     """The number of bins alone does not tell windows apart that are cut at the same frequency."""
     model = tiny("v2 none")
@@ -111,6 +113,7 @@ def test_another_window_is_refused(lightning):
         FAMILY.convert(file, model)
 
 
+@pytest.mark.slow
 def test_other_weights_are_refused(lightning, tmp_path, monkeypatch):
     catalogued(tmp_path, monkeypatch, "LaSAFTv2", {**TINY, "num_tdfs": 4})
     with pytest.raises(ModelError, match="do not fit"):

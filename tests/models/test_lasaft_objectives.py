@@ -68,6 +68,7 @@ def test_on_the_waveform_the_mix_is_known_to_the_loss():
     torch.testing.assert_close(loss, negative_sdr(*pair)[:, 0].mean(), rtol=1e-4, atol=0)
 
 
+@pytest.mark.slow
 def test_weights_say_how_often_a_source_is_the_target():
     model, seen = label_model(), []
     objective = Labelled(model, criterion(0, 3, 1, 0))

@@ -76,6 +76,7 @@ def test_a_few_steps_learn():
     assert losses[-1] < 0.7 * losses[0]
 
 
+@pytest.mark.slow
 def test_noise_on_the_latents_is_beside_their_own_deviation():
     """Drawn at levels up to the one asked for, in proportion to each channel; the encoder learns too."""
     model, given = tiny(), torch.stack([wave(seed) for seed in range(64)])

@@ -164,6 +164,7 @@ def test_any_length(samples):
     assert (out.abs() <= LOUDER * 0.5 * stem.abs().amax() + 1e-6).all()
 
 
+@pytest.mark.slow
 def test_no_item_hears_another():
     mixes = torch.cat([voice() + noise(1), 0.3 * voice() + drums(), drums()])
     stems = torch.cat([voice(), scattered(voice()), voice()])

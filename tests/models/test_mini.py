@@ -24,6 +24,7 @@ def stems():
     return separated()
 
 
+@pytest.mark.slow
 def test_every_stem_is_what_it_was(golden, stems):
     """The files are rounded to 18 bits, which leaves 77 dB for the quietest; processors differ by less."""
     assert tuple(stems) == STEMS

@@ -175,6 +175,7 @@ def test_silence_in_a_band(make, dtype):
     assert run(model, mix).isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [

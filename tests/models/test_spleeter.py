@@ -199,6 +199,7 @@ def published(name):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KEYS)
 def test_published_files(name):
     """All names, through our conversion into the catalogue's network; and found out by the tensors alone."""

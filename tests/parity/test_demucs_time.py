@@ -64,6 +64,7 @@ def run(network: torch.nn.Module, mix: torch.Tensor) -> torch.Tensor:
         return network(mix)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
 def test_forward(changes):
     torch.manual_seed(0)
@@ -82,6 +83,7 @@ def test_forward(changes):
     assert peak_error(run(ours, mix), run(theirs, mix)) <= 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [DEEP, {**DEEP, "rewrite": False}], ids=["repro_mdx_a", "mdx"])
 def test_apply_model(changes):
     """The whole track in overlapping calls of valid length, with real context around a short last one."""

@@ -91,6 +91,7 @@ def test_head_of_the_last_tap_is_the_output(deterministic):
     assert torch.equal(deterministic.network.to_out(taps.head, m), wave)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["ours", "theirs"])
 @torch.inference_mode()
 def test_diffusion(deterministic, diffusion, source):

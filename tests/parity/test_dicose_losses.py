@@ -76,6 +76,7 @@ def test_diffusion_loss():
     case.check_gradients(unet, "grad.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "hops"), [("h3", 3), ("h1", 1), ("h17", 17), ("cmdsm_h3", 3)])
 def test_distillation_losses(name, hops):
     case, draws = Training("distillation_losses"), name.removeprefix("cmdsm_")
