@@ -35,7 +35,7 @@ from sepcli.errors import InputError, Warned, parameter
 from sepcli.sound.decode import AudioReader
 from sepcli.sound.encode import AudioWriter
 from sepcli.sound.levels import Levels, PeakMeter, Scale
-from sepcli.sound.losses import DAMAGES, said
+from sepcli.sound.losses import DAMAGES, Loss, said
 from sepcli.sound.measures import StemLevels, StemMeter
 from sepcli.sound.probe import AudioInfo, probe
 from sepcli.sound.resample import frames_at
@@ -148,32 +148,9 @@ def render(
         gain = sink.finish()
         files.close()
         audio_seconds = mix.frames / info.samplerate
-    heard, silent = files.heard()
-    if stream is not None:
-        files.paths = {}
-    sizes = {name: flush(path) for name, path in files.paths.items()}
-    if progress:
-        progress(audio_seconds, audio_seconds)
     losses = dict.fromkeys(loss for reader in readers for loss in reader.losses)
-    return Rendered(
-        files=files.paths,
-        sizes=sizes,
-        frames=out.frames,
-        samplerate=plan.samplerate,
-        audio_seconds=audio_seconds,
-        seconds=time.perf_counter() - began,
-        gain=gain,
-        damaged_seconds=sum(loss.seconds for loss in losses if loss.code in DAMAGES),
-        warnings=(
-            *_about_track(info),
-            *(Warned(text, "changed") for text in plan.notices),
-            *([Warned(mix.channel_map.notice, "channels")] if mix.channel_map.notice else []),
-            *said(losses),
-            *files.warnings(),
-        ),
-        levels=heard,
-        silent=silent,
-    )
+    channels = [Warned(mix.channel_map.notice, "channels")] if mix.channel_map.notice else []
+    return _rendered(files, out.frames, audio_seconds, began, losses, progress, gain=gain, notices=channels)
 
 
 def render_rest(
@@ -242,23 +219,42 @@ def render_rest(
         if gain != 1:
             return None
         files.close()
-    heard, silent = files.heard()
-    sizes = {name: flush(path) for name, path in files.paths.items()}
     audio_seconds = reader.frames_read / info.samplerate
+    return _rendered(files, frames, audio_seconds, began, reader.losses, progress)
+
+
+def _rendered(
+    files: _Files,
+    frames: int,
+    audio_seconds: float,
+    began: float,
+    losses: Collection[Loss],
+    progress: Progress | None,
+    *,
+    gain: float = 1.0,
+    notices: Sequence[Warned] = (),
+) -> Rendered:
+    """What closed files hold, once it is on the disk. began: by `time.perf_counter`. notices: of channels."""
+    heard, silent = files.heard()
+    if files.stream is not None:
+        files.paths = {}
+    sizes = {name: flush(path) for name, path in files.paths.items()}
     if progress:
         progress(audio_seconds, audio_seconds)
     return Rendered(
         files=files.paths,
         sizes=sizes,
         frames=frames,
-        samplerate=plan.samplerate,
+        samplerate=files.plan.samplerate,
         audio_seconds=audio_seconds,
         seconds=time.perf_counter() - began,
-        damaged_seconds=sum(loss.seconds for loss in reader.losses if loss.code in DAMAGES),
+        gain=gain,
+        damaged_seconds=sum(loss.seconds for loss in losses if loss.code in DAMAGES),
         warnings=(
-            *_about_track(info),
-            *(Warned(text, "changed") for text in plan.notices),
-            *said(reader.losses),
+            *_about_track(files.info),
+            *(Warned(text, "changed") for text in files.plan.notices),
+            *notices,
+            *said(losses),
             *files.warnings(),
         ),
         levels=heard,
