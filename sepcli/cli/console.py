@@ -33,6 +33,8 @@ from sepcli.cli.signals import STREAMS
 from sepcli.errors import SepcliError
 
 if TYPE_CHECKING:
+    from functools import _lru_cache_wrapper
+
     from rich.console import Console
     from rich.progress import Progress, ProgressColumn
 
@@ -193,12 +195,12 @@ def folded(text: str, columns: int | None, indent: int = 0) -> list[str]:
     return lines
 
 
-def _print(console: Callable[[], Console], stream: Any, text: str, style: str | None, end: str) -> None:
+def _print(console: _lru_cache_wrapper[Console], stream: Any, text: str, style: str | None, end: str) -> None:
     """Write text that `shown` has made harmless.
 
     By rich where it is in use already, for its bars must move out of the way.
     """
-    if console.cache_info().currsize or sys.platform == "win32":  # type: ignore[attr-defined]
+    if console.cache_info().currsize or sys.platform == "win32":
         console().print(text, style=style, soft_wrap=True, end=end)
         return
     if style is not None and is_terminal(stream) and not os.environ.get("NO_COLOR"):
