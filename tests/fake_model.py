@@ -19,6 +19,8 @@ from sepcli import loading
 from sepcli.engine.separator import Segment
 from tests.toys import Asked, Split
 
+PROGRAM = [sys.executable, "-m", "tests.fake_model"]  # with the checkout on PYTHONPATH
+
 CATALOG = (
     """
 [fake]

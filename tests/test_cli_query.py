@@ -100,9 +100,7 @@ def test_a_dry_run_and_standard_output(capfd):
     assert code == 0 and f"song{os.sep}hum.wav" in out and not fake_model.loads
     done = subprocess.run(
         [
-            sys.executable,
-            "-m",
-            "tests.fake_model",
+            *fake_model.PROGRAM,
             "separate",
             "song.wav",
             "-m",

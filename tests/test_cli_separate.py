@@ -38,7 +38,7 @@ def separate(capfd, *arguments):
 
 def process(*arguments, **more):
     return subprocess.run(
-        [sys.executable, "-m", "tests.fake_model", "separate", "-m", "fake", *arguments],
+        [*fake_model.PROGRAM, "separate", "-m", "fake", *arguments],
         capture_output=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         timeout=120,
@@ -178,7 +178,7 @@ def test_bars_on_a_terminal_of_80_columns():
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
     running = subprocess.Popen(
-        [sys.executable, "-m", "tests.fake_model", "separate", "-m", "fake", *names],
+        [*fake_model.PROGRAM, "separate", "-m", "fake", *names],
         stderr=follower,
         env={**os.environ, "PYTHONPATH": str(ROOT), "FAKE_SECONDS": "0.1", "TERM": "xterm"},
     )
@@ -560,7 +560,7 @@ def test_standard_output_gets_the_stem_while_it_is_separated():
     path = song("a.wav", seconds=30)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "FAKE_SECONDS": "0.1", "TMPDIR": os.getcwd()}
     arguments = ["separate", "-m", "fake", path, "-o", "-", "-t", "bass", "-q"]
-    program = [sys.executable, "-m", "tests.fake_model", *arguments]
+    program = [*fake_model.PROGRAM, *arguments]
     with subprocess.Popen(program, env=environment, stdout=subprocess.PIPE) as running:
         first = running.stdout.read(1 << 20)
         assert running.poll() is None  # what is left does not fit into the pipe, so this is no race
@@ -613,9 +613,7 @@ def test_the_rest_also_goes_to_standard_output(capfdbinary):
 def test_a_reader_that_leaves_is_an_error_with_its_reason():
     path = song("a.wav", seconds=30)
     program = [
-        sys.executable,
-        "-m",
-        "tests.fake_model",
+        *fake_model.PROGRAM,
         "separate",
         "-m",
         "fake",
@@ -797,7 +795,7 @@ def test_results_go_to_the_file_where_bars_are_on_the_terminal(tmp_path):
     ours, terminal = pty.openpty()
     try:
         with open(tmp_path / "results", "wb") as results:
-            program = [sys.executable, "-m", "tests.fake_model", "separate", "-m", "fake", "a.wav", "--json"]
+            program = [*fake_model.PROGRAM, "separate", "-m", "fake", "a.wav", "--json"]
             environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
             done = subprocess.run(program, stdout=results, stderr=terminal, env=environment, timeout=120)
         assert done.returncode == 0 and json.loads((tmp_path / "results").read_text())["status"] == "done"

@@ -729,7 +729,7 @@ def test_what_another_process_finished_meanwhile_is_not_done_twice(catalog):
 def start(*arguments, seconds="0.05"):
     environment = {**os.environ, "FAKE_SECONDS": seconds, "PYTHONPATH": str(Path(__file__).parents[1])}
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.fake_model", "separate", "-m", "fake", *arguments],
+        [*fake_model.PROGRAM, "separate", "-m", "fake", *arguments],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -839,9 +839,7 @@ def test_a_terminal_that_is_closed_ends_a_batch_cleanly(catalog, tmp_path):
         os.environ.update(FAKE_SECONDS="0.05", PYTHONPATH=str(Path(__file__).parents[1]))
         os.dup2(os.open(results, os.O_WRONLY | os.O_CREAT), 1)
         program = [
-            sys.executable,
-            "-m",
-            "tests.fake_model",
+            *fake_model.PROGRAM,
             "separate",
             "-m",
             "fake",
