@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import signal
+import sys
 
 import pytest
 
@@ -24,6 +26,10 @@ def work(item):
     return item, os.getpid(), _begun
 
 
+def held_back(_):
+    return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 @pytest.fixture(autouse=True)
 def no_process_is_left():
     yield
@@ -35,6 +41,14 @@ def test_every_item_once_in_processes_that_were_begun():
     assert sorted(item for item, _, _ in done) == list(range(20))
     assert os.getpid() not in {process for _, process, _ in done}
     assert {begun for _, _, begun in done} == {1}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_no_signal_meets_a_process_that_is_starting():
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    (inherited,) = in_processes(held_back, [0], 1)
+    assert {signal.SIGINT, signal.SIGHUP} <= inherited
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
 def test_items_are_taken_as_they_are_needed():

@@ -35,6 +35,7 @@ from sepcli.data.windows import read_window
 from sepcli.engine.device import tune_process
 from sepcli.errors import InputError, SepcliError, Spelling, UsageError, spell, spelling
 from sepcli.system import HANGUP
+from sepcli.system.processes import starting
 
 TRIES = 20  # draws for one window, until it is given up
 SILENT = 1e-3  # RMS, -60 dBFS: a window below it counts as silent for `skip_silent`
@@ -354,7 +355,9 @@ def batches_from(batches: Batches, start: int, stop: int, workers: int) -> Itera
         worker_init_fn=partial(_start_worker, spelling()),
         multiprocessing_context="spawn",
     )
-    for batch in loader:
+    with starting():
+        made = iter(loader)
+    for batch in made:
         if isinstance(batch, SepcliError):
             raise batch
         yield batch

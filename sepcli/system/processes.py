@@ -8,11 +8,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import resource_tracker
 from typing import TypeVar
@@ -43,13 +45,19 @@ def in_processes(
     before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (begin, spelling()))
     left = iter(items)
+
+    def hand_out(count: int) -> set[Future[Result]]:
+        taken = list(islice(left, count))
+        with starting():  # the pool starts a process when an item finds none idle
+            return {pool.submit(work, item) for item in taken}
+
     try:
-        waiting = {pool.submit(work, item) for item in islice(left, 2 * jobs)}
+        waiting = hand_out(2 * jobs)
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
                 yield future.result()
-            waiting |= {pool.submit(work, item) for item in islice(left, len(done))}
+            waiting |= hand_out(len(done))
         pool.shutdown()
     except BrokenProcessPool as error:
         raise DeviceError(
@@ -66,6 +74,22 @@ def in_processes(
         deadline = time.monotonic() + JOIN_SECONDS
         while any(process.is_alive() for process in ours) and time.monotonic() < deadline:
             time.sleep(0.01)
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """For the time in which processes are started: Ctrl-C and SIGHUP are held back, from them for good.
+
+    A new process inherits that, so no signal meets it while it still imports. Here they arrive afterwards.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 def _start_tracker() -> None:
