@@ -19,9 +19,10 @@ import torch
 from sepcli.cli import models
 from sepcli.cli.app import main
 from sepcli.cli.options import complete_model
-from sepcli.engine.speed import machine, matrix_speed
+from sepcli.engine import speed as speeds
+from sepcli.engine.speed import matrix_speed
 from sepcli.models.config import plain
-from sepcli.weights.cache import own_folder
+from sepcli.weights.cache import own_file
 from sepcli.weights.catalog import bundled_catalog
 from sepcli.weights.entryfile import entry_tables
 from tests.fakehub import FakeHub, commit_of
@@ -151,9 +152,7 @@ def shop(tmp_path, monkeypatch, hub):
     path = tmp_path / "shop.toml"
     path.write_text(text)
     monkeypatch.setenv("SEPCLI_CATALOG", str(path))
-    memory = own_folder("speed", machine()).with_suffix(".json")
-    memory.parent.mkdir(parents=True)
-    memory.write_text('{"gflops": 60, "device": "cpu"}')
+    monkeypatch.setattr(speeds, "_measured", lambda: (60.0, "cpu"))
 
 
 def names_of(out):
@@ -204,7 +203,7 @@ def test_from_a_wish_to_stems(hub, run, tmp_path, monkeypatch):
 
 
 def test_the_speed_is_measured_once(hub):
-    memory = own_folder("speed", machine()).with_suffix(".json")
+    memory = own_file("speed.json")
     speed, device = matrix_speed(memory)
     assert speed > 0 and device in ("cpu", "cuda", "mps") and matrix_speed(memory) == (speed, device)
     memory.write_text("{")

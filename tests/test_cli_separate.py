@@ -244,7 +244,7 @@ def test_every_style_has_a_colour_on_a_terminal(capfd, monkeypatch):
 def test_the_licence_is_said_once_a_model(capfd):
     song("a.wav")
     said = "Licence of the weights: MIT."
-    assert said in separate(capfd, "a.wav", "--dry-run")[1]  # which is none of the times
+    assert "licence   MIT\n" in separate(capfd, "a.wav", "--dry-run")[1]  # which is none of the times
     assert [said in separate(capfd, "a.wav", "--no-resume", "-q")[2] for _ in range(2)] == [False, False]
     assert [said in separate(capfd, "a.wav", "--no-resume")[2] for _ in range(2)] == [True, False]
     assert "Licence of the weights: unspecified." in separate(capfd, "a.wav", "-m", "vox")[2]  # another model

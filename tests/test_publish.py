@@ -259,7 +259,7 @@ def test_the_entry_is_one_of_a_catalogue(run, tmp_path):
         assert entry.scores[0].value == 4.0 and entry.scores[0].stems == {"drums": 5.0, "bass": 3.0}
         assert entry.license == "unspecified" and entry.training_data == "stems; groove (only drums)"
         # The entry's config is that of the file, or it would be refused.
-        loaded = load_model(f"{name}={run / 'model.safetensors'}", catalog=Catalog([entry]))
+        loaded = load_model(f"{name}={run / 'model.safetensors'}", catalog=Catalog({name: entry}))
         assert loaded.sources == SOURCES
 
 
@@ -458,7 +458,7 @@ def test_a_pushed_model_separates_as_the_run_does(run, hub, push, tmp_path):
     assert spec == f"hf://me/small@{hub.repos['me/small'].branches['main']}/model.safetensors"
 
     (tmp_path / "catalog.toml").write_text(entry)
-    by_entry = load_model("small", catalog=Catalog(read_catalog(tmp_path / "catalog.toml").values())).model
+    by_entry = load_model("small", catalog=Catalog(read_catalog(tmp_path / "catalog.toml"))).model
     found = separate(by_entry, audio, 44100, device="cpu", precision="float32")
     for stem in SOURCES:
         np.testing.assert_array_equal(found[stem], wanted[stem])

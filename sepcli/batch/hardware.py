@@ -8,7 +8,6 @@ and the precision of a real run.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import sys
@@ -19,8 +18,8 @@ from typing import Any
 
 from sepcli.engine.device import Device, certainly_no_gpu, choose_device, torch_version_file
 from sepcli.errors import ModelError
-from sepcli.system.files import atomic_write
-from sepcli.weights.cache import hub_home
+from sepcli.system import remembered
+from sepcli.weights.cache import own_file
 
 # Variables that hide GPUs from a process, or number them in another way.
 _VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
@@ -39,9 +38,8 @@ def remember(request: str, device: Device) -> Device:
     """Leave the device that torch found for this request to later dry runs; returns it."""
     if request == "cpu" or device == certainly_no_gpu() or device == _remembered(request):
         return device
-    said = {"machine": _machine(), "found": {**_all_remembered(), request: asdict(device)}}
-    with contextlib.suppress(OSError, ModelError), atomic_write(_file(), shared=True) as file:
-        file.write_text(json.dumps(said), encoding="utf-8")
+    with contextlib.suppress(ModelError):  # there is no cache folder
+        remembered.remember(_file(), _machine(), {**_all_remembered(), request: asdict(device)})
     return device
 
 
@@ -56,14 +54,14 @@ def _remembered(request: str) -> Device | None:
 def _all_remembered() -> Mapping[str, Any]:
     """What was found on this very machine, by request."""
     try:
-        said = json.loads(_file().read_text(encoding="utf-8"))
-        return dict(said["found"]) if said["machine"] == _machine() else {}
-    except (OSError, ValueError, KeyError, TypeError, ModelError):
+        found = remembered.recall(_file(), _machine())
+    except ModelError:  # there is no cache folder
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _file() -> Path:
-    return hub_home() / "sepcli" / "device.json"
+    return own_file("device.json")
 
 
 def _machine() -> dict[str, Any]:

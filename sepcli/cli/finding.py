@@ -297,8 +297,8 @@ def recommend(
     The best by published scores come first, then those that most other catalogues list. The time is an
     estimate: the work of the model over the speed of this machine, which is measured once. No model is run.
     """
-    from sepcli.engine.speed import machine, matrix_speed, seconds_for
-    from sepcli.weights.cache import own_folder
+    from sepcli.engine.speed import matrix_speed, seconds_for
+    from sepcli.weights.cache import own_file
 
     known = open_catalog(catalog)
     entries, stem = _candidates(known, what)
@@ -311,7 +311,7 @@ def recommend(
                 remedy="Leave out --commercial, and ask the authors.",
                 code="no_model",
             )
-    speed, device = matrix_speed(own_folder("speed", machine()).with_suffix(".json"))
+    speed, device = matrix_speed(own_file("speed.json"))
     best = ranked(entries, measure)
     times = {entry.name: entry.cost and seconds_for(entry.cost, SONG, speed) for entry in best}
     if fast:

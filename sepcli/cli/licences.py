@@ -6,33 +6,28 @@ again.
 
 from __future__ import annotations
 
-import contextlib
-
 from sepcli.batch.request import Batch
 from sepcli.errors import ModelError
-from sepcli.system.files import atomic_write
+from sepcli.system.remembered import recall, remember
 from sepcli.weights.cache import own_folder
 
 
 def license_text(batch: Batch) -> str:
-    """The licence of the weights, as a sentence."""
+    """The licence of the weights, in words without a full stop."""
     if batch.entry is None:
-        return "The licence of its weights is not known here."
+        return "not known here"
     note = f" ({batch.entry.license_note.rstrip('.')})" if batch.entry.license_note else ""
-    return f"Licence of the weights: {batch.entry.license}{note}."
+    return f"{batch.entry.license}{note}"
 
 
 def new_license(batch: Batch) -> str:
-    """`license_text` where it was not said on this machine yet, else ""; it counts as said from now on."""
-    text = license_text(batch)
+    """The licence in a sentence where it was not said on this machine yet, else ""; it counts as said then."""
+    text = f"Licence of the weights: {license_text(batch)}."
     try:
-        file = own_folder("licences", batch.model.name).with_suffix(".txt")
-        if file.read_text(encoding="utf-8") == text:
-            return ""
+        file = own_folder("licences", batch.model.name).with_suffix(".json")
     except ModelError:  # there is no cache folder
         return text
-    except (OSError, ValueError):
-        pass
-    with contextlib.suppress(OSError), atomic_write(file, shared=True) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+    if recall(file, text) is not None:
+        return ""
+    remember(file, text, True)
     return text

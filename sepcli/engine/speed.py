@@ -5,15 +5,13 @@ The measurement takes less than a second and is kept; torch is loaded for it onl
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
-import json
 import os
 import platform
 import time
 from pathlib import Path
 
-from sepcli.system.files import atomic_write
+from sepcli.system.remembered import recall, remember
 
 OVERLAP = 0.25  # of segments: what every model runs with
 # The share of the speed of large matrix products that networks reach: 0.57 was measured with a BS-RoFormer on a
@@ -31,7 +29,7 @@ def seconds_for(cost: float, seconds: float, speed: float) -> float:
     return cost * seconds / (1 - OVERLAP) / (speed * REACHED)
 
 
-def machine() -> str:
+def _machine() -> list[str]:
     """What the measurement depends on, as far as it is known without torch."""
     try:
         version = importlib.metadata.version("torch")
@@ -39,7 +37,7 @@ def machine() -> str:
         version = ""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     threads = os.environ.get("OMP_NUM_THREADS", "")
-    return "/".join([platform.node(), platform.machine(), str(os.cpu_count()), version, visible, threads])
+    return [platform.node(), platform.machine(), str(os.cpu_count()), version, visible, threads]
 
 
 def matrix_speed(memory: Path) -> tuple[float, str]:
@@ -47,12 +45,11 @@ def matrix_speed(memory: Path) -> tuple[float, str]:
 
     memory: the small file that keeps the result.
     """
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        known = json.loads(memory.read_text(encoding="utf-8"))
-        return float(known["gflops"]), str(known["device"])
+    match recall(memory, _machine()):
+        case {"gflops": float(speed), "device": str(device)}:
+            return speed, device
     speed, device = _measured()
-    with contextlib.suppress(OSError), atomic_write(memory, shared=True) as beside:
-        beside.write_text(json.dumps({"gflops": speed, "device": device}), encoding="utf-8")
+    remember(memory, _machine(), {"gflops": speed, "device": device})
     return speed, device
 
 

@@ -48,6 +48,11 @@ def own_folder(kind: str, key: str) -> Path:
     return hub_home() / "sepcli" / kind / digest[:32]
 
 
+def own_file(name: str) -> Path:
+    """A file of our own in the cache, such as what `system.remembered` keeps; ModelError as from `hub_home`."""
+    return hub_home() / "sepcli" / name
+
+
 def place_of(file: WeightFile) -> Path:
     """The file's path in the cache or the package, whether or not it exists yet. Its fallback has another."""
     if file.repo:

@@ -14,12 +14,13 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sepcli.errors import ModelError, SepcliError, SepcliWarning, UsageError, first_line, from_os, parameter
 from sepcli.system.files import home_folder
+from sepcli.weights.cache import own_file
 from sepcli.weights.entries import Catalog, Entry
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def load_catalog(catalogs: Sequence[Path] = ()) -> Catalog:
     UsageError for a named catalogue that does not exist, ModelError for one that is wrong. One of an installed
     package that is wrong is left out with a SepcliWarning: its user did not write it.
     """
-    entries = read_catalog(bundled_catalog()) | _installed()
+    files = [_bundled(), _installed()]
     user = user_catalog()
     paths = [user] if user is not None and user.is_file() else []
     for name in filter(None, os.environ.get("SEPCLI_CATALOG", "").split(os.pathsep)):
@@ -74,9 +75,7 @@ def load_catalog(catalogs: Sequence[Path] = ()) -> Catalog:
                 code="no_catalog",
             )
         paths.append(path)
-    for path in paths:
-        entries |= read_catalog(path)
-    return Catalog(entries.values())
+    return Catalog(*files, *map(read_catalog, paths))
 
 
 def list_models(catalogs: Sequence[Path] = ()) -> list[Entry]:
@@ -95,6 +94,19 @@ def read_catalog(path: Path) -> dict[str, Entry]:
         return dict(read_entries(path, status.st_mtime_ns, status.st_size))
     except OSError as error:
         raise from_os(error, path, reading=ModelError) from error
+
+
+def _bundled() -> Mapping[str, Entry]:
+    """The entries of sepcli's own catalogue. It is long: once read, they are made as they are asked for."""
+    from sepcli.weights.entryfile import remembered_entries
+
+    path = bundled_catalog()
+    try:
+        memory = own_file("weights.toml.json")
+    except ModelError:  # there is no cache folder
+        return read_catalog(path)
+    status = path.stat()
+    return remembered_entries(path, status.st_mtime_ns, status.st_size, memory)
 
 
 # --- catalogues of installed packages ---

@@ -6,9 +6,10 @@ networks, caches or downloads.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -191,34 +192,41 @@ class Entry:
 
 
 class Catalog(Mapping[str, Entry]):
-    """Entries by name, in the order of their catalogues. An alias is found but not counted; names go first."""
+    """Entries by name, in the order of their catalogues. An alias is found but not counted; names go first.
 
-    def __init__(self, entries: Iterable[Entry]):
-        self._entries = {entry.name: entry for entry in entries}
-        self._aliases = {alias: entry for entry in self._entries.values() for alias in entry.aliases}
+    files: the entries of each catalogue by name; the last one that has a name wins.
+    """
+
+    def __init__(self, *files: Mapping[str, Entry]):
+        self._file_of = {name: file for file in files for name in file}
 
     def __getitem__(self, name: str) -> Entry:
-        return self._entries[name] if name in self._entries else self._aliases[name]
+        file = self._file_of.get(name)
+        return self._aliases[name] if file is None else file[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        return iter(self._file_of)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._file_of)
+
+    @cached_property
+    def _aliases(self) -> dict[str, Entry]:
+        return {alias: entry for entry in self.values() for alias in entry.aliases}
 
     def having(self, stem: str) -> list[Entry]:
         """The models that have this stem."""
-        return [entry for entry in self._entries.values() if stem in entry.sources]
+        return [entry for entry in self.values() if stem in entry.sources]
 
     def taking_queries(self) -> list[Entry]:
         """The models that separate a sound by an example of it."""
-        return [entry for entry in self._entries.values() if entry.min_query is not None]
+        return [entry for entry in self.values() if entry.min_query is not None]
 
     def find(self, name: str) -> Entry:
         """The entry called `name`; ModelError names those with a similar name."""
         if name in self:
             return self[name]
-        guess = did_you_mean(name, [*self._entries, *self._aliases])
+        guess = did_you_mean(name, [*self, *self._aliases])
         raise ModelError(
             f"There is no model '{name}' in the catalogue.",
             remedy=f"{guess} `sepcli models list` shows all of them.".lstrip(),

@@ -11,8 +11,8 @@ The dataclasses here are the tables as they are written, the functions check wha
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
@@ -20,7 +20,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from sepcli import __version__
 from sepcli.errors import ModelError
+from sepcli.system.remembered import recall, remember
 from sepcli.system.tables import TableError, read_table
 from sepcli.weights.entries import TASKS, Entry, Member, Score, WeightFile
 
@@ -130,6 +132,8 @@ def entry_tables(text: str) -> dict[str, Any]:
 
     ValueError (TableError, or tomllib's) where the text can't be understood.
     """
+    import tomllib  # not where the tables are remembered
+
     tables = tomllib.loads(text)
     done: dict[str, Any] = {}
     for name, values in tables.items():
@@ -166,9 +170,47 @@ def _table(values: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]
 @lru_cache(maxsize=32)  # one command asks several times; a changed file has another key
 def read_entries(path: Path, mtime_ns: int, size: int) -> dict[str, Entry]:
     """The entries of a file as it was then; OSError where it can't be read, ModelError where it is wrong."""
-    try:
+    with _faults_of(path):
         tables = entry_tables(path.read_text(encoding="utf-8"))
         return {name: _entry(name, values, path) for name, values in tables.items()}
+
+
+@lru_cache(maxsize=1)
+def remembered_entries(path: Path, mtime_ns: int, size: int, memory: Path) -> Mapping[str, Entry]:
+    """`read_entries` of a long file. memory: the file that keeps its tables once they were understood."""
+    depends = [str(path), mtime_ns, size, Path(__file__).stat().st_mtime_ns, __version__]
+    tables = recall(memory, depends)
+    if isinstance(tables, dict):
+        return _Remembered(tables, path)
+    entries = read_entries(path, mtime_ns, size)
+    remember(memory, depends, entry_tables(path.read_text(encoding="utf-8")))
+    return entries
+
+
+class _Remembered(Mapping[str, Entry]):
+    """The entries of tables that were understood before, each made when it is asked for first."""
+
+    def __init__(self, tables: Mapping[str, Any], path: Path):
+        self._tables, self._path, self._made = tables, path, dict[str, Entry]()
+
+    def __getitem__(self, name: str) -> Entry:
+        if name not in self._made:
+            with _faults_of(self._path):
+                self._made[name] = _entry(name, self._tables[name], self._path)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tables)
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+
+@contextmanager
+def _faults_of(path: Path) -> Iterator[None]:
+    """What is wrong with the text of a catalogue, as the ModelError that names it."""
+    try:
+        yield
     except TableError as error:
         place = f"[{error.where}]" if error.where else "top level"
         raise ModelError(
