@@ -69,7 +69,7 @@ class ChunkPlan:
 
     def _feed_length(self, length: int) -> int:
         if self.segment.valid_length is not None:
-            return self.segment.valid_length(length)
+            return self.segment.valid_length(self.size if self.segment.exact else length)
         if self.segment.exact or self.segment.tail == "context":
             return self.size
         return -(-length // self.segment.multiple) * self.segment.multiple

@@ -31,7 +31,7 @@ class Segment:
 
     samples: int | None  # a whole call, margins included; None = any length
     multiple: int = 1  # shorter calls are multiples of this
-    exact: bool = False  # every call has `samples`, never less
+    exact: bool = False  # every call has `samples` (or what `valid_length` makes of them), never less
     margin: int = 0  # at each end: real neighbouring audio that is separated too, then discarded
     tail: str = "context"  # a short last chunk is in the middle of real audio; or "short"
     valid_length: Callable[[int], int] | None = None  # n wanted samples -> samples to feed

@@ -80,6 +80,8 @@ def find_configured(checkpoint: Checkpoint, families: Iterable[Family], toolkit:
     arch = family.arch(told.arch)
     assert family.toolkit is not None
     said = family.toolkit(told.arch, toolkit.model)
+    if family.toolkit_audio is not None:
+        said |= family.toolkit_audio(toolkit.audio)
     for name, value in told.config.items():
         if name in said and not same_setting(_tuples(said[name]), _tuples(value)):
             raise _contradiction(checkpoint, toolkit, name, _text(said[name]), _text(value))

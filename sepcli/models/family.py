@@ -105,6 +105,8 @@ class Family:
     # Settings of one of its networks, by name, from the `model` part of the training toolkit's YAML.
     # ModelError, by name, for those that it does not know. None: the toolkit's files are not for this family.
     toolkit: Callable[[str, Mapping[str, Any]], dict[str, Any]] | None = None
+    # More of them from its part `audio`, for families whose spectrogram stands there.
+    toolkit_audio: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     # A network as other programs read it: tensors that `convert` reads. ModelError where they have no such one.
     export: Callable[[Any], Exported] | None = None
     # Config fields that change training or initial values but never a separation; not compared between

@@ -9,9 +9,10 @@ an alias, a large file or any other tag is refused.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ class Toolkit:
     counterpart: str = ""  # the mix minus the one stem of a network
     samplerate: int | None = None  # Hz
     chunk: int | None = None  # samples of a call
+    audio: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # with the length of calls that `inference` says, if it does
 
 
 def read_toolkit(path: Path) -> Toolkit:
@@ -66,7 +70,27 @@ def read_toolkit(path: Path) -> Toolkit:
         counterpart=counterpart,
         samplerate=_count(audio, "sample_rate", path),
         chunk=_count(inference, "chunk_size", path) or _count(audio, "chunk_size", path),
+        audio=_with_calls(audio, inference),
     )
+
+
+def _with_calls(audio: Mapping[str, Any], inference: Mapping[str, Any]) -> dict[str, Any]:
+    """The part `audio`, but with the length of calls from `inference` where that says it."""
+    lengths = "chunk_size", "dim_t"
+    given = {key: inference[key] for key in lengths if inference.get(key) is not None}
+    return {**{key: value for key, value in audio.items() if not given or key not in lengths}, **given}
+
+
+def yaml_text(tables: Mapping[str, Mapping[str, Any]]) -> str:
+    """{part: settings} as the toolkit reads them: values in JSON's notation, and tuples as tuples."""
+    lines = []
+    for name, table in tables.items():
+        lines += [f"{name}:", *(f"  {key}: {_yaml(value)}" for key, value in table.items()), ""]
+    return "\n".join(lines)
+
+
+def _yaml(value: Any) -> str:
+    return f"!!python/tuple {json.dumps(value)}" if isinstance(value, tuple) else json.dumps(value)
 
 
 def stem_name(text: str) -> str:

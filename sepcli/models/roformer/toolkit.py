@@ -6,7 +6,6 @@ not say. Both are facts of its code (Music-Source-Separation-Training, 2024 to 2
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from sepcli.models.roformer.config import (
     MelBandRoformerConfig,
     RoformerConfig,
 )
+from sepcli.weights.toolkit import yaml_text
 
 KINDS = {"bs_roformer": "BSRoformer", "mel_band_roformer": "MelBandRoformer"}  # its names of networks
 _SAME = {
@@ -165,15 +165,7 @@ def write_yaml(config: RoformerConfig, *, num_overlap: int = 2) -> str:
         },
         "inference": {"batch_size": 1, "dim_t": frames, "num_overlap": num_overlap},
     }
-    lines = []
-    for name, table in tables.items():
-        lines += [f"{name}:", *(f"  {key}: {_yaml(value)}" for key, value in table.items()), ""]
-    return "\n".join(lines)
-
-
-def _yaml(value: Any) -> str:
-    """A value in YAML, which has JSON's notation; the toolkit wants tuples to be tuples."""
-    return f"!!python/tuple {json.dumps(value)}" if isinstance(value, tuple) else json.dumps(value)
+    return yaml_text(tables)
 
 
 def _refused(what: str) -> ModelError:
