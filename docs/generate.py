@@ -246,6 +246,12 @@ def _model(entry: Entry) -> str:
         value = "" if score.value is None else f" {score.value:.2f}"
         text += f"- {score.by} {score.metric} on {score.set}:{value}"
         text += (f" ({stems})" if stems else "") + (f". {score.note}" if score.note else "") + "\n"
+    if entry.chain:
+        for step in entry.chain:
+            name = step.entry.name
+            taken = f"its {step.of}" if step.of else "the mix"
+            text += f"- [`{name}`](#{_anchor(name)}) takes {taken} apart: {', '.join(step.entry.sources)}\n"
+        return text
     text += "\n| network | file | size | check | for | differences from the constructor's defaults |\n"
     text += "|---|---|---|---|---|---|\n"
     for member in entry.members:

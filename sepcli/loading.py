@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from sepcli.engine.chain import Chain
 from sepcli.engine.counterpart import WithCounterpart
 from sepcli.engine.ensemble import Ensemble
 from sepcli.engine.separator import Queryable, Separator, source_indices
@@ -25,6 +26,7 @@ from sepcli.models.family import Arch, Family, Package, all_families, get_family
 from sepcli.weights import download
 from sepcli.weights.catalog import load_catalog
 from sepcli.weights.checkpoint import Checkpoint, read_checkpoint
+from sepcli.weights.compact import compact, expand
 from sepcli.weights.entries import Catalog, Entry, Member
 from sepcli.weights.modelspec import HUB_SCHEME, HubFile, hub_file, read_model
 from sepcli.weights.toolkit import SUFFIXES, beside, read_toolkit
@@ -125,6 +127,8 @@ def _load_entry(
     notice: Notice,
 ) -> Loaded:
     wanted = _wanted(entry.sources, targets)
+    if entry.chain:
+        return _load_chain(entry, local, wanted, options, progress, notice)
     # What the networks have to make: the counterpart is the mix minus their one stem.
     made = entry.own_sources if entry.counterpart in wanted else wanted
     members = entry.members_for(made)
@@ -149,6 +153,39 @@ def _load_entry(
         model = WithCounterpart(model, entry.counterpart).select(wanted).requires_grad_(False)
     model.whole = entry.sources
     return Loaded(entry.name, model, entry.sources, tuple(hashes), ", ".join(dict.fromkeys(origins)), entry)
+
+
+def _load_chain(
+    entry: Entry,
+    local: Path | None,
+    wanted: tuple[str, ...],
+    options: Mapping[str, str],
+    progress: ByteProgress | None,
+    notice: Notice,
+) -> Loaded:
+    """The steps that the wanted stems need, one after another."""
+    if local is not None:
+        raise UsageError(
+            f"'{entry.name}' is a chain of {len(entry.chain)} models, so one file can't stand for it.",
+            remedy=f"Name its files in a catalogue of your own ({parameter('catalog')}; docs/models.md).",
+        )
+    if options:
+        raise UsageError(
+            f"'{entry.name}' is a chain of models, which takes no options.",
+            remedy=f"Leave {parameter('options')} out, or use one of its models: "
+            f"{', '.join(step.entry.name for step in entry.chain)}.",
+        )
+    needed = entry.steps_for(wanted)
+    loaded = [_load_entry(step.entry, None, stems, {}, progress, notice) for step, stems in needed]
+    if len(loaded) == 1:
+        model = loaded[0].model.select(wanted)
+    else:
+        takes = [step.of for step, _ in needed[1:]]
+        model = Chain([each.model for each in loaded], takes, wanted).eval().requires_grad_(False)
+    model.whole = entry.sources
+    hashes = tuple(digest for each in loaded for digest in each.hashes)
+    origins = dict.fromkeys(each.origin for each in loaded)
+    return Loaded(entry.name, model, entry.sources, hashes, ", ".join(origins), entry)
 
 
 def _member_file(
@@ -381,7 +418,7 @@ def _fill(
             remedy="Correct [config] in the catalogue.",
         ) from error
     try:
-        model.load_state_dict(family.convert(checkpoint, model), strict=True)
+        model.load_state_dict(expand(family.convert(checkpoint, model)), strict=True)
     except (RuntimeError, KeyError) as error:
         raise ModelError(
             f"The weights in '{checkpoint.path.name}' do not fit {arch.name}: {_complaint(error)}",
@@ -400,11 +437,22 @@ def _complaint(error: Exception) -> str:
 
 
 def save_model(
-    model_state: Mapping[str, torch.Tensor], path: Path, *, family: str, arch: str, config: Any
+    model_state: Mapping[str, torch.Tensor],
+    path: Path,
+    *,
+    family: str,
+    arch: str,
+    config: Any,
+    small: bool = False,
 ) -> None:
-    """Write a checkpoint in sepcli's own self-describing format (safetensors, config in the header)."""
+    """Write a checkpoint in sepcli's own self-describing format (safetensors, config in the header).
+
+    small: large tensors as int8 (`weights.compact`), in a quarter of the bytes.
+    """
     from safetensors.torch import save_file
 
     header = json.dumps({"family": family, "arch": arch, "config": plain_config(config)})
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model_state.items()}
+    if small:
+        tensors = {name: tensor.contiguous() for name, tensor in compact(tensors).items()}
     save_file(tensors, path, metadata={OWN_FORMAT: header})

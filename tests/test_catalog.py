@@ -64,6 +64,23 @@ members = [
 """
 
 
+# voice: vocals, music. toy: drums, bass out of the music.
+CHAIN = (
+    SINGLE.replace("toy", "voice").replace('["drums", "vocals"]', '["vocals"]\ncounterpart = "music"\ncost = 2')
+    + SINGLE.replace('"vocals"', '"bass"').replace("channels = 2", "channels = 2\ncost = 3.5")
+    + """
+[both]
+chain = [{ model = "voice" }, { model = "toy", of = "music" }]
+license = "MIT"
+[[both.scores]]
+metric = "SDR"
+set = "S"
+by = "ours"
+stems = { bass = 5.0 }
+"""
+)
+
+
 @pytest.fixture(autouse=True)
 def only_the_bundled_catalogue(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -409,6 +426,47 @@ def test_a_mistake_in_a_bag(write, old, new, words):
     with pytest.raises(ModelError) as failure:
         read_catalog(write(BAG.replace(old, new)))
     assert words in str(failure.value) and "bag" in str(failure.value)
+
+
+def test_a_chain_is_made_of_the_models_above_it(write):
+    entries = read_catalog(write(CHAIN))
+    both, voice, toy = (entries[name] for name in ("both", "voice", "toy"))
+    assert both.sources == ("vocals", "drums", "bass") == both.own_sources and both.cost == 5.5
+    assert [(step.entry, step.of) for step in both.chain] == [(voice, ""), (toy, "music")]
+    assert both.files == voice.files == toy.files  # equal here, so named once
+    assert both.members_for(["vocals"]) == voice.members
+    assert both.steps_for(["bass"]) == [(both.chain[0], ("music",)), (both.chain[1], ("bass",))]
+    assert (both.samplerate, both.channels, both.license) == (44100, 2, "MIT")
+    ordered = CHAIN.replace('license = "MIT"', 'sources = ["drums", "bass", "vocals"]')
+    entry = read_catalog(write(ordered))["both"]
+    assert entry.sources == ("drums", "bass", "vocals") and entry.license == "unspecified"  # as of its models
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (
+            '{ model = "voice" }',
+            '{ model = "vioce" }',
+            "`model`: is 'vioce', but must be a model that stands above",
+        ),
+        ('{ model = "voice" }', '{ model = "both" }', "is 'both', but must be a model that stands above it"),
+        ('{ model = "voice" }', '{ model = "voice", of = "music" }', "is not for the first step"),
+        ('of = "music"', 'of = "drums"', "is 'drums', but must be a stem of a step: vocals, music"),
+        (', { model = "toy", of = "music" }', "", "needs two models or more"),
+        ('["drums", "bass"]', '["drums", "vocals"]', "has two stems 'vocals'"),
+        ('license = "MIT"', 'sources = ["bass", "drums"]', "must be vocals, drums, bass in any order"),
+        ('license = "MIT"', 'family = "demucs"', "`family`: is not a key of this table"),
+        ('license = "MIT"', 'task = "singing"', "is 'singing', but must be one of"),
+        ("channels = 2\ncost", "channels = 1\ncost", "has another sample rate or channel count than voice"),
+        ("bass = 5.0", "piano = 5.0", "names 'piano', but the model's stems are vocals, drums, bass"),
+    ],
+)
+def test_a_mistake_in_a_chain(write, old, new, words):
+    assert old in CHAIN
+    with pytest.raises(ModelError) as failure:
+        read_catalog(write(CHAIN.replace(old, new)))
+    assert words in str(failure.value) and "[both" in str(failure.value)
 
 
 def test_what_is_no_catalogue(write, tmp_path, monkeypatch):

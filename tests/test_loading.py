@@ -234,3 +234,70 @@ def test_a_damaged_header_is_said(tmp_path):
         save_file({"x": torch.zeros(2)}, tmp_path / "x.safetensors", metadata={"sepcli": header})
         with pytest.raises(ModelError, match="What '.*' says of itself can't be read"):
             load_model(str(tmp_path / "x.safetensors"))
+
+
+def test_a_file_of_int8_is_loaded_as_any_other(tmp_path):
+    from sepcli.models.bandsplit import BandSplit, BandSplitConfig
+
+    torch.manual_seed(0)
+    config = BandSplitConfig(sources=("a", "b"), samplerate=44100)
+    model = BandSplit(config).eval()
+    sizes = {}
+    for small in (False, True):
+        path = tmp_path / f"{small}.safetensors"
+        save_model(model.state_dict(), path, family="bandsplit", arch="BandSplit", config=config, small=small)
+        sizes[small] = path.stat().st_size
+    assert sizes[True] < 0.3 * sizes[False]
+    loaded = load_model(str(tmp_path / "True.safetensors")).model
+    for name, tensor in loaded.state_dict().items():
+        ours = model.state_dict()[name]
+        assert tensor.dtype == ours.dtype and (tensor - ours).abs().max() <= 0.01 * ours.abs().max(), name
+
+
+def test_a_chain_loads_only_the_steps_that_the_targets_need(tmp_path, monkeypatch):
+    from sepcli.weights import download
+
+    files = {}
+    for seed, (name, sources) in enumerate((("voice", ["vocals"]), ("band", ["drums", "bass", "other"]))):
+        files[name] = tmp_path / f"{name}.safetensors"
+        torch.manual_seed(seed)
+        config = arch().config(sources, **SMALL)
+        weights = arch().build(config).state_dict()
+        save_model(weights, files[name], family="demucs", arch="HTDemucs", config=config)
+    plain = 'sources = ["drums", "bass", "other", "vocals"]'
+    texts = {
+        name: ENTRY.format(name=name, nfft=512).replace(plain, sources)
+        + f'files.model = {{url = "https://x.invalid/{name}"}}\n'
+        for name, sources in {
+            "voice": 'sources = ["vocals"]\ncounterpart = "music"',
+            "band": 'sources = ["drums", "bass", "other"]',
+        }.items()
+    }
+    chain = (
+        '[both]\nchain = [{model = "voice"}, {model = "band", of = "music"}]\n'
+        'sources = ["drums", "bass", "other", "vocals"]\n'
+    )
+    entries = catalog(tmp_path, texts["voice"] + texts["band"] + chain)
+    fetched = []
+
+    def fetch(file, **_):
+        name = file.url.rpartition("/")[2]
+        fetched.append(name)
+        return download.Fetched(files[name], "0" * 64, "full", str(files[name]))
+
+    monkeypatch.setattr(download, "fetch", fetch)
+    vocals = load_model("both", catalog=entries, targets=["vocals"])
+    assert fetched == ["voice"] and vocals.model.sources == ("vocals",) and vocals.sources == SOURCES
+    assert entries["both"].files_for(["vocals"]) == entries["voice"].files
+    whole = load_model("both", catalog=entries)
+    assert fetched == ["voice", "voice", "band"] and len(whole.hashes) == 2 and whole.model.whole == SOURCES
+    voice, band = (load_model(name, catalog=entries).model for name in ("voice", "band"))
+    mix = torch.randn(1, 2, 5000)
+    with torch.inference_mode():
+        stem, music = voice(mix).unbind(1)
+        expected = torch.cat([band(music), stem[:, None]], dim=1)
+        torch.testing.assert_close(whole.model(mix), expected)
+    with pytest.raises(UsageError, match="a chain of 2 models"):
+        load_model(f"both={files['voice']}", catalog=entries)
+    with pytest.raises(UsageError, match="takes no options.*voice, band"):
+        load_model("both", catalog=entries, options={"steps": "2"})

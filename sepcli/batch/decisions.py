@@ -100,12 +100,14 @@ def _network(batch: Batch, stems: Sequence[str], weights: Sequence[str], of: Seq
     if batch.entry is None:
         return {"weights": list(weights), "networks": None}
     members = batch.entry.members_for(stems)
-    networks = settings_hash(
-        {
-            "segment": batch.entry.segment,
-            "members": [[member.arch, dict(member.config), member.weights] for member in members],
-        }
-    )
+    described = {
+        "segment": batch.entry.segment,
+        "members": [[member.arch, dict(member.config), member.weights] for member in members],
+    }
+    if batch.entry.chain:
+        steps = batch.entry.steps_for(stems)
+        described["chain"] = [[step.entry.family, step.entry.segment, step.of] for step, _ in steps]
+    networks = settings_hash(described)
     known = batch.entry.members_for(of)
     if len(known) != len(weights):  # nothing is known of them
         return {"weights": list(weights), "networks": networks}

@@ -17,7 +17,7 @@ from sepcli.cli import console
 from sepcli.cli.options import complete_model
 from sepcli.errors import UsageError, did_you_mean, parameter
 from sepcli.weights.catalog import load_catalog
-from sepcli.weights.entries import TASKS, Catalog, Entry, WeightFile
+from sepcli.weights.entries import TASKS, Catalog, Entry, Step, WeightFile
 from sepcli.weights.finding import (
     Yardstick,
     about_size,
@@ -183,6 +183,7 @@ def info(name: Name, json: AsJson = False, catalog: Catalogs = None) -> None:
         ("for", entry.purpose),
         ("task", f"{entry.task}: {TASKS[entry.task]}"),
         ("family", entry.family),
+        *(("chain" if not step.of else "", _step(step)) for step in entry.chain),
         ("stems", entry.stems_text),
         (
             "",
@@ -237,7 +238,7 @@ def info(name: Name, json: AsJson = False, catalog: Catalogs = None) -> None:
                 f"{score.metric} on {score.set}: {figures}" + (f". {score.note}" if score.note else ""),
             )
         )
-    for member in entry.members:
+    for member in () if entry.chain else entry.members:
         weights = zip(entry.own_sources, member.weights or (), strict=False)
         used = ", ".join(f"{stem} x {weight:g}" for stem, weight in weights if weight)
         lines.append(("network", f"{member.arch} from {member.file.name}" + (f", for {used}" if used else "")))
@@ -246,6 +247,10 @@ def info(name: Name, json: AsJson = False, catalog: Catalogs = None) -> None:
         lines.append(("file", f"{file.name}: {_place(file)}"))
         lines += [("or", _place(source)) for source in file.sources[1:]]
     console.print_pairs(lines)
+
+
+def _step(step: Step) -> str:
+    return f"{step.entry.name} takes {step.of or 'the mix'} apart: {', '.join(step.entry.sources)}"
 
 
 _CHECKS = {
@@ -411,6 +416,7 @@ def described(entry: Entry) -> dict[str, Any]:
         "task": entry.task,
         "for": entry.purpose,
         "family": entry.family,
+        "chain": [{"model": step.entry.name, "of": step.of or None} for step in entry.chain],
         "stems": list(entry.sources),
         "counterpart": entry.counterpart or None,
         "min_query": entry.min_query,

@@ -2,6 +2,8 @@
 
     blocks -> standardise -> buffer -> chunks -> batches -> model -> overlap-add -> mean over shifts and members
 
+A chain of separators does this once for each step: a stem of one is the next one's blocks.
+
 Sees only Separators and tensors: no file, no model's name, no progress bar. A *pass* is one way of one member
 over the track; with shifts a member makes several, each cut at other places. All passes advance together, so
 only a few segments are in memory at any time, however long the track is.
@@ -10,12 +12,14 @@ only a few segments are in memory at any time, however long the track is.
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from sepcli.engine.chain import Chain
 from sepcli.engine.chunking import Chunk, ChunkPlan, OverlapAdd, StreamBuffer, plan_chunks
 from sepcli.engine.device import free_bytes, is_out_of_memory, told_of_memory
 from sepcli.engine.ensemble import Ensemble
@@ -84,6 +88,70 @@ class Engine:
     """
 
     def __init__(self, model: Separator, settings: Settings, device: torch.device, dtype: torch.dtype):
+        steps, self.takes = (model.steps, model.takes) if isinstance(model, Chain) else ((model,), ())
+        self.stages = [Stage(step, settings, device, dtype) for step in steps]
+        self.settings = settings
+        self.sources = model.sources
+        self.samplerate, self.channels = model.samplerate, model.channels
+        self.normalize = model.normalize
+
+    def separate(
+        self, blocks: Iterator[Tensor], stats: Stats | None = None, progress: Progress | None = None
+    ) -> Iterator[Tensor]:
+        """[G, C, T] float32 blocks at the model's rate -> [S, G, C, T] blocks on the CPU, as many samples.
+
+        G counts independent groups of channels (the two sides of a stereo file for a mono model, the pairs of
+        a surround file); each is an item of the batch. stats: the track's, where the model is `normalize`.
+        """
+        first, *later = self.stages
+        stems = first.separate(blocks, stats, None if later else progress)
+        names = list(first.sources)
+        for stage, taken in zip(later, self.takes, strict=True):
+            at = names.index(taken)
+            stems = _taken_apart(stems, at, stage, stats, progress if stage is later[-1] else None)
+            names = [*names[:at], *stage.sources, *names[at + 1 :]]
+        if names == list(self.sources):
+            return stems
+        order = [names.index(name) for name in self.sources]
+        return (block[order] for block in stems)
+
+
+def _taken_apart(
+    stems: Iterator[Tensor], at: int, stage: Stage, stats: Stats | None, progress: Progress | None
+) -> Iterator[Tensor]:
+    """[S, G, C, T] blocks of stems -> the same with those of `stage` in place of the stem at that position.
+
+    The other stems wait until the stage has made as many samples.
+    """
+    waiting: deque[Tensor] = deque()
+
+    def taken() -> Iterator[Tensor]:
+        for block in stems:
+            waiting.append(block)
+            yield block[at]
+
+    for made in stage.separate(taken(), stats, progress):
+        others = _first_samples(waiting, made.shape[-1])
+        yield torch.cat([others[:at], made, others[at + 1 :]])
+
+
+def _first_samples(waiting: deque[Tensor], count: int) -> Tensor:
+    """Take the first `count` samples, [..., count], out of blocks [..., T] that hold as many or more."""
+    parts, missing = [], count
+    while missing:
+        block = waiting.popleft()
+        if block.shape[-1] > missing:
+            waiting.appendleft(block[..., missing:])
+            block = block[..., :missing]
+        parts.append(block)
+        missing -= block.shape[-1]
+    return torch.cat(parts, dim=-1)
+
+
+class Stage:
+    """One step of an engine, usually its only one: an ensemble with a plan of chunks for each member."""
+
+    def __init__(self, model: Separator, settings: Settings, device: torch.device, dtype: torch.dtype):
         self.ensemble = Ensemble.of(model)
         self.settings = settings
         self.device = device
@@ -102,11 +170,7 @@ class Engine:
     def separate(
         self, blocks: Iterator[Tensor], stats: Stats | None = None, progress: Progress | None = None
     ) -> Iterator[Tensor]:
-        """[G, C, T] float32 blocks at the model's rate -> [S, G, C, T] blocks on the CPU, as many samples.
-
-        G counts independent groups of channels (the two sides of a stereo file for a mono model, the pairs of
-        a surround file); each is an item of the batch. stats: the track's, where the model is `normalize`.
-        """
+        """As Engine.separate, by this step alone."""
         assert stats is not None or not self.normalize, "this model wants the track's statistics"
         return _Track(self, blocks, stats, progress).run()
 
@@ -196,21 +260,21 @@ class _Pass:
 
 
 class _Track:
-    """The state of one track on its way through the engine."""
+    """The state of one track on its way through a stage."""
 
     def __init__(
         self,
-        engine: Engine,
+        stage: Stage,
         blocks: Iterator[Tensor],
         stats: Stats | None,
         progress: Progress | None,
     ):
-        self.engine = engine
-        self.standard = stats if engine.normalize else None
+        self.stage = stage
+        self.standard = stats if stage.normalize else None
         self.buffer = StreamBuffer(self._standardised(blocks))
         self.passes = self._make_passes()
         self.progress = progress
-        self.seconds = stats.frames / engine.samplerate if stats else None
+        self.seconds = stats.frames / stage.samplerate if stats else None
 
     def _standardised(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
         for block in blocks:
@@ -224,11 +288,11 @@ class _Track:
         A shifted pass begins up to half a second before the track: silence goes in front, and its result
         is dropped.
         """
-        settings = self.engine.settings
+        settings = self.stage.settings
         draw = random.Random(settings.seed)
-        longest = int(MAX_SHIFT_SECONDS * self.engine.samplerate)
+        longest = int(MAX_SHIFT_SECONDS * self.stage.samplerate)
         passes = []
-        for index, plan in enumerate(self.engine.plans):
+        for index, plan in enumerate(self.stage.plans):
             for _ in range(max(settings.shifts, 1)):
                 lead = longest - draw.randint(0, longest) if settings.shifts else 0
                 passes.append(_Pass(index, plan, -lead, OverlapAdd(plan.size, plan.stride), lead=lead))
@@ -253,7 +317,7 @@ class _Track:
 
     def _advance(self, member: int) -> None:
         """Run one batch of chunks through a member and add the results to their passes."""
-        batch = self.engine.batches[member]
+        batch = self.stage.batches[member]
         planned: list[tuple[_Pass, Chunk, bool]] = []
         upcoming = {id(one): one.next for one in self.passes if one.member == member and not one.finished}
         groups = 0
@@ -272,11 +336,11 @@ class _Track:
                 break
         windows = torch.cat([self.buffer.read(c.feed_start, c.feed_length) for _, c, _ in planned])
         noise = Noise(
-            self.engine.settings.seed,
+            self.stage.settings.seed,
             starts=[c.feed_start for _, c, _ in planned for _ in range(groups)],
             groups=[*range(groups)] * len(planned),
         )
-        outs = batch.run(self.engine.ensemble.members[member], windows, noise)  # [N*G, S', C, T]
+        outs = batch.run(self.stage.ensemble.members[member], windows, noise)  # [N*G, S', C, T]
         for i, (one, chunk, last) in enumerate(planned):
             out = outs[i * groups : (i + 1) * groups].transpose(0, 1)  # [S', G, C, T]
             one.accept(chunk.trim(out), last)
@@ -298,8 +362,8 @@ class _Track:
         count = min(one.ready for one in self.passes)
         if not count:
             return
-        ensemble = self.engine.ensemble
-        shifts = max(self.engine.settings.shifts, 1)
+        ensemble = self.stage.ensemble
+        shifts = max(self.stage.settings.shifts, 1)
         sums: list[Tensor | None] = [None] * len(ensemble.members)
         for one in self.passes:
             block = one.take(count)
@@ -329,6 +393,6 @@ class _Track:
     def _report(self) -> None:
         if self.progress:
             ahead = [max(0, one.next) for one in self.passes]
-            done = sum(ahead) / len(ahead) / self.engine.samplerate
-            end = self.buffer.end / self.engine.samplerate if self.buffer.end is not None else self.seconds
+            done = sum(ahead) / len(ahead) / self.stage.samplerate
+            end = self.buffer.end / self.stage.samplerate if self.buffer.end is not None else self.seconds
             self.progress(min(done, end) if end else done, end)

@@ -44,7 +44,7 @@ class InputStream:
         """
         self.engine = engine
         self.samplerate = samplerate
-        self.channel_map = ChannelMap(channels, engine.ensemble.channels, layout)
+        self.channel_map = ChannelMap(channels, engine.channels, layout)
         self.frames = 0  # read so far in the current pass; all of them when the engine has ended
         self.frames_measured: int | None = None
         self._read = read

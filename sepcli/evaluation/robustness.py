@@ -256,7 +256,7 @@ def study(
         scores,
         {
             "samplerate": codec.samplerate,
-            "window": engine.plans[0].size,
+            "window": engine.stages[0].plans[0].size,
             "overlap": cut.overlap,
             "seed": cut.seed,
             "seconds": seconds,
@@ -271,7 +271,7 @@ def _track(engine: Engine, material: Material, stem: str, progress: TrackProgres
     name, sums = material.track.name, None
     with closing(InputStream(material.mix, engine, material.samplerate, material.channels)) as stream:
         stream.measure()
-        width = stream.channel_map.groups * engine.ensemble.channels
+        width = stream.channel_map.groups * engine.channels
         with closing(InStep(_heard(material, stream, engine), width)) as reference:
             for out in stream.separate(lambda done, total: progress(name, done, material.seconds)):
                 made = out.flatten(1, 2).numpy()  # [S, G Cm, n]

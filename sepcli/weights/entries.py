@@ -117,6 +117,14 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One model of a chain of models, and the stem that it takes apart."""
+
+    entry: Entry
+    of: str = ""  # a stem of an earlier step; "" for the first, which takes the mix
+
+
+@dataclass(frozen=True)
 class Entry:
     """One model of the catalogue. A text is "" where nothing is known."""
 
@@ -125,7 +133,8 @@ class Entry:
     sources: tuple[str, ...]  # all stems, the counterpart last
     samplerate: int  # Hz
     channels: int
-    members: tuple[Member, ...]
+    members: tuple[Member, ...]  # of a chain: those of all its steps
+    chain: tuple[Step, ...] = ()  # models one after another, in place of networks of its own
     counterpart: str = ""  # of a network of one stem: the name of the mix minus that stem
     task: str = "separation"  # one of TASKS
     purpose: str = ""  # what it is for, in one line
@@ -149,16 +158,27 @@ class Entry:
 
     def members_for(self, targets: Collection[str] | None = None) -> tuple[Member, ...]:
         """The members that the stems in `targets` need; all of them for None."""
-        if targets is None:
+        if targets is None or self.counterpart in targets:
             return self.members
-        if self.counterpart in targets:
-            return self.members
+        if self.chain:
+            needed = self.steps_for(targets)
+            return tuple(member for step, stems in needed for member in step.entry.members_for(stems))
         wanted = [index for index, source in enumerate(self.own_sources) if source in targets]
         return tuple(
             member
             for member in self.members
             if member.weights is None or any(member.weights[index] for index in wanted)
         )
+
+    def steps_for(self, targets: Collection[str]) -> list[tuple[Step, tuple[str, ...]]]:
+        """The steps of a chain that the stems in `targets` need, each with its stems that are needed."""
+        needed, found = set(targets), []
+        for step in reversed(self.chain):
+            own = tuple(stem for stem in step.entry.sources if stem in needed)
+            if own:
+                needed = needed.difference(own) | {step.of}
+                found.insert(0, (step, own))
+        return found
 
     def files_for(self, targets: Collection[str] | None = None) -> tuple[WeightFile, ...]:
         """The files that the stems in `targets` need, each once, in order; all files for None."""

@@ -11,7 +11,7 @@ The dataclasses here are the tables as they are written, the functions check wha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -24,7 +24,7 @@ from sepcli import __version__
 from sepcli.errors import ModelError
 from sepcli.system.remembered import recall, remember
 from sepcli.system.tables import TableError, read_table
-from sepcli.weights.entries import TASKS, Entry, Member, Score, WeightFile
+from sepcli.weights.entries import TASKS, Entry, Member, Score, Step, WeightFile
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]*")
@@ -84,6 +84,34 @@ class _ScoreTable:
     value: float | None = None
     stems: dict[str, float] = field(default_factory=dict)
     note: str = ""
+
+
+@dataclass(frozen=True)
+class _StepTable:
+    """An item of `chain`: a model above it in the same file, and the stem that it takes apart."""
+
+    model: str
+    of: str = ""
+
+
+@dataclass(frozen=True)
+class _ChainTable:
+    """[name] with `chain`: models one after another. What is not said here follows from them."""
+
+    chain: tuple[_StepTable, ...]
+    sources: tuple[str, ...] = ()  # all stems that are left, in another order than the steps'
+    task: str = "separation"
+    purpose: str = ""
+    run: bool = False
+    license: str = ""
+    license_note: str = ""
+    paper: str = ""
+    origin: str = ""
+    training_data: str = ""
+    limits: str = ""
+    half_note: str = ""
+    scores: tuple[_ScoreTable, ...] = ()
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,7 +200,10 @@ def read_entries(path: Path, mtime_ns: int, size: int) -> dict[str, Entry]:
     """The entries of a file as it was then; OSError where it can't be read, ModelError where it is wrong."""
     with _faults_of(path):
         tables = entry_tables(path.read_text(encoding="utf-8"))
-        return {name: _entry(name, values, path) for name, values in tables.items()}
+        entries: dict[str, Entry] = {}
+        for name, values in tables.items():
+            entries[name] = _entry(name, values, path, entries)
+        return entries
 
 
 @lru_cache(maxsize=1)
@@ -196,7 +227,7 @@ class _Remembered(Mapping[str, Entry]):
     def __getitem__(self, name: str) -> Entry:
         if name not in self._made:
             with _faults_of(self._path):
-                self._made[name] = _entry(name, self._tables[name], self._path)
+                self._made[name] = _entry(name, self._tables[name], self._path, self)
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -224,16 +255,17 @@ def _faults_of(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _entry(name: str, values: Any, path: Path) -> Entry:
-    """One model from its table. Here and below, `where` is a table's place in the file, for errors."""
+def _entry(name: str, values: Any, path: Path, above: Mapping[str, Entry]) -> Entry:
+    """One model from its table. Here and below, `where` is a table's place in the file, for errors.
+
+    above: the models that a chain may name.
+    """
     if not _NAME.fullmatch(name):
         raise TableError("", name, "is no model name", "Use letters, digits, '.', '_' and '-'.")
+    if isinstance(values, dict) and "chain" in values:
+        return _chain(name, read_table(_ChainTable, values, key=name), path, above)
     table = read_table(_EntryTable, values, key=name)
-    for alias in table.aliases:
-        if not _ALIAS.fullmatch(alias):
-            raise TableError(
-                name, "aliases", f"has '{alias}', which is no name", "Use letters, digits, '.', '_', '-', ':'."
-            )
+    _check_words(table, name)
     _check_sources(table, name)
     _at_least(1, table.samplerate, name, "samplerate")
     _at_least(1, table.channels, name, "channels")
@@ -245,8 +277,6 @@ def _entry(name: str, values: Any, path: Path) -> Entry:
         raise TableError(name, "min_query", f"is {table.min_query:g}, but must be seconds above 0")
     if table.min_query is not None and len(members) > 1:
         raise TableError(name, "min_query", "belongs to a model of one network, not to several members")
-    if table.task not in TASKS:
-        raise TableError(name, "task", f"is '{table.task}', but must be one of {', '.join(TASKS)}")
     if table.cost is not None and not table.cost > 0:
         raise TableError(name, "cost", f"is {table.cost:g}, but must be GFLOP above 0")
     if table.listed is not None and not 0 <= table.listed <= 6:
@@ -274,11 +304,84 @@ def _entry(name: str, values: Any, path: Path) -> Entry:
         origin=table.origin,
         training_data=table.training_data,
         limits=table.limits,
-        scores=tuple(_score(score, table, f"{name}.scores[{i}]") for i, score in enumerate(table.scores)),
+        scores=_scores(table.scores, _all_sources(table), name),
         published_overlap=overlap,
         aliases=table.aliases,
         catalog_path=path,
     )
+
+
+def _chain(name: str, table: _ChainTable, path: Path, above: Mapping[str, Entry]) -> Entry:
+    """Models one after another as one."""
+    _check_words(table, name)
+    steps, left = [], list[str]()
+    for index, step in enumerate(table.chain):
+        where = f"{name}.chain[{index}]"
+        entry = above.get(step.model)
+        if entry is None or entry.chain or entry.min_query is not None:
+            raise TableError(
+                where,
+                "model",
+                f"is {step.model!r}, but must be a model that stands above it in the same file, no chain and "
+                "no model of queries",
+            )
+        if index == 0:
+            if step.of:
+                raise TableError(where, "of", "is not for the first step, which takes the mix")
+            left = [*entry.sources]
+        elif step.of not in left:
+            raise TableError(where, "of", f"is {step.of!r}, but must be a stem of a step: {', '.join(left)}")
+        else:
+            at = left.index(step.of)
+            left[at : at + 1] = entry.sources
+        steps.append(Step(entry, step.of))
+        first = steps[0].entry
+        if (entry.samplerate, entry.channels) != (first.samplerate, first.channels):
+            raise TableError(where, "model", f"has another sample rate or channel count than {first.name}")
+    for stem in left:
+        if left.count(stem) > 1:
+            raise TableError(name, "chain", f"has two stems '{stem}'")
+    if len(steps) < 2:
+        raise TableError(name, "chain", "needs two models or more")
+    if table.sources and sorted(table.sources) != sorted(left):
+        raise TableError(name, "sources", f"must be {', '.join(left)} in any order")
+    entries = [step.entry for step in steps]
+    costs, first = [entry.cost for entry in entries], entries[0]
+    sources = table.sources or tuple(left)
+    return Entry(
+        name=name,
+        family="",
+        sources=sources,
+        members=tuple(member for entry in entries for member in entry.members),
+        chain=tuple(steps),
+        task=table.task,
+        purpose=table.purpose,
+        cost=None if None in costs else sum(cost or 0 for cost in costs),
+        run=table.run,
+        samplerate=first.samplerate,
+        channels=first.channels,
+        half=all(entry.half for entry in entries),
+        half_note=table.half_note,
+        license=table.license or "; ".join(dict.fromkeys(entry.license for entry in entries)),
+        license_note=table.license_note,
+        paper=table.paper,
+        origin=table.origin,
+        training_data=table.training_data,
+        limits=table.limits,
+        scores=_scores(table.scores, sources, name),
+        aliases=table.aliases,
+        catalog_path=path,
+    )
+
+
+def _check_words(table: _EntryTable | _ChainTable, name: str) -> None:
+    for alias in table.aliases:
+        if not _ALIAS.fullmatch(alias):
+            raise TableError(
+                name, "aliases", f"has '{alias}', which is no name", "Use letters, digits, '.', '_', '-', ':'."
+            )
+    if table.task not in TASKS:
+        raise TableError(name, "task", f"is '{table.task}', but must be one of {', '.join(TASKS)}")
 
 
 def _all_sources(table: _EntryTable) -> tuple[str, ...]:
@@ -378,10 +481,14 @@ def _seconds(value: Any, where: str, key: str) -> float | Fraction | None:
     return value
 
 
-def _score(score: _ScoreTable, table: _EntryTable, where: str) -> Score:
+def _scores(scores: Sequence[_ScoreTable], sources: Sequence[str], name: str) -> tuple[Score, ...]:
+    return tuple(_score(score, sources, f"{name}.scores[{i}]") for i, score in enumerate(scores))
+
+
+def _score(score: _ScoreTable, sources: Sequence[str], where: str) -> Score:
     for stem in score.stems:
-        if stem not in _all_sources(table):
-            stems = ", ".join(_all_sources(table))
+        if stem not in sources:
+            stems = ", ".join(sources)
             raise TableError(where, "stems", f"names '{stem}', but the model's stems are {stems}")
     if score.by not in ("published", "ours"):
         raise TableError(where, "by", f"is '{score.by}', but must be 'published' or 'ours'")

@@ -59,20 +59,22 @@ class SpleeterConfig:
 class SpleeterOptions:
     """How the networks' outputs become stems; the defaults are those of the published configurations.
 
-    masks: "ratio": an output's share in the power of all; "network": the output itself, with the mix's phase.
+    masks: "ratio": an output's share in the power of all; "network": the output itself, with the mix's phase;
+    None: "network" where there is one network only, else "ratio".
+    extension: above the bins that the networks see: "zeros", silence; "average", the frame's average mask.
     mwf: a multichannel Wiener filter over each call begins with that and takes the place of the power.
     """
 
-    masks: str = "ratio"
+    masks: str | None = None
     exponent: float = 2.0  # of the outputs in ratio masks
-    extension: str = "zeros"  # above the bins that the networks see: silence, or the frame's average mask
+    extension: str = "zeros"
     bins: int | None = None  # that the networks see; None: as in training, 1536 is what Spleeter calls 16 kHz
     mwf: bool = False
 
     def __post_init__(self) -> None:
         check_options(self, exponent=1e-3, bins=MULTIPLE)
         for name, value, allowed in (("masks", self.masks, MASKS), ("extension", self.extension, EXTENSIONS)):
-            if value not in allowed:
+            if value is not None and value not in allowed:
                 raise UsageError(
                     f"The option {name} is '{value}', but must be {' or '.join(allowed)}.",
                     code="bad_option",
@@ -120,7 +122,7 @@ class Spleeter(Separator):
 
     def used(self) -> dict[str, Any]:
         """See Separator: all options, filled in."""
-        return asdict(replace(self.options, bins=self._bins()))
+        return asdict(replace(self.options, bins=self._bins(), masks=self._how()))
 
     def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
         """[B, C, T] -> [B, S, C, T]."""
@@ -131,7 +133,7 @@ class Spleeter(Separator):
                 [self._extended(self._outputs(block.abs(), self.known)) for block in blocks], dim=3
             )
             masks = F.pad(masks, (0, spec.shape[-1] - masks.shape[-1]))
-            power = 1 if self.options.masks == "ratio" else None
+            power = 1 if self._how() == "ratio" else None
             stems = wiener(spec, masks * spec.abs()[:, None], eps=WIENER_EPS, mask_power=power)
             stems = stems[:, source_indices(self.known, self.sources)]
         else:
@@ -151,7 +153,7 @@ class Spleeter(Separator):
 
     def _masks(self, mix: Tensor) -> Tensor:
         """The masks in one block: magnitudes [B, C, N, F] -> [B, S, C, N, F or bins]."""
-        if self.options.masks == "network":
+        if self._how() == "network":
             return self._extended(self._outputs(mix, self.sources))
         power = self.magnitudes(mix) ** self.options.exponent
         masks = (power + FLOOR / len(self.known)) / (power.sum(dim=1, keepdim=True) + FLOOR)
@@ -174,6 +176,10 @@ class Spleeter(Separator):
             return masks
         missing = len(self.window) // 2 + 1 - masks.shape[-1]
         return torch.cat([masks, masks.mean(dim=-1, keepdim=True).expand(*masks.shape[:-1], missing)], dim=-1)
+
+    def _how(self) -> str:
+        """How outputs become masks, after the options: the share of one network alone would be 1."""
+        return self.options.masks or ("ratio" if len(self.known) > 1 else "network")
 
     def _bins(self) -> int:
         """How many bins the networks see, after the options."""

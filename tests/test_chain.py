@@ -1,0 +1,137 @@
+"""Chains: each step by its own plan, stems in the wanted order, nothing that no wanted stem needs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sepcli.engine.chain import Chain
+from sepcli.engine.counterpart import WithCounterpart
+from sepcli.engine.pipeline import Engine, measure
+from sepcli.engine.separator import Segment
+from sepcli.engine.settings import Settings
+from sepcli.errors import UsageError
+from tests.toys import Context, Split
+
+CPU = torch.device("cpu")
+
+
+def voice(**settings):
+    return WithCounterpart(Split(["vocals"], Segment(samples=1000), samplerate=1000, **settings), "music")
+
+
+def band(samples=1400, **settings):
+    return Split(["drums", "bass", "other"], Segment(samples=samples), samplerate=1000, **settings)
+
+
+def separate(model, x, block=777, progress=None, **settings):
+    engine = Engine(model, Settings(**settings), CPU, torch.float32)
+    stats = measure(iter(x.split(block, dim=-1)))
+    return torch.cat([*engine.separate(iter(x.split(block, dim=-1)), stats, progress)], dim=-1)
+
+
+def noise(length, groups=1):
+    return torch.randn(groups, 2, length, generator=torch.Generator().manual_seed(0)) + 0.2
+
+
+@pytest.mark.parametrize("length", [1, 999, 1000, 1001, 1400, 1751, 12345])
+@pytest.mark.parametrize(("shifts", "groups", "block"), [(0, 1, 777), (2, 2, 50_000)])
+def test_each_stem_is_what_its_step_makes_of_what_was_left(length, shifts, groups, block):
+    x = noise(length, groups)
+    model = Chain([voice(), band()], ["music"])
+    assert model.sources == ("vocals", "drums", "bass", "other")
+    out = separate(model, x, block, shifts=shifts)
+    assert out.shape == (4, groups, 2, length)
+    left = x * (1 - Split.SHARES["vocals"])
+    expected = [x * Split.SHARES["vocals"], *(left * Split.SHARES[name] for name in ("drums", "bass", "other"))]
+    torch.testing.assert_close(out, torch.stack(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_as_one_step_after_the_other():
+    first = WithCounterpart(Context(Segment(samples=700), ("a",), seed=1), "music").eval()
+    second = Context(Segment(samples=900), ("b", "c"), seed=2).eval()
+    x = noise(5000)
+    stem, music = separate(first, x)
+    engine = Engine(second, Settings(), CPU, torch.float32)
+    # The statistics of a step that wants them are those of the whole mix.
+    after = torch.cat([*engine.separate(iter([music]), measure(iter([x])))], dim=-1)
+    whole = separate(Chain([first, second], ["music"]), x)
+    torch.testing.assert_close(whole, torch.stack([stem, *after]), rtol=1e-4, atol=1e-5)
+
+
+def test_three_steps_in_any_order_of_stems():
+    hits = Split(["drums", "bass"], Segment(samples=300), samplerate=1000)
+    last = WithCounterpart(Split(["other"], Segment(samples=None), samplerate=1000), "sum")
+    # drums -> other, sum; then bass of the first step stays
+    model = Chain([hits, last], ["drums"])
+    assert model.sources == ("other", "sum", "bass")
+    x = noise(2000)
+    picked = separate(model.select(["bass", "sum"]), x)
+    torch.testing.assert_close(picked, torch.stack([x * 0.25, x * 0.5 * 0.875]), rtol=1e-4, atol=1e-5)
+
+
+def test_what_no_wanted_stem_needs_does_not_run():
+    first, second = voice(), band()
+    model = Chain([first, second], ["music"])
+    alone = model.select(["vocals"])
+    assert not isinstance(alone, Chain) and alone.sources == ("vocals",) and alone.whole == model.sources
+    some = model.select(["other", "vocals"])
+    assert isinstance(some, Chain) and [step.sources for step in some.steps] == [
+        ("vocals", "music"),
+        ("other",),
+    ]
+    assert model.select(["bass"]).steps[0].sources == ("music",)
+    x = noise(3000)
+    whole = separate(model, x)
+    torch.testing.assert_close(separate(some, x), whole[[3, 0]])
+    with pytest.raises(UsageError, match="no stem 'music'"):
+        model.select(["music"])
+
+
+def test_a_call_of_its_own():
+    x = noise(900)
+    model = Chain([voice(), band()], ["music"], ["other", "vocals", "drums", "bass"])
+    torch.testing.assert_close(model(x)[0], separate(model, x)[:, 0], rtol=1e-4, atol=1e-5)
+    assert model.segment.samples == 1000
+
+
+def test_a_standardised_step_gives_back_level_and_offset():
+    x = 3 * noise(4000) + 0.5
+    model = Chain([voice(), band(normalize=True)], ["music"])
+    assert model.normalize
+    # drums + bass + other of `Split` are 7/8 of what they get: of the standardised music
+    out = separate(model, x)
+    mean, left = x.mean(), x * 0.875
+    shares = torch.tensor([0.5, 0.25, 0.125])[:, None, None, None]
+    expected = (left - mean) * shares + mean * torch.tensor([0.0, 0, 1])[:, None, None, None]
+    torch.testing.assert_close(out[1:], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_progress_is_that_of_the_last_step_and_reaches_the_end():
+    seen: list[tuple[float, float | None]] = []
+    separate(Chain([voice(), band()], ["music"]), noise(9000), progress=lambda *now: seen.append(now))
+    assert seen[-1] == (9.0, 9.0) and [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_no_more_is_kept_than_the_next_step_waits_for():
+    """A track ten times as long needs no more of what waits between two steps."""
+    live: list[int] = []
+
+    def blocks(count):
+        for _ in range(count):
+            live.append(1)
+            yield noise(500)
+
+    for count in (20, 200):
+        live.clear()
+        engine = Engine(Chain([voice(), band()], ["music"]), Settings(), CPU, torch.float32)
+        given = 0
+        for block in engine.separate(blocks(count)):
+            given += block.shape[-1]
+            assert len(live) * 500 - given <= 5000
+        assert given == count * 500
+
+
+def test_two_stems_of_one_name_are_refused():
+    with pytest.raises(AssertionError, match="one name"):
+        Chain([voice(), Split(["vocals"], samplerate=1000)], ["music"])
