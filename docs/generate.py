@@ -152,6 +152,18 @@ fallback = { url = "https://example.org/model.th", sha256_prefix = "8726e21a" }
 | `scores` | an array of `metric`, `set`, `value` (over all stems, if there is such a figure), `by` ("published" or "ours"), `stems = { vocals = 9.2 }`, `note` |
 | `published_overlap` | the share by which the paper overlapped segments, if it was not 0.25; `sepcli evaluate` uses it |
 
+Models above it in the same file make a chain: each takes one stem of what was made before it, and its stems replace
+that one. All work at one sample rate and with as many channels. A step that wants a standardised track gets it by the
+statistics of the whole mix. What is not said follows from the steps; `sources` may give another order of the stems.
+
+```toml
+[voice_then_band]
+chain = [
+    { model = "my_vocals" },                     # vocals, accompaniment
+    { model = "my_band", of = "accompaniment" }, # drums, bass, other: the chain has these three and vocals
+]
+```
+
 A key that is not listed here is refused, so that a misspelt key can't be overlooked.
 
 ## Catalogues of packages
