@@ -82,7 +82,7 @@ OF_OTHERS = {
     "isdm",
     "msdm",
     "encodec_48khz",  # so far parts of files, under other names here
-    *(path.stem for path in (KEYS / "roformer").glob("*.json")),  # tests/models/test_roformer.py
+    *(path.stem for path in (KEYS / "bsrnn").glob("*.json")),  # tests/models/test_bsrnn.py
     *(f"{stems}stems" for stems in (2, 4, 5)),  # of TensorFlow: tests/models/test_spleeter.py
     *(path.stem for path in (KEYS / "roformer").glob("*.json")),  # tests/models/test_roformer.py
 }

@@ -186,6 +186,7 @@ for _module in ("builtins", "__builtin__"):
     # The last ones as values: in Lightning's files, settings name the types of their fields.
     _plain = (set, frozenset, complex, dict, list, tuple, str, int, float, bool)
     _LISTED |= {f"{_module}.{kind.__name__}": _Call(kind) for kind in _plain}
+_LISTED |= {"__builtin__.long": _Call(int), "__builtin__.unicode": _Call(str)}  # protocol 2 calls them so
 for _name, _kind in _STORAGES.items():
     _LISTED[f"torch.{_name}"] = _LISTED[f"torch.storage.{_name}"] = _StorageType(_kind)
 

@@ -144,7 +144,7 @@ def test_masks_of_one_let_the_mix_pass(make):
 
 def test_pieces_change_nothing(monkeypatch):
     """A token at a time, all at once, and as gradients need it."""
-    from sepcli.models.roformer import pieces
+    from sepcli.nn import pieces
 
     for make in (tiny, tiny_mel, partial(tiny, value_residual=True, refiner=1)):
         model, mix = make("a", "b", skip=True), torch.randn(2, 2, 300)

@@ -14,14 +14,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby, pairwise
+from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sepcli.models.roformer.pieces import at_once
+from sepcli.nn.bands import BandLinear, runs
 from sepcli.nn.modules import ModuleListOf
+from sepcli.nn.pieces import at_once
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,7 @@ class Layout:
     @property
     def runs(self) -> list[tuple[int, int, int]]:
         """(first band, number of bands, bins of each)."""
-        runs, first = [], 0
-        for width, group in groupby(self.widths):
-            count = len(list(group))
-            runs.append((first, count, width))
-            first += count
-        return runs
+        return runs(self.widths)
 
     @property
     def overlaps(self) -> bool:
@@ -97,20 +93,6 @@ def _mel(hertz: float) -> float:
 
 def _hertz(mels: float) -> float:
     return mels * 200 / 3 if mels < 15 else 1000 * math.exp((mels - 15) * math.log(6.4) / 27)
-
-
-class BandLinear(nn.Module):
-    """A linear layer for each of some bands: [K, N, in] -> [K, N, out]."""
-
-    def __init__(self, bands: int, inputs: int, outputs: int):
-        super().__init__()
-        bound = inputs**-0.5
-        self.weight = nn.Parameter(torch.empty(bands, outputs, inputs).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(bands, outputs).uniform_(-bound, bound))
-
-    def forward(self, x: Tensor, bands: slice = slice(None)) -> Tensor:
-        """With the matrices of `bands`."""
-        return torch.baddbmm(self.bias[bands][:, None], x, self.weight[bands].transpose(1, 2))
 
 
 class BandSplit(nn.Module):

@@ -4,7 +4,7 @@
     bands    sequences of K bands, one for each frame
 
 The grid keeps that order in memory: both kinds are views of it, and no axis is ever moved. Sequences are
-computed a few at a time (pieces.py). A layer:
+computed a few at a time (nn/pieces.py). A layer:
 
     x + out(sigmoid(gates u) * softmax(q k^T / sqrt(E)) v)      u = norm(x); q, k turned by their positions
     x + MLP(norm(x))
@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sepcli.models.roformer.config import RoformerConfig
-from sepcli.models.roformer.pieces import at_once
 from sepcli.nn.modules import ModuleListOf
+from sepcli.nn.pieces import at_once
 
 BASE = 10000.0  # of the frequencies of positions
 
