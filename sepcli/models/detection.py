@@ -150,7 +150,10 @@ def _in_family(empty: Checkpoint, family: Family, entries: list[Entry]) -> Found
     of_family = [entry for entry in entries if entry.family == family.name]
     same = [(entry, config) for entry in of_family for config in _configs(arch, entry) if fitting(config)]
     says = f"'{empty.path}' does not say which network it is for; its tensors are those of {arch.name}"
-    same = [(entry, config) for entry, config in same if _called(entry, empty.path.name)] or same
+    called = [(entry, config) for entry, config in same if _called(entry, empty.path.name)]
+    if told.missing and not called and (same or fits(empty, family, arch, shaped)):
+        raise _unknown_settings(says, told.missing, [entry.name for entry, _ in same])
+    same = called or same
     if same:
         entry, config = same[0]
         _refuse_differences(says, family, same)
@@ -169,6 +172,16 @@ def _in_family(empty: Checkpoint, family: Family, entries: list[Entry]) -> Found
     )
     return Found(
         family, arch, shaped, None, f"{says}. What they do not tell is taken to be as published: {settings}."
+    )
+
+
+def _unknown_settings(says: str, missing: tuple[str, ...], alike: list[str]) -> ModelError:
+    entries = f" The catalogue has such tensors in {', '.join(alike[:3])}." if alike else ""
+    return ModelError(
+        f"{says}. They do not tell {' and '.join(missing)}.{entries}",
+        remedy=f"Name an entry that has these settings, {parameter('model', 'NAME=FILE')}; or give them in a "
+        "catalogue of your own (docs/models.md).",
+        code="unknown_settings",
     )
 
 

@@ -76,6 +76,8 @@ class Told:
     # Another value of any setting in `config` makes other tensors. Then networks of the catalogue that have one
     # need not be built to see that they do not fit.
     exact: bool = False
+    # Settings that the tensors do not tell, that not all such files share, and that are therefore not guessed.
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from sepcli.weights.memory import flat
+from sepcli.weights.protobuf import message_fields, message_values, varint
 
 _MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 _FOOTER = 48  # bytes
@@ -101,13 +102,13 @@ def _read_index(index: bytes) -> tuple[int, dict[str, _Stored]]:
     if len(index) > _LARGEST_INDEX or not is_index(index):
         raise ValueError("no index of a TensorFlow checkpoint")
     at = len(index) - _FOOTER
-    _, at = _varint(index, at)  # the handle of a block that is empty
-    _, at = _varint(index, at)
+    _, at = varint(index, at)  # the handle of a block that is empty
+    _, at = varint(index, at)
     header: dict[int, Any] | None = None
     entries = {}
     for _, handle in _entries(_block(index, index, at)):
         for key, value in _entries(_block(index, handle)):
-            fields = _message(value)
+            fields = message_values(value)
             if not key:
                 header = fields
             else:
@@ -119,8 +120,8 @@ def _read_index(index: bytes) -> tuple[int, dict[str, _Stored]]:
 
 def _block(index: bytes, handle: bytes, at: int = 0) -> bytes:
     """The content of the block to which the handle at a place leads; its checksum must be right."""
-    offset, at = _varint(handle, at)
-    size, at = _varint(handle, at)
+    offset, at = varint(handle, at)
+    size, at = varint(handle, at)
     block = index[offset : offset + size + 5]
     if len(block) != size + 5 or block[size]:
         raise ValueError("a block of the index is cut off or compressed")
@@ -135,9 +136,9 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     (restarts,) = struct.unpack_from("<I", block, len(block) - 4)
     end, at, key = len(block) - 4 - 4 * restarts, 0, b""
     while at < end:
-        shared, at = _varint(block, at)
-        new, at = _varint(block, at)
-        length, at = _varint(block, at)
+        shared, at = varint(block, at)
+        new, at = varint(block, at)
+        length, at = varint(block, at)
         key = key[:shared] + block[at : at + new]
         at += new
         yield key, block[at : at + length]
@@ -149,50 +150,10 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _stored(name: str, fields: Mapping[int, Any]) -> _Stored:
     if 7 in fields:
         raise ValueError(f"'{name}' is stored in slices")
-    dimensions = [_message(part).get(1, 0) for number, part in _fields(fields.get(2, b"")) if number == 2]
+    dimensions = [
+        message_values(part).get(1, 0) for number, part in message_fields(fields.get(2, b"")) if number == 2
+    ]
     return _Stored(*(fields.get(1, 0), tuple(dimensions), fields.get(3, 0), fields.get(4, 0), fields.get(5, 0)))
-
-
-# --- protobuf ---
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, the lowest first, and the place after it."""
-    value = shift = 0
-    while shift < 64:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at += 1
-        if byte < 0x80:
-            return value, at
-        shift += 7
-    raise ValueError("a number is too long")
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """Number and value of each field: an int, or the bytes of a text or of a message."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        number, kind = tag >> 3, tag & 7
-        if kind == 0:
-            value, at = _varint(message, at)
-        elif kind == 2:
-            length, at = _varint(message, at)
-            value, at = message[at : at + length], at + length
-        elif kind in (1, 5):
-            size = 8 if kind == 1 else 4
-            value, at = message[at : at + size], at + size
-        else:
-            raise ValueError(f"a field of the kind {kind}")
-        if at > len(message):
-            raise ValueError("a message is cut off")
-        yield number, value
-
-
-def _message(message: bytes) -> dict[int, Any]:
-    """The fields by number; of one that comes several times, the last."""
-    return dict(_fields(message))
 
 
 # --- CRC32C ---

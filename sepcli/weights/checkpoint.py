@@ -1,4 +1,4 @@
-"""Read any checkpoint as inert data: .safetensors, what `torch.save` wrote (.th, .pt, .ckpt), TensorFlow's.
+"""Read any checkpoint as inert data: safetensors, what `torch.save` wrote, TensorFlow's and ONNX.
 
 Knows nothing of any family: it gives tensors, containers and numbers; `models/<family>/checkpoint.py` knows
 their meaning.
@@ -11,7 +11,8 @@ is small and stable:
             <name>/data/<key>      the bytes of one storage, not compressed: mapped, not read
     legacy  five pickles (magic, version, system, the object, storage keys), then all storages
 
-Bundles may lie in an archive (`bundle.py`, `bundlefiles.py`).
+TensorFlow's bundles may lie in an archive (`bundle.py`, `bundlefiles.py`). Of an ONNX file the graph is kept
+beside the tensors (`onnx.py`); nothing runs it.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from sepcli.weights.bundle import is_index
 from sepcli.weights.bundlefiles import bundle_files, read_archive, read_index
 from sepcli.weights.memory import flat, mapped
 from sepcli.weights.modelspec import INDEX
+from sepcli.weights.onnx import Graph, looks_like_onnx, read_onnx
 from sepcli.weights.opcodes import next_pickle
 from sepcli.weights.unpickling import CONVERT, Unpickler
 
@@ -47,7 +49,7 @@ _AGAIN = "Download it again, or check that it is the file you meant."
 class Checkpoint:
     """The content of one file.
 
-    payload: of safetensors and TensorFlow {name: Tensor}; else the unpickled object, with an `Inert`
+    payload: of safetensors, TensorFlow and ONNX {name: Tensor}; else the unpickled object, with an `Inert`
     (`unpickling.py`) in the place of each class that it names.
     metadata: the strings in the header of safetensors; else empty.
     """
@@ -55,7 +57,8 @@ class Checkpoint:
     path: Path
     payload: Any
     metadata: dict[str, str] = field(default_factory=dict)
-    format: str = "safetensors"  # or "torch", or "tensorflow"
+    format: str = "safetensors"  # or "torch", "tensorflow", "onnx"
+    graph: Graph | None = None  # of ONNX: what is computed with the tensors
 
     def shapes_only(self) -> Checkpoint:
         """The same names and shapes without values, on torch's "meta" device: converting it costs no memory."""
@@ -99,7 +102,7 @@ def read_checkpoint(
     installed. Any other name that is not on the list is refused.
     """
     path = Path(path)
-    kind, what = "torch", "checkpoint"
+    kind, what, graph = "torch", "checkpoint", None
     try:
         with open(path, "rb") as file:
             head = file.read(512)
@@ -126,10 +129,12 @@ def read_checkpoint(
             return _read_safetensors(path, device)
         elif head.startswith(b"\x80") and len(head) > 1:
             payload = _read_legacy(path, foreign)
+        elif looks_like_onnx(head):
+            (payload, graph), kind = read_onnx(memoryview(mapped(path))), "onnx"
         else:
             raise ModelError(
                 f"The file '{path}' ({size} bytes) is {_looks_like(head)}, "
-                "not a checkpoint of safetensors, torch.save or TensorFlow.",
+                "not a checkpoint of safetensors, torch.save, TensorFlow or ONNX.",
                 remedy=_AGAIN,
                 code="not_a_checkpoint",
             )
@@ -144,7 +149,7 @@ def read_checkpoint(
             remedy=_AGAIN,
             code="checkpoint_damaged",
         ) from error
-    return Checkpoint(path, payload if device == "cpu" else _moved(payload, device), {}, kind)
+    return Checkpoint(path, payload if device == "cpu" else _moved(payload, device), {}, kind, graph)
 
 
 def _looks_like(head: bytes) -> str:

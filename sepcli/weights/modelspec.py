@@ -19,7 +19,9 @@ from sepcli.weights.entries import Catalog, Entry
 HUB_SCHEME = "hf://"
 RUN_FILE = "model.safetensors"  # what a run folder holds
 INDEX = ".index"  # the suffix of a TensorFlow checkpoint's first file
-_SUFFIXES = frozenset({".safetensors", ".th", ".pt", ".pth", ".ckpt", INDEX, ".gz", ".tgz", ".tar", ".zip"})
+_SUFFIXES = frozenset(
+    {".safetensors", ".th", ".pt", ".pth", ".ckpt", ".onnx", INDEX, ".gz", ".tgz", ".tar", ".zip"}
+)
 _COMMON = (RUN_FILE, f"model{INDEX}")  # names of files that say less than their folder's
 
 

@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -142,6 +143,50 @@ def _bundle() -> dict[str, bytes]:
     return bundle({"a": torch.arange(6.0).reshape(2, 3), "deep/b": torch.ones(4, dtype=torch.float16)})
 
 
+def read_onnx_file(data: bytes) -> None:
+    """Read an ONNX file, ask which network it is for, and convert it as if it were the intact one."""
+    from sepcli.errors import SepcliError
+    from sepcli.models.mdxnet import FAMILY
+    from sepcli.weights.checkpoint import read_checkpoint
+
+    found = read_checkpoint(as_file(data, "model.onnx"))
+    for tensor in _tensors(found.payload):
+        tensor.clone()
+    if found.graph is not None:
+        with suppress(SepcliError):  # of another network
+            FAMILY.detect(found.shapes_only())
+            FAMILY.convert(found, _mdxnet())
+
+
+def onnx_files() -> list[bytes]:
+    """A tiny MDX-Net, and a graph with what else the reader knows."""
+    import torch
+
+    from tests import onnxfiles
+    from tests.onnxfiles import field, node, shaped
+
+    nodes = [
+        node("Constant", [], "c", value=torch.ones(3)),
+        node("Identity", ["w"], "same"),
+        node("Add", ["x", "same"], "y", axis=-1, scale=0.5, sizes=[1, -1, 1 << 40]),
+    ]
+    tensors = {"w": torch.arange(3.0), "n": torch.arange(2), "h": torch.ones(2, 2).half()}
+    other = onnxfiles.model(nodes, tensors, [shaped("x", ["n", 3])], [shaped("y", [3])])
+    values = field(7, field(5, onnxfiles.tensor("w", torch.ones(4), values=4)))
+    return [onnxfiles.mdxnet(_mdxnet()), other, field(1, 7) + field(2, "x") + values]
+
+
+def _mdxnet() -> Any:
+    import torch
+
+    from sepcli.models.mdxnet.config import MDXNetConfig
+    from sepcli.models.mdxnet.network import MDXNet
+
+    sizes = dict(nfft=64, hop=16, bins=16, frames=8, growth=2, scales=1, convs=1, bottleneck=4, folded=True)
+    torch.manual_seed(0)
+    return MDXNet(MDXNetConfig(**sizes)).eval()
+
+
 # --- audio ---
 
 
@@ -214,6 +259,7 @@ def misbehave(data: bytes) -> None:
 TARGETS = {
     "checkpoint": Target(checkpoints, read_checkpoint_file),
     "tensorflow-index": Target(indices, read_index_file),
+    "onnx": Target(onnx_files, read_onnx_file),
     "audio": Target(sounds, read_audio_file),
     "misbehaving": Target(lambda: [bytes([kind]) * 8 for kind in range(8)], misbehave),
 }
