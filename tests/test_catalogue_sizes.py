@@ -147,7 +147,7 @@ def test_what_identifies_a_model_belongs_to_one():
 VOCABULARY = set(
     "vocals instrumental accompaniment drums bass guitar piano other lead karaoke backing male female "
     "dry reverb noise crowd aspiration drums_bass kick snare toms hh ride crash cymbals "
-    "speech music effects reconstruction".split()
+    "speech music effects similarity difference reconstruction".split()
 )
 
 

@@ -22,12 +22,13 @@ TASKS = {
     "separation": "a mix into its instruments and voices",
     "karaoke": "the lead voice from everything else, backing voices included",
     "voices": "voices from each other",
-    "drums": "a drum stem into its parts",
+    "drumkit": "a drum stem into its parts: kick, snare, ...",
     "dereverb": "a dry sound from its reverberation and echo",
     "denoise": "a sound from noise and bleed",
     "crowd": "music from an audience",
     "breath": "a voice from its breaths",
     "speech": "speech, music and effects from each other",
+    "stereo": "what both channels have in common from what differs",
     "codec": "no separation: latents and back",
 }
 
