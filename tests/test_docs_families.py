@@ -46,6 +46,11 @@ def test_roformer():
     assert names and [name for name in names if name not in page("roformer")] == []
 
 
+def test_mdx23c():
+    names = [*models("mdx23c"), *presets("mdx23c")]
+    assert names and [name for name in names if name not in page("mdx23c")] == []
+
+
 def test_dicose():
     names = [*models("dicose"), *presets("dicose", "msdm", "isdm"), *options(DICOSE)]
     assert names and [name for name in names if f"`{name}`" not in page("dicose")] == []
