@@ -43,7 +43,7 @@ so it is compared by wall time, and by its distance from our own float32.
     "bundled": (
         "The bundled model",
         """\
-`mini` as `sepcli separate` runs it, from the decoded file to four stems as float32 WAV. A *whole process* also includes
+The bundled model as `sepcli separate` runs it, from the decoded file to four stems as float32 WAV. A *whole process* also includes
 the start of the interpreter and the import of torch. The signal-to-noise ratio compares reduced precision with float32.
 """,
     ),

@@ -114,7 +114,7 @@ help page.
 Another option of theirs ends the run with 2 before any work, and the error is the sentence in the table. Options with
 the same name and meaning here are left out: `-o`, `--device`, `--shifts`, `--overlap` and `--segment` of demucs, `-m` of
 audio-separator. So is `--two-stems`, but the rest is always the mix minus the stem here. Where two have an option of one
-name (`-d`, `-s`), it is that of demucs. Defaults are ours: `mini`, where demucs takes `htdemucs`.
+name (`-d`, `-s`), it is that of demucs. Defaults are ours: `duo`, where demucs takes `htdemucs`.
 """
 
 HEAD = """\
@@ -155,7 +155,7 @@ where it is not known before.
 
 **Names.** `--template` names the files inside the output folder by plain substitution. `{model}` is the catalogue's name of
 the model; for a file its name without suffix, for `hf://` the last part of the repository. The path of an input below its
-INPUT folder is kept, before the part that has `{track}`: `sepcli separate albums -o stems` turns `albums/A/song.flac` into `stems/mini/A/song/vocals.wav`. If
+INPUT folder is kept, before the part that has `{track}`: `sepcli separate albums -o stems` turns `albums/A/song.flac` into `stems/duo/A/song/vocals.wav`. If
 two inputs would get the same names, they are told apart by `{parent}` (as a folder) or `{trackext}` (as a suffix),
 with a notice. Names that differ only in characters that paths can't hold, in case on a disk that ignores it, or in how
 Unicode composes a letter (`é` as one sign or two) get a number, in the order of their bytes. If that is not enough, the

@@ -153,7 +153,7 @@ fallback = { url = "https://example.org/model.th", sha256_prefix = "8726e21a" }
 | `published_overlap` | the share by which the paper overlapped segments, if it was not 0.25; `sepcli evaluate` uses it |
 
 Models above it in the same file make a chain: each takes one stem of what was made before it, and its stems replace
-that one. All work at one sample rate and with as many channels. A step that wants a standardised track gets it by the
+that one, or those of them that `stems` names. All work at one sample rate and with as many channels. A step that wants a standardised track gets it by the
 statistics of the whole mix. What is not said follows from the steps; `sources` may give another order of the stems.
 
 ```toml
@@ -262,7 +262,7 @@ def _model(entry: Entry) -> str:
         for step in entry.chain:
             name = step.entry.name
             taken = f"its {step.of}" if step.of else "the mix"
-            text += f"- [`{name}`](#{_anchor(name)}) takes {taken} apart: {', '.join(step.entry.sources)}\n"
+            text += f"- [`{name}`](#{_anchor(name)}) takes {taken} apart: {', '.join(step.made)}\n"
         return text
     text += "\n| network | file | size | check | for | differences from the constructor's defaults |\n"
     text += "|---|---|---|---|---|---|\n"

@@ -17,8 +17,8 @@ from sepcli.weights import catalog
 from sepcli.weights.catalog import load_catalog, read_catalog
 from sepcli.weights.entries import CHECKS
 
-NAMES = "mini htdemucs htdemucs_ft htdemucs_6s hdemucs_mmi mdx mdx_extra mdx_q mdx_extra_q repro_mdx_a".split()
-DEMUCS = NAMES[1:]
+DEMUCS = "htdemucs htdemucs_ft htdemucs_6s hdemucs_mmi mdx mdx_extra mdx_q mdx_extra_q repro_mdx_a".split()
+NAMES = ["mini", "duo-vocals", "duo", *DEMUCS]
 SHA = "0123456789abcdef" * 4
 COMMIT = "0123456789" * 4
 
@@ -439,6 +439,10 @@ def test_a_chain_is_made_of_the_models_above_it(write):
     assert (both.samplerate, both.channels, both.license) == (44100, 2, "MIT")
     ordered = CHAIN.replace('license = "MIT"', 'sources = ["drums", "bass", "vocals"]')
     entry = read_catalog(write(ordered))["both"]
+    fewer = read_catalog(write(CHAIN.replace('of = "music"', 'of = "music", stems = ["bass"]'), "c.toml"))[
+        "both"
+    ]
+    assert fewer.sources == ("vocals", "bass") and fewer.steps_for(["bass"])[1][1] == ("bass",)
     assert entry.sources == ("drums", "bass", "vocals") and entry.license == "unspecified"  # as of its models
 
 
@@ -452,6 +456,8 @@ def test_a_chain_is_made_of_the_models_above_it(write):
         ),
         ('{ model = "voice" }', '{ model = "both" }', "is 'both', but must be a model that stands above it"),
         ('{ model = "voice" }', '{ model = "voice", of = "music" }', "is not for the first step"),
+        ('of = "music"', 'of = "music", stems = ["bass", "bass"]', "must be some of drums, bass, each once"),
+        ('of = "music"', 'of = "music", stems = ["piano"]', "must be some of drums, bass, each once"),
         ('of = "music"', 'of = "drums"', "is 'drums', but must be a stem of a step: vocals, music"),
         (', { model = "toy", of = "music" }', "", "needs two models or more"),
         ('["drums", "bass"]', '["drums", "vocals"]', "has two stems 'vocals'"),
@@ -526,13 +532,14 @@ def test_the_bundled_names():
 
 
 def test_the_bundled_model_is_whole_and_small():
-    """What is inside the package has the recorded hash, at most 10 MB, and a licence; nothing is downloaded."""
+    """What is inside the package has the recorded hash, at most 24 MB, and a licence; nothing is downloaded."""
     entry = load_catalog()[catalog.DEFAULT_MODEL]
-    (file,) = entry.files
-    content = (catalog.Path(catalog.__file__).parents[1] / file.package).read_bytes()
-    assert len(content) == file.bytes <= 10_000_000
-    assert hashlib.sha256(content).hexdigest() == file.sha256
-    assert entry.license == "MIT" and entry.training_data and entry.limits
+    for file in entry.files:
+        content = (catalog.Path(catalog.__file__).parents[1] / file.package).read_bytes()
+        assert len(content) == file.bytes
+        assert hashlib.sha256(content).hexdigest() == file.sha256
+    assert entry.size <= 24_000_000 and entry.license == "MIT" and entry.limits
+    assert all(step.entry.license == "MIT" and step.entry.training_data for step in entry.chain)
     assert set(entry.sources) == {"vocals", "drums", "bass", "other"}
     assert all(score.by == "ours" for score in entry.scores)
 

@@ -74,7 +74,7 @@ def test_the_base_installation_separates_lists_and_evaluates(tmp_path):
     packages = [*EXTRAS]
     code, _, err = without(packages, "separate", CLIP, "--duration", "2", "--device", "cpu", cwd=tmp_path)
     assert code == 0, err
-    assert (tmp_path / "separated/mini/feelings/vocals.wav").exists()
+    assert (tmp_path / "separated/duo/feelings/vocals.wav").exists()
     code, out, err = without(packages, "models", "list", cwd=tmp_path)
     assert code == 0 and "htdemucs" in out, err
     for name in "ab":

@@ -138,7 +138,7 @@ def test_the_readme(kitchen):
     kitchen.songs("musdb18hq/test", FOUR)
     kitchen.cook(page("README.md"))
     assert soundfile.info("played").frames == 44100  # what came through a pipe
-    assert set(stems(kitchen.folder / "separated" / "mini" / "song (preview)")) == set(FOUR)
+    assert set(stems(kitchen.folder / "separated" / "duo" / "song (preview)")) == set(FOUR)
     results = [json.loads(line) for line in (kitchen.folder / "results.jsonl").read_text().splitlines()]
     assert {Path(result["input"]).name for result in results if "input" in result} == {"a.wav", "b.flac"}
     assert len(list((kitchen.folder / "stems").rglob("*.flac"))) == 8

@@ -250,7 +250,7 @@ def info(name: Name, json: AsJson = False, catalog: Catalogs = None) -> None:
 
 
 def _step(step: Step) -> str:
-    return f"{step.entry.name} takes {step.of or 'the mix'} apart: {', '.join(step.entry.sources)}"
+    return f"{step.entry.name} takes {step.of or 'the mix'} apart: {', '.join(step.made)}"
 
 
 _CHECKS = {
@@ -358,6 +358,12 @@ def recommend(
     )
     target = f" -t {what}" if what not in TASKS else ""
     console.say(f"Use it: sepcli separate FILE -m {best[0].name}{target}")
+
+
+def best_for(catalog: Catalog, what: str) -> Entry:
+    """The model that `recommend` names first for a stem or a task; UsageError where there is none."""
+    entries, stem = _candidates(catalog, what)
+    return ranked(entries, yardstick(entries, stem))[0]
 
 
 def _candidates(catalog: Catalog, what: str) -> tuple[list[Entry], str | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -439,7 +440,7 @@ def separate(
     )
     models = load_catalog(catalog or ())
     if model is None:
-        _say_which_model(models)
+        _say_which_model(models, request.targets)
     bars = progress is ProgressStyle.auto and not quiet
     if to_stdout:
         raise typer.Exit(_to_stdout(request, inputs, models, bars, verbose))
@@ -449,12 +450,17 @@ def separate(
     raise typer.Exit(_run(batch, named, json, bars, verbose)[0])
 
 
-def _say_which_model(models: Catalog) -> None:
-    """Nobody chose the small model: say that it is one, and what a large one costs."""
-    size = sum(file.about_bytes or 0 for file in models[STUDIO_MODEL].files)
+def _say_which_model(models: Catalog, targets: tuple[str, ...]) -> None:
+    """Nobody chose the small model: say what it is good for, and which one is best for the wanted stem."""
+    from sepcli.cli.finding import best_for, size_text
+
+    better, stems = models[STUDIO_MODEL], "stems"
+    if len(targets) == 1:
+        with suppress(UsageError):  # no stem of any model; the lookup says so
+            better, stems = best_for(models, targets[0]), targets[0]
     console.say(
-        f"Model: {DEFAULT_MODEL}, the small one inside sepcli. --model {STUDIO_MODEL} is a large one, better "
-        f"by its authors' figures; it is a download of {size / 1e6:.0f} MB."
+        f"Model: {DEFAULT_MODEL}, small and quick, inside sepcli: for voices and drafts. "
+        f"Better {stems}, as its authors report, by --model {better.name} (a download: {size_text(better)})."
     )
 
 

@@ -26,7 +26,7 @@ from sepcli.weights.entries import Catalog, Entry
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-DEFAULT_MODEL = "mini"  # where no model is named: it is inside the package, so that nothing is downloaded
+DEFAULT_MODEL = "duo"  # where no model is named: it is inside the package, so that nothing is downloaded
 STUDIO_MODEL = "htdemucs"  # the better one, which is recommended instead
 ENTRY_POINTS = "sepcli.catalogs"  # the group by which installed packages bring catalogues
 

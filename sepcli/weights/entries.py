@@ -123,6 +123,12 @@ class Step:
 
     entry: Entry
     of: str = ""  # a stem of an earlier step; "" for the first, which takes the mix
+    stems: tuple[str, ...] = ()  # those of its stems that are wanted; () = all
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """The stems that it gives."""
+        return self.stems or self.entry.sources
 
 
 @dataclass(frozen=True)
@@ -175,7 +181,7 @@ class Entry:
         """The steps of a chain that the stems in `targets` need, each with its stems that are needed."""
         needed, found = set(targets), []
         for step in reversed(self.chain):
-            own = tuple(stem for stem in step.entry.sources if stem in needed)
+            own = tuple(stem for stem in step.made if stem in needed)
             if own:
                 needed = needed.difference(own) | {step.of}
                 found.insert(0, (step, own))

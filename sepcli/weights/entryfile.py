@@ -92,6 +92,7 @@ class _StepTable:
 
     model: str
     of: str = ""
+    stems: tuple[str, ...] = ()  # only these of its stems
 
 
 @dataclass(frozen=True)
@@ -325,16 +326,20 @@ def _chain(name: str, table: _ChainTable, path: Path, above: Mapping[str, Entry]
                 f"is {step.model!r}, but must be a model that stands above it in the same file, no chain and "
                 "no model of queries",
             )
+        unknown = [stem for stem in step.stems if stem not in entry.sources]
+        if unknown or len(set(step.stems)) < len(step.stems):
+            raise TableError(where, "stems", f"must be some of {', '.join(entry.sources)}, each once")
+        made = Step(entry, step.of, step.stems)
         if index == 0:
             if step.of:
                 raise TableError(where, "of", "is not for the first step, which takes the mix")
-            left = [*entry.sources]
+            left = [*made.made]
         elif step.of not in left:
             raise TableError(where, "of", f"is {step.of!r}, but must be a stem of a step: {', '.join(left)}")
         else:
             at = left.index(step.of)
-            left[at : at + 1] = entry.sources
-        steps.append(Step(entry, step.of))
+            left[at : at + 1] = made.made
+        steps.append(made)
         first = steps[0].entry
         if (entry.samplerate, entry.channels) != (first.samplerate, first.channels):
             raise TableError(where, "model", f"has another sample rate or channel count than {first.name}")

@@ -53,6 +53,7 @@ class SpleeterConfig:
     conv_activation: str = "LeakyReLU"  # on the way down: LeakyReLU (0.2), ReLU or ELU
     deconv_activation: str = "ReLU"  # on the way up
     output: str = "sigmoid"  # of each network's logits; softmax: over the stems, which are then coupled
+    extension: str = "zeros"  # the option of that name, where it is not given
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,14 @@ class SpleeterOptions:
 
     masks: "ratio": an output's share in the power of all; "network": the output itself, with the mix's phase;
     None: "network" where there is one network only, else "ratio".
-    extension: above the bins that the networks see: "zeros", silence; "average", the frame's average mask.
+    extension: above the bins that the networks see: "zeros", silence; "average", the frame's average mask;
+    None: as the model's config has it.
     mwf: a multichannel Wiener filter over each call begins with that and takes the place of the power.
     """
 
     masks: str | None = None
     exponent: float = 2.0  # of the outputs in ratio masks
-    extension: str = "zeros"
+    extension: str | None = None
     bins: int | None = None  # that the networks see; None: as in training, 1536 is what Spleeter calls 16 kHz
     mwf: bool = False
 
@@ -96,8 +98,9 @@ class Spleeter(Separator):
             raise ValueError(
                 f"there are {config.frame_length // 2 + 1} bins, so the networks can't see {config.bins}"
             )
-        if config.output not in OUTPUTS:
-            raise ValueError(f"output is '{config.output}', but must be {' or '.join(OUTPUTS)}")
+        for name, allowed in (("output", OUTPUTS), ("extension", EXTENSIONS)):
+            if getattr(config, name) not in allowed:
+                raise ValueError(f"{name} is '{getattr(config, name)}', but must be {' or '.join(allowed)}")
         self.config, self.options = config, SpleeterOptions()
         self.sources = tuple(config.sources)
         self.known = self.sources  # of the networks; `sources` are those that were selected
@@ -122,7 +125,7 @@ class Spleeter(Separator):
 
     def used(self) -> dict[str, Any]:
         """See Separator: all options, filled in."""
-        return asdict(replace(self.options, bins=self._bins(), masks=self._how()))
+        return asdict(replace(self.options, bins=self._bins(), masks=self._how(), extension=self._above()))
 
     def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
         """[B, C, T] -> [B, S, C, T]."""
@@ -172,7 +175,7 @@ class Spleeter(Separator):
 
     def _extended(self, masks: Tensor) -> Tensor:
         """The masks above the bins that were seen: [..., bins] -> [..., F], or as they are for zeros."""
-        if self.options.extension == "zeros":
+        if self._above() == "zeros":
             return masks
         missing = len(self.window) // 2 + 1 - masks.shape[-1]
         return torch.cat([masks, masks.mean(dim=-1, keepdim=True).expand(*masks.shape[:-1], missing)], dim=-1)
@@ -180,6 +183,10 @@ class Spleeter(Separator):
     def _how(self) -> str:
         """How outputs become masks, after the options: the share of one network alone would be 1."""
         return self.options.masks or ("ratio" if len(self.known) > 1 else "network")
+
+    def _above(self) -> str:
+        """What is done above the bins that are seen, after the options."""
+        return self.options.extension or self.config.extension
 
     def _bins(self) -> int:
         """How many bins the networks see, after the options."""
