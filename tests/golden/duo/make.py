@@ -3,7 +3,7 @@
     python -m tests.golden.duo.make
 
 Run it only when the weights of `duo` change, and listen to the result: these files prove that its stems are
-what their names say. They hold 18 bits, the vocals 24, in FLACs of 24: rounding is 66 dB and more below each stem.
+what their names say. They hold 18 bits, the vocals 24, in FLACs of 24: rounding is 66 dB or more below a stem.
 """
 
 from __future__ import annotations
