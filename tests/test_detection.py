@@ -85,6 +85,7 @@ OF_OTHERS = {
     *(path.stem for path in (KEYS / "bsrnn").glob("*.json")),  # tests/models/test_bsrnn.py
     *(f"{stems}stems" for stems in (2, 4, 5)),  # of TensorFlow: tests/models/test_spleeter.py
     *(path.stem for path in (KEYS / "roformer").glob("*.json")),  # tests/models/test_roformer.py
+    *(path.stem for path in (KEYS / "mdxnet").glob("*.json")),  # tests/models/test_mdxnet.py
 }
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from sepcli.models.dicose import FAMILY as DICOSE
 from sepcli.models.dicose.refined import ConsistencyOptions, DiffusionOptions
 from sepcli.models.ldm import FAMILY as LDM
+from sepcli.models.mdxnet import FAMILY as MDXNET
 from sepcli.models.spleeter import FAMILY as SPLEETER
 from sepcli.training.config import preset_names, read_preset
 from sepcli.weights.catalog import load_catalog
@@ -49,6 +50,11 @@ def test_roformer():
 def test_mdx23c():
     names = [*models("mdx23c"), *presets("mdx23c")]
     assert names and [name for name in names if name not in page("mdx23c")] == []
+
+
+def test_mdxnet():
+    names = [*presets("mdxnet"), *(f"-O {name}=" for name in options(MDXNET))]
+    assert len(names) == 4 and [name for name in names if name not in page("mdxnet")] == []
 
 
 def test_dicose():

@@ -16,10 +16,12 @@ from sepcli.engine.pipeline import Engine
 from sepcli.engine.settings import Settings
 from sepcli.errors import ModelError, UsageError
 from sepcli.loading import load_model, make_config
+from sepcli.models.detection import entry_config
 from sepcli.models.mdxnet import FAMILY, table
 from sepcli.models.mdxnet.blocks import Norm
 from sepcli.models.mdxnet.config import MDXNetConfig, MDXNetOptions
 from sepcli.models.mdxnet.network import MDXNet
+from sepcli.weights.catalog import load_catalog
 from sepcli.weights.checkpoint import Checkpoint, read_checkpoint
 from tests import needs, onnxfiles
 from tests.contracts import Case, peak_error, run
@@ -370,3 +372,24 @@ def test_defaults_never_change():
         growth=32, scales=5, convs=3, bottleneck=8, folded=False, deaf=0, compensate=None,
     )  # fmt: skip
     assert vars(MDXNetOptions()) == dict(denoise=False, compensate=None)
+
+
+def test_the_catalogue_has_the_sizes_of_its_files():
+    """Four bytes a value, and some 20 kB of names; every other width, depth or number of bins is another file."""
+    entries = [entry for entry in load_catalog(()).values() if entry.family == "mdxnet"]
+    networks = {
+        (entry_config(FAMILY.archs["MDXNet"], entry, member), member.file.bytes)
+        for entry in entries
+        for member in entry.members
+        if member.file.bytes
+    }
+    shapes = {
+        (replace(c, sources=("x",), nfft=16384, deaf=0, frames=512, compensate=1.0), b) for c, b in networks
+    }
+    assert len(entries) > 20 and len({config for config, _ in shapes}) == 5
+    for config, size in shapes:
+        with torch.device("meta"):
+            state = MDXNet(config).state_dict()
+        assert 10_000 < size - 4 * sum(tensor.numel() for tensor in state.values()) < 60_000
+    tabled = {known.nfft for known in table.TABLE.values()}
+    assert {config.nfft for config, _ in networks} == tabled
