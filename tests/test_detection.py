@@ -86,6 +86,8 @@ OF_OTHERS = {
     *(f"{stems}stems" for stems in (2, 4, 5)),  # of TensorFlow: tests/models/test_spleeter.py
     *(path.stem for path in (KEYS / "roformer").glob("*.json")),  # tests/models/test_roformer.py
     *(path.stem for path in (KEYS / "mdxnet").glob("*.json")),  # tests/models/test_mdxnet.py
+    *(path.stem for path in (KEYS / "mdx23c").glob("*.json")),  # tests/models/test_mdx23c.py
+    *(path.stem for path in (KEYS / "scnet").glob("*.json")),  # tests/models/test_scnet.py
 }
 
 
