@@ -375,7 +375,7 @@ def test_defaults_never_change():
 
 
 def test_the_catalogue_has_the_sizes_of_its_files():
-    """Four bytes a value, and some 20 kB of names; every other width, depth or number of bins is another file."""
+    """Four bytes a value, and some 20 kB of names. Another width, depth or number of bins is another file."""
     entries = [entry for entry in load_catalog(()).values() if entry.family == "mdxnet"]
     networks = {
         (entry_config(FAMILY.archs["MDXNet"], entry, member), member.file.bytes)
