@@ -132,15 +132,16 @@ def _load_entry(
     # What the networks have to make: the counterpart is the mix minus their one stem.
     made = entry.own_sources if entry.counterpart in wanted else wanted
     members = entry.members_for(made)
-    if local is not None and len({member.file.name for member in entry.members}) > 1:
+    if local is not None and len(entry.files) > 1:
         raise UsageError(
-            f"'{entry.name}' is made of {len(entry.members)} files, so one file can't stand for it.",
+            f"'{entry.name}' is made of {len(entry.files)} files, so one file can't stand for it.",
             remedy=f"Name its files in a catalogue of your own ({parameter('catalog')}; docs/models.md).",
         )
     models, weights, hashes, origins = [], [], [], []
     family = _family(entry.family, notice)
+    fetched: dict[tuple[Any, ...], download.Fetched] = {}
     for member in members:
-        path, digest, origin, inside = _member_file(member, local, progress, notice)
+        path, digest, origin, inside = _member_file(entry, member, local, fetched, progress, notice)
         checkpoint = read_checkpoint(path, foreign=family.packages, member=inside)
         model = _build_member(entry, member, family, checkpoint, options)
         row = dict(zip(entry.own_sources, member.weights or [1.0] * len(entry.own_sources), strict=True))
@@ -189,13 +190,27 @@ def _load_chain(
 
 
 def _member_file(
-    member: Member, local: Path | None, progress: ByteProgress | None, notice: Notice
+    entry: Entry,
+    member: Member,
+    local: Path | None,
+    fetched: dict[tuple[Any, ...], download.Fetched],
+    progress: ByteProgress | None,
+    notice: Notice,
 ) -> tuple[Path, str, str, str | None]:
-    """Path, hash and origin of a network's file; where it is an archive, the checkpoint's place in it."""
-    if local is None:
-        fetched = download.fetch(member.file, progress=progress, notice=notice)
-        return fetched.path, fetched.sha256, fetched.source, fetched.member
-    return local, download.checkpoint_sha256(local), str(local), None
+    """Path, hash and origin of a network's file; where it is an archive, the checkpoint's place in it.
+
+    fetched: what was fetched for earlier members, since several networks may lie in one archive.
+    """
+    file = member.file
+    if local is not None:
+        inside = file.member if len(entry.members) > 1 else None
+        return local, download.checkpoint_sha256(local), str(local), inside
+    key = (file.source, file.fallback)
+    if key not in fetched:
+        fetched[key] = download.fetch(file, progress=progress, notice=notice)
+    found = fetched[key]
+    inside = next(source.member for source in file.sources if source.source == found.source)
+    return found.path, found.sha256, found.source, inside
 
 
 def _build_member(

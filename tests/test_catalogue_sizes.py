@@ -39,6 +39,9 @@ OTHERWISE = {
     "lasaft-v1-large": "the state of an optimiser",
     "lightsaft-v1.1": "the state of an optimiser",
     "spleeter-2stems": "compressed",
+    "bsrnn-simo-opt": "compressed, with the state of an optimiser",
+    "bsrnn-opt": "four networks, compressed, with the state of an optimiser",
+    "bsrnn-large": "four networks, compressed, with the state of an optimiser",
     "encodec-48k": "statistics of its training",
 }
 

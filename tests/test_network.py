@@ -7,6 +7,7 @@ hub on loopback.
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from sepcli.models.detection import entry_config
 from sepcli.models.family import get_family
 from sepcli.weights.catalog import bundled_catalog, read_catalog
 from sepcli.weights.entryfile import entry_tables
-from tests import bundles
+from tests import bsrnns, bundles
 from tests.bench.weights import make
 from tests.fakehub import FakeHub
 from tests.models.test_spleeter import as_tensorflow
@@ -83,7 +84,18 @@ def roformer(hub: FakeHub, folder: Path) -> dict:
     return hub.add("someone/guitar", "becruily_guitar.ckpt", folder / "a.ckpt")
 
 
+def bsrnn(hub: FakeHub, folder: Path) -> dict:
+    """A file of PyTorch Lightning in a zip archive."""
+    model = built("bsrnn-simo-opt")
+    hyper = {"targets": list(model.sources)}
+    torch.save({"state_dict": bsrnns.as_published(model), "hyper_parameters": hyper}, folder / "separator.ckpt")
+    with zipfile.ZipFile(folder / "simo.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=0) as archive:
+        archive.write(folder / "separator.ckpt", "simo-bsrnn-opt/separator.ckpt")
+    return hub.add_url("simo.zip", folder / "simo.zip")
+
+
 LAYOUTS = {
+    "bsrnn-simo-opt": bsrnn,
     "guitar-becruily": roformer,
     "htdemucs": htdemucs,
     "lasaft-v2-light": lasaft,
@@ -96,6 +108,6 @@ LAYOUTS = {
 def test_the_walk(name, tmp_path):
     with FakeHub() as hub:
         catalog = elsewhere(name, LAYOUTS[name](hub, tmp_path), tmp_path)
-        more, seconds = ["--catalog", str(catalog)], 1 if LAYOUTS[name] is roformer else 4
+        more, seconds = ["--catalog", str(catalog)], 1 if LAYOUTS[name] in (roformer, bsrnn) else 4
         walk(ENTRIES[name], env=hub.env(tmp_path / "home"), cwd=tmp_path, more=more, seconds=seconds)
         assert hub.count("GET") == 1

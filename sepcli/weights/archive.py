@@ -7,6 +7,8 @@ Nothing is unpacked, so no name in an archive becomes a path. Hidden files are l
 from __future__ import annotations
 
 import hashlib
+import io
+import shutil
 import tarfile
 import zipfile
 import zlib
@@ -44,10 +46,22 @@ def members(path: Path) -> Iterator[Iterator[tuple[str, Callable[[], bytearray]]
         )
 
 
-def zip_has(path: Path, suffix: str) -> bool:
-    """Whether a zip archive has a file whose name ends so."""
+def zip_names(path: Path, *suffixes: str) -> list[str]:
+    """The files of a zip archive whose names end in one of these ways."""
     with zipfile.ZipFile(path) as archive:
-        return any(name.endswith(suffix) and not _is_hidden(name) for name in archive.namelist())
+        return [name for name in archive.namelist() if name.endswith(suffixes) and not _is_hidden(name)]
+
+
+def zip_member(path: Path, name: str) -> io.BytesIO:
+    """The content of a file in a zip archive, in memory."""
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo(name)
+        if info.file_size > _EXPANSION * path.stat().st_size:
+            raise ValueError(f"a file of {info.file_size} bytes in the archive is out of proportion")
+        content = io.BytesIO()
+        with archive.open(info) as file:
+            shutil.copyfileobj(file, content, 1 << 20)
+        return content
 
 
 def member_sha256(path: Path, name: str) -> str:

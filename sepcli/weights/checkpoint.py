@@ -11,8 +11,8 @@ is small and stable:
             <name>/data/<key>      the bytes of one storage, not compressed: mapped, not read
     legacy  five pickles (magic, version, system, the object, storage keys), then all storages
 
-TensorFlow's bundles may lie in an archive (`bundle.py`, `bundlefiles.py`). Of an ONNX file the graph is kept
-beside the tensors (`onnx.py`); nothing runs it.
+TensorFlow's bundles may lie in an archive (`bundle.py`, `bundlefiles.py`), files of torch.save in a zip archive.
+Of an ONNX file the graph is kept beside the tensors (`onnx.py`); nothing runs it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from sepcli.errors import ModelError, first_line, from_os
-from sepcli.weights.archive import zip_has
+from sepcli.weights.archive import zip_member, zip_names
 from sepcli.weights.bundle import is_index
 from sepcli.weights.bundlefiles import bundle_files, read_archive, read_index
 from sepcli.weights.memory import flat, mapped
@@ -42,6 +42,7 @@ from sepcli.weights.unpickling import CONVERT, Unpickler
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of a file by torch.save before 1.6
 _EXPANSION = 100  # how many times a file's size its content may have, compressed or repeated
 _DEEPEST = 200  # values in values
+_PACKED = (".ckpt", ".pt", ".pth", ".th")  # of torch.save, inside a zip archive
 _AGAIN = "Download it again, or check that it is the file you meant."
 
 
@@ -95,8 +96,8 @@ def read_checkpoint(
 ) -> Checkpoint:
     """Read a checkpoint, whatever its suffix is. ModelError if it is damaged, of an unknown format, or unsafe.
 
-    path: the file; of TensorFlow's the index, or a .tar.gz or .zip archive. member: where in the archive the
-    index is; None: there is only one.
+    path: the file; of TensorFlow's the index; or an archive of them (.zip, of TensorFlow's also .tar.gz).
+    member: where in the archive the checkpoint is; None: there is only one.
     device: where the tensors go; on "cpu" they stay mapped to the file until they are copied.
     foreign: top-level packages whose classes become `Inert`: their code is not loaded, and they need not be
     installed. Any other name that is not on the list is refused.
@@ -119,8 +120,10 @@ def read_checkpoint(
             what = _looks_like(head).removeprefix("a ")
             payload, kind = read_archive(path, member), "tensorflow"
         elif head.startswith(b"PK\x03\x04"):
-            if zip_has(path, INDEX):
+            if zip_names(path, INDEX):
                 payload, kind = read_archive(path, member), "tensorflow"
+            elif packed := _packed(path, member):
+                payload = _read_zip(path, foreign, zip_member(path, packed))
             else:
                 payload = _read_zip(path, foreign)
         elif (
@@ -217,11 +220,30 @@ def _moved(value: Any, device: str, done: dict[int, Any] | None = None) -> Any:
 # --- the two layouts of torch.save ---
 
 
-def _read_zip(path: Path, foreign: Collection[str]) -> Any:
-    """The object in a zip file of torch.save, since torch 1.6."""
-    memory = mapped(path)
+def _packed(path: Path, member: str | None) -> str | None:
+    """The file of torch.save in a zip archive of such files: its name there. None where it is no such archive.
+
+    member: its name, with or without folders; None: there is only one.
+    """
+    names = [] if zip_names(path, "/data.pkl") else zip_names(path, *_PACKED)
+    if not names:
+        return None
+    found = [name for name in names if member is None or f"/{name}".endswith(f"/{member}")]
+    if len(found) == 1:
+        return found[0]
+    raise ModelError(
+        f"The archive '{path}' holds {'several checkpoints' if found else f'no {member}'}: "
+        f"{', '.join(sorted(found or names))}.",
+        remedy="Unpack it, and name one of them.",
+        code="ambiguous" if found else "not_a_checkpoint",
+    )
+
+
+def _read_zip(path: Path, foreign: Collection[str], content: io.BytesIO | None = None) -> Any:
+    """The object in a zip file of torch.save, since torch 1.6. content: the file, if `path` is its archive."""
+    memory = mapped(path) if content is None else content.getbuffer()
     take = _budget(_EXPANSION * len(memory))
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(path if content is None else content) as archive:
         entries = {info.filename: info for info in archive.infolist()}
         pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
         if len(pickles) != 1 or any("/code/" in name for name in entries):

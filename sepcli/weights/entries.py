@@ -69,7 +69,8 @@ class WeightFile:
     @property
     def filename(self) -> str:
         """The file's name without folders, as its source calls it."""
-        return (self.path or self.package or (self.url or "").partition("?")[0]).rsplit("/", 1)[-1]
+        url = (self.url or "").partition("?")[0].removesuffix("/content")  # of Zenodo's records
+        return (self.path or self.package or url).rsplit("/", 1)[-1]
 
     @property
     def source(self) -> str:
@@ -189,7 +190,10 @@ class Entry:
 
     def files_for(self, targets: Collection[str] | None = None) -> tuple[WeightFile, ...]:
         """The files that the stems in `targets` need, each once, in order; all files for None."""
-        return tuple(dict.fromkeys(member.file for member in self.members_for(targets)))
+        files: dict[str, WeightFile] = {}
+        for member in self.members_for(targets):
+            files.setdefault(member.file.source, member.file)  # several networks may lie in one archive
+        return tuple(files.values())
 
     @property
     def own_sources(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -306,6 +307,45 @@ def test_the_slope_of_tac_stands_three_times(tmp_path):
     state["separator.1.tac_module.concat.1.weight"] += 1
     with pytest.raises(ModelError, match=r"should be equal are not: 'separator\.1\.tac_module"):
         FAMILY.convert(Checkpoint(tmp_path / "m.ckpt", state), model)
+
+
+CATALOG = """
+[two]
+family = "bsrnn"
+arch = "BSRNN"
+sources = ["a", "b"]
+samplerate = 44100
+channels = 2
+config = { nfft = 64, hop = 20, bands = [2, 2, 2, 5, 5, 17], dim = 8, depth = 2, mask_expansion = 2 }
+members = [
+    { file = "a", weights = { a = 1 }, config = { sources = ["a"] } },
+    { file = "b", weights = { b = 1 }, config = { sources = ["b"] } },
+]
+files.a = { url = "https://x.invalid/two.zip/content", bytes = 7, member = "a.ckpt" }
+files.b = { url = "https://x.invalid/two.zip/content", bytes = 7, member = "b.ckpt" }
+"""
+
+
+def test_several_networks_in_one_archive(tmp_path):
+    """Each stem has a network; both lie in one file, which is fetched and counted once."""
+    from sepcli.weights.catalog import load_catalog
+
+    (tmp_path / "catalog.toml").write_text(CATALOG)
+    catalog, models = load_catalog([tmp_path / "catalog.toml"]), [tiny("a"), tiny("b", chunk=400)]
+    models[1].split.linears[0].bias.data += 1
+    with zipfile.ZipFile(tmp_path / "two.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for model in models:
+            (name,) = model.sources
+            archive.write(saved(tmp_path / f"{name}.ckpt", model, [name]), f"two/{name}.ckpt")
+    entry, mix = catalog["two"], torch.randn(1, 2, 300)
+    assert (len(entry.files), entry.size, entry.files[0].filename) == (1, 7, "two.zip")
+    loaded = load_model(f"two={tmp_path / 'two.zip'}", catalog=catalog)
+    expected = torch.cat([run(model, mix) for model in models], 1)
+    assert loaded.sources == ("a", "b") and torch.equal(run(loaded.model, mix), expected)
+    with pytest.raises(ModelError, match=r"several checkpoints: two/a\.ckpt, two/b\.ckpt"):
+        load_model(str(tmp_path / "two.zip"))
+    with pytest.raises(ModelError, match=r"holds no c\.ckpt: two/a\.ckpt, two/b\.ckpt"):
+        read_checkpoint(tmp_path / "two.zip", member="c.ckpt")
 
 
 @pytest.mark.parametrize("whole", [False, True])
