@@ -42,6 +42,11 @@ def test_spleeter():
     assert [name for name in options(SPLEETER) if f"`-O {name}=" not in page("spleeter")] == []
 
 
+def test_bsrnn():
+    names = [*models("bsrnn"), *presets("bsrnn")]
+    assert names and [name for name in names if name not in page("bsrnn")] == []
+
+
 def test_roformer():
     names = [name for name in preset_names() if "roformer" in name]
     assert names and [name for name in names if name not in page("roformer")] == []
