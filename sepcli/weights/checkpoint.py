@@ -11,8 +11,8 @@ is small and stable:
             <name>/data/<key>      the bytes of one storage, not compressed: mapped, not read
     legacy  five pickles (magic, version, system, the object, storage keys), then all storages
 
-TensorFlow's bundles may lie in an archive (`bundle.py`, `bundlefiles.py`), files of torch.save in a zip archive.
-Of an ONNX file the graph is kept beside the tensors (`onnx.py`); nothing runs it.
+TensorFlow's bundles may lie in an archive (`bundle.py`, `bundlefiles.py`), files of torch.save in a zip
+archive. Of an ONNX file the graph is kept beside the tensors (`onnx.py`); nothing runs it.
 """
 
 from __future__ import annotations
