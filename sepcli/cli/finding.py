@@ -26,7 +26,7 @@ from sepcli.weights.finding import (
     is_commercial,
     matches,
     ranked,
-    yardstick,
+    yardsticks,
 )
 
 SONG = 240  # seconds of music for which the time is given
@@ -307,7 +307,7 @@ def recommend(
 
     known = open_catalog(catalog)
     entries, stem = _candidates(known, what)
-    measure = yardstick(entries, stem)  # of all: among few, a rare figure of weak models would decide
+    measures = yardsticks(entries, stem)  # of all: among few, a rare figure of weak models would decide
     if commercial:
         entries = [entry for entry in entries if is_commercial(entry)]
         if not entries:
@@ -317,12 +317,14 @@ def recommend(
                 code="no_model",
             )
     speed, device = matrix_speed(own_file("speed.json"))
-    best = ranked(entries, measure)
+    best = ranked(entries, measures)
     times = {entry.name: entry.cost and seconds_for(entry.cost, SONG, speed) for entry in best}
     if fast:
         quick = sorted((entry for entry in best if times[entry.name]), key=lambda entry: times[entry.name] or 0)
         best = [entry for entry in best if entry in quick and (times[entry.name] or 0) <= SONG] or quick
     best = best[:RECOMMENDED]
+    shown = (measure for measure in measures if any(measure.figure(entry) is not None for entry in best))
+    measure = next(shown, None)
     if json:
         console.print_json(
             [
@@ -363,7 +365,7 @@ def recommend(
 def best_for(catalog: Catalog, what: str) -> Entry:
     """The model that `recommend` names first for a stem or a task; UsageError where there is none."""
     entries, stem = _candidates(catalog, what)
-    return ranked(entries, yardstick(entries, stem))[0]
+    return ranked(entries, yardsticks(entries, stem))[0]
 
 
 def _candidates(catalog: Catalog, what: str) -> tuple[list[Entry], str | None]:

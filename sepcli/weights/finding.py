@@ -18,7 +18,10 @@ from sepcli.weights.entries import TASKS, Entry, Score
 COMMERCIAL = ("mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "isc", "cc0-1.0", "unlicense", "cc-by-3.0")
 COMMERCIAL += ("cc-by-4.0", "cc-by-sa-4.0", "gpl-3.0", "lgpl-3.0", "mpl-2.0")
 
-OWN_SET = "the author's own set"  # the `set` of scores that can't be compared: every author has another
+# Names of sets, the `set` of a score, that are no yardstick like others.
+OWN_SET = "the author's own set"  # every author has another: never compared
+# Some of its songs are in the training data of some models: it decides only where nothing else is known.
+SEEN_SET = "museval medians over MUSDB songs, by audio-separator"
 
 
 @dataclass(frozen=True)
@@ -45,15 +48,21 @@ def _of(score: Score, stem: str | None) -> float | None:
     return score.value if stem is None else score.of(stem)
 
 
-def yardstick(entries: Iterable[Entry], stem: str | None) -> Yardstick | None:
-    """The yardstick that most of these models have a figure of; None if no figures can be compared."""
+def yardsticks(entries: Iterable[Entry], stem: str | None) -> list[Yardstick]:
+    """What these models can be compared by, the one that decides first; of most sets only the commonest."""
     found = Counter(
         (score.metric, score.set)
         for entry in entries
         for score in entry.scores
         if score.set != OWN_SET and _of(score, stem) is not None
     )
-    return Yardstick(*found.most_common(1)[0][0], stem) if found else None
+    common = [each for each, _ in found.most_common() if each[1] != SEEN_SET][:1]
+    return [Yardstick(*each, stem) for each in [*common, *(each for each in found if each[1] == SEEN_SET)]]
+
+
+def yardstick(entries: Iterable[Entry], stem: str | None) -> Yardstick | None:
+    """The yardstick of a column of figures; None if no figures can be compared."""
+    return next(iter(yardsticks(entries, stem)), None)
 
 
 @dataclass(frozen=True)
@@ -134,14 +143,13 @@ def matches(entry: Entry, text: str) -> bool:
     return all(word in whole for word in text.casefold().split())
 
 
-def ranked(entries: Sequence[Entry], measure: Yardstick | None) -> list[Entry]:
-    """The models, the best by that yardstick first.
+def ranked(entries: Sequence[Entry], measures: Sequence[Yardstick]) -> list[Entry]:
+    """The models, the best by the first yardstick first.
 
-    Those without a figure of it follow, those that most public catalogues list first.
+    Those without a figure of it follow, by the next one; in the end those that most public catalogues list first.
     """
 
-    def key(entry: Entry) -> tuple[tuple[bool, float], int]:
-        figure = None if measure is None else measure.figure(entry)
-        return _last(_negative(figure)), -(entry.listed or 0)
+    def key(entry: Entry) -> tuple[list[tuple[bool, float]], int]:
+        return [_last(_negative(measure.figure(entry))) for measure in measures], -(entry.listed or 0)
 
     return sorted(entries, key=key)
