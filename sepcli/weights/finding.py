@@ -146,7 +146,7 @@ def matches(entry: Entry, text: str) -> bool:
 def ranked(entries: Sequence[Entry], measures: Sequence[Yardstick]) -> list[Entry]:
     """The models, the best by the first yardstick first.
 
-    Those without a figure of it follow, by the next one; in the end those that most public catalogues list first.
+    Those without a figure of it follow, by the next one; then those that most public catalogues list first.
     """
 
     def key(entry: Entry) -> tuple[list[tuple[bool, float]], int]:
