@@ -209,7 +209,7 @@ def _member_file(
     if key not in fetched:
         fetched[key] = download.fetch(file, progress=progress, notice=notice)
     found = fetched[key]
-    inside = next(source.member for source in file.sources if source.source == found.source)
+    inside = next((each.member for each in file.sources if each.source == found.source), found.member)
     return found.path, found.sha256, found.source, inside
 
 
