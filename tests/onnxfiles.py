@@ -67,13 +67,12 @@ def model(nodes: list[bytes], tensors: dict[str, Tensor], inputs: list[bytes], o
     return field(1, 6) + field(2, "tests") + field(7, graph) + field(8, field(1, "") + field(2, 13))
 
 
-def mdxnet(network: MDXNet, *, frames: int | str | None = None) -> bytes:
+def mdxnet(network: MDXNet, *, turned: bool = True) -> bytes:
     """A folded network as published: Conv with bias, MatMul with the matrix turned, BatchNormalization kept.
 
-    frames: as the input declares them; None: those of the Config.
+    One that is not folded has all its norms. turned: else a Transpose in the graph turns each matrix.
     """
     config, state = network.config, network.state_dict()
-    assert config.folded
     nodes: list[bytes] = []
     tensors: dict[str, Tensor] = {}
     value = "input"
@@ -95,6 +94,18 @@ def mdxnet(network: MDXNet, *, frames: int | str | None = None) -> bytes:
         weights = [held(state[f"{place}.weight"]), held(state[f"{place}.bias"])]
         sizes = dict(dilations=[1, 1], group=1, kernel_shape=[kernel] * 2, pads=pads, strides=[stride] * 2)
         add(kind, *weights, **sizes)
+        norm(place.removesuffix(".conv"))
+
+    def norm(place: str) -> None:
+        names = [f"{place}.norm.{part}" for part in ("weight", "bias", "mean", "variance")]
+        if names[0] in state:
+            add("BatchNormalization", *(held(state[name]) for name in names), epsilon=1e-5, momentum=0.9)
+
+    def matrix(weight: Tensor) -> str:
+        if turned:
+            return held(weight.t())
+        nodes.append(node("Transpose", [held(weight)], f"v{len(nodes)}", perm=[1, 0]))
+        return f"v{len(nodes) - 1}"
 
     def block(place: str) -> None:
         for number in range(config.convs):
@@ -103,9 +114,8 @@ def mdxnet(network: MDXNet, *, frames: int | str | None = None) -> bytes:
         before = value
         for number in range(2):
             linear = f"{place}.linears.{number}"
-            add("MatMul", held(state[f"{linear}.linear.weight"].t()))
-            norm = [held(state[f"{linear}.norm.{part}"]) for part in ("weight", "bias", "mean", "variance")]
-            add("BatchNormalization", *norm, epsilon=1e-5, momentum=0.9)
+            add("MatMul", matrix(state[f"{linear}.linear.weight"]))
+            norm(linear)
             add("Relu")
         add("Add", before)
 
@@ -126,7 +136,7 @@ def mdxnet(network: MDXNet, *, frames: int | str | None = None) -> bytes:
         block(f"decoders.{level}")
     add("Transpose", perm=[0, 1, 3, 2])
     conv("last", 1, 1)
-    shape = ["batch", 2 * config.channels, config.bins, frames or config.frames]
+    shape = ["batch", 2 * config.channels, config.bins, config.frames]
     return model(nodes, tensors, [shaped("input", shape)], [shaped(value, shape)])
 
 

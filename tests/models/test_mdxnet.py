@@ -221,6 +221,16 @@ def test_what_onnxruntime_makes_of_ours(tmp_path):
     )
 
 
+def test_an_exporter_that_folds_nothing(tmp_path):
+    """Norms behind convolutions, matrices turned in the graph: the same network, folded as it is read."""
+    model = tiny()
+    (tmp_path / "plain.onnx").write_bytes(onnxfiles.mdxnet(model, turned=False))
+    folded = filled(replace(model.config, folded=True), tmp_path / "plain.onnx")
+    mix = torch.randn(1, 2, 500)
+    assert peak_error(run(folded, mix), run(model, mix)) < 1e-5
+    assert peak_error(run(filled(model.config, tmp_path / "plain.onnx"), mix), run(model, mix)) < 1e-6
+
+
 def graph_of(tmp_path, change, config=None):
     """A tiny network's file after a change of its bytes' makers; then what reading it as MDX-Net says."""
     model = tiny(folded=True, **(config or {}))
