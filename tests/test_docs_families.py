@@ -62,6 +62,11 @@ def test_mdxnet():
     assert len(names) == 4 and [name for name in names if name not in page("mdxnet")] == []
 
 
+def test_scnet():
+    names = [*models("scnet"), *presets("scnet")]
+    assert names and [name for name in names if f"{name}" not in page("scnet")] == []
+
+
 def test_dicose():
     names = [*models("dicose"), *presets("dicose", "msdm", "isdm"), *options(DICOSE)]
     assert names and [name for name in names if f"`{name}`" not in page("dicose")] == []

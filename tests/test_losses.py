@@ -100,6 +100,7 @@ def test_descending_brings_the_estimate_closer(pair):
     for kind, on in (
         ("l1", "wave"),
         ("mse", "spectrogram"),
+        ("rmse", "spectrogram"),
         ("mrstft", "wave"),
         ("sdr", "wave"),
         ("sisdr", "wave"),

@@ -239,7 +239,7 @@ def export(
 ) -> None:
     """Write a model as other programs read it.
 
-    RoFormers and MDX23C become a checkpoint and a YAML file beside it, as the training toolkit (MSST),
+    RoFormers, MDX23C and SCNet become a checkpoint and a YAML file beside it, as the training toolkit (MSST),
     audio-separator and UVR take them.
     """
     from sepcli.training.export import export_model

@@ -90,7 +90,12 @@ def find_configured(checkpoint: Checkpoint, families: Iterable[Family], toolkit:
         stems = f"{len(toolkit.sources)} ({', '.join(toolkit.sources)})"
         raise _contradiction(checkpoint, toolkit, "the number of stems", stems, str(len(made)))
     known = {field.name for field in fields(arch.config)}
-    more = {"sources": toolkit.sources, "chunk": toolkit.chunk, "samplerate": toolkit.samplerate}
+    more = {
+        "sources": toolkit.sources,
+        "chunk": toolkit.chunk,
+        "samplerate": toolkit.samplerate,
+        "normalize": toolkit.normalize,
+    }
     more = {name: value for name, value in more.items() if name in known and value is not None}
     config = make_config(arch, {**told.assumed, **more, **said, **told.config})
     notice = f"The settings and names of stems are those of '{toolkit.path.name}'."

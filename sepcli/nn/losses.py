@@ -19,6 +19,7 @@ MR_COMPLEX_WINDOWS = (4096, 2048, 1024, 512, 256)  # samples; as RoFormers are t
 MR_COMPLEX_NFFT = 2048  # samples, at least: shorter windows stand among zeros
 MR_COMPLEX_HOP = 147  # samples
 SDR_CEILING = 30.0  # dB, of SDR and SI-SDR: beyond it a source is as good as done and stops pulling
+LEAST_SQUARE = 1e-14  # mean square under which there is no error: the root has no slope at 0
 SILENT_POWER = 1e-8  # mean square under which a reference counts as silent: SI-SDR is not defined there
 
 
@@ -34,8 +35,8 @@ class Loss:
 class Term:
     """One weighted distance of a Criterion."""
 
-    kind: str = "l1"  # l1 | mse | mrstft | mrcomplex | sdr | sisdr
-    on: str = "wave"  # l1 and mse: the waveform, or its complex spectrogram
+    kind: str = "l1"  # l1 | mse | rmse | mrstft | mrcomplex | sdr | sisdr
+    on: str = "wave"  # l1, mse and rmse: the waveform, or its complex spectrogram
     weight: float = 1.0
     nfft: int = 2048  # samples, of the spectrogram
     hop: int = 512  # samples, of the spectrogram
@@ -85,6 +86,14 @@ def mse(estimate: Tensor, reference: Tensor) -> Tensor:
     if error.is_complex():
         error = torch.view_as_real(error)
     return error.square().flatten(2).mean(-1)
+
+
+def rmse(estimate: Tensor, reference: Tensor) -> Tensor:
+    """[B, S, ...] -> [B, S]: the root of `mse`, so that a quiet source pulls as much as a loud one.
+
+    The gradient of an estimate without error is 0.
+    """
+    return mse(estimate, reference).clamp(min=LEAST_SQUARE).sqrt()
 
 
 def multi_resolution_stft(estimate: Tensor, reference: Tensor, sizes: Sequence[int] = MR_STFT_SIZES) -> Tensor:
@@ -163,6 +172,7 @@ _DOMAINS = ("wave", "spectrogram")
 _KINDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": l1,
     "mse": mse,
+    "rmse": rmse,
     "mrstft": multi_resolution_stft,
     "mrcomplex": multi_resolution_complex,
     "sdr": negative_sdr,

@@ -33,6 +33,7 @@ class Toolkit:
     counterpart: str = ""  # the mix minus the one stem of a network
     samplerate: int | None = None  # Hz
     chunk: int | None = None  # samples of a call
+    normalize: bool | None = None  # the track is standardised before; None: not said
     audio: Mapping[str, Any] = field(
         default_factory=dict
     )  # with the length of calls that `inference` says, if it does
@@ -70,6 +71,7 @@ def read_toolkit(path: Path) -> Toolkit:
         counterpart=counterpart,
         samplerate=_count(audio, "sample_rate", path),
         chunk=_count(inference, "chunk_size", path) or _count(audio, "chunk_size", path),
+        normalize=_switch(inference, "normalize", path),
         audio=_with_calls(audio, inference),
     )
 
@@ -158,6 +160,13 @@ def _count(part: Mapping[str, Any], key: str, path: Path) -> int | None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise _wrong(path, f"`{key}` is {value!r}, but must be a whole number above 0")
+    return value
+
+
+def _switch(part: Mapping[str, Any], key: str, path: Path) -> bool | None:
+    value = part.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise _wrong(path, f"`{key}` is {value!r}, but must be true or false")
     return value
 
 

@@ -79,13 +79,11 @@ class SCNet(Separator):
         """See Separator: the window stays float32."""
         super().prepare(samples, device, dtype)
         window = self.window
-        self.to(dtype)
+        self.to(dtype=dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.window = window.float()
         for module in self.modules():
             if isinstance(module, nn.LSTM):
                 module.flatten_parameters()  # one piece of memory, as cuDNN wants it
-            elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                module.weight.data = channels_last(module.weight.data)
 
     def select(self, sources: Sequence[str]) -> SCNet:
         """See Separator: other stems are not widened to the spectrogram; masks need all of them that far."""
