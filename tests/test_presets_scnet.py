@@ -1,4 +1,4 @@
-"""The presets of SCNet, their loss, new stems on a trained network, and one as the training toolkit reads it."""
+"""The presets of SCNet, their loss, new stems on a trained network, and one as the toolkit reads it."""
 
 from __future__ import annotations
 
