@@ -17,6 +17,7 @@ import torch
 
 from sepcli.models.detection import entry_config
 from sepcli.models.family import get_family
+from sepcli.models.scnet import checkpoint as scnet_checkpoint
 from sepcli.weights.catalog import bundled_catalog, read_catalog
 from sepcli.weights.entryfile import entry_tables
 from tests import bsrnns, bundles
@@ -94,11 +95,20 @@ def bsrnn(hub: FakeHub, folder: Path) -> dict:
     return hub.add_url("simo.zip", folder / "simo.zip")
 
 
+def scnet(hub: FakeHub, folder: Path) -> dict:
+    """A file of the authors' trainer: a network that ran on several GPUs, in a wrapper."""
+    state = scnet_checkpoint.as_published(built("scnet-small"))
+    state = {f"module.{name}": tensor for name, tensor in state.items()}
+    torch.save({"best_state": state, "epoch": 130}, folder / "scnet.ckpt")
+    return hub.add_url("scnet.ckpt", folder / "scnet.ckpt")
+
+
 LAYOUTS = {
     "bsrnn-simo-opt": bsrnn,
     "guitar-becruily": roformer,
     "htdemucs": htdemucs,
     "lasaft-v2-light": lasaft,
+    "scnet-small": scnet,
     "spleeter-5stems": spleeter,
 }
 
@@ -108,6 +118,6 @@ LAYOUTS = {
 def test_the_walk(name, tmp_path):
     with FakeHub() as hub:
         catalog = elsewhere(name, LAYOUTS[name](hub, tmp_path), tmp_path)
-        more, seconds = ["--catalog", str(catalog)], 1 if LAYOUTS[name] in (roformer, bsrnn) else 4
+        more, seconds = ["--catalog", str(catalog)], 1 if LAYOUTS[name] in (roformer, bsrnn, scnet) else 4
         walk(ENTRIES[name], env=hub.env(tmp_path / "home"), cwd=tmp_path, more=more, seconds=seconds)
         assert hub.count("GET") == 1
