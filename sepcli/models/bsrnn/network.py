@@ -50,7 +50,7 @@ class BSRNN(Separator):
         self.config = config
         self.sources = tuple(config.sources)
         self.samplerate, self.channels = config.samplerate, config.channels
-        self.segment = Segment(samples=config.chunk)
+        self.segment = Segment(samples=config.chunk, tail="short")  # silence around it would count in all norms
         self.split = BandSplit(config)
         self.blocks = ModuleListOf(Block(config) for _ in range(config.depth))
         self.subtracts = config.subtract
