@@ -103,7 +103,14 @@ def scnet(hub: FakeHub, folder: Path) -> dict:
     return hub.add_url("scnet.ckpt", folder / "scnet.ckpt")
 
 
+def mdx23c(hub: FakeHub, folder: Path) -> dict:
+    """A file of the training toolkit."""
+    torch.save({"state_dict": built("drumsep-aufr33-jarredou").state_dict()}, folder / "kit.ckpt")
+    return hub.add_url("kit.ckpt", folder / "kit.ckpt")
+
+
 LAYOUTS = {
+    "drumsep-aufr33-jarredou": mdx23c,
     "bsrnn-simo-opt": bsrnn,
     "guitar-becruily": roformer,
     "htdemucs": htdemucs,
@@ -118,6 +125,9 @@ LAYOUTS = {
 def test_the_walk(name, tmp_path):
     with FakeHub() as hub:
         catalog = elsewhere(name, LAYOUTS[name](hub, tmp_path), tmp_path)
-        more, seconds = ["--catalog", str(catalog)], 1 if LAYOUTS[name] in (roformer, bsrnn, scnet) else 4
+        more, seconds = (
+            ["--catalog", str(catalog)],
+            1 if LAYOUTS[name] in (roformer, bsrnn, scnet, mdx23c) else 4,
+        )
         walk(ENTRIES[name], env=hub.env(tmp_path / "home"), cwd=tmp_path, more=more, seconds=seconds)
         assert hub.count("GET") == 1
