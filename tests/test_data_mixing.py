@@ -1,5 +1,6 @@
 """Batches: the same whoever asks; and what is in them."""
 
+import multiprocessing
 import re
 
 import numpy as np
@@ -305,6 +306,7 @@ def test_an_error_in_a_worker_arrives_as_it_was_raised(tmp_path):
     assert "vocals.wav" in caught.value.message and "Traceback" not in caught.value.message
     assert "--batch-size 3" in caught.value.message  # parameters as this process writes them
     assert "dataset check" in caught.value.remedy
+    assert not multiprocessing.active_children()  # though the error is still at hand
 
 
 # Broken files

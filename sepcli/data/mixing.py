@@ -357,10 +357,13 @@ def batches_from(batches: Batches, start: int, stop: int, workers: int) -> Itera
     )
     with starting():
         made = iter(loader)
-    for batch in made:
-        if isinstance(batch, SepcliError):
-            raise batch
-        yield batch
+    try:
+        for batch in made:
+            if isinstance(batch, SepcliError):
+                raise batch
+            yield batch
+    finally:
+        del made  # its processes end with it, also where an error keeps this frame alive
 
 
 class _Guarded(torch.utils.data.Dataset["Batch | SepcliError"]):
