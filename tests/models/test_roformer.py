@@ -13,6 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sepcli.engine.pipeline import Engine
+from sepcli.engine.settings import Settings
 from sepcli.errors import ModelError
 from sepcli.loading import load_model, make_config
 from sepcli.models.roformer import FAMILY
@@ -418,3 +420,29 @@ def test_the_toolkit_counts_mask_layers_in_two_ways():
         == read_settings("MelBandRoformer", {})["mask_hidden"]
         == 1
     )
+
+
+# --- whole tracks ---
+
+
+@pytest.mark.parametrize("make", [tiny, tiny_mel])
+@pytest.mark.parametrize("overlap", [0, 0.25, 0.5])
+def test_a_track_of_several_calls_is_their_cross_fade(make, overlap):
+    """Each call by hand, weighted by a triangle; a short last chunk is in the middle of a call."""
+    model = make("a", "b").eval()
+    size = model.config.chunk
+    stride = round(size * (1 - overlap))
+    mix = torch.randn(1, 2, 2 * stride + size + 40, generator=torch.Generator().manual_seed(5)) / 4
+    engine = Engine(model.select(model.sources), Settings(overlap=overlap), torch.device("cpu"), torch.float32)
+    made = torch.cat([*engine.separate(iter(mix.split(333, -1)))], dim=-1)[:, 0]
+    triangle = torch.cat([torch.arange(1, size // 2 + 1), torch.arange(size - size // 2, 0, -1)])
+    total, weights = torch.zeros_like(made), torch.zeros(mix.shape[-1])
+    for start in range(0, mix.shape[-1], stride):
+        length = min(size, mix.shape[-1] - start)
+        before = (size - length) // 2
+        heard = torch.nn.functional.pad(mix, (0, size))[..., start - before : start - before + size]
+        with torch.inference_mode():
+            stems = model(heard)[0, ..., before : before + length]
+        total[..., start : start + length] += stems * triangle[:length]
+        weights[start : start + length] += triangle[:length]
+    assert peak_error(made, total / weights) < 1e-5
