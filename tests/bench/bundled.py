@@ -35,14 +35,16 @@ def bench(work: Path, *, seconds: float = 180, runs: int = 3, threads: int = 2) 
     }
     costs = interleaved(commands, runs, threads)
     entry = load_catalog()[DEFAULT_MODEL]
-    figures = [Figure("size of the weights", (entry.size or 0) / 1e6, "MB", "<= 10")]
-    for precision, target in (("auto", ">= 8"), ("float32", ">= 4")):
+    figures = [Figure("size of the weights", (entry.size or 0) / 1e6, "MB", "<= 24")]
+    for precision in ("auto", "float32"):
         said = [json.loads(cost.output) for cost in costs[precision]]
         name = precision if precision == "float32" else f"auto ({said[0]['precision']})"
         figures += [
-            Figure(f"separation, {name}", seconds / min(one["seconds"] for one in said), "x realtime", target),
-            Figure(f"whole process, {name}", seconds / min(c.wall for c in costs[precision]), "x realtime"),
-            Figure(f"peak memory, {name}", max(c.peak for c in costs[precision]) / 1e6, "MB"),
+            Figure(f"separation, {name}", seconds / min(one["seconds"] for one in said), "x realtime"),
+            Figure(
+                f"whole process, {name}", seconds / min(c.wall for c in costs[precision]), "x realtime", ">= 8"
+            ),
+            Figure(f"peak memory, {name}", max(c.peak for c in costs[precision]) / 1e6, "MB", "<= 1300"),
         ]
     if json.loads(costs["auto"][0].output)["precision"] != "float32":
         snr = sound.worst_snr(work / "auto", work / "float32")
