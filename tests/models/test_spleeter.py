@@ -184,6 +184,7 @@ def test_defaults_never_change():
         conv_activation="LeakyReLU",
         deconv_activation="ReLU",
         output="sigmoid",
+        extension="zeros",
     )
 
 
@@ -262,3 +263,23 @@ def test_other_files_of_tensorflow_are_not_ours(tmp_path):
             load_model(str(path))
     with pytest.raises(ModelError, match="dense/kernel"):
         FAMILY.convert(Checkpoint(path, {"dense/kernel": torch.ones(1)}, format="tensorflow"), tiny())
+
+
+def test_one_network_has_nothing_to_share_with():
+    """Its share would be 1 everywhere; what is above its bins is as its config has it."""
+    torch.manual_seed(0)
+    small = dict(frame_length=256, frames=64, bins=64, filters=(2, 2, 2, 2, 2, 2))
+    one = Spleeter(SpleeterConfig(("vocals",), extension="average", **small)).eval()
+    assert one.used()["masks"] == "network" and one.used()["extension"] == "average"
+    mix = torch.randn(1, 2, 2000)
+    with torch.inference_mode():
+        stem = one(mix)[:, 0]
+        one.options = SpleeterOptions(masks="ratio", extension="zeros")
+        share = one(mix)[:, 0]
+    spectra = {
+        name: torch.fft.rfft(wave)[..., 600:].abs().mean() for name, wave in (("stem", stem), ("share", share))
+    }
+    assert spectra["stem"] > 20 * spectra["share"]  # the share is silent up there
+    assert Spleeter(SpleeterConfig(**small)).used()["masks"] == "ratio"
+    with pytest.raises(ValueError, match="extension is 'noise', but must be zeros or average"):
+        Spleeter(SpleeterConfig(extension="noise", **small))
