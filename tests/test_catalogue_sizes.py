@@ -43,6 +43,7 @@ OTHERWISE = {
     "bsrnn-opt": "four networks, compressed, with the state of an optimiser",
     "bsrnn-large": "four networks, compressed, with the state of an optimiser",
     "encodec-48k": "statistics of its training",
+    "duo-vocals": "int8",
 }
 
 
