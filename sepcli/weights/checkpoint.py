@@ -21,7 +21,7 @@ import io
 import os
 import struct
 import zipfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,20 @@ def network_state(checkpoint: Checkpoint, system: str) -> Mapping[str, Tensor]:
             code="checkpoint_damaged",
         )
     return state
+
+
+def state_in(checkpoint: Checkpoint, containers: Sequence[str]) -> Mapping[str, Tensor] | None:
+    """`network_state` of a file that may have its tensors in one of these containers; None for another file."""
+    payload = checkpoint.payload
+    if isinstance(payload, Mapping):
+        for container in containers:
+            if isinstance(payload.get(container), Mapping):
+                payload = {"state_dict": payload[container]}
+                break
+    try:
+        return network_state(Checkpoint(checkpoint.path, payload), "")
+    except ModelError:
+        return None
 
 
 def read_checkpoint(

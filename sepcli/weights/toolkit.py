@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,17 @@ def _with_calls(audio: Mapping[str, Any], inference: Mapping[str, Any]) -> dict[
     lengths = "chunk_size", "dim_t"
     given = {key: inference[key] for key in lengths if inference.get(key) is not None}
     return {**{key: value for key, value in audio.items() if not given or key not in lengths}, **given}
+
+
+def training_part(stems: Sequence[str]) -> dict[str, Any]:
+    """The part `training`: a network of one stem has a target, and a name for what is left of the mix."""
+    rest = "other" if list(stems) != ["other"] else "rest"
+    return {
+        "instruments": [*stems] if len(stems) > 1 else [*stems, rest],
+        "target_instrument": stems[0] if len(stems) == 1 else None,
+        "use_amp": True,
+        "batch_size": 1,
+    }
 
 
 def yaml_text(tables: Mapping[str, Mapping[str, Any]]) -> str:

@@ -15,11 +15,10 @@ from dataclasses import replace
 from torch import Tensor
 
 from sepcli.engine.separator import Separator
-from sepcli.errors import ModelError
 from sepcli.models.family import Exported
 from sepcli.models.mdx23c.network import MDX23C
 from sepcli.models.mdx23c.toolkit import write_yaml
-from sepcli.weights.checkpoint import Checkpoint, network_state
+from sepcli.weights.checkpoint import Checkpoint, state_in
 
 CONTAINERS = ("state", "state_dict", "model_state_dict", "best_state")  # in what programs put the tensors
 FIRST = "first_conv.weight"  # in front of it stands what a wrapper has put before all names
@@ -40,17 +39,8 @@ def export(model: MDX23C) -> Exported:
 
 def published_state(checkpoint: Checkpoint) -> Mapping[str, Tensor] | None:
     """The tensors of a file in the published layout; None for another file."""
-    payload = checkpoint.payload
-    if isinstance(payload, Mapping):
-        for container in CONTAINERS:
-            if isinstance(payload.get(container), Mapping):
-                payload = {"state_dict": payload[container]}
-                break
-    try:
-        state = network_state(Checkpoint(checkpoint.path, payload), "MDX23C")
-    except ModelError:
-        return None
-    if not any(".tfc_tdf.blocks.0." in name for name in state):
+    state = state_in(checkpoint, CONTAINERS)
+    if state is None or not any(".tfc_tdf.blocks.0." in name for name in state):
         return None
     prefix = next((name for name in state if name.endswith(FIRST)), FIRST).removesuffix(FIRST)
     return {name.removeprefix(prefix): tensor for name, tensor in state.items()}

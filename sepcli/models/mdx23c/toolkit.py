@@ -10,7 +10,7 @@ from typing import Any
 
 from sepcli.errors import ModelError
 from sepcli.models.mdx23c.config import MDX23CConfig
-from sepcli.weights.toolkit import yaml_text
+from sepcli.weights.toolkit import training_part, yaml_text
 
 _MODEL = {
     "num_subbands": "subbands",
@@ -74,7 +74,7 @@ def write_yaml(config: MDX23CConfig) -> str:
 
     A network of one stem is a target, with the rest of the mix as the second instrument.
     """
-    frames, stems = config.chunk // config.hop + 1, list(config.sources)
+    frames = config.chunk // config.hop + 1
     audio: dict[str, Any] = {theirs: getattr(config, ours) for theirs, ours in _AUDIO.items()}
     audio |= {
         "chunk_size": config.chunk,
@@ -83,15 +83,14 @@ def write_yaml(config: MDX23CConfig) -> str:
         "sample_rate": config.samplerate,
         "min_mean_abs": 0.001,
     }
-    training = {
-        "instruments": stems if len(stems) > 1 else [*stems, "other" if stems != ["other"] else "rest"],
-        "target_instrument": stems[0] if len(stems) == 1 else None,
-        "use_amp": True,
-        "batch_size": 1,
-    }
     inference = {"batch_size": 1, "dim_t": frames, "num_overlap": 4}
     return yaml_text(
-        {"audio": audio, "model": write_settings(config), "training": training, "inference": inference}
+        {
+            "audio": audio,
+            "model": write_settings(config),
+            "training": training_part(config.sources),
+            "inference": inference,
+        }
     )
 
 

@@ -24,7 +24,7 @@ from sepcli.models.family import Exported
 from sepcli.models.roformer.network import Roformer
 from sepcli.models.roformer.toolkit import write_yaml
 from sepcli.models.roformer.transformer import BASE, Polar, Rotary
-from sepcli.weights.checkpoint import Checkpoint, network_state
+from sepcli.weights.checkpoint import Checkpoint, state_in
 
 CONTAINERS = (
     "state",
@@ -129,17 +129,10 @@ def as_published(model: Roformer) -> dict[str, Tensor]:
 
 def published_state(checkpoint: Checkpoint) -> Mapping[str, Tensor] | None:
     """The tensors of a file in the published layout, by their names there; None for another file."""
-    payload = checkpoint.payload
-    if isinstance(payload, Mapping):
-        for container in CONTAINERS:
-            if isinstance(payload.get(container), Mapping):
-                payload = {"state_dict": payload[container]}
-                break
-    try:
-        state = network_state(Checkpoint(checkpoint.path, payload), "RoFormer")
-    except ModelError:
+    state = state_in(checkpoint, CONTAINERS)
+    if state is None or not any(name.startswith("band_split.to_features.") for name in state):
         return None
-    return _slots_closed(state) if any(name.startswith("band_split.to_features.") for name in state) else None
+    return _slots_closed(state)
 
 
 def _slots_closed(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

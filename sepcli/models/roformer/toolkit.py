@@ -16,7 +16,7 @@ from sepcli.models.roformer.config import (
     MelBandRoformerConfig,
     RoformerConfig,
 )
-from sepcli.weights.toolkit import yaml_text
+from sepcli.weights.toolkit import training_part, yaml_text
 
 KINDS = {"bs_roformer": "BSRoformer", "mel_band_roformer": "MelBandRoformer"}  # its names of networks
 _SAME = {
@@ -144,7 +144,6 @@ def write_yaml(config: RoformerConfig, *, num_overlap: int = 2) -> str:
     as the second instrument.
     """
     frames = config.chunk // config.hop + 1
-    stems = list(config.sources)
     tables: dict[str, dict[str, Any]] = {
         "audio": {
             "chunk_size": config.chunk,
@@ -157,12 +156,7 @@ def write_yaml(config: RoformerConfig, *, num_overlap: int = 2) -> str:
             "min_mean_abs": 0.0,
         },
         "model": write_settings(config),
-        "training": {
-            "instruments": stems if len(stems) > 1 else [*stems, "other" if stems != ["other"] else "rest"],
-            "target_instrument": stems[0] if len(stems) == 1 else None,
-            "use_amp": True,
-            "batch_size": 1,
-        },
+        "training": training_part(config.sources),
         "inference": {"batch_size": 1, "dim_t": frames, "num_overlap": num_overlap},
     }
     return yaml_text(tables)

@@ -19,11 +19,10 @@ import torch
 from torch import Tensor
 
 from sepcli.engine.separator import Separator
-from sepcli.errors import ModelError
 from sepcli.models.family import Exported
 from sepcli.models.scnet.network import SCNet
 from sepcli.models.scnet.toolkit import write_yaml
-from sepcli.weights.checkpoint import Checkpoint, network_state
+from sepcli.weights.checkpoint import Checkpoint, state_in
 
 CONTAINERS = ("best_state", "state", "state_dict", "model_state_dict")
 PREFIX = "module."
@@ -68,15 +67,8 @@ def as_published(model: SCNet) -> dict[str, Tensor]:
 
 def published_state(checkpoint: Checkpoint) -> Mapping[str, Tensor] | None:
     """The tensors of a file in the published layout, by their names there; None for another file."""
-    payload = checkpoint.payload
-    if isinstance(payload, Mapping):
-        for container in CONTAINERS:
-            if isinstance(payload.get(container), Mapping):
-                payload = {"state_dict": payload[container]}
-                break
-    try:
-        state = network_state(Checkpoint(checkpoint.path, payload), "SCNet")
-    except ModelError:
+    state = state_in(checkpoint, CONTAINERS)
+    if state is None:
         return None
     state = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}
     return state if any(name.startswith("encoder.0.SDlayer.") for name in state) else None

@@ -11,7 +11,7 @@ from typing import Any
 
 from sepcli.errors import ModelError
 from sepcli.models.scnet.config import SCNetConfig
-from sepcli.weights.toolkit import yaml_text
+from sepcli.weights.toolkit import training_part, yaml_text
 
 _SAME = {
     "audio_channels": "channels",
@@ -68,7 +68,6 @@ def masked(config: SCNetConfig) -> bool | None:
 
 def write_yaml(config: SCNetConfig) -> str:
     """A configuration file of the toolkit for a network of ours. ModelError for what it lacks."""
-    stems = list(config.sources)
     return yaml_text(
         {
             "audio": {
@@ -78,12 +77,7 @@ def write_yaml(config: SCNetConfig) -> str:
                 "min_mean_abs": 0.0,
             },
             "model": write_settings(config),
-            "training": {
-                "instruments": stems if len(stems) > 1 else [*stems, "other" if stems != ["other"] else "rest"],
-                "target_instrument": stems[0] if len(stems) == 1 else None,
-                "use_amp": True,
-                "batch_size": 1,
-            },
+            "training": training_part(config.sources),
             "inference": {
                 "batch_size": 1,
                 "dim_t": config.chunk // config.hop + 1,
