@@ -525,6 +525,12 @@ def test_models_by_stem():
 # --- the bundled file ---
 
 
+def test_a_bundled_file_that_is_gone_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(catalog, "bundled_catalog", lambda: tmp_path / "weights.toml")
+    with pytest.raises(ModelError, match="weights.toml"):
+        load_catalog()
+
+
 def test_the_bundled_names():
     import sepcli
 

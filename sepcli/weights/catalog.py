@@ -105,8 +105,11 @@ def _bundled() -> Mapping[str, Entry]:
         memory = own_file("weights.toml.json")
     except ModelError:  # there is no cache folder
         return read_catalog(path)
-    status = path.stat()
-    return remembered_entries(path, status.st_mtime_ns, status.st_size, memory)
+    try:
+        status = path.stat()
+        return remembered_entries(path, status.st_mtime_ns, status.st_size, memory)
+    except OSError:
+        return read_catalog(path)  # which says why it can't be read
 
 
 # --- catalogues of installed packages ---
