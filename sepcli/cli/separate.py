@@ -439,7 +439,7 @@ def separate(
         shard=parse_shard(shard) if shard is not None else None,
     )
     models = load_catalog(catalog or ())
-    if model is None:
+    if model is None and not console.is_quiet():
         _say_which_model(models, request.targets)
     bars = progress is ProgressStyle.auto and not quiet
     if to_stdout:
