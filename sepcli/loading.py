@@ -18,6 +18,7 @@ import torch
 from sepcli.engine.chain import Chain
 from sepcli.engine.counterpart import WithCounterpart
 from sepcli.engine.ensemble import Ensemble
+from sepcli.engine.mixer import Mixed
 from sepcli.engine.separator import Queryable, Separator, source_indices
 from sepcli.errors import ModelError, Notice, UsageError, parameter
 from sepcli.models.config import make_config, parse_options, plain_config
@@ -25,9 +26,9 @@ from sepcli.models.detection import entry_config, find_configured, find_network,
 from sepcli.models.family import Arch, Family, Package, all_families, get_family, hidden_family
 from sepcli.weights import download
 from sepcli.weights.catalog import load_catalog
-from sepcli.weights.checkpoint import Checkpoint, read_checkpoint
+from sepcli.weights.checkpoint import Checkpoint, network_state, read_checkpoint
 from sepcli.weights.compact import compact, expand
-from sepcli.weights.entries import Catalog, Entry, Member
+from sepcli.weights.entries import Catalog, Entry, Member, WeightFile
 from sepcli.weights.modelspec import HUB_SCHEME, HubFile, hub_file, read_model
 from sepcli.weights.toolkit import SUFFIXES, beside, read_toolkit
 from sepcli.weights.transfer import ByteProgress
@@ -129,8 +130,8 @@ def _load_entry(
     wanted = _wanted(entry.sources, targets)
     if entry.chain:
         return _load_chain(entry, local, wanted, options, progress, notice)
-    # What the networks have to make: the counterpart is the mix minus their one stem.
-    made = entry.own_sources if entry.counterpart in wanted else wanted
+    # What the networks have to make: the counterpart is the mix minus their one stem, a mixer takes all.
+    made = entry.own_sources if entry.counterpart in wanted or entry.mixer else wanted
     members = entry.members_for(made)
     if local is not None and len(entry.files) > 1:
         raise UsageError(
@@ -141,7 +142,7 @@ def _load_entry(
     family = _family(entry.family, notice)
     fetched: dict[tuple[Any, ...], download.Fetched] = {}
     for member in members:
-        path, digest, origin, inside = _member_file(entry, member, local, fetched, progress, notice)
+        path, digest, origin, inside = _own_file(entry, member.file, local, fetched, progress, notice)
         checkpoint = read_checkpoint(path, foreign=family.packages, member=inside)
         model = _build_member(entry, member, family, checkpoint, options)
         row = dict(zip(entry.own_sources, member.weights or [1.0] * len(entry.own_sources), strict=True))
@@ -150,6 +151,12 @@ def _load_entry(
         hashes.append(digest)
         origins.append(origin)
     model = models[0] if len(models) == 1 else Ensemble(models, weights, made)
+    if entry.mixer is not None:
+        path, digest, origin, inside = _own_file(entry, entry.mixer.file, None, fetched, progress, notice)
+        matrix = _matrix(entry, read_checkpoint(path, member=inside))
+        model = _narrowed(Mixed(Ensemble.of(model), matrix, entry.sources), wanted)
+        hashes.append(digest)
+        origins.append(origin)
     if entry.counterpart in wanted:
         model = WithCounterpart(model, entry.counterpart).select(wanted).requires_grad_(False)
     model.whole = entry.sources
@@ -189,19 +196,18 @@ def _load_chain(
     return Loaded(entry.name, model, entry.sources, hashes, ", ".join(origins), entry)
 
 
-def _member_file(
+def _own_file(
     entry: Entry,
-    member: Member,
+    file: WeightFile,
     local: Path | None,
     fetched: dict[tuple[Any, ...], download.Fetched],
     progress: ByteProgress | None,
     notice: Notice,
 ) -> tuple[Path, str, str, str | None]:
-    """Path, hash and origin of a network's file; where it is an archive, the checkpoint's place in it.
+    """Path, hash and origin of a file of the entry; where it is an archive, the checkpoint's place in it.
 
     fetched: what was fetched for earlier members, since several networks may lie in one archive.
     """
-    file = member.file
     if local is not None:
         inside = file.member if len(entry.members) > 1 else None
         return local, download.checkpoint_sha256(local), str(local), inside
@@ -211,6 +217,25 @@ def _member_file(
     found = fetched[key]
     inside = next((each.member for each in file.sources if each.source == found.source), found.member)
     return found.path, found.sha256, found.source, inside
+
+
+def _matrix(entry: Entry, checkpoint: Checkpoint) -> torch.Tensor:
+    """The matrix of the entry's mixer as engine.mixer takes it, [S, C, S + 1, C], in the order of its stems."""
+    assert entry.mixer is not None
+    stems, channels = entry.mixer.stems, entry.channels
+    shape = (len(stems) * channels, (len(stems) + 1) * channels)
+    tensors = network_state(checkpoint, "mixer").values()
+    found = [tensor for tensor in tensors if tuple(tensor.shape) == shape]
+    if len(found) != 1:
+        raise ModelError(
+            f"'{checkpoint.path.name}' has {len(found) or 'no'} tensors of the shape {list(shape)}, but the "
+            f"mixer of '{entry.name}' is one.",
+            remedy="Correct `mixer` in the catalogue, or the file it names.",
+            code="config_mismatch",
+        )
+    order = source_indices(stems, entry.sources)
+    matrix = found[0].float().view(len(stems), channels, len(stems) + 1, channels)
+    return matrix[order][:, :, [*order, len(stems)]]
 
 
 def _build_member(

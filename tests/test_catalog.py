@@ -428,6 +428,32 @@ def test_a_mistake_in_a_bag(write, old, new, words):
     assert words in str(failure.value) and "bag" in str(failure.value)
 
 
+MIXER = '[bag.files.mixer]\nurl = "https://x.invalid/mixer"\n'
+
+
+def test_a_mixer_needs_every_network(write):
+    mixer = 'mixer = { file = "mixer", stems = ["vocals", "drums", "bass"] }\n'
+    entry = read_catalog(write(BAG.replace("members = [", mixer + "members = [", 1) + MIXER))["bag"]
+    assert entry.mixer.stems == ("vocals", "drums", "bass") and entry.mixer.file.name == "mixer"
+    assert entry.members_for(["vocals"]) == entry.members and entry.files[-1] == entry.mixer.file
+    plain = read_catalog(write(BAG))["bag"]
+    assert plain.mixer is None and len(plain.members_for(["vocals"])) < 3
+
+
+@pytest.mark.parametrize(
+    ("mixer", "words"),
+    [
+        ('{ file = "d" }', "names 'd', but `files` has"),
+        ('{ file = "mixer", stems = ["vocals", "drums"] }', "must be drums, bass, vocals in any order"),
+        ("{ stems = [] }", "is missing"),
+    ],
+)
+def test_a_mistake_in_a_mixer(write, mixer, words):
+    with pytest.raises(ModelError) as failure:
+        read_catalog(write(BAG.replace("members = [", f"mixer = {mixer}\nmembers = [", 1) + MIXER))
+    assert words in str(failure.value) and "bag.mixer" in str(failure.value)
+
+
 def test_a_chain_is_made_of_the_models_above_it(write):
     entries = read_catalog(write(CHAIN))
     both, voice, toy = (entries[name] for name in ("both", "voice", "toy"))

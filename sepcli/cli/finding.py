@@ -243,6 +243,8 @@ def info(name: Name, json: AsJson = False, catalog: Catalogs = None) -> None:
         used = ", ".join(f"{stem} x {weight:g}" for stem, weight in weights if weight)
         lines.append(("network", f"{member.arch} from {member.file.name}" + (f", for {used}" if used else "")))
         lines.append(("", ", ".join(f"{key} {_plain(value)}" for key, value in member.config.items())))
+    if entry.mixer is not None:
+        lines.append(("mixer", f"from {entry.mixer.file.name}, of all stems and the mix"))
     for file in entry.files:
         lines.append(("file", f"{file.name}: {_place(file)}"))
         lines += [("or", _place(source)) for source in file.sources[1:]]

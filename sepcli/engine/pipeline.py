@@ -1,6 +1,7 @@
 """Run a separator over a track of any length: blocks in, stems out, in bounded memory.
 
     blocks -> standardise -> buffer -> chunks -> batches -> model -> overlap-add -> mean over shifts and members
+                                                                                              [-> mixed anew]
 
 A chain of separators does this once for each step: a stem of one is the next one's blocks.
 
@@ -23,6 +24,7 @@ from sepcli.engine.chain import Chain
 from sepcli.engine.chunking import Chunk, ChunkPlan, OverlapAdd, StreamBuffer, plan_chunks
 from sepcli.engine.device import free_bytes, is_out_of_memory, told_of_memory
 from sepcli.engine.ensemble import Ensemble
+from sepcli.engine.mixer import Mixed
 from sepcli.engine.noise import Noise
 from sepcli.engine.separator import Separator
 from sepcli.engine.settings import Settings
@@ -149,13 +151,17 @@ def _first_samples(waiting: deque[Tensor], count: int) -> Tensor:
 
 
 class Stage:
-    """One step of an engine, usually its only one: an ensemble with a plan of chunks for each member."""
+    """One step of an engine, usually its only one: an ensemble with a plan of chunks for each member.
+
+    mixer: what makes the stems that come out of the ensemble's, if they don't come out as they are.
+    """
 
     def __init__(self, model: Separator, settings: Settings, device: torch.device, dtype: torch.dtype):
-        self.ensemble = Ensemble.of(model)
+        self.mixer = model if isinstance(model, Mixed) else None
+        self.ensemble = Ensemble.of(model if self.mixer is None else self.mixer.ensemble)
         self.settings = settings
         self.device = device
-        self.sources = self.ensemble.sources
+        self.sources, self.offset_stem = model.sources, model.offset_stem
         self.samplerate = self.ensemble.samplerate
         self.normalize = self.ensemble.normalize
         self.plans = [
@@ -273,6 +279,7 @@ class _Track:
         self.standard = stats if stage.normalize else None
         self.buffer = StreamBuffer(self._standardised(blocks))
         self.passes = self._make_passes()
+        self.emitted = 0  # samples
         self.progress = progress
         self.seconds = stats.frames / stage.samplerate if stats else None
 
@@ -375,11 +382,15 @@ class _Track:
             mean = (total / shifts).transpose(0, 1)  # [G, S', C, T]
             scattered.append(ensemble.scatter(index, mean))
         stems = ensemble.gather(scattered).transpose(0, 1).cpu()  # [S, G, C, T]
+        if self.stage.mixer is not None:
+            stems = self.stage.mixer.mix(stems, self.buffer.read(self.emitted, count))
+        self.emitted += count
         if self.standard:
             stems = stems * self.standard.scale[:, None, None]
             # The mean is a constant offset of the recording, and no stem's sound: their sum has it once.
-            if ensemble.offset_stem in ensemble.sources:
-                stems[ensemble.sources.index(ensemble.offset_stem)] += self.standard.mean[:, None, None]
+            offset_stem, sources = self.stage.offset_stem, self.stage.sources
+            if offset_stem in sources:
+                stems[sources.index(offset_stem)] += self.standard.mean[:, None, None]
         yield stems
 
     def _forget(self) -> None:

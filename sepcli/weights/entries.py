@@ -103,6 +103,18 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Mixer:
+    """A matrix behind the members, which mixes their stems and the mix anew (engine.mixer).
+
+    file: holds the matrix, [S C, (S + 1) C]: a row for each channel of each of the S stems, in the order of
+    `stems`; its columns are the same, then the channels of the mix.
+    """
+
+    file: WeightFile
+    stems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Score:
     """One measured figure of quality, and who measured it."""
 
@@ -143,6 +155,7 @@ class Entry:
     channels: int
     members: tuple[Member, ...]  # of a chain: those of all its steps
     chain: tuple[Step, ...] = ()  # models one after another, in place of networks of its own
+    mixer: Mixer | None = None  # what is behind the members
     counterpart: str = ""  # of a network of one stem: the name of the mix minus that stem
     task: str = "separation"  # one of TASKS
     purpose: str = ""  # what it is for, in one line
@@ -166,7 +179,7 @@ class Entry:
 
     def members_for(self, targets: Collection[str] | None = None) -> tuple[Member, ...]:
         """The members that the stems in `targets` need; all of them for None."""
-        if targets is None or self.counterpart in targets:
+        if targets is None or self.counterpart in targets or self.mixer is not None:
             return self.members
         if self.chain:
             needed = self.steps_for(targets)
@@ -193,6 +206,8 @@ class Entry:
         files: dict[str, WeightFile] = {}
         for member in self.members_for(targets):
             files.setdefault(member.file.source, member.file)  # several networks may lie in one archive
+        if self.mixer is not None:
+            files.setdefault(self.mixer.file.source, self.mixer.file)
         return tuple(files.values())
 
     @property

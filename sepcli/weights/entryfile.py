@@ -24,7 +24,7 @@ from sepcli import __version__
 from sepcli.errors import ModelError
 from sepcli.system.remembered import recall, remember
 from sepcli.system.tables import TableError, read_table
-from sepcli.weights.entries import TASKS, Entry, Member, Score, Step, WeightFile
+from sepcli.weights.entries import TASKS, Entry, Member, Mixer, Score, Step, WeightFile
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]*")
@@ -72,6 +72,14 @@ class _MemberTable:
     arch: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class _MixerTable:
+    """`mixer` of an entry with members: a matrix over their stems and the mix."""
+
+    file: str  # its key in `files`
+    stems: tuple[str, ...] = ()  # their order in the matrix, where it is another than that of `sources`
 
 
 @dataclass(frozen=True)
@@ -133,6 +141,7 @@ class _EntryTable:
     listed: int | None = None
     run: bool = False
     members: tuple[_MemberTable, ...] = ()
+    mixer: _MixerTable | None = None
     segment: Any = None  # seconds, or a fraction in quotes
     min_query: float | None = None  # seconds
     half: bool = False
@@ -273,7 +282,7 @@ def _entry(name: str, values: Any, path: Path, above: Mapping[str, Entry]) -> En
     overlap = table.published_overlap
     if overlap is not None and not 0 <= overlap < 1:
         raise TableError(name, "published_overlap", f"is {overlap:g}, but must be from 0 to below 1")
-    members = _members(table, name)
+    members, mixer = _members(table, name)
     if table.min_query is not None and not table.min_query > 0:
         raise TableError(name, "min_query", f"is {table.min_query:g}, but must be seconds above 0")
     if table.min_query is not None and len(members) > 1:
@@ -295,6 +304,7 @@ def _entry(name: str, values: Any, path: Path, above: Mapping[str, Entry]) -> En
         samplerate=table.samplerate,
         channels=table.channels,
         members=members,
+        mixer=mixer,
         segment=_seconds(table.segment, name, "segment"),
         min_query=table.min_query,
         half=table.half,
@@ -424,30 +434,43 @@ def _check_sources(table: _EntryTable, where: str) -> None:
         )
 
 
-def _members(table: _EntryTable, name: str) -> tuple[Member, ...]:
-    """The networks of [[members]], or the one network whose file is `files.model`."""
+def _members(table: _EntryTable, name: str) -> tuple[tuple[Member, ...], Mixer | None]:
+    """The networks of [[members]], or the one network whose file is `files.model`; what mixes their stems."""
     files = {key: _file(key, file, f"{name}.files.{key}") for key, file in table.files.items()}
     listed = {f"{name}.members[{i}]": member for i, member in enumerate(table.members)}
     members = [
         _member(member, table, files, where)
         for where, member in (listed or {name: _MemberTable("model")}).items()
     ]
+    mixer = None if table.mixer is None else _mixer(table.mixer, table, files, f"{name}.mixer")
+    used = [member.file for member in members] + ([mixer.file] if mixer is not None else [])
     for key, file in files.items():
-        if all(member.file is not file for member in members):
+        if all(each is not file for each in used):
             raise TableError(
                 f"{name}.files", key, "is a file that no member uses", "Name it in [[members]] or remove it."
             )
     for index, stem in enumerate(table.sources):
         if not any(member.weights is None or member.weights[index] for member in members):
             raise TableError(name, "members", f"no member has a weight for the stem '{stem}'")
-    return tuple(members)
+    return tuple(members), mixer
+
+
+def _mixer(mixer: _MixerTable, table: _EntryTable, files: Mapping[str, WeightFile], where: str) -> Mixer:
+    if sorted(mixer.stems or table.sources) != sorted(table.sources):
+        raise TableError(where, "stems", f"must be {', '.join(table.sources)} in any order")
+    if table.min_query is not None or table.counterpart:
+        raise TableError(where, "file", "is not for a model of queries or with a counterpart")
+    return Mixer(_file_of(mixer.file, files, where), mixer.stems or table.sources)
+
+
+def _file_of(key: str, files: Mapping[str, WeightFile], where: str) -> WeightFile:
+    if key not in files:
+        raise TableError(where, "file", f"names '{key}', but `files` has {', '.join(files) or 'nothing'}")
+    return files[key]
 
 
 def _member(member: _MemberTable, table: _EntryTable, files: Mapping[str, WeightFile], where: str) -> Member:
-    if member.file not in files:
-        raise TableError(
-            where, "file", f"names '{member.file}', but `files` has {', '.join(files) or 'nothing'}"
-        )
+    file = _file_of(member.file, files, where)
     arch = member.arch or table.arch
     if not arch:
         raise TableError(where, "arch", "is missing", "Add it here or to the entry: the name of the network.")
@@ -461,7 +484,7 @@ def _member(member: _MemberTable, table: _EntryTable, files: Mapping[str, Weight
                 raise TableError(f"{where}.weights", stem, f"is {value:g}, but must be a number of at least 0")
         weights = tuple(member.weights.get(stem, 0.0) for stem in table.sources)
     config = {key: _setting(key, value, where) for key, value in {**table.config, **member.config}.items()}
-    return Member(files[member.file], arch, MappingProxyType(config), weights)
+    return Member(file, arch, MappingProxyType(config), weights)
 
 
 def _setting(key: str, value: Any, where: str) -> Any:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import tomli_w
 import torch
 from safetensors.torch import load_file
 
@@ -16,13 +17,16 @@ from sepcli.engine.pipeline import Engine
 from sepcli.engine.settings import Settings
 from sepcli.errors import ModelError, UsageError
 from sepcli.loading import load_model, make_config
+from sepcli.models.config import plain_config
 from sepcli.models.detection import entry_config
 from sepcli.models.mdxnet import FAMILY, table
 from sepcli.models.mdxnet.blocks import Norm
 from sepcli.models.mdxnet.config import MDXNetConfig, MDXNetOptions
 from sepcli.models.mdxnet.network import MDXNet
+from sepcli.weights import download
 from sepcli.weights.catalog import load_catalog
 from sepcli.weights.checkpoint import Checkpoint, read_checkpoint
+from sepcli.weights.download import Fetched
 from tests import needs, onnxfiles
 from tests.contracts import Case, peak_error, run
 
@@ -181,6 +185,41 @@ def test_four_windows():
         same = io["mix"].shape[-1] // step * step
         error = (result - io["base"][number]).abs()[:, :same].max()
         assert error < case["tolerance_by_group"]["base"]["tolerance"]
+
+
+def test_the_mixer_of_the_ensemble(tmp_path):
+    """From the files, by a catalogue; the mixer's stems are in another order than the entry's."""
+    case, io = case_of("v2_mixer_blend")
+    weights = load_file(GOLDEN / "v2_mixer_blend" / "weights.safetensors")
+    stems, sizes = case["config"]["stems_order"], case["config"]
+    members, files = [], {"mixer": tmp_path / "mixer.ckpt"}
+    torch.save({"linear.weight": weights["mixer.linear.weight"]}, files["mixer"])
+    for stem in stems:
+        prefix, files[stem] = f"{stem}.", tmp_path / f"{stem}.ckpt"
+        torch.save({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}, files[stem])
+        own = dict(case, config={**sizes, "n_fft": sizes["n_fft"][stem]})
+        config = plain_config(config_of(own, frames=sizes["frames_per_chunk"], sources=(stem,)))
+        config = {key: value for key, value in config.items() if value is not None}
+        members.append({"file": stem, "weights": {stem: 1}, "config": config})
+    entry = {
+        "family": "mdxnet", "arch": "MDXNet", "sources": sorted(stems), "samplerate": 44100, "channels": 2,
+        "members": members, "mixer": {"file": "mixer", "stems": stems},
+        "files": {name: {"url": f"https://x.invalid/{name}"} for name, path in files.items()},
+    }  # fmt: skip
+    (tmp_path / "catalog.toml").write_text(tomli_w.dumps({"a": entry}))
+    with pytest.MonkeyPatch.context() as patch:
+        fetched = {name: Fetched(path, "0" * 64, "full", "here") for name, path in files.items()}
+        patch.setattr(download, "fetch", lambda file, **_: fetched[file.name])
+        loaded = load_model("a", catalog=load_catalog([tmp_path / "catalog.toml"]), targets=["drums", "bass"])
+    assert len(loaded.hashes) == 5 and loaded.model.sources == ("drums", "bass")
+    engine = Engine(loaded.model, Settings(overlap=0.0), CPU, torch.float32)
+    result = torch.cat(list(engine.separate(iter([io["mix"][None]]))), dim=-1)[:, 0]
+    # Up to the first short chunk of a network, as in test_four_windows.
+    steps = [sizes["chunk_size"] - nfft for nfft in sizes["n_fft"].values()]
+    same = min(io["mix"].shape[-1] // step * step for step in steps)
+    expected = io["mixed"][[stems.index("drums"), stems.index("bass")]]
+    assert (result - expected).abs()[..., :same].max() < case["tolerance_by_group"]["mixed"]["tolerance"]
+    assert same > 3 * max(steps)
 
 
 # --- .onnx files ---------------------------------------------------------------------------------------------
