@@ -110,6 +110,20 @@ def test_the_walk_of_the_original(name):
     assert (stems - io["track.fader"]).abs().max() < case["tolerance_by_group"]["track"]["tolerance"]
 
 
+def test_the_overlap_add_of_the_original():
+    """Many calls, without weights: their sum, times the share of a call from one to the next."""
+    model, io, case = golden("paper_vocals")
+    mix, seconds, hop = io["track.mix"], case["config"]["segment_len"], case["config"]["ola_hop"]
+    size = int(seconds * 44100)
+    padded = torch.nn.functional.pad(mix, (size, size))
+    total = torch.zeros(len(model.sources), *padded.shape)
+    for start in range(0, padded.shape[-1] - size + 1, int(hop * 44100)):
+        total[..., start : start + size] += run(model, padded[None, :, start : start + size])[0]
+    stems = total[..., size : size + mix.shape[-1]] * (hop / seconds)
+    tolerance = case["tolerance_by_group"]["track"]["tolerance"]
+    assert (stems - io["track.ola_not_normalised"]).abs().max() < tolerance
+
+
 def test_a_quiet_track(monkeypatch):
     """It is raised, since the eps of the norms would count."""
     model, mix = tiny("a", "b", **FULL), torch.randn(1, 2, 600)

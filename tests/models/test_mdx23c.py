@@ -21,6 +21,7 @@ from sepcli.models.mdx23c.toolkit import read_audio, read_settings, write_settin
 from sepcli.weights.checkpoint import Checkpoint, read_checkpoint
 from sepcli.weights.toolkit import read_toolkit
 from tests.contracts import Case, check_reduced, peak_error, run
+from tests.toolkitwalk import toolkit_walk
 
 TESTS = Path(__file__).parents[1]
 KEYS = {path.stem: path for path in sorted((TESTS / "keys" / "mdx23c").glob("*.json"))}
@@ -114,6 +115,14 @@ def test_the_walk_of_the_original(name):
         total[..., start : start + size] += run(model, padded[None, :, start : start + size])[0]
     average = total[..., size - step :][..., : mix.shape[-1]] / theirs["inference"]["num_overlap"]
     assert (average - io["track.kuielab"].view(average.shape)).abs().max() < tolerances["track"]
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_walk_of_the_toolkit(name):
+    model, io, tolerances, theirs = golden(name)
+    chunk, overlap = theirs["audio"]["chunk_size"], theirs["inference"]["num_overlap"]
+    stems = toolkit_walk(partial(run, model), io["track.mix"], chunk, overlap)
+    assert (stems - io["track.msst"].view(stems.shape)).abs().max() < tolerances["track.msst"]
 
 
 # --- the network ---------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from sepcli.models.scnet.network import SCNet
 from sepcli.models.scnet.toolkit import read_settings, write_settings
 from sepcli.weights.checkpoint import Checkpoint, read_checkpoint
 from tests.contracts import Case, check_reduced, peak_error, run
+from tests.toolkitwalk import toolkit_walk
 
 TESTS = Path(__file__).parents[1]
 KEYS = {path.stem: path for path in sorted((TESTS / "keys" / "scnet").glob("*.json"))}
@@ -111,6 +112,20 @@ def test_what_the_original_computes(name):
         other = SCNet(replace(model.config, **{switch: not getattr(model.config, switch)})).eval()
         other.load_state_dict(model.state_dict())
         assert peak_error(run(other, io["chunk.wave"]), io["chunk.out"]) > 1e-3
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_walk_of_the_toolkit(name):
+    case, model, io = read_case(name)
+    config = case["config"]
+    stems = toolkit_walk(
+        partial(run, model),
+        io["track.mix"],
+        config["chunk_size"],
+        config["num_overlap"],
+        standardise=config["normalize_track"],
+    )
+    assert (stems - io["track.msst"]).abs().max() < case["tolerance_by_group"]["track.msst"]["tolerance"]
 
 
 # --- rows and frames -----------------------------------------------------------------------------------------
