@@ -146,6 +146,7 @@ fallback = { url = "https://example.org/model.th", sha256_prefix = "8726e21a" }
 | `files.NAME.member`, `.member_sha256` | of an archive: the path of the checkpoint in it, and the hashes of files in it by their paths, where that of the archive is not known |
 | `members` | an array of networks: `file` (a NAME of `files`), `weights = { vocals = 1 }` (all 1 if left out), own `arch` and `config`; without it, the entry is one network, `files.model` |
 | `mixer` | behind the members, a matrix that mixes all their stems and the mix anew: `file` (a NAME of `files`), `stems` (their order in it, if not that of `sources`) |
+| `joined` | true: all `files` are the parts of one network, each under its NAME, in place of `files.model` |
 | `segment` | seconds that a network gets at once, instead of its own; it may also be in `config`, there as a fraction in quotes, "39/5", if the seconds must be exact in samples |
 | `min_query` | seconds of the shortest example; only for a network that takes queries, which may have no `sources` of its own |
 | `half`, `half_note` | whether reduced precision was measured to be harmless, and how it was measured |

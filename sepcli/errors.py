@@ -240,6 +240,7 @@ def first_line(error: BaseException, lines: int = 1) -> str:
 
 # Not part of the base installation: the extra that brings each, and what it is needed for.
 EXTRAS = {
+    "h5py": ("nnabla", "reads the weights of NNabla (.h5)"),
     "librosa": ("voice", "finds out where somebody sings, and at which pitch"),
     "matplotlib": ("train", "draws the pictures"),
     "mido": ("render", "reads and writes MIDI files"),

@@ -141,15 +141,18 @@ def _load_entry(
     models, weights, hashes, origins = [], [], [], []
     family = _family(entry.family, notice)
     fetched: dict[tuple[Any, ...], download.Fetched] = {}
-    for member in members:
-        path, digest, origin, inside = _own_file(entry, member.file, local, fetched, progress, notice)
-        checkpoint = read_checkpoint(path, foreign=family.packages, member=inside)
+    for group in [members] if entry.joined else [(member,) for member in members]:
+        parts = []
+        for member in group:
+            path, digest, origin, inside = _own_file(entry, member.file, local, fetched, progress, notice)
+            parts.append(read_checkpoint(path, foreign=family.packages, member=inside))
+            hashes.append(digest)
+            origins.append(origin)
+        member, checkpoint = group[0], _joined(group, parts) if entry.joined else parts[0]
         model = _build_member(entry, member, family, checkpoint, options)
         row = dict(zip(entry.own_sources, member.weights or [1.0] * len(entry.own_sources), strict=True))
         models.append(_narrowed(model, [name for name in made if row[name] > 0]))
         weights.append([row[name] for name in made])
-        hashes.append(digest)
-        origins.append(origin)
     model = models[0] if len(models) == 1 else Ensemble(models, weights, made)
     if entry.mixer is not None:
         path, digest, origin, inside = _own_file(entry, entry.mixer.file, None, fetched, progress, notice)
@@ -236,6 +239,12 @@ def _matrix(entry: Entry, checkpoint: Checkpoint) -> torch.Tensor:
     order = source_indices(stems, entry.sources)
     matrix = found[0].float().view(len(stems), channels, len(stems) + 1, channels)
     return matrix[order][:, :, [*order, len(stems)]]
+
+
+def _joined(members: Sequence[Member], checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+    """The parts of one network as one checkpoint: its payload is {name of a file: its payload}."""
+    parts = {member.file.name: part.payload for member, part in zip(members, checkpoints, strict=True)}
+    return replace(checkpoints[0], payload=parts, metadata={})
 
 
 def _build_member(

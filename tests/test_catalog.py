@@ -208,6 +208,18 @@ def test_only_the_members_that_the_targets_need(write, targets, files):
     assert "".join(file.name for file in entry.files_for(targets)) == files
 
 
+def test_parts_of_one_network(write):
+    """All of them, whatever the stems: the network makes these together."""
+    bag = BAG.partition("members = [")[0].replace("segment = 44", "segment = 44\njoined = true")
+    entry = read_catalog(write(bag))["bag"]
+    assert entry.joined and [member.arch for member in entry.members] == ["HDemucs"] * 3
+    assert "".join(member.file.name for member in entry.members_for(["bass"])) == "abc"
+    like = read_catalog(write(f'{bag}\n[other]\nlike = "bag"\nfiles.a.url = "https://e.org/x"'))["other"]
+    assert like.joined and len(like.members) == 1
+    with pytest.raises(ModelError, match="`members`: are several networks"):
+        read_catalog(write(BAG.replace("segment = 44", "joined = true")))
+
+
 def test_entries_are_frozen(write):
     entry = read_catalog(write(SINGLE))["toy"]
     with pytest.raises(dataclasses.FrozenInstanceError):

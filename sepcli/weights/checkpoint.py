@@ -1,4 +1,4 @@
-"""Read any checkpoint as inert data: safetensors, what `torch.save` wrote, TensorFlow's and ONNX.
+"""Read any checkpoint as inert data: safetensors, what `torch.save` wrote, TensorFlow's, ONNX and NNabla's.
 
 Knows nothing of any family: it gives tensors, containers and numbers; `models/<family>/checkpoint.py` knows
 their meaning.
@@ -11,8 +11,8 @@ is small and stable:
             <name>/data/<key>      the bytes of one storage, not compressed: mapped, not read
     legacy  five pickles (magic, version, system, the object, storage keys), then all storages
 
-TensorFlow's bundles may lie in an archive (`bundle.py`, `bundlefiles.py`), files of torch.save in a zip
-archive. Of an ONNX file the graph is kept beside the tensors (`onnx.py`); nothing runs it.
+TensorFlow's bundles may lie in an archive (`bundle.py`, `bundlefiles.py`), files of torch.save and of NNabla
+(`hdf5.py`) in a zip archive. Of an ONNX file the graph is kept beside the tensors (`onnx.py`); nothing runs it.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sepcli.errors import ModelError, first_line, from_os
+from sepcli.errors import ModelError, SepcliError, first_line, from_os
 from sepcli.weights.archive import zip_member, zip_names
 from sepcli.weights.bundle import is_index
 from sepcli.weights.bundlefiles import bundle_files, read_archive, read_index
+from sepcli.weights.hdf5 import SIGNATURE, read_hdf5
 from sepcli.weights.memory import flat, mapped
 from sepcli.weights.modelspec import INDEX
 from sepcli.weights.onnx import Graph, looks_like_onnx, read_onnx
@@ -42,7 +43,7 @@ from sepcli.weights.unpickling import CONVERT, Unpickler
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of a file by torch.save before 1.6
 _EXPANSION = 100  # how many times a file's size its content may have, compressed or repeated
 _DEEPEST = 200  # values in values
-_PACKED = (".ckpt", ".pt", ".pth", ".th")  # of torch.save, inside a zip archive
+_PACKED = (".ckpt", ".pt", ".pth", ".th", ".h5")  # of torch.save or NNabla, inside a zip archive
 _AGAIN = "Download it again, or check that it is the file you meant."
 
 
@@ -50,15 +51,15 @@ _AGAIN = "Download it again, or check that it is the file you meant."
 class Checkpoint:
     """The content of one file.
 
-    payload: of safetensors, TensorFlow and ONNX {name: Tensor}; else the unpickled object, with an `Inert`
-    (`unpickling.py`) in the place of each class that it names.
+    payload: of torch.save the unpickled object, with an `Inert` (`unpickling.py`) in the place of each class
+    that it names; of all others {name: Tensor}.
     metadata: the strings in the header of safetensors; else empty.
     """
 
     path: Path
     payload: Any
     metadata: dict[str, str] = field(default_factory=dict)
-    format: str = "safetensors"  # or "torch", "tensorflow", "onnx"
+    format: str = "safetensors"  # or "torch", "tensorflow", "onnx", "nnabla"
     graph: Graph | None = None  # of ONNX: what is computed with the tensors
 
     def shapes_only(self) -> Checkpoint:
@@ -137,7 +138,11 @@ def read_checkpoint(
             if zip_names(path, INDEX):
                 payload, kind = read_archive(path, member), "tensorflow"
             elif packed := _packed(path, member):
-                payload = _read_zip(path, foreign, zip_member(path, packed))
+                content = zip_member(path, packed)
+                if packed.endswith(".h5"):
+                    payload, kind = read_hdf5(content, _budget(_EXPANSION * size)), "nnabla"
+                else:
+                    payload = _read_zip(path, foreign, content)
             else:
                 payload = _read_zip(path, foreign)
         elif (
@@ -146,17 +151,19 @@ def read_checkpoint(
             return _read_safetensors(path, device)
         elif head.startswith(b"\x80") and len(head) > 1:
             payload = _read_legacy(path, foreign)
+        elif head.startswith(SIGNATURE):
+            payload, kind = read_hdf5(path, _budget(_EXPANSION * size)), "nnabla"
         elif looks_like_onnx(head):
             (payload, graph), kind = read_onnx(memoryview(mapped(path))), "onnx"
         else:
             raise ModelError(
                 f"The file '{path}' ({size} bytes) is {_looks_like(head)}, "
-                "not a checkpoint of safetensors, torch.save, TensorFlow or ONNX.",
+                "not a checkpoint of safetensors, torch.save, TensorFlow, ONNX or NNabla.",
                 remedy=_AGAIN,
                 code="not_a_checkpoint",
             )
         _check(payload, _budget(_EXPANSION * size), set())
-    except ModelError:
+    except SepcliError:
         raise
     except Exception as error:  # whatever a damaged file provokes in a parser
         kind, said = type(error).__name__, first_line(error)[:200]
@@ -235,7 +242,7 @@ def _moved(value: Any, device: str, done: dict[int, Any] | None = None) -> Any:
 
 
 def _packed(path: Path, member: str | None) -> str | None:
-    """The file of torch.save in a zip archive of such files: its name there. None where it is no such archive.
+    """The checkpoint in a zip archive of such files: its name there. None where it is no such archive.
 
     member: its name, with or without folders; None: there is only one.
     """

@@ -94,7 +94,8 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class Member:
-    """One network of an entry, and its weight in the sum for each of the entry's sources."""
+    """One network of an entry, and its weight in the sum for each of the entry's sources; or a part of its one
+    network, where the entry is `joined`."""
 
     file: WeightFile
     arch: str
@@ -154,6 +155,7 @@ class Entry:
     samplerate: int  # Hz
     channels: int
     members: tuple[Member, ...]  # of a chain: those of all its steps
+    joined: bool = False  # its members are the parts of one network, each under the name of its file
     chain: tuple[Step, ...] = ()  # models one after another, in place of networks of its own
     mixer: Mixer | None = None  # what is behind the members
     counterpart: str = ""  # of a network of one stem: the name of the mix minus that stem

@@ -142,6 +142,7 @@ class _EntryTable:
     run: bool = False
     members: tuple[_MemberTable, ...] = ()
     mixer: _MixerTable | None = None
+    joined: bool = False  # `files` are the parts of one network
     segment: Any = None  # seconds, or a fraction in quotes
     min_query: float | None = None  # seconds
     half: bool = False
@@ -161,7 +162,7 @@ class _EntryTable:
 # to its weights.
 _OF_THE_NETWORK = (
     "family", "arch", "samplerate", "channels", "segment", "half", "half_note", "published_overlap", "paper",
-    "origin", "cost", "task", "sources", "counterpart",
+    "origin", "cost", "task", "sources", "counterpart", "joined",
 )  # fmt: skip
 
 
@@ -296,6 +297,7 @@ def _entry(name: str, values: Any, path: Path, above: Mapping[str, Entry]) -> En
         family=table.family,
         sources=_all_sources(table),
         counterpart=table.counterpart,
+        joined=table.joined,
         task=table.task,
         purpose=table.purpose,
         cost=table.cost,
@@ -435,9 +437,14 @@ def _check_sources(table: _EntryTable, where: str) -> None:
 
 
 def _members(table: _EntryTable, name: str) -> tuple[tuple[Member, ...], Mixer | None]:
-    """The networks of [[members]], or the one network whose file is `files.model`; what mixes their stems."""
+    """The networks of [[members]], the one network of `files.model`, or the parts of a joined one; what mixes
+    their stems."""
     files = {key: _file(key, file, f"{name}.files.{key}") for key, file in table.files.items()}
     listed = {f"{name}.members[{i}]": member for i, member in enumerate(table.members)}
+    if table.joined:
+        if listed or table.mixer is not None:
+            raise TableError(name, "members", "are several networks, but `joined` means one, of all `files`")
+        listed = {f"{name}.files.{key}": _MemberTable(key) for key in files}
     members = [
         _member(member, table, files, where)
         for where, member in (listed or {name: _MemberTable("model")}).items()

@@ -189,6 +189,7 @@ for _module in ("builtins", "__builtin__"):
 _LISTED |= {"__builtin__.long": _Call(int), "__builtin__.unicode": _Call(str)}  # protocol 2 calls them so
 for _name, _kind in _STORAGES.items():
     _LISTED[f"torch.{_name}"] = _LISTED[f"torch.storage.{_name}"] = _StorageType(_kind)
+_MARKED = ("torch.torch_version.TorchVersion",)  # of no package of the caller's; in asteroid's files
 
 
 # --- the reader ---
@@ -219,7 +220,7 @@ class Unpickler(pickle.Unpickler):
             return _LISTED[dotted]
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
-        if module.partition(".")[0] in self._foreign:
+        if module.partition(".")[0] in self._foreign or dotted in _MARKED:
             return self._inert.setdefault(dotted, Inert(dotted))
         raise ModelError(
             f"The checkpoint '{self._path}' wants to use {dotted}, which is not on the list of what a"
