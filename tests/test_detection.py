@@ -87,6 +87,7 @@ OF_OTHERS = {
     *(path.stem for path in (KEYS / "roformer").glob("*.json")),  # tests/models/test_roformer.py
     *(path.stem for path in (KEYS / "mdxnet").glob("*.json")),  # tests/models/test_mdxnet.py
     *(path.stem for path in (KEYS / "mdx23c").glob("*.json")),  # tests/models/test_mdx23c.py
+    *(path.stem for path in (KEYS / "demucs_early").glob("*.json")),  # tests/models/test_demucs_early.py
     *(path.stem for path in (KEYS / "scnet").glob("*.json")),  # tests/models/test_scnet.py
 }
 

@@ -11,21 +11,25 @@ is small and stable:
             <name>/data/<key>      the bytes of one storage, not compressed: mapped, not read
     legacy  five pickles (magic, version, system, the object, storage keys), then all storages
 
-TensorFlow's bundles may lie in an archive (`bundle.py`, `bundlefiles.py`), files of torch.save and of NNabla
-(`hdf5.py`) in a zip archive. Of an ONNX file the graph is kept beside the tensors (`onnx.py`); nothing runs it.
+TensorFlow's bundles may lie in an archive (`bundle.py`, `bundlefiles.py`). Files of torch.save and of NNabla
+(`hdf5.py`) may lie in a zip archive, those of torch.save also behind gzip, or as bytes in another one
+({"compressed": zlib}). Of an ONNX file the graph is kept beside the tensors (`onnx.py`); nothing runs it.
 """
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -131,6 +135,12 @@ def read_checkpoint(
         if is_index(end):
             payload, kind = read_index(path), "tensorflow"
             size = sum(file.stat().st_size for file in bundle_files(path))  # it holds no values itself
+        elif (inner := _behind_gzip(path, head)).startswith((b"\x80", b"PK\x03\x04")):
+            with gzip.open(path) as stream:
+                if inner.startswith(b"PK"):
+                    payload = _read_zip(path, foreign, _unpacked(stream, _EXPANSION * size))
+                else:
+                    payload = _read_legacy(path, foreign, stream)
         elif _looks_like(head) in ("a gzip archive", "a tar archive"):
             what = _looks_like(head).removeprefix("a ")
             payload, kind = read_archive(path, member), "tensorflow"
@@ -162,6 +172,8 @@ def read_checkpoint(
                 remedy=_AGAIN,
                 code="not_a_checkpoint",
             )
+        if isinstance(payload, dict) and payload.keys() == {"compressed"}:
+            payload = _read_inner(path, foreign, payload["compressed"])
         _check(payload, _budget(_EXPANSION * size), set())
     except SepcliError:
         raise
@@ -312,10 +324,42 @@ def _read_zip(path: Path, foreign: Collection[str], content: io.BytesIO | None =
         return Unpickler(io.BytesIO(data), path, foreign, storage).load()
 
 
-def _read_legacy(path: Path, foreign: Collection[str]) -> Any:
-    """The object in a file of torch.save before 1.6."""
-    memory = mapped(path)
-    take = _budget(len(memory))
+def _read_inner(path: Path, foreign: Collection[str], data: Any) -> Any:
+    """The object in a file of torch.save that is kept as bytes in another one, compressed by zlib."""
+    if not isinstance(data, bytes):
+        raise ValueError("a compressed part that is no bytes")
+    unpacker = zlib.decompressobj()
+    content = unpacker.decompress(data, _EXPANSION * len(data))
+    if not unpacker.eof:
+        raise ValueError("a compressed part that has no end, or is out of proportion")
+    return _read_zip(path, foreign, io.BytesIO(content))
+
+
+def _behind_gzip(path: Path, head: bytes) -> bytes:
+    """The first bytes of what a gzip file holds; none where it is no such file or damaged."""
+    if not head.startswith(b"\x1f\x8b"):
+        return b""
+    try:
+        with gzip.open(path) as stream:
+            return stream.read(8)
+    except (OSError, EOFError, zlib.error):
+        return b""
+
+
+def _unpacked(stream: Any, most: int) -> io.BytesIO:
+    """All bytes of a stream; ValueError for more than `most`."""
+    content = io.BytesIO()
+    while block := stream.read(1 << 20):
+        if content.tell() + len(block) > most:
+            raise ValueError("a content out of proportion")
+        content.write(block)
+    return content
+
+
+def _read_legacy(path: Path, foreign: Collection[str], stream: Any = None) -> Any:
+    """The object in a file of torch.save before 1.6. stream: its bytes; None: those of the file at `path`."""
+    memory = mapped(path) if stream is None else stream
+    take = _budget(path.stat().st_size * (1 if stream is None else _EXPANSION))
     storages: dict[str, Tensor] = {}
 
     def storage(dtype: torch.dtype, key: str, elements: int, view: Any = None) -> Tensor:
@@ -346,8 +390,13 @@ def _read_legacy(path: Path, foreign: Collection[str]) -> Any:
         target = storages[key]
         if elements != target.numel():
             raise ValueError(f"storage {key} has {elements} elements for {target.numel()}")
-        target.copy_(flat(memory, memory.tell(), elements, target.dtype))
-        memory.seek(elements * target.dtype.itemsize, os.SEEK_CUR)
+        view, at = target.view(torch.uint8).numpy(), 0
+        while at < len(view):
+            block = memory.read(min(len(view) - at, 1 << 20))
+            if not block:
+                raise ValueError(f"the file ends in storage {key}")
+            view[at : at + len(block)] = numpy.frombuffer(block, numpy.uint8)
+            at += len(block)
     return payload
 
 

@@ -77,10 +77,10 @@ def test_knows_nothing_of_other_files(checkpoint):
 
 
 def test_names_what_is_unknown():
-    refused(safetensors("demucs.model.Demucs"), "demucs.model.Demucs")
-    refused(package("demucs.tasnet.ConvTasNet"), "demucs.tasnet.ConvTasNet")
-    oldest = Checkpoint(Path("a"), (Inert("demucs.model.Demucs"), (), {}, {}), format="torch")
-    refused(oldest, "demucs.model.Demucs")
+    refused(safetensors("demucs.other.Demucs"), "demucs.other.Demucs")
+    refused(package("demucs.tasnet.Other"), "demucs.tasnet.Other")
+    oldest = Checkpoint(Path("a"), (Inert("demucs.other.Demucs"), (), {}, {}), format="torch")
+    refused(oldest, "demucs.other.Demucs")
     refused(package(kwargs={"channels": 4, "wobble": 1}), "wobble")
     refused(safetensors(args='[["a"]]', kwargs='{"sources": ["b"]}'), "sources twice")
     refused(safetensors(args=json.dumps([0] * 99)), "arguments")

@@ -10,14 +10,8 @@ from functools import partial
 import pytest
 import torch
 
-from sepcli.models.demucs.demucs import (
-    Demucs,
-    DemucsConfig,
-    downsampled,
-    sinc_filters,
-    upsampled,
-    valid_length,
-)
+from sepcli.models.demucs.demucs import Demucs, DemucsConfig, valid_length
+from sepcli.models.demucs.resampling import downsampled, sinc_filters, upsampled
 from tests.contracts import Case, check_reduced
 from tests.needs import package
 

@@ -1,13 +1,17 @@
-"""The Demucs family: HTDemucs (v4), HDemucs (v3, hybrid), Demucs (v1 to v3, time domain), and Demucs+Gibbs."""
+"""The Demucs family: HTDemucs (v4), HDemucs (v3, hybrid), Demucs (v3, time domain), EarlyDemucs (v1, v2), the
+Conv-TasNet that was published with v1 and v2, and Demucs+Gibbs.
+"""
 
 from __future__ import annotations
 
 from sepcli.models.demucs.checkpoint import convert, describe
 from sepcli.models.demucs.demucs import Demucs, DemucsConfig
 from sepcli.models.demucs.detect import detect
+from sepcli.models.demucs.early import EarlyDemucs, EarlyDemucsConfig
 from sepcli.models.demucs.gibbs import GibbsDemucs, GibbsOptions, Orderless
 from sepcli.models.demucs.hdemucs import HDemucs, HDemucsConfig
 from sepcli.models.demucs.htdemucs import HTDemucs, HTDemucsConfig
+from sepcli.models.demucs.tasnet import ConvTasNet, ConvTasNetConfig
 from sepcli.models.family import Arch, Family
 
 # Settings of initial values, regularisation and augmentation: a separation does not read them.
@@ -22,6 +26,8 @@ FAMILY = Family(
         "HTDemucs": Arch("HTDemucs", HTDemucsConfig, HTDemucs),
         "HDemucs": Arch("HDemucs", HDemucsConfig, HDemucs),
         "Demucs": Arch("Demucs", DemucsConfig, Demucs),
+        "EarlyDemucs": Arch("EarlyDemucs", EarlyDemucsConfig, EarlyDemucs),
+        "ConvTasNet": Arch("ConvTasNet", ConvTasNetConfig, ConvTasNet),
         "GibbsDemucs": Arch("GibbsDemucs", DemucsConfig, GibbsDemucs, GibbsOptions),
     },
     convert=convert,

@@ -5,15 +5,18 @@ Knows the layouts of the files; not how bytes become objects (weights/checkpoint
     .safetensors   header strings klass, args, kwargs (JSON; a fraction is {"_type": "fraction", ...});
                    a quantised file has `structure` too: a tree whose leaves name the tensors of the file
     .th            {"klass": <class>, "args": (...), "kwargs": {...}, "state": {...}, ...}
+                   of v2    the state, and nothing that says what it is for; quantised in a layout of its own
+                   of v1    (<class>, args, kwargs, state); sources are a number
 
-Our networks have the published names. So converting means: decode quantised values, make float16 float32, move
-two indices in old time-domain networks (from before the norms existed), and join the projections of sparse
-attention.
+Our networks have the published names; Conv-TasNet has clearer ones. So converting means: decode quantised
+values, make float16 float32, move two indices in old time-domain networks (from before the norms existed),
+rename Conv-TasNet's tensors, and join the projections of sparse attention.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from fractions import Fraction
@@ -26,10 +29,13 @@ from torch import Tensor
 from sepcli.engine.separator import Separator
 from sepcli.errors import ModelError
 from sepcli.models.demucs.demucs import Demucs, DemucsConfig
-from sepcli.models.demucs.diffq import decode, is_quantised
+from sepcli.models.demucs.diffq import decode, decode_early, is_quantised, is_quantised_early
+from sepcli.models.demucs.early import EarlyDemucsConfig
 from sepcli.models.demucs.hdemucs import HDemucsConfig
 from sepcli.models.demucs.htdemucs import HTDemucs, HTDemucsConfig
+from sepcli.models.demucs.tasnet import ConvTasNet, ConvTasNetConfig
 from sepcli.models.family import Package
+from sepcli.models.shapes import PUBLISHED_STEMS, numbered
 from sepcli.weights.checkpoint import Checkpoint
 from sepcli.weights.unpickling import Inert
 
@@ -39,6 +45,13 @@ CLASSES: dict[str, tuple[str, type]] = {
     "demucs.hdemucs.HDemucs": ("HDemucs", HDemucsConfig),
     "demucs.wdemucs.WDemucs": ("HDemucs", HDemucsConfig),  # the name of HDemucs before it was published
     "demucs.demucs.Demucs": ("Demucs", DemucsConfig),
+    "demucs.model.Demucs": ("EarlyDemucs", EarlyDemucsConfig),
+    "demucs.tasnet.ConvTasNet": ("ConvTasNet", ConvTasNetConfig),
+}
+# What a class of v1 is in the settings of v2, whose constructors and calls are others: of 10 s, hard cut.
+_V1: dict[str, dict[str, Any]] = {
+    "EarlyDemucs": {"resample": False, "epsilon": 0.0, "segment_length": 441000},
+    "ConvTasNet": {"segment_length": 441000},
 }
 
 
@@ -60,6 +73,8 @@ def describe(checkpoint: Checkpoint) -> Package | None:
     names = [field.name for field in fields(config)]
     if not isinstance(args, list | tuple) or not isinstance(kwargs, Mapping) or len(args) > len(names):
         raise _damaged(checkpoint.path, "its constructor arguments can't be read")
+    if arch in _V1:
+        args, kwargs = _of_v1(checkpoint.path, arch, args, kwargs)
     given = dict(zip(names, args, strict=False))
     twice = sorted(given.keys() & kwargs.keys())
     # The original warns about unknown settings and drops them, which may change what the network computes.
@@ -78,25 +93,69 @@ def describe(checkpoint: Checkpoint) -> Package | None:
     return Package(arch, given)
 
 
+def _of_v1(path: Path, arch: str, args: Any, kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The arguments of a constructor of v1 as those of v2's."""
+    given = dict(kwargs)
+    number = given.pop("sources", given.pop("C", 4))
+    if args or type(number) is not int or number < 1:
+        raise _damaged(path, "its constructor arguments are not those of Demucs v1")
+    if given.get("causal") is False:
+        del given["causal"]
+    return (), {"sources": PUBLISHED_STEMS.get(number, numbered(number)), **_V1[arch], **given}
+
+
 def convert(checkpoint: Checkpoint, model: Separator) -> dict[str, Tensor]:
     """The file's tensors under the names of `model`, in float32. Nothing is left out or filled in."""
     state = _state(checkpoint)
     if is_quantised(state):
         state = decode(state, {name: value.shape for name, value in model.named_parameters()})
+    elif is_quantised_early(state):
+        state = decode_early(state, {name: value.shape for name, value in model.named_parameters()})
     if not all(isinstance(value, Tensor) for value in state.values()):
         raise _damaged(checkpoint.path, "its state holds other values than tensors")
     if isinstance(model, Demucs):
         state = _renumbered(state, set(model.state_dict()))
     elif isinstance(model, HTDemucs):
         state = _joined(state)
+    elif isinstance(model, ConvTasNet):
+        state = {_tasnet_name(name, model.config.X): value for name, value in state.items()}
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 
 def network_tensors(checkpoint: Checkpoint) -> Mapping[str, Tensor] | None:
     """The file's tensors by their published names; None if it is quantised, or holds other values."""
     state = _state(checkpoint)
-    named = not is_quantised(state) and all(isinstance(value, Tensor) for value in state.values())
+    named = not (is_quantised(state) or is_quantised_early(state)) and all(
+        isinstance(value, Tensor) for value in state.values()
+    )
     return state if named else None
+
+
+_TASNET = {  # beginnings of names in published files: ours
+    "encoder.conv1d_U.": "encoder.",
+    "separator.network.0.": "norm.",
+    "separator.network.1.": "bottleneck.",
+    "separator.network.3.": "masks.",
+    "decoder.basis_signals.": "decoder.",
+}
+_TASNET_BLOCK = {  # the same, of parts of a block
+    "net.0.": "widen.",
+    "net.1.": "activation1.",
+    "net.2.": "norm1.",
+    "net.3.net.0.": "depthwise.",
+    "net.3.net.1.": "activation2.",
+    "net.3.net.2.": "norm2.",
+    "net.3.net.3.": "narrow.",
+}
+
+
+def _tasnet_name(name: str, blocks: int) -> str:
+    """Our name of a tensor of Conv-TasNet. blocks: how many a row has. Names of ours stay."""
+    place = re.fullmatch(r"separator\.network\.2\.(\d+)\.(\d+)\.(.+)", name)
+    prefix = "" if place is None else f"blocks.{int(place[1]) * blocks + int(place[2])}."
+    rest, names = (name, _TASNET) if place is None else (place[3], _TASNET_BLOCK)
+    published = next((part for part in names if rest.startswith(part)), "")
+    return prefix + names.get(published, "") + rest.removeprefix(published)
 
 
 def _joined(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -158,6 +217,8 @@ def _state(checkpoint: Checkpoint) -> Mapping[str, Any]:
             payload = tree
     elif isinstance(payload, Mapping) and "state" in payload:
         payload = payload["state"]
+    elif isinstance(payload, tuple) and len(payload) == 4:
+        payload = payload[3]
     if not isinstance(payload, Mapping) or not payload or not all(isinstance(name, str) for name in payload):
         raise _damaged(checkpoint.path, "it holds no network state")
     return payload

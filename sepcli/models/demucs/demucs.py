@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from sepcli.engine.separator import Segment, Separator, source_indices
 from sepcli.models.demucs.dconv import BLSTM, DConv
 from sepcli.models.demucs.hybrid import EPSILON, freeze_lists, segment_samples
-from sepcli.models.demucs.layers import group_norm, rescale_convolutions
+from sepcli.models.demucs.layers import group_norm, keep_outputs, rescale_convolutions
+from sepcli.models.demucs.resampling import double_and_halve, downsampled, upsampled
 from sepcli.nn.modules import ModuleListOf
 from sepcli.nn.sharing import sharing_copy
 
@@ -106,7 +107,7 @@ class Demucs(Separator):
         """See Separator: the weights are stored in `dtype`; statistics and resampling stay float32."""
         super().prepare(samples, device, dtype)
         self.to(dtype)
-        self.filters = _filters(device)
+        self.filters = double_and_halve(device)
 
     def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
         """[B, C, T] float32 -> [B, S, C, T] float32."""
@@ -139,7 +140,7 @@ class Demucs(Separator):
         """Standardised [B, C + E, T] -> [B, S·C, T], as long."""
         samples, filters = x.shape[-1], self.filters
         if filters is None or filters[0].device != x.device:
-            filters = _filters(x.device)
+            filters = double_and_halve(x.device)
         missing = valid_length(samples, self.config) - samples
         x = F.pad(x, (missing // 2, missing - missing // 2))
         if self.config.resample:
@@ -147,7 +148,7 @@ class Demucs(Separator):
         x = self.unet(x.to(next(self.parameters()).dtype)).float()
         if self.config.resample:
             x = downsampled(x, filters[1])
-        return _centre(x, samples)
+        return centred(x, samples)
 
     def unet(self, x: Tensor) -> Tensor:
         """The U-Net itself: wave [B, C, T] -> waves of all sources [B, S·C, T], at the inner sample rate."""
@@ -158,7 +159,7 @@ class Demucs(Separator):
         if self.lstm is not None:
             x = self.lstm(x)
         for decode in self.decoder:
-            x = decode(x + _centre(skips.pop(), x.shape[-1]))
+            x = decode(x + centred(skips.pop(), x.shape[-1]))
         return x
 
     def select(self, sources: Sequence[str]) -> Demucs:
@@ -167,14 +168,8 @@ class Demucs(Separator):
         narrowed = sharing_copy(self)
         narrowed.sources, narrowed.whole = tuple(sources), self.whole or self.sources
         last = narrowed.decoder[-1][-1]
-        assert isinstance(last, nn.ConvTranspose1d) and last.bias is not None
-        keep = torch.tensor(
-            [self.channels * p + c for p in positions for c in range(self.channels)],
-            device=last.weight.device,
-        )
-        last.weight = nn.Parameter(last.weight.detach()[:, keep], requires_grad=last.weight.requires_grad)
-        last.bias = nn.Parameter(last.bias.detach()[keep], requires_grad=last.bias.requires_grad)
-        last.out_channels = len(keep)
+        assert isinstance(last, nn.ConvTranspose1d)
+        keep_outputs(last, [self.channels * p + c for p in positions for c in range(self.channels)])
         return narrowed
 
 
@@ -243,52 +238,7 @@ def _decoder_layer(config: DemucsConfig, index: int, chin: int, chout: int) -> n
     return nn.Sequential(*layers)
 
 
-def _centre(x: Tensor, length: int) -> Tensor:
+def centred(x: Tensor, length: int) -> Tensor:
     """The middle `length` samples of [..., T]; of an odd excess, one more is cut on the right."""
     start = (x.shape[-1] - length) // 2
     return x[..., start : start + length]
-
-
-# --- twice the sample rate and back ---
-
-_ZEROS = 24  # zero crossings of the sinc on each side
-_ROLLOFF = 0.945  # cut-off as a fraction of the lower Nyquist frequency
-
-
-def sinc_filters(old: int, new: int) -> Tensor:
-    """Windowed sincs that turn `old` samples into `new`, one a phase: [new, 1, taps].
-
-    Output sample n·new + i is input at time n·old + i·old/new, interpolated as
-        y(t) = sum over k of x[k] · sinc(c·(k - t)) · cos²(pi·c·(k - t) / (2·zeros)),  c the cut-off,
-    each filter scaled to sum 1 so that a constant stays one. These are the values the networks were trained
-    with (J. O. Smith, Digital Audio Resampling Home Page), also where a better filter exists.
-    """
-    cutoff = min(old, new) * _ROLLOFF
-    width = math.ceil(_ZEROS * old / cutoff)
-    steps = torch.arange(-width, width + old, dtype=torch.float32)
-    filters = []
-    for phase in range(new):
-        x = ((steps / old - phase / new) * cutoff).clamp(-_ZEROS, _ZEROS) * math.pi
-        filter = torch.where(x == 0, 1.0, torch.sin(x) / x) * torch.cos(x / _ZEROS / 2) ** 2
-        filters.append(filter / filter.sum())
-    return torch.stack(filters)[:, None]
-
-
-def _filters(device: torch.device) -> tuple[Tensor, Tensor]:
-    return sinc_filters(1, 2).to(device), sinc_filters(2, 1).to(device)
-
-
-def upsampled(x: Tensor, filters: Tensor) -> Tensor:
-    """Double the sample rate: [B, C, T] -> [B, C, 2T]; beyond its ends the signal stays at its last value."""
-    batch, channels, samples = x.shape
-    width = (filters.shape[-1] - 1) // 2
-    x = F.pad(x, (width, width), mode="replicate").reshape(batch * channels, 1, -1)
-    return F.conv1d(x, filters).transpose(1, 2).reshape(batch, channels, 2 * samples)
-
-
-def downsampled(x: Tensor, filters: Tensor) -> Tensor:
-    """Halve the sample rate: [B, C, T] -> [B, C, T // 2]."""
-    batch, channels, samples = x.shape
-    width = (filters.shape[-1] - 2) // 2
-    x = F.pad(x, (width, width + 2), mode="replicate").reshape(batch * channels, 1, -1)
-    return F.conv1d(x, filters, stride=2).view(batch, channels, -1)[..., : samples // 2]

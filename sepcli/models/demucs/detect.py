@@ -3,10 +3,13 @@
 
     tencoder.* and crosstransformer.*   HTDemucs
     tencoder.*                          HDemucs
+    encoder.0.2.weight [.., .., 1]      EarlyDemucs, where nothing of Demucs v3 is there
     encoder.0.0.weight                  Demucs
+    encoder.conv1d_U.weight             ConvTasNet
 
-Shapes do not tell strides, activations, norms' groups and most of what attention is like. Quantised states have
-no names and are not detected, nor are networks of sparse attention: its kind leaves no trace in weights.
+A bare state of EarlyDemucs is taken for one of v2: files of v1 say what they are. Shapes do not tell strides,
+activations, norms' groups and most of what attention is like. Quantised states have no names and are not
+detected, nor are networks of sparse attention: its kind leaves no trace in weights.
 """
 
 from __future__ import annotations
@@ -28,8 +31,10 @@ def detect(checkpoint: Checkpoint) -> Told | None:
     if state is None:
         return None
     shapes = Shapes(state)
+    if "encoder.conv1d_U.weight" in shapes:
+        return _tasnet(shapes)
     if not shapes.has("tencoder."):
-        return _demucs(shapes)
+        return _early(shapes) if _is_early(shapes) else _demucs(shapes)
     if shapes.has("crosstransformer."):
         return None if _sparse(shapes) else _htdemucs(shapes)
     return _hdemucs(shapes)
@@ -103,6 +108,48 @@ def _demucs(shapes: Shapes) -> Told | None:
     config |= _refinement(shapes, inner[0], inner[1], width)
     config |= _deep_refinement(shapes, config, lambda _, part, level: f"{part}.{level}.")
     return Told("Demucs", config, _assumed(whole(shapes[up[-1]][1] / audio)))
+
+
+def _is_early(shapes: Shapes) -> bool:
+    """Layers of two convolutions at most, in the places that they had before there were norms."""
+    parts = {name.split(".")[2] for name in shapes if name.startswith(("encoder.", "decoder."))}
+    return parts == {"0", "2"}
+
+
+def _early(shapes: Shapes) -> Told:
+    width, audio, kernel = shapes["encoder.0.0.weight"]
+    depth = shapes.count("encoder.")
+    last = "final.weight" if "final.weight" in shapes else f"decoder.{depth - 1}.2.weight"
+    outputs = shapes[last][0 if last == "final.weight" else 1]
+    config: dict[str, Any] = {
+        "audio_channels": audio,
+        "channels": width,
+        "kernel_size": kernel,
+        "glu": shapes["encoder.0.2.weight"][0] == 2 * width,
+        "context": shapes["decoder.0.0.weight"][2],
+        "lstm_layers": sum(name.startswith("lstm.lstm.weight_ih_") for name in shapes) // 2,
+        "upsample": last == "final.weight",
+        **_growth(shapes, depth, lambda level: f"encoder.{level}.0.weight"),
+    }
+    assumed = {"resample": False, "epsilon": 0.0} if config["upsample"] else {}
+    return Told("EarlyDemucs", config, assumed | _assumed(whole(outputs / audio)))
+
+
+def _tasnet(shapes: Shapes) -> Told:
+    filters, audio, size = shapes["encoder.conv1d_U.weight"]
+    rows = "separator.network.2."
+    first = f"{rows}0.0."
+    config = {
+        "N": filters,
+        "L": size,
+        "B": shapes["separator.network.1.weight"][0],
+        "H": shapes[f"{first}net.0.weight"][0],
+        "P": shapes[f"{first}net.3.net.0.weight"][2],
+        "X": shapes.count(f"{rows}0."),
+        "R": shapes.count(rows),
+        "audio_channels": audio,
+    }
+    return Told("ConvTasNet", config, _assumed(whole(shapes["separator.network.3.weight"][0] / filters)))
 
 
 def _level(shapes: Shapes, part: str, level: int) -> str:

@@ -14,6 +14,10 @@ Both are packed bit plane by bit plane: 2048 values of n bits are n x 32 words o
 32·j + i has its bit p in bit j of word (p, i). Smaller parameters are stored as they are ("others").
 There are no names: parameters follow each other as the network registers them.
 
+diffq 0.1, of Demucs v2, packs nothing and does not say its settings: (levels, (lo, hi), bits) with levels
+[groups, group_size] of 8 or 16 bits a value, and bits [groups, 1]. How many parameters it cut into groups tells
+`min_size`: it is the largest ones.
+
 A. Défossez, Y. Adi, G. Synnaeve: Differentiable Model Compression via Pseudo Quantization Noise (2021).
 """
 
@@ -69,6 +73,60 @@ def decode(state: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> dic
     return result
 
 
+def is_quantised_early(state: Any) -> bool:
+    """Whether a checkpoint's state is one of diffq 0.1."""
+    return isinstance(state, Mapping) and state.keys() == {"quantized", "float16", "others"}
+
+
+def decode_early(state: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """`decode` of a state of diffq 0.1."""
+    parts = {kind: state[kind] for kind in ("quantized", "float16", "others")}
+    if not all(isinstance(items, list | tuple) for items in parts.values()):
+        raise _misfit("parts of it are missing")
+    cut, small = list(parts["quantized"]), [*parts["float16"], *parts["others"]]
+    if len(cut) + len(small) != len(shapes):
+        raise _misfit(f"it has {len(cut) + len(small)} tensors, and the network {len(shapes)}")
+    sizes = sorted((math.prod(shape) for shape in shapes.values()), reverse=True)
+    limit = sizes[len(cut)] if small else 0  # of what is not cut into groups
+    result = {}
+    for name, shape in shapes.items():
+        size = math.prod(shape)
+        items = cut if size > limit else small
+        if not items:
+            raise _misfit(f"it ends before '{name}'")
+        item = items.pop(0)
+        if size > limit:
+            item = _value(name, item).flatten()
+            if item.numel() != size:
+                raise _misfit(f"'{name}' has {item.numel()} values in place of {size}")
+            item = item.view(*shape)
+        elif not isinstance(item, Tensor) or item.shape != torch.Size(shape):
+            raise _misfit(f"'{name}' should be of shape {list(shape)}")
+        result[name] = item.float()
+    return result
+
+
+def _value(name: str, item: Any) -> Tensor:
+    """One parameter of diffq 0.1 -> [groups, group_size] float32."""
+    try:
+        levels, (low, high), bits = item
+        low, high = float(low), float(high)
+        ranks = levels.dim(), bits.dim(), len(levels) - len(bits)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise _misfit(f"'{name}' is not stored as expected: {error}") from error
+    if ranks != (2, 2, 0) or bits.shape[1] != 1 or not 1 <= int(bits.min()) <= int(bits.max()) <= 15:
+        raise _misfit(f"'{name}' does not have one number of bits, 1 to 15, for each group")
+    return _of_levels(levels, bits, low, high)
+
+
+def _of_levels(levels: Tensor, bits: Tensor, low: float, high: float) -> Tensor:
+    """Levels [groups, group_size] and bits [groups, 1] -> values, float32.
+
+    In the order of operations, and the float32, of the original: equal to the last bit.
+    """
+    return levels.float() * (1 / (2 ** bits.float() - 1)) * (high - low) + low
+
+
 def _settings(state: Mapping[str, Any]) -> dict[str, Any]:
     meta = state.get("meta")
     if not isinstance(meta, Mapping) or not all(
@@ -104,9 +162,7 @@ def _decode_one(name: str, item: Any, size: int, settings: Mapping[str, Any]) ->
             raise _misfit(f"'{name}' has groups of {count} bits, but no levels for them")
         values = _unpack(packed, int(chosen.sum()) * settings["group_size"])
         levels[chosen] = values.view(-1, settings["group_size"]).float()
-    # In the order of operations, and the float32, of the original: equal to the last bit.
-    step = 1 / (2 ** bits[:, None].float() - 1)
-    return (levels * step * (high - low) + low).flatten()
+    return _of_levels(levels, bits[:, None], low, high).flatten()
 
 
 def _unpack(packed: Tensor, count: int) -> Tensor:

@@ -71,6 +71,16 @@ def convolve(conv: Convolution, x: Tensor) -> Tensor:
     return F.conv2d(x, weight, conv.bias, stride, padding, dilation)
 
 
+def keep_outputs(conv: Convolution, channels: Sequence[int]) -> None:
+    """Narrow a convolution, plain or transposed, to these of its output channels, in this order."""
+    keep, axis = torch.as_tensor(channels, device=conv.weight.device), int(conv.transposed)
+    weight, bias = conv.weight, conv.bias
+    conv.weight = nn.Parameter(weight.detach().index_select(axis, keep), weight.requires_grad)
+    if bias is not None:
+        conv.bias = nn.Parameter(bias.detach()[keep], bias.requires_grad)
+    conv.out_channels = len(channels)
+
+
 def channels_last(network: nn.Module) -> None:
     """Put all convolution weights of a network into channels-last memory order."""
     for module in network.modules():
@@ -228,12 +238,8 @@ class DecoderLayer(nn.Module):
     def narrow(self, channels: Sequence[int]) -> None:
         """Keep only these output channels. The layer must have no norm2, which mixes channels."""
         assert isinstance(self.norm2, nn.Identity)
-        keep = torch.as_tensor(channels, device=self.conv_tr.weight.device)
-        weight, bias = self.conv_tr.weight, self.conv_tr.bias
-        assert bias is not None
-        self.conv_tr.weight = nn.Parameter(weight.detach()[:, keep], weight.requires_grad)
-        self.conv_tr.bias = nn.Parameter(bias.detach()[keep], bias.requires_grad)
-        self.conv_tr.out_channels = self.chout = len(channels)
+        keep_outputs(self.conv_tr, channels)
+        self.chout = len(channels)
 
 
 class MultiEncoder(nn.Module):
