@@ -211,6 +211,7 @@ def test_a_state_of_diffq_01():
     assert all(torch.equal(value, expected[name]) for name, value in decoded.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [path.stem for path in sorted(KEYS.glob("demucs*.json"))])
 def test_published_files(name):
     """All names and shapes, through our conversion, into the network that the tensors alone tell."""

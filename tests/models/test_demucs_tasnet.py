@@ -104,6 +104,7 @@ def test_defaults_never_change():
     )
 
 
+@pytest.mark.slow
 def test_published_files():
     listed = json.loads((TESTS / "keys" / "demucs_early" / "tasnet.json").read_text())
     tensors = {key: torch.empty(shape, device="meta") for key, (_, shape) in listed.items()}
