@@ -133,10 +133,11 @@ def _load_entry(
     # What the networks have to make: the counterpart is the mix minus their one stem, a mixer takes all.
     made = entry.own_sources if entry.counterpart in wanted or entry.mixer else wanted
     members = entry.members_for(made)
-    if local is not None and len(entry.files) > 1:
+    if local is not None and len(entry.files_for(made)) > 1:
         raise UsageError(
             f"'{entry.name}' is made of {len(entry.files)} files, so one file can't stand for it.",
-            remedy=f"Name its files in a catalogue of your own ({parameter('catalog')}; docs/models.md).",
+            remedy=f"Ask only for the stems that this file makes ({parameter('targets')}), or name its files "
+            f"in a catalogue of your own ({parameter('catalog')}; docs/models.md).",
         )
     models, weights, hashes, origins = [], [], [], []
     family = _family(entry.family, notice)

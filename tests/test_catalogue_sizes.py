@@ -44,6 +44,7 @@ OTHERWISE = {
     "bsrnn-large": "four networks, compressed, with the state of an optimiser",
     "encodec-48k": "statistics of its training",
     "duo-vocals": "int8",
+    "mobilenet-subband": "Fourier matrices, which are larger than the network",
 }
 
 

@@ -155,9 +155,9 @@ def _in_family(empty: Checkpoint, family: Family, entries: list[Entry]) -> Found
     of_family = [entry for entry in entries if entry.family == family.name]
     same = [(entry, config) for entry in of_family for config in _configs(arch, entry) if fitting(config)]
     says = f"'{empty.path}' does not say which network it is for; its tensors are those of {arch.name}"
-    called = [(entry, config) for entry, config in same if _called(entry, empty.path.name)]
+    called = [(entry, config) for entry, config in same if _called(entry, arch, config, empty.path.name)]
     if told.missing and not called and (same or fits(empty, family, arch, shaped)):
-        raise _unknown_settings(says, told.missing, [entry.name for entry, _ in same])
+        raise _unknown_settings(says, told.missing, list(dict.fromkeys(entry.name for entry, _ in same)))
     same = called or same
     if same:
         entry, config = same[0]
@@ -190,10 +190,13 @@ def _unknown_settings(says: str, missing: tuple[str, ...], alike: list[str]) -> 
     )
 
 
-def _called(entry: Entry, name: str) -> bool:
-    """Whether a file of that name is this entry's, by its sources or as other programs call it."""
+def _called(entry: Entry, arch: Arch, config: Any, name: str) -> bool:
+    """Whether a file of that name is this network of the entry's, by its sources or by other programs' name."""
     return name in entry.aliases or any(
-        name == file.filename for whole in entry.files for file in whole.sources
+        name == file.filename
+        for member in entry.members
+        if member.arch == arch.name and entry_config(arch, entry, member) == config
+        for file in member.file.sources
     )
 
 
