@@ -84,6 +84,7 @@ OF_OTHERS = {
     "encodec_48khz",  # so far parts of files, under other names here
     *(path.stem for path in (KEYS / "bsrnn").glob("*.json")),  # tests/models/test_bsrnn.py
     *(path.stem for path in (KEYS / "bytesep").glob("*.json")),  # tests/models/test_bytesep.py
+    *(path.stem for path in (KEYS / "waveunet").glob("*.json")),  # tests/models/test_waveunet.py
     *(f"{stems}stems" for stems in (2, 4, 5)),  # of TensorFlow: tests/models/test_spleeter.py
     *(path.stem for path in (KEYS / "roformer").glob("*.json")),  # tests/models/test_roformer.py
     *(path.stem for path in (KEYS / "mdxnet").glob("*.json")),  # tests/models/test_mdxnet.py
