@@ -45,6 +45,7 @@ OTHERWISE = {
     "encodec-48k": "statistics of its training",
     "duo-vocals": "int8",
     "mobilenet-subband": "Fourier matrices, which are larger than the network",
+    "umxhq": "one file for each stem",
 }
 
 

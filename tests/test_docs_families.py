@@ -6,6 +6,7 @@ from sepcli.models.dicose import FAMILY as DICOSE
 from sepcli.models.dicose.refined import ConsistencyOptions, DiffusionOptions
 from sepcli.models.ldm import FAMILY as LDM
 from sepcli.models.mdxnet import FAMILY as MDXNET
+from sepcli.models.openunmix import FAMILY as OPENUNMIX
 from sepcli.models.spleeter import FAMILY as SPLEETER
 from sepcli.training.config import preset_names, read_preset
 from sepcli.weights.catalog import load_catalog
@@ -40,6 +41,12 @@ def test_spleeter():
     names = [*models("spleeter"), *presets("spleeter")]
     assert names and [name for name in names if f"{name}" not in page("spleeter")] == []
     assert [name for name in options(SPLEETER) if f"`-O {name}=" not in page("spleeter")] == []
+
+
+def test_openunmix():
+    names = [*models("openunmix"), *presets("umx", "xumx")]
+    assert names and [name for name in names if f"`{name}`" not in page("openunmix")] == []
+    assert [name for name in options(OPENUNMIX) if f"`-O {name}=" not in page("openunmix")] == []
 
 
 def test_bsrnn():
