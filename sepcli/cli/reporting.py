@@ -173,8 +173,8 @@ class Reporter(Listener):
             console.notice(f"{name}: {warning}")
         if result.gain is not None and result.gain < 1:
             console.notice(
-                f"{name}: all stems were lowered by {_decibels(result.gain):.2f} dB, for one of "
-                "them would have clipped."
+                f"{name}: all stems were lowered by {_decibels(result.gain)}, for one of them would have "
+                "clipped."
             )
         if result.silent:
             are, were = ("is", "was") if len(result.silent) == 1 else ("are", "were")
@@ -398,10 +398,12 @@ def download_bytes(batch: Batch, stems: Stems | None) -> int | None:
     return None if None in sizes else sum(size for size in sizes if size is not None)
 
 
-def _decibels(gain: float) -> float:
+def _decibels(gain: float) -> str:
+    """What a factor below 1 takes away."""
     from math import log10
 
-    return -20 * log10(gain) if gain > 0 else float("inf")
+    lowered = -20 * log10(gain) if gain > 0 else float("inf")
+    return f"{lowered:.2f} dB" if lowered >= 0.01 else "less than 0.01 dB"
 
 
 def _plural(word: str, count: int) -> str:
