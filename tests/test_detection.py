@@ -79,7 +79,7 @@ NOT_FOUND = {"hdemucs_magnitudes"}  # see test_entries_that_differ_are_named
 
 
 def test_no_list_of_keys_is_forgotten():
-    """Those of Demucs and LaSAFT are found here; a folder of another family is read by a test of that family."""
+    """Those of Demucs and LaSAFT are found here; a folder of another family is read by a test of its own."""
     tests = "".join(path.read_text() for path in (KEYS.parent / "models").glob("test_*.py"))
     folders = [folder.name for folder in KEYS.iterdir() if folder.is_dir()]
     assert [name for name in folders if f'"keys" / "{name}"' not in tests] == []
