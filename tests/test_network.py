@@ -6,6 +6,7 @@ hub on loopback.
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -19,6 +20,7 @@ from sepcli.models.detection import entry_config
 from sepcli.models.family import get_family
 from sepcli.models.scnet import checkpoint as scnet_checkpoint
 from sepcli.weights.catalog import bundled_catalog, read_catalog
+from sepcli.weights.checkpoint import Checkpoint
 from sepcli.weights.entryfile import entry_tables
 from tests import bsrnns, bundles
 from tests.bench.weights import make
@@ -26,7 +28,7 @@ from tests.fakehub import FakeHub
 from tests.models.test_spleeter import as_tensorflow
 from tests.needs import need
 from tests.roformers import as_published
-from tests.walk import walk
+from tests.walk import ROOT, walk
 
 ENTRIES = read_catalog(bundled_catalog())
 
@@ -109,6 +111,17 @@ def mdx23c(hub: FakeHub, folder: Path) -> dict:
     return hub.add_url("kit.ckpt", folder / "kit.ckpt")
 
 
+def tasnet(hub: FakeHub, folder: Path) -> dict:
+    """A file of Demucs v2: bare tensors."""
+    model = built("tasnet-v2")
+    names = json.loads((ROOT / "tests" / "keys" / "demucs_early" / "tasnet.json").read_text())
+    numbers = {name: torch.tensor(number) for number, name in enumerate(names)}
+    ours = get_family("demucs").convert(Checkpoint(folder, numbers), model)
+    theirs = {list(names)[int(number)]: model.state_dict()[name] for name, number in ours.items()}
+    torch.save(theirs, folder / "tasnet-beb46fac.th")
+    return hub.add_url("tasnet-beb46fac.th", folder / "tasnet-beb46fac.th")
+
+
 LAYOUTS = {
     "drumsep-aufr33-jarredou": mdx23c,
     "bsrnn-simo-opt": bsrnn,
@@ -117,6 +130,7 @@ LAYOUTS = {
     "lasaft-v2-light": lasaft,
     "scnet-small": scnet,
     "spleeter-5stems": spleeter,
+    "tasnet-v2": tasnet,
 }
 
 
@@ -127,7 +141,7 @@ def test_the_walk(name, tmp_path):
         catalog = elsewhere(name, LAYOUTS[name](hub, tmp_path), tmp_path)
         more, seconds = (
             ["--catalog", str(catalog)],
-            1 if LAYOUTS[name] in (roformer, bsrnn, scnet, mdx23c) else 4,
+            1 if LAYOUTS[name] in (roformer, bsrnn, scnet, mdx23c, tasnet) else 4,
         )
         walk(ENTRIES[name], env=hub.env(tmp_path / "home"), cwd=tmp_path, more=more, seconds=seconds)
         assert hub.count("GET") == 1

@@ -24,6 +24,7 @@ from sepcli.models.demucs.early import (
     whole_length,
 )
 from sepcli.models.shapes import PUBLISHED_STEMS
+from sepcli.weights.catalog import load_catalog
 from sepcli.weights.checkpoint import Checkpoint, read_checkpoint
 from tests.contracts import Case, run
 
@@ -225,5 +226,22 @@ def test_published_files(name):
     model.load_state_dict(FAMILY.convert(checkpoint, model), strict=True)
     assert sum(p.numel() for p in model.parameters()) == VALUES[name]
     assert [key for key, _ in model.named_parameters()] == list(listed)  # quantised states have only the order
-    v2 = EarlyDemucsConfig(PUBLISHED_STEMS[4], channels=model.config.channels)
-    assert model.config == v2
+    assert model.config == EarlyDemucsConfig(PUBLISHED_STEMS[4], channels=model.config.channels)
+
+
+def test_the_catalogue_has_their_settings():
+    """Channels as in the published lists of names; the rest is v1's, v2's or Conv-TasNet's."""
+    v1 = {"resample": False, "epsilon": 0, "segment_length": 441000}
+    for entry in load_catalog().values():
+        (member, *_) = entry.members or (None,)
+        if member is None or member.arch not in ("EarlyDemucs", "ConvTasNet"):
+            continue
+        generation = v1 if "-v1" in entry.name else {}
+        if member.arch == "ConvTasNet":
+            expected = {"X": 10, **({"segment_length": 441000} if generation else {})}
+        else:
+            small = 48 if entry.name.endswith("-hq") else 64
+            channels = 100 if generation and "light" not in entry.name else small
+            expected = {**generation, **({"channels": channels} if generation or channels != 64 else {})}
+        assert member.config == expected and entry.sources == STEMS, entry.name
+        assert entry.published_overlap == (0 if generation else None), entry.name
