@@ -145,7 +145,8 @@ def test_what_identifies_a_model_belongs_to_one():
     names = [name for entry in ENTRIES.values() for name in (entry.name, *entry.aliases)]
     assert len({name.casefold() for name in names}) == len(names)
     files = {file.source: file for entry in ENTRIES.values() for each in entry.files for file in each.sources}
-    models = [entry for entry in ENTRIES.values() if not entry.chain]
+    # The mixer stands upon the files of another entry.
+    models = [entry for entry in ENTRIES.values() if not entry.chain and not entry.name.endswith("-mixer")]
     hashes = [each.sha256 for entry in models for each in entry.files if each.sha256]
     assert len(set(hashes)) == len(hashes) and len(files) > 150
     assert {stem for entry in ENTRIES.values() for stem in entry.sources} <= VOCABULARY
