@@ -5,6 +5,7 @@ from __future__ import annotations
 from sepcli.models.family import Arch, Family
 from sepcli.models.openunmix.checkpoint import convert, describe, detect
 from sepcli.models.openunmix.network import XUMX, OpenUnmix, OpenUnmixConfig, UnmixOptions, XUMXConfig
+from sepcli.models.openunmix.objectives import Bridged, Magnitudes
 
 FAMILY = Family(
     name="openunmix",
@@ -15,4 +16,5 @@ FAMILY = Family(
     convert=convert,
     describe=describe,
     detect=detect,
+    objectives={"magnitudes": Magnitudes, "bridged": Bridged},
 )

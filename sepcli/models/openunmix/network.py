@@ -10,7 +10,7 @@ of all, unless the options leave the filter out; X-UMX then still runs all encod
 window of the filter is 300 frames (Open-Unmix) or the whole track (X-UMX); here the longest is a call.
 
 (Stöter et al. 2019, see core.py; Sawata et al., "All for One and One for All: Improving Music Separation by
-Bridging Networks", ICASSP 2021, section 2; facts of the published code.)
+Bridging Networks", ICASSP 2021; facts of the published code.)
 
 Axes: B batch, S sources, C channels, T samples, N frames, F bins.
 """
