@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from sepcli.models.d3net import FAMILY as D3NET
 from sepcli.models.dicose import FAMILY as DICOSE
 from sepcli.models.dicose.refined import ConsistencyOptions, DiffusionOptions
 from sepcli.models.ldm import FAMILY as LDM
@@ -47,6 +48,11 @@ def test_openunmix():
     names = [*models("openunmix"), *presets("umx", "xumx")]
     assert names and [name for name in names if f"`{name}`" not in page("openunmix")] == []
     assert [name for name in options(OPENUNMIX) if f"`-O {name}=" not in page("openunmix")] == []
+
+
+def test_d3net():
+    names = [*models("d3net"), *presets("d3net"), *(f"-O {name}=" for name in options(D3NET))]
+    assert len(names) == 5 and [name for name in names if f"`{name}" not in page("d3net")] == []
 
 
 def test_bsrnn():

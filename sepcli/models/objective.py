@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sepcli.engine.separator import Separator
 from sepcli.errors import UsageError
-from sepcli.nn.losses import Loss
+from sepcli.nn.losses import Criterion, Loss
 
 
 class Examples(Protocol):
@@ -67,4 +67,13 @@ def check_trains(objective: str, model: Separator, *allowed: type) -> None:
         raise UsageError(
             f"The objective '{objective}' does not train a {type(model).__name__}.",
             remedy=f"It trains {', '.join(kind.__name__ for kind in allowed)}.",
+        )
+
+
+def check_on_magnitudes(criterion: Criterion) -> None:
+    """Refuses a loss with a term that can't compare magnitudes: UsageError."""
+    if any(term.kind not in ("l1", "mse") or term.on != "wave" for term in criterion.terms):
+        raise UsageError(
+            "The loss is on the networks' magnitudes, but one of its terms is made for waveforms.",
+            remedy='Use terms of kind "l1" or "mse" as they are, or the objective "separation".',
         )

@@ -13,6 +13,9 @@ in where they begin:
     norbert, double precision   eps 2.2e-16   the mix's phase
     norbert, single (Spleeter)  eps 1.2e-7    soft mask of power 1
     openunmix                   eps 1e-10     the mix's phase; windows of 300 frames
+
+Sony's (D3Net) keeps C from being singular in another way: no sqrt(eps) I, but a floor below every power; and
+where C is singular all the same, C^H / |C|^2 in the place of its inverse.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ import math
 
 import torch
 from torch import Tensor
+
+SONY_FLOOR = 1e-10  # below a source's power, as a share of its highest
+SONY_SINGULAR = 1e-10  # determinants below it
 
 
 def wiener(
@@ -63,24 +69,65 @@ def wiener(
     return torch.cat(done, dim=3)
 
 
+def wiener_from_stems(mix: Tensor, stems: Tensor) -> Tensor:
+    """Sony's filter, one iteration in double precision: complex [B, C, N, F], [B, S, C, N, F] -> the latter.
+
+    stems: estimates with a phase. C is 1 or 2.
+    """
+    # Some GPUs have no double precision.
+    device = torch.device("cpu") if mix.device.type == "mps" else mix.device
+    x, y = (each.to(device, torch.complex128) for each in (mix, stems))
+    power = y.abs().square().mean(dim=2)
+    power = power + SONY_FLOOR * power.amax(dim=(2, 3), keepdim=True)
+    spatial, covariance = _covariances(y, power, torch.finfo(torch.float64).eps)
+    return _filtered(power, spatial, _solved_or_scaled(covariance, x)).to(mix.device, stems.dtype)
+
+
 def _improved(x: Tensor, y: Tensor, eps: float) -> Tensor:
     """One iteration of the file's head: mix [B, C, N, F], stems [B, S, C, N, F] -> stems."""
-    power = y.abs().square().mean(dim=2)  # v [B, S, N, F]
-    products = torch.einsum("bscnf,bsdnf->bscdf", y, y.conj())
-    spatial = products / (eps + power.sum(dim=2))[:, :, None, None]  # R [B, S, C, C, F]
-    power = power.to(y.dtype)
-    covariance = torch.einsum("bsnf,bscdf->bcdnf", power, spatial)
+    power = y.abs().square().mean(dim=2)
+    spatial, covariance = _covariances(y, power, eps)
     for channel in range(x.shape[1]):
         covariance[:, channel, channel] += math.sqrt(eps)
-    white = _solved(covariance, x)
-    return power[:, :, None] * torch.einsum("bscdf,bdnf->bscnf", spatial, white)
+    return _filtered(power, spatial, _solved(covariance, x))
+
+
+def _covariances(y: Tensor, power: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """R [B, S, C, C, F] and the sum of v R [B, C, C, N, F], of stems [B, S, C, N, F] and v [B, S, N, F]."""
+    products = torch.einsum("bscnf,bsdnf->bscdf", y, y.conj())
+    spatial = products / (eps + power.sum(dim=2))[:, :, None, None]
+    return spatial, torch.einsum("bsnf,bscdf->bcdnf", power.to(y.dtype), spatial)
+
+
+def _filtered(power: Tensor, spatial: Tensor, white: Tensor) -> Tensor:
+    """v R w: v [B, S, N, F], R [B, S, C, C, F], w [B, C, N, F] -> stems [B, S, C, N, F]."""
+    return power.to(white.dtype)[:, :, None] * torch.einsum("bscdf,bdnf->bscnf", spatial, white)
 
 
 def _solved(matrix: Tensor, x: Tensor) -> Tensor:
     """C^-1 x: matrices [B, C, C, N, F] and vectors [B, C, N, F] -> [B, C, N, F]."""
-    if x.shape[1] == 1:
-        return x / matrix[:, 0]
+    adjugate, determinant = _adjugate(matrix)
+    return _times(adjugate, x) / determinant[:, None]
+
+
+def _solved_or_scaled(matrix: Tensor, x: Tensor) -> Tensor:
+    """The same; where the determinant is below SONY_SINGULAR, C^H x / (|C|^2 + eps)."""
+    adjugate, determinant = _adjugate(matrix)
+    singular = determinant.abs() < SONY_SINGULAR
+    determinant = torch.where(singular, torch.ones_like(determinant), determinant)
+    norm = matrix.abs().square().sum(dim=(1, 2)) + torch.finfo(torch.float64).eps
+    scaled = _times(matrix.transpose(1, 2).conj(), x) / norm[:, None]
+    return torch.where(singular[:, None], scaled, _times(adjugate, x) / determinant[:, None])
+
+
+def _adjugate(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Adjugates [B, C, C, N, F] and determinants [B, N, F] of matrices [B, C, C, N, F]; C is 1 or 2."""
+    if matrix.shape[1] == 1:
+        return torch.ones_like(matrix), matrix[:, 0, 0]
     a, b, c, d = matrix.flatten(1, 2).unbind(1)
-    first, second = x[:, 0], x[:, 1]
-    determinant = a * d - b * c
-    return torch.stack([d * first - b * second, a * second - c * first], dim=1) / determinant[:, None]
+    return torch.stack([d, -b, -c, a], dim=1).unflatten(1, (2, 2)), a * d - b * c
+
+
+def _times(matrix: Tensor, x: Tensor) -> Tensor:
+    """[B, C, C, N, F] and [B, C, N, F] -> [B, C, N, F]."""
+    return (matrix * x[:, None]).sum(dim=2)

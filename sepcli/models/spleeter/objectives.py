@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import torch
 
-from sepcli.errors import UsageError
-from sepcli.models.objective import Examples, Objective
+from sepcli.models.objective import Examples, Objective, check_on_magnitudes
 from sepcli.models.spleeter.network import Spleeter
 from sepcli.nn.losses import Criterion, Loss
 from sepcli.nn.stft import spleeter_stft
@@ -23,11 +22,7 @@ class Magnitudes(Objective):
     """The objective of the file's head; the terms of the loss are "l1" or "mse", of magnitudes."""
 
     def __init__(self, model: Spleeter, criterion: Criterion):
-        if any(term.kind not in ("l1", "mse") or term.on != "wave" for term in criterion.terms):
-            raise UsageError(
-                "The loss is on the networks' magnitudes, but one of its terms is made for waveforms.",
-                remedy='Use terms of kind "l1" or "mse" as they are, or the objective "separation".',
-            )
+        check_on_magnitudes(criterion)
         self.criterion = criterion
 
     def __call__(self, model: Spleeter, batch: Examples) -> Loss:
