@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import collections
+import gzip
 import io
 import os
 import pickle
 import struct
 import zipfile
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -92,10 +94,21 @@ def tensors() -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-def test_reads_what_torch_saved(tmp_path, legacy):
+def hide(path: Path, layout: str) -> Path:
+    """The file at `path`, "behind gzip" or "inside" another one."""
+    data = path.read_bytes()
+    if "gzip" in layout:
+        path.write_bytes(gzip.compress(data))
+    elif "inside" in layout:
+        torch.save({"compressed": zlib.compress(data)}, path)
+    return path
+
+
+@pytest.mark.parametrize("layout", ["zip", "legacy", "zip behind gzip", "legacy behind gzip", "zip inside"])
+def test_reads_what_torch_saved(tmp_path, layout):
     saved = {"plain": PLAIN, "tensors": tensors()}
-    torch.save(saved, tmp_path / "a.th", _use_new_zipfile_serialization=not legacy)
+    torch.save(saved, tmp_path / "a.th", _use_new_zipfile_serialization="zip" in layout.split())
+    hide(tmp_path / "a.th", layout)
     checkpoint = read_checkpoint(tmp_path / "a.th")
     assert checkpoint.format == "torch" and checkpoint.metadata == {}
     assert {**checkpoint.payload["plain"], "ordered": PLAIN["ordered"]} == {
@@ -474,6 +487,25 @@ def test_refuses_storages_that_expand_without_end(tmp_path):
             small.writestr(name, whole.read(name))
     assert packed.stat().st_size * 100 < 4 << 20
     assert "do not fit in the file" in refused(packed).message
+
+
+@pytest.mark.parametrize("layout", ["zip behind gzip", "legacy behind gzip", "zip inside"])
+def test_refuses_what_is_damaged_or_hostile_inside(tmp_path, layout):
+    path = tmp_path / "x.th"
+    for value, word in (({"a": torch.ones(999)}, "damaged"), (Payload(print, "hello"), "print")):
+        torch.save(value, path, _use_new_zipfile_serialization="zip" in layout.split())
+        data = hide(path, layout).read_bytes()
+        if word != "damaged":
+            assert word in refused(path).message
+            continue
+        for end in (20, len(data) // 2, len(data) - 9):
+            path.write_bytes(data[:end])
+            assert word in refused(path).message or end == 20
+    torch.save({"a": torch.zeros(1 << 20)}, path, _use_new_zipfile_serialization="zip" in layout.split())
+    assert hide(path, layout).stat().st_size * 100 < 4 << 20
+    assert refused(path).code == "checkpoint_damaged"
+    torch.save({"compressed": "text"}, path)
+    assert refused(path).code == "checkpoint_damaged"
 
 
 def test_refuses_storages_that_are_announced_again_and_again(tmp_path):

@@ -47,6 +47,7 @@ from sepcli.weights.unpickling import CONVERT, Unpickler
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of a file by torch.save before 1.6
 _EXPANSION = 100  # how many times a file's size its content may have, compressed or repeated
 _DEEPEST = 200  # values in values
+_PICKLES = 1 << 24  # bytes that the pickles of a file of before torch 1.6 may have, behind gzip
 _PACKED = (".ckpt", ".pt", ".pth", ".th", ".h5")  # of torch.save or NNabla, inside a zip archive
 _AGAIN = "Download it again, or check that it is the file you meant."
 
@@ -358,7 +359,7 @@ def _unpacked(stream: Any, most: int) -> io.BytesIO:
 
 def _read_legacy(path: Path, foreign: Collection[str], stream: Any = None) -> Any:
     """The object in a file of torch.save before 1.6. stream: its bytes; None: those of the file at `path`."""
-    memory = mapped(path) if stream is None else stream
+    memory = mapped(path) if stream is None else io.BytesIO(stream.read(_PICKLES))
     take = _budget(path.stat().st_size * (1 if stream is None else _EXPANSION))
     storages: dict[str, Tensor] = {}
 
@@ -384,8 +385,11 @@ def _read_legacy(path: Path, foreign: Collection[str], stream: Any = None) -> An
     version, system = load(), load()
     if version != 1001 or not (isinstance(system, dict) and system.get("little_endian", True)):
         raise ValueError(f"version {version!r}")
-    payload = load()
-    for key in load():
+    payload, keys = load(), load()
+    if stream is not None:
+        stream.seek(memory.tell())
+        memory = stream
+    for key in keys:
         (elements,) = struct.unpack("<q", memory.read(8))
         target = storages[key]
         if elements != target.numel():

@@ -137,3 +137,41 @@ def change(path: tuple, value) -> dict:
 def test_refuses_what_does_not_fit(path, value):
     with pytest.raises(ModelError, match="quantised state"):
         diffq.decode(change(path, value), golden()[1])
+
+
+# --- diffq 0.1 -----------------------------------------------------------------------------------------------
+
+
+def early(bits=((2,), (15,)), others=None):
+    """A state with one parameter of two groups of eight, and what it has besides."""
+    levels = torch.tensor([[0, 1, 2, 3] * 2, [0, 32767, 1, 2] * 2])
+    item = (levels.to(torch.int16), (-1.0, 3.0), torch.tensor(bits, dtype=torch.uint8))
+    return {"quantized": [item], "float16": [], "others": others or [torch.ones(3)]}
+
+
+def test_early_states_are_told_by_the_sizes():
+    """The largest parameters are cut into groups, wherever they stand."""
+    assert diffq.is_quantised_early(early()) and not diffq.is_quantised_early(state_of([], []))
+    decoded = diffq.decode_early(early(), {"small": (3,), "large": (4, 4)})
+    assert torch.equal(decoded["small"], torch.ones(3)) and decoded["large"].shape == (4, 4)
+    expected = torch.tensor([-1, -1 + 4 / 3, -1 + 8 / 3, 3] * 2)
+    torch.testing.assert_close(decoded["large"].flatten()[:8], expected)
+    torch.testing.assert_close(decoded["large"].flatten()[8:10], torch.tensor([-1.0, 3.0]))
+
+
+@pytest.mark.parametrize(
+    ("state", "shapes", "words"),
+    [
+        (early(), {"large": (4, 4)}, "it has 2 tensors, and the network 1"),
+        (early(others=[torch.ones(4)]), {"large": (4, 4), "small": (3,)}, "'small' should be of shape"),
+        (early(), {"large": (4, 5), "small": (3,)}, "'large' has 16 values in place of 20"),
+        (early(bits=((0,), (3,))), {"large": (4, 4), "small": (3,)}, "one number of bits, 1 to 15"),
+        (early(bits=((2,),)), {"large": (4, 4), "small": (3,)}, "for each group"),
+        (early(), {"large": (4, 4), "other": (4, 4)}, "should be of shape|ends before"),
+        ({**early(), "quantized": [1]}, {"large": (4, 4), "small": (3,)}, "is not stored as expected"),
+        ({**early(), "others": 3}, {"large": (4, 4)}, "parts of it are missing"),
+    ],
+)
+def test_early_states_that_do_not_fit(state, shapes, words):
+    with pytest.raises(ModelError, match=words):
+        diffq.decode_early(state, shapes)
