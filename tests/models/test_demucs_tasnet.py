@@ -12,11 +12,15 @@ from safetensors.torch import load_file
 
 from sepcli.engine.pipeline import Engine
 from sepcli.engine.settings import Settings
+from sepcli.errors import ModelError
 from sepcli.loading import load_model, make_config
 from sepcli.models.demucs import FAMILY
+from sepcli.models.demucs.checkpoint import describe
 from sepcli.models.demucs.detect import detect
 from sepcli.models.demucs.tasnet import ConvTasNet, ConvTasNetConfig
+from sepcli.models.family import Package
 from sepcli.weights.checkpoint import Checkpoint
+from sepcli.weights.unpickling import Inert
 from tests.contracts import Case, check_reduced, run
 
 TESTS = Path(__file__).parents[1]
@@ -127,3 +131,24 @@ def test_a_file_of_its_own(tmp_path):
     assert loaded.sources == STEMS and "tensors are those of ConvTasNet" in notices[0]
     state = expected.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in loaded.network.state_dict().items())
+
+
+def v1(args=(), **kwargs):
+    """A file of v1."""
+    return Checkpoint(Path("a.th"), (Inert("demucs.tasnet.ConvTasNet"), args, kwargs, {}), format="torch")
+
+
+def test_what_a_file_of_v1_says():
+    """Sources are a number, or not named; a network that is not causal is what there is."""
+    expected = Package("ConvTasNet", {"sources": STEMS, "segment_length": 441000, "X": 10})
+    for settings in ({}, {"sources": 4}, {"C": 4}, {"causal": False}):
+        assert describe(v1(X=10, **settings)) == expected
+    two = describe(v1(sources=2))
+    assert two is not None and two.config["sources"] == ("stem1", "stem2")
+    for settings, words in (
+        ({"args": (4,)}, "not those of Demucs v1"),
+        ({"sources": "four"}, "not those of Demucs v1"),
+        ({"causal": True}, "unknown settings: causal"),
+    ):
+        with pytest.raises(ModelError, match=words):
+            describe(v1(**settings))
