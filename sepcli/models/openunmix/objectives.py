@@ -26,7 +26,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sepcli.errors import UsageError
-from sepcli.models.objective import Examples, Objective
+from sepcli.models.objective import Examples, Objective, check_on_magnitudes
 from sepcli.models.openunmix.network import Unmix
 from sepcli.nn.losses import Criterion, Loss
 
@@ -38,11 +38,7 @@ class Magnitudes(Objective):
     """The first objective of the file's head; the terms of the loss are "l1" or "mse", of magnitudes."""
 
     def __init__(self, model: Unmix, criterion: Criterion):
-        if any(term.kind not in ("l1", "mse") or term.on != "wave" for term in criterion.terms):
-            raise UsageError(
-                "The loss is on the networks' magnitudes, but one of its terms is made for waveforms.",
-                remedy='Use terms of kind "mse" or "l1" as they are, or the objective "separation".',
-            )
+        check_on_magnitudes(criterion)
         self.criterion = criterion
         self.begun = False
 
