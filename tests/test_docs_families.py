@@ -50,6 +50,11 @@ def test_openunmix():
     assert [name for name in options(OPENUNMIX) if f"`-O {name}=" not in page("openunmix")] == []
 
 
+def test_cunet():
+    names = presets("cunet")
+    assert names and [name for name in names if f"--preset {name} " not in page("cunet")] == []
+
+
 def test_d3net():
     names = [*models("d3net"), *presets("d3net"), *(f"-O {name}=" for name in options(D3NET))]
     assert len(names) == 5 and [name for name in names if f"`{name}" not in page("d3net")] == []
