@@ -134,10 +134,11 @@ def _load_entry(
     made = entry.own_sources if entry.counterpart in wanted or entry.mixer else wanted
     members = entry.members_for(made)
     if local is not None and len(entry.files_for(made)) > 1:
+        fewer = f"Ask only for the stems that this file makes ({parameter('targets')}), or name its files "
         raise UsageError(
             f"'{entry.name}' is made of {len(entry.files)} files, so one file can't stand for it.",
-            remedy=f"Ask only for the stems that this file makes ({parameter('targets')}), or name its files "
-            f"in a catalogue of your own ({parameter('catalog')}; docs/models.md).",
+            remedy=("Name its files " if entry.joined else fewer)
+            + f"in a catalogue of your own ({parameter('catalog')}; docs/models.md).",
         )
     models, weights, hashes, origins = [], [], [], []
     family = _family(entry.family, notice)

@@ -325,6 +325,9 @@ def test_several_files_are_one_network(tmp_path, monkeypatch):
         assert sorted(fetched) == ["drums", "rest", "vocals"]  # the filter needs all
         assert len(found.hashes) == 3
         assert peak_error(run(found.model, mix), run(model.select(["drums"]), mix)) < 1e-5
+    with pytest.raises(UsageError, match="made of 3 files") as refused:
+        load_model(f"mine={tmp_path / 'drums.pth'}", catalog=entry(tmp_path), targets=["drums"])
+    assert refused.value.remedy.startswith("Name its files in a catalogue")  # one stem alone is none
     with pytest.raises(
         ModelError, match="has the stems vocals, drums, rest, but the model vocals, drums, piano"
     ):

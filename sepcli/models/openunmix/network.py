@@ -139,16 +139,20 @@ class Unmix(Separator):
         coupled = self._iterations() > 0 or self.options.softmask
         names = self.known if coupled else self.sources
         estimates = self.magnitudes(spec.abs(), names).expand(-1, -1, self.channels, -1, -1)
+        # Apple's GPUs have no double precision.
+        place = (
+            torch.device("cpu") if self.precision == torch.float64 and mix.device.type == "mps" else mix.device
+        )
         stems = wiener(
-            spec.to(self.precision.to_complex()),
-            estimates.to(self.precision),
+            spec.to(place).to(self.precision.to_complex()),
+            estimates.to(place).to(self.precision),
             eps=self.eps,
             mask_power=self.options.exponent if self.options.softmask else None,
             iterations=self._iterations(),
             frames=self._window(),
             residual=self.options.residual,
         )
-        stems = stems[:, source_indices(names, self.sources)].to(spec.dtype)
+        stems = stems[:, source_indices(names, self.sources)].to(spec.dtype).to(mix.device)
         return self.wave(stems, mix.shape[-1])[..., :samples]
 
     # --- the parts ---
