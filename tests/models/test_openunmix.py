@@ -12,7 +12,7 @@ from torch import nn
 
 from sepcli.errors import ModelError, UsageError
 from sepcli.loading import load_model, make_config, save_model
-from sepcli.models.detection import find_network
+from sepcli.models.detection import entry_config, find_network
 from sepcli.models.family import all_families
 from sepcli.models.openunmix import FAMILY, XUMX, OpenUnmix, OpenUnmixConfig, UnmixOptions, XUMXConfig
 from sepcli.models.openunmix.core import Target
@@ -251,6 +251,22 @@ def test_published_files_of_xumx(name, layout):
     loaded(checkpoint, model)
     found = find_network(checkpoint, all_families(), ())
     assert (found.family.name, found.config) == ("openunmix", model.config)
+
+
+@pytest.mark.parametrize(
+    "name, listed", [("umxhq", "umxhq"), ("umx", "umxhq"), ("umxl", "umxl"), ("umxse", "umxse")]
+)
+def test_published_files_of_open_unmix(name, listed):
+    """A file for each stem, with the constants of early versions, as the catalogue's one network."""
+    entry = load_catalog()[name]
+    constants = {key: torch.empty(shape, device="meta") for key, shape in CONSTANTS.items()}
+    parts = {member.file.name: published(listed) | constants for member in entry.members}
+    assert entry.joined and tuple(parts) == entry.sources
+    config = entry_config(FAMILY.archs["OpenUnmix"], entry, entry.members[0])
+    with torch.device("meta"):
+        model = OpenUnmix(config)
+    loaded(Checkpoint(Path("model"), parts, format="torch"), model)
+    assert (model.samplerate, model.channels) == (entry.samplerate, entry.channels)
 
 
 def as_published(model, number, *, constants=True):
