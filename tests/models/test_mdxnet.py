@@ -20,9 +20,9 @@ from sepcli.loading import load_model, make_config
 from sepcli.models.config import plain_config
 from sepcli.models.detection import entry_config
 from sepcli.models.mdxnet import FAMILY, table
-from sepcli.models.mdxnet.blocks import Norm
 from sepcli.models.mdxnet.config import MDXNetConfig, MDXNetOptions
 from sepcli.models.mdxnet.network import MDXNet
+from sepcli.nn.norm import Norm
 from sepcli.weights import download
 from sepcli.weights.catalog import load_catalog
 from sepcli.weights.checkpoint import Checkpoint, read_checkpoint

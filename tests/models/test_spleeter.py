@@ -14,7 +14,8 @@ from sepcli.loading import load_model, make_config
 from sepcli.models.detection import find_network
 from sepcli.models.family import all_families
 from sepcli.models.spleeter import FAMILY, Spleeter, SpleeterConfig, SpleeterOptions
-from sepcli.models.spleeter.unet import Norm
+from sepcli.models.spleeter.unet import keras_norm
+from sepcli.nn.norm import Norm
 from sepcli.nn.stft import spleeter_istft, spleeter_stft
 from sepcli.weights.catalog import load_catalog
 from sepcli.weights.checkpoint import Checkpoint
@@ -226,7 +227,7 @@ def as_tensorflow(model, *, slots=True):
     for u, unet in enumerate(model.unets):
         convs = [*(down.conv for down in unet.down), unet.last]
         ups, width = [up.conv for up in unet.up], unet.down[-1].conv.out_channels
-        norms = [*unet.down_norms, Norm(width), *unet.up_norms]
+        norms = [*unet.down_norms, keras_norm(width), *unet.up_norms]
         for kind, layers in (("conv2d", convs), ("conv2d_transpose", ups), ("batch_normalization", norms)):
             for k, layer in enumerate(layers):
                 number = u * len(layers) + k

@@ -14,31 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sepcli.nn.modules import ModuleListOf
+from sepcli.nn.norm import Norm
 
 EPSILON = 1e-5  # of batch norms
 SLAB_BYTES = 2 << 20  # of what the linear layers work on at once, on a CPU
-
-
-class Norm(nn.Module):
-    """Batch normalisation: [B, C, N, F] -> the same."""
-
-    mean: Tensor  # [C]
-    variance: Tensor  # [C]
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("variance", torch.ones(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
-        return F.batch_norm(x, self.mean, self.variance, self.weight, self.bias, self.training, eps=EPSILON)
-
-    def as_factor(self) -> tuple[Tensor, Tensor]:
-        """In eval mode it is x * factor + summand, [C] float32 each."""
-        return factor_and_summand(self.weight.detach(), self.bias.detach(), self.mean, self.variance)
 
 
 def factor_and_summand(weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,13 +26,18 @@ def factor_and_summand(weight: Tensor, bias: Tensor, mean: Tensor, variance: Ten
     return factor.float(), (bias.double() - mean.double() * factor).float()
 
 
+def as_factor(norm: Norm) -> tuple[Tensor, Tensor]:
+    """In eval mode it is x * factor + summand, [C] float32 each."""
+    return factor_and_summand(norm.weight.detach(), norm.bias.detach(), norm.mean, norm.variance)
+
+
 class ConvNorm(nn.Module):
     """A convolution, a batch norm unless it is folded already, and ReLU."""
 
     def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, *, norm: bool):
         super().__init__()
         self.conv = conv
-        self.norm = Norm(conv.out_channels) if norm else None
+        self.norm = Norm(conv.out_channels, epsilon=EPSILON) if norm else None
         self.ready: tuple[Tensor, Tensor] | None = None  # weight and bias
 
     def fold(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -63,7 +47,7 @@ class ConvNorm(nn.Module):
         bias = bias.detach()
         if self.norm is not None:
             transposed = isinstance(self.conv, nn.ConvTranspose2d)
-            weight, bias = folded(weight, bias, *self.norm.as_factor(), transposed=transposed)
+            weight, bias = folded(weight, bias, *as_factor(self.norm), transposed=transposed)
         weight = weight.to(device, dtype, memory_format=torch.channels_last)
         self.ready = weight, bias.to(device, dtype)
 
@@ -84,12 +68,12 @@ class FrequencyLinear(nn.Module):
     def __init__(self, channels: int, inputs: int, outputs: int):
         super().__init__()
         self.linear = nn.Linear(inputs, outputs, bias=False)
-        self.norm = Norm(channels)
+        self.norm = Norm(channels, epsilon=EPSILON)
         self.ready: tuple[Tensor, Tensor, Tensor] | None = None  # weight, factor and summand
 
     def fold(self, device: torch.device, dtype: torch.dtype) -> None:
         """Set up what runs in eval mode."""
-        tensors = self.linear.weight.detach(), *self.norm.as_factor()
+        tensors = self.linear.weight.detach(), *as_factor(self.norm)
         weight, factor, summand = (tensor.to(device, dtype) for tensor in tensors)
         self.ready = weight, factor, summand
 

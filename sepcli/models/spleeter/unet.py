@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sepcli.nn.modules import ModuleListOf
+from sepcli.nn.norm import Norm
 
 ACTIVATIONS = ("LeakyReLU", "ReLU", "ELU")
 LEVELS = 6
@@ -35,22 +36,9 @@ def activation(name: str) -> nn.Module:
     return {"LeakyReLU": nn.LeakyReLU(0.2), "ReLU": nn.ReLU(), "ELU": nn.ELU()}[name]
 
 
-class Norm(nn.Module):
-    """Batch normalisation with the constants of Keras: epsilon 1e-3, momentum 0.99."""
-
-    mean: Tensor  # [C]
-    variance: Tensor  # [C]
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("variance", torch.ones(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, N, F] -> the same."""
-        return F.batch_norm(x, self.mean, self.variance, self.weight, self.bias, self.training, 0.01, 1e-3)
+def keras_norm(channels: int) -> Norm:
+    """Batch normalisation with the constants of Keras."""
+    return Norm(channels, epsilon=1e-3, momentum=0.01)
 
 
 class Down(nn.Module):
@@ -102,11 +90,11 @@ class UNet(nn.Module):
             raise ValueError(f"filters has {len(filters)} numbers, but must have {LEVELS}")
         before = [channels, *filters[:-1]]
         self.down = ModuleListOf(Down(a, b) for a, b in zip(before, filters, strict=True))
-        self.down_norms = ModuleListOf(Norm(count) for count in filters[:-1])
+        self.down_norms = ModuleListOf(keras_norm(count) for count in filters[:-1])
         after = [*reversed(filters[:-1]), 1]
         inputs = [filters[-1], *(2 * count for count in after[:-1])]
         self.up = ModuleListOf(Up(a, b) for a, b in zip(inputs, after, strict=True))
-        self.up_norms = ModuleListOf(Norm(count) for count in after)
+        self.up_norms = ModuleListOf(keras_norm(count) for count in after)
         self.last = nn.Conv2d(1, channels, 4, dilation=2, padding=3)
         self.down_activation, self.up_activation = activation(down), activation(up)
         self.apply(_initialise)
