@@ -96,6 +96,22 @@ stems. *In four*: each stem is asked for by itself, with `--target`. In v1 every
 to share. The real time factor (RTF) is as above, but with CPU time.
 """,
     ),
+    "onnxruntime": (
+        "MDX-Net beside onnxruntime",
+        """\
+The `.onnx` files of MDX-Net are read by sepcli and computed by torch. Here the network alone, one call of 5.9 s, one thread,
+beside onnxruntime with the same file. Were torch more than 1.2 times as slow, an extra with onnxruntime would be worth
+its while.
+""",
+    ),
+    "families": (
+        "All families",
+        """\
+One call of each network, random weights, one thread, float32: processor time for a second of audio, without overlap,
+and the work of it (matrix products, convolutions and attention; no LSTMs, no Fourier transforms).
+[Lineage](lineage.md) has them beside what the networks are.
+""",
+    ),
     "conditioning": (
         "What a trained LaSAFT hears",
         """\

@@ -21,6 +21,7 @@ sys.path[:0] = [str(DOCS.parent), str(DOCS)]  # the checkout this file stands in
 
 import benchmarks_page  # noqa: E402
 import cli_page  # noqa: E402
+import lineage_page  # noqa: E402
 
 from sepcli.cli.console import bytes_text  # noqa: E402
 from sepcli.weights.catalog import bundled_catalog, read_catalog  # noqa: E402
@@ -311,7 +312,18 @@ def benchmarks() -> str:
     )
 
 
-PAGES: dict[str, Callable[[], str]] = {"models.md": models, "cli.md": cli, "benchmarks.md": benchmarks}
+def lineage() -> str:
+    """The text of lineage.md."""
+    source = "docs/lineage_page.py, or measure with tests/bench/families.py,"
+    return GENERATED.format(source=source) + lineage_page.lineage()
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "models.md": models,
+    "cli.md": cli,
+    "benchmarks.md": benchmarks,
+    "lineage.md": lineage,
+}
 
 
 def main(arguments: list[str]) -> int:

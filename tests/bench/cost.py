@@ -14,6 +14,7 @@ from dataclasses import replace
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from sepcli.engine.noise import Noise
 from sepcli.engine.separator import Separator
 from sepcli.models.detection import entry_config
 from sepcli.models.family import get_family
@@ -51,9 +52,15 @@ def _network(model: Separator, device: torch.device) -> float:
     useful = samples - 2 * model.segment.margin
     with device, torch.inference_mode():
         model.prepare(samples, device, torch.float32)
-        with FlopCounterMode(display=False) as counter:
-            model(torch.zeros(1, model.channels, samples))
-    return counter.get_total_flops() / 1e9 / (useful / model.samplerate)
+        work = work_of(model, torch.zeros(1, model.channels, samples))
+    return work / (useful / model.samplerate)
+
+
+def work_of(model: Separator, mix: torch.Tensor, noise: Noise | None = None) -> float:
+    """GFLOP of one call."""
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model(mix, noise=noise)
+    return counter.get_total_flops() / 1e9
 
 
 def main() -> None:
