@@ -156,7 +156,7 @@ def test_a_file_of_a_family_that_is_not_installed_names_it(install, tmp_path, mo
         path = tmp_path / "m.safetensors"
         save_model(arch.build(config).state_dict(), path, family="nowhere", arch="Gain", config=config)
     with pytest.raises(
-        ModelError, match="There is no model family 'nowhere'; there is bandsplit, bsrnn, demucs"
+        ModelError, match="There is no model family 'nowhere'; there is bandsplit, bsrnn, bytesep"
     ) as error:
         load_model(str(path))
     assert error.value.code == "unknown_family" and "install" in error.value.remedy
