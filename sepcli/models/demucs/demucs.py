@@ -30,6 +30,7 @@ from sepcli.models.demucs.dconv import BLSTM, DConv
 from sepcli.models.demucs.hybrid import EPSILON, freeze_lists, segment_samples
 from sepcli.models.demucs.layers import group_norm, keep_outputs, rescale_convolutions
 from sepcli.models.demucs.resampling import double_and_halve, downsampled, upsampled
+from sepcli.nn.lengths import centred
 from sepcli.nn.modules import ModuleListOf
 from sepcli.nn.sharing import sharing_copy
 
@@ -236,9 +237,3 @@ def _decoder_layer(config: DemucsConfig, index: int, chin: int, chout: int) -> n
     if index:
         layers += [group_norm(groups, chout), _activation(config.gelu)]
     return nn.Sequential(*layers)
-
-
-def centred(x: Tensor, length: int) -> Tensor:
-    """The middle `length` samples of [..., T]; of an odd excess, one more is cut on the right."""
-    start = (x.shape[-1] - length) // 2
-    return x[..., start : start + length]

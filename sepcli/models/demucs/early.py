@@ -33,10 +33,10 @@ from torch import Tensor, nn
 
 from sepcli.engine.separator import Segment, Separator, source_indices
 from sepcli.models.demucs.dconv import BLSTM
-from sepcli.models.demucs.demucs import centred
 from sepcli.models.demucs.hybrid import freeze_lists
 from sepcli.models.demucs.layers import keep_outputs, rescale_convolutions
 from sepcli.models.demucs.resampling import double_and_halve, downsampled, upsampled
+from sepcli.nn.lengths import centred
 from sepcli.nn.modules import ModuleListOf
 from sepcli.nn.sharing import sharing_copy
 

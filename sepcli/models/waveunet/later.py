@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from sepcli.engine.separator import Separator, source_indices
 from sepcli.models.waveunet.config import WaveUNetTorchConfig
-from sepcli.models.waveunet.windows import Windows, centred
+from sepcli.models.waveunet.windows import Windows
+from sepcli.nn.lengths import centred
 from sepcli.nn.modules import ModuleListOf
 from sepcli.nn.sharing import sharing_copy
 

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from sepcli.engine.separator import Segment, Separator, source_indices
 from sepcli.models.waveunet.config import WaveUNetConfig
-from sepcli.models.waveunet.windows import Windows, centred
+from sepcli.models.waveunet.windows import Windows
+from sepcli.nn.lengths import centred
 from sepcli.nn.modules import ModuleListOf
 from sepcli.nn.sharing import sharing_copy
 

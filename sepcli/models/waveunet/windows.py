@@ -15,12 +15,6 @@ from torch import Tensor
 from sepcli.engine.separator import Segment
 
 
-def centred(x: Tensor, length: int) -> Tensor:
-    """The middle `length` samples of [..., T]."""
-    start = (x.shape[-1] - length) // 2
-    return x[..., start : start + length]
-
-
 @dataclass(frozen=True)
 class Windows:
     """The sizes of a U-Net.
