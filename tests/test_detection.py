@@ -79,12 +79,15 @@ NOT_FOUND = {"hdemucs_magnitudes"}  # see test_entries_that_differ_are_named
 
 
 def test_no_list_of_keys_is_forgotten():
-    """Those of Demucs and LaSAFT are found here; a folder of another family is read by a test of its own."""
+    """Those of Demucs and LaSAFT are found here; one of another family is read by a test of its own."""
     tests = "".join(path.read_text() for path in (KEYS.parent / "models").glob("test_*.py"))
-    folders = [folder.name for folder in KEYS.iterdir() if folder.is_dir()]
-    assert [name for name in folders if f'"keys" / "{name}"' not in tests] == []
     lists = {path.stem for folder in (KEYS, KEYS / "lasaft") for path in folder.glob("*.json")}
     assert lists == {name for name, (file, *_) in FOUND.items() if file in (demucs, lasaft)} | NOT_FOUND
+    for folder in (folder for folder in KEYS.iterdir() if folder.is_dir()):
+        place = f'"keys" / "{folder.name}"'
+        assert place in tests, folder.name
+        whole = f'{place}).glob("*.json")' in tests  # all that lie there
+        assert [path.name for path in folder.glob("*.json") if not whole and path.stem not in tests] == []
 
 
 @pytest.mark.slow

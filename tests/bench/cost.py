@@ -9,6 +9,7 @@ addition as two, in one call of the usual length without overlap. Fourier transf
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -33,8 +34,13 @@ def cost(entry: Entry) -> float:
 
 
 def _cost(entry: Entry, device: torch.device) -> float:
-    family, total = get_family(entry.family), 0.0
-    for member in entry.members:
+    return sum(_network(model, device) for model in networks_of(entry, device))
+
+
+def networks_of(entry: Entry, device: torch.device) -> Iterator[Separator]:
+    """Its networks with fresh weights, one after another, each for the stems that it is used for."""
+    family = get_family(entry.family)
+    for member in entry.members[:1] if entry.joined else entry.members:
         arch = family.arch(member.arch)
         with device:
             model = arch.build(entry_config(arch, entry, member)).eval()
@@ -43,8 +49,7 @@ def _cost(entry: Entry, device: torch.device) -> float:
         used = [i for i, weight in enumerate(member.weights or [1] * len(entry.own_sources)) if weight]
         if len(used) < len(entry.own_sources):
             model = model.select([entry.own_sources[i] for i in used])
-        total += _network(model, device)
-    return total
+        yield model
 
 
 def _network(model: Separator, device: torch.device) -> float:

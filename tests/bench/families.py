@@ -23,12 +23,11 @@ import torch
 from sepcli.engine.noise import Noise
 from sepcli.engine.separator import Queryable, Separator
 from sepcli.models.config import make_config
-from sepcli.models.detection import entry_config
 from sepcli.models.family import get_family
 from sepcli.training.config import read_preset
 from sepcli.weights.catalog import load_catalog
 from tests.bench import results, sound
-from tests.bench.cost import SECONDS, work_of
+from tests.bench.cost import SECONDS, networks_of, work_of
 from tests.bench.results import Figure, Record
 
 NAME = "families"
@@ -43,7 +42,6 @@ class Network:
     family: str = ""
     arch: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)  # of a separation
 
 
 NETWORKS = {
@@ -90,22 +88,13 @@ def made(network: Network) -> list[Separator]:
     """Its separators with fresh weights: one, or those of all members."""
     torch.manual_seed(0)
     if network.entry:
-        entry = load_catalog(())[network.entry]
-        family = get_family(entry.family)
-        members = entry.members[:1] if entry.joined else entry.members
-        configs = [(family.arch(m.arch), entry_config(family.arch(m.arch), entry, m)) for m in members]
-    elif network.preset:
+        return [*networks_of(load_catalog(())[network.entry], torch.device("cpu"))]
+    if network.preset:
         model = read_preset(network.preset)["model"]
-        arch = get_family(model["family"]).arch(model["arch"])
-        configs = [(arch, make_config(arch, model.get("config", {})))]
+        arch, config = get_family(model["family"]).arch(model["arch"]), model.get("config", {})
     else:
-        arch = get_family(network.family).arch(network.arch)
-        configs = [(arch, make_config(arch, network.config))]
-    models = [arch.build(config).eval() for arch, config in configs]
-    for model, (arch, _) in zip(models, configs, strict=True):
-        if arch.options is not None:
-            model.options = arch.options(**network.options)
-    return models
+        arch, config = get_family(network.family).arch(network.arch), network.config
+    return [arch.build(make_config(arch, config)).eval()]
 
 
 def measure(label: str, music: torch.Tensor, runs: int = 2) -> dict[str, float]:
