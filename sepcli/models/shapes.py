@@ -38,12 +38,15 @@ class Shapes(Mapping[str, tuple[int, ...]]):
         """Whether a name begins so."""
         return any(name.startswith(prefix) for name in self._shapes)
 
-    def count(self, prefix: str) -> int:
-        """How many parts are numbered behind the prefix: 2 where names begin with `prefix`0. and `prefix`1."""
-        number = 0
+    def count(self, prefix: str, first: int = 0) -> int:
+        """How many parts are numbered behind the prefix: 2 where names begin with `prefix`0. and `prefix`1.
+
+        first: the first number, where it is not 0.
+        """
+        number = first
         while self.has(f"{prefix}{number}."):
             number += 1
-        return number
+        return number - first
 
     def first(self, prefixes: Iterable[str]) -> int:
         """Which of the prefixes is the first that a name begins with; how many there are where none is."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from string import ascii_lowercase
 
 from torch import Tensor
 
@@ -62,9 +63,7 @@ def detect(checkpoint: Checkpoint) -> Told | None:
         return None
     shapes = Shapes(state)
     separable = "conv_block7.conv1a.weight" in shapes
-    levels = 0
-    while shapes.has(f"encoder_block{levels + 1}."):
-        levels += 1
+    levels = shapes.count("encoder_block", 1)
     block = "conv_block." if separable else "conv_block1."
     conv = "conv1a.weight" if separable else "conv1.weight"
     widths = [shapes[f"encoder_block{level}.{block}{conv}"][:2] for level in range(1, levels + 1)]
@@ -73,8 +72,7 @@ def detect(checkpoint: Checkpoint) -> Told | None:
     stems = whole(shapes["after_conv2.bias"][0] / (channels * bands * VALUES))
     blocks = middle = 1
     if not separable:
-        while shapes.has(f"encoder_block1.conv_block{blocks + 1}."):
-            blocks += 1
+        blocks = shapes.count("encoder_block1.conv_block", 1)
         while shapes.has(f"conv_block{levels + 1}{_letter(middle)}."):
             middle += 1
     config = {
@@ -93,7 +91,7 @@ def detect(checkpoint: Checkpoint) -> Told | None:
 
 
 def _letter(number: int) -> str:
-    return "abcdefghijklmnopqrstuvwxyz"[number]
+    return ascii_lowercase[number]
 
 
 def _their_name(name: str, levels: int, *, separable: bool) -> str:

@@ -91,11 +91,11 @@ class ResUNet(Separator):
         padded = F.pad(mix, (0, self._whole(samples) - samples))
         bands = self.filters.split(padded)
         spec = centred_stft(bands, self.window, config.hop).transpose(-1, -2)  # [B, C K, N, F]
-        magnitude = (spec.real.square() + spec.imag.square()).clamp(min=FLOOR).sqrt()
+        magnitude = _size(spec)
         values = self.network(magnitude).unflatten(1, (-1, self.channels, VALUES, config.bands))
         mask, real, imaginary, added = values.unbind(3)  # [B, S, C, K, N, F]
         turn = torch.complex(real.tanh(), imaginary.tanh())
-        turn = turn / (turn.real.square() + turn.imag.square()).clamp(min=FLOOR).sqrt()
+        turn = turn / _size(turn)
         magnitude, spec = (x.unflatten(1, (self.channels, -1))[:, None] for x in (magnitude, spec))
         stems = F.relu(magnitude * mask.sigmoid() + added.tanh()) * (spec / magnitude) * turn
         waves = centred_istft(stems.transpose(-1, -2), self.window, config.hop, bands.shape[-1])
@@ -125,6 +125,11 @@ class ResUNet(Separator):
         bands, config = self.config.bands, self.config
         least = bands * (config.nfft // 2 + 1) - config.taps
         return -(-max(samples, least) // bands) * bands
+
+
+def _size(x: Tensor) -> Tensor:
+    """Absolute values, never 0."""
+    return (x.real.square() + x.imag.square()).clamp(min=FLOOR).sqrt()
 
 
 def _check(config: ResUNetConfig) -> None:
