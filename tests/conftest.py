@@ -5,8 +5,13 @@ import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import pytest
 import torch
+
+# A test is never timed.
+hypothesis.settings.register_profile("sepcli", deadline=None)
+hypothesis.settings.load_profile("sepcli")
 
 # Under nohup the processes that tests start would ignore it too (and sepcli respects that).
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:

@@ -354,7 +354,7 @@ def test_flipped_bytes_give_a_value_or_a_model_error(tmp_path, kind):
     assert refusals > 10
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.binary(max_size=600), start=st.sampled_from([b"", b"\x80\x02", b"\x80\x04", b"PK\x03\x04"]))
 def test_garbage_is_a_model_error(tmp_path_factory, data, start):
     path = tmp_path_factory.getbasetemp() / "garbage.th"
@@ -362,7 +362,7 @@ def test_garbage_is_a_model_error(tmp_path_factory, data, start):
     refused(path)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.binary(max_size=200))
 def test_garbage_pickles_give_a_value_or_a_model_error(tmp_path_factory, data):
     path = zip_of(tmp_path_factory.getbasetemp() / "garbage_pickle.th", b"\x80\x02" + data)

@@ -16,7 +16,7 @@ def chunks_of(plan, length):
 
 
 @given(length=st.integers(1, 400), size=st.integers(2, 90), overlap=st.floats(0, 0.9))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_identity_in_identity_out(length, size, overlap):
     try:
         plan = plan_chunks(Segment(samples=size), overlap, 100)
@@ -71,7 +71,7 @@ def test_a_segment_longer_than_an_exact_model_takes_is_refused():
 
 
 @given(data=st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_buffer_reads_what_the_stream_held(data):
     x = torch.arange(1, 60.0)
     sizes = data.draw(st.lists(st.integers(1, 20), min_size=1, max_size=8))

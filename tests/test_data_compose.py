@@ -141,7 +141,7 @@ CHORDS = [
 ]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**32), name=st.sampled_from(sorted(bassline.STYLES)))
 def test_a_bass_line_stays_in_its_range_and_repeats(seed, name):
     play = bassline.STYLES[name](np.random.default_rng(seed), 28, 55, 4)
@@ -151,7 +151,7 @@ def test_a_bass_line_stays_in_its_range_and_repeats(seed, name):
     assert play(CHORDS, kicks) == notes  # a section that comes back is played alike
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**32), name=st.sampled_from(sorted(accompany.ROLES)))
 def test_accompaniments_play_chord_tones(seed, name):
     play = accompany.ROLES[name](np.random.default_rng(seed), 40, 84, 4)

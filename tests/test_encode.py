@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -77,7 +77,6 @@ def test_full_scale_is_clamped(depth):
     assert quantize(x, depth).tolist() == expected
 
 
-@settings(deadline=None)
 @given(
     hnp.arrays(np.float32, 50, elements=st.floats(-1.5, 1.5, width=32, allow_subnormal=False)),
     st.sampled_from([16, 24, 32]),

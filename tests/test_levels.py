@@ -140,7 +140,7 @@ sums = given(
 
 
 @sums
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_exact_float_sum(seed, names, rest, loud):
     stems, mix = audio(seed, len(names), 2, 64, peak=loud), audio(seed + 1, 2, 64, peak=1.0)
     levels = Levels(names, rest=rest, exact=True, scale=Scale.of("32f"))
@@ -152,7 +152,7 @@ def test_exact_float_sum(seed, names, rest, loud):
 
 
 @sums
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_exact_integer_sum(seed, names, rest, loud):
     stems, mix = audio(seed, len(names), 2, 64, peak=loud), sixteen_bit(seed + 1, 2, 64)
     for depth in ("16", "24"):

@@ -26,6 +26,7 @@ from sepcli.evaluation.runs import EvaluationRequest
 from sepcli.metrics import voice
 from sepcli.metrics.loudness import loudness
 from tests import fake_model
+from tests.needs import need
 from tests.tracks import RATE, make_track, read
 
 MODELS = ["fake", "vox", "mixture", "oracle:irm1", "reference"]
@@ -87,6 +88,7 @@ def evaluate(capfd, *arguments):
 
 def make(capfd, data, *more, models=MODELS):
     named = [word for model in models for word in ("-m", model)]
+    need("librosa")  # it hears where somebody sings
     return evaluate(capfd, *named, "--data", data, "--listening-test", "test", *more)
 
 
@@ -101,6 +103,7 @@ class Notices(EvaluationListener):
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
     """(key, folder, what was said) of a test of all models; nobody writes there."""
+    need("librosa")
     notices, folder = Notices(), tmp_path_factory.mktemp("whole")
     made = experiment.make(EvaluationRequest(models=tuple(MODELS), data=data), folder, listener=notices)
     assert made.key == read_key(folder)

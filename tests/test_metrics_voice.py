@@ -102,6 +102,7 @@ def test_blocks_of_any_length_and_pieces_give_the_same():
 
 
 def test_channels_are_averaged_and_stems_are_apart():
+    need("librosa")
     left, right = sung(3), sung(3)
     s = np.stack([np.stack([left, right]), np.zeros((2, len(left)))]).astype(np.float32)
     sums = VoiceSums(2, RATE, pesq=False)

@@ -11,7 +11,7 @@ def one(start, length, seed=1, draw=0, source="vocals", group=0):
 
 
 @given(a=st.integers(-1000, 1000), offset=st.integers(0, 50), length=st.integers(1, 60))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_overlapping_windows_see_the_same_noise(a, offset, length):
     whole = one(a, offset + length)
     assert torch.equal(whole[:, offset:], one(a + offset, length))

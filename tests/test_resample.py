@@ -29,13 +29,13 @@ def whole(x, a, b, size=65536, frames=None):
 def test_streaming_equals_one_shot(a, b, frames):
     x = music(frames)
     y = whole(x, a, b, 4099)
-    reference = soxr.resample(x.T, a, b, "VHQ").T
+    reference = soxr.resample(np.ascontiguousarray(x.T), a, b, "VHQ").T  # soxr 0.5 takes no other
     assert y.shape[1] == frames_at(frames, a, b) >= frames * b / a
     assert 0 <= y.shape[1] - reference.shape[1] <= 1  # soxr rounds to nearest, we round up
     assert np.array_equal(y[:, : reference.shape[1]], reference)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     frames=st.integers(1, 20000),
     rates=st.sampled_from(PAIRS),
