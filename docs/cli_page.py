@@ -12,6 +12,7 @@ import inspect
 from enum import Enum
 from typing import Any
 
+import events_page
 import typer
 
 from sepcli import errors
@@ -45,7 +46,14 @@ def cli() -> str:
             if below is None
             else [(f"{name} {one}", command) for one, command in below.items()]
         )
-    return HEAD + _exit_codes() + SEPARATE_RULES + _peers() + "".join(_command(*one) for one in commands)
+    return (
+        HEAD
+        + _exit_codes()
+        + SEPARATE_RULES
+        + events_page.table()
+        + _peers()
+        + "".join(_command(*one) for one in commands)
+    )
 
 
 def _peers() -> str:
@@ -177,6 +185,23 @@ Such a mix minus a stem needs only the work of that stem, which is not written u
 the mix minus the vocals. With `--rest` or `--sum exact` it can only go with its own stem. Names of queries are taken as
 they are written.
 
+**Submixes.** `--submix NAME=SUM` writes one more file, the sum of stems and of `mix`, the input, with + and - between
+them and a gain behind any: `--submix "no_drums=mix-drums" --submix "practice=vocals*-12dB+bass+drums*0.5"`. A gain is a
+factor or decibels, 60 dB at most. Spaces count for nothing; the words for stems above can be used, and of names that
+hold - or + themselves the longest that fits is taken. The sum is that of the stems before they are rounded to the
+format. A submix has the format, names, tags and levels of a stem: if it would clip, it lowers all stems of its track
+like one, and a notice says that it was the reason. It needs the work of its stems, which are only written if they are
+asked for, too:
+
+| options | what is made | what is written |
+|---|---|---|
+| `--submix no_drums=mix-drums` | all stems | all stems, `no_drums` |
+| `-t vocals --submix no_drums=mix-drums` | vocals, drums | `vocals`, `no_drums` |
+| `-t no_drums --submix no_drums=mix-drums` | drums | `no_drums` |
+
+With `--sum exact` the stems and the rest add up to the input; submixes are sums of these files. A stem that the model
+lacks, a name that is taken, or a sum that can't be read ends the run with 2 before any work.
+
 **Queries.** `--query [NAME=]FILE` takes a sound out by an example of it, with a model that takes queries
 (`sepcli models info`). FILE may have any rate, length and number of channels (of more than two the mean is taken). The
 stem is called NAME, or like the file without its suffix. It may have the name of one of the model's own stems, but not
@@ -197,11 +222,11 @@ what is printed are not among these settings. So each file is judged by itself:
 | not made by sepcli | refused, 2 | refused, 2 | replaced |
 
 A track of which all stems stay is skipped; of others, only the stems that are missing are made. If nothing is missing
-but the rest, or an `instrumental`, it is the mix minus the stems that stand, and no model is loaded. This is what a
-new run would give, within the last digit of the files; where they hold less than that (lossy formats, 16 bits at
+but submixes (the rest, an `instrumental` and those of `--submix`, without gains above 1) of stems that stand, these are
+added up, and no model is loaded. This is what a new run would give, within the last digit of the files; where they hold less than that (lossy formats, 16 bits at
 another rate than the input's or for an input of more bits), the model makes it. All stems of a track have one level: if
 one of them would clip, those that stand are made again with it, with a notice. With `--sum exact` each file depends on
-all others, so there a track is made as a whole.
+all others, so there a track is made as a whole. A submix whose sum has changed is replaced, with a notice.
 
 A refusal comes before any work. Stems appear under their names only when all stems of a track are complete, so after a
 kill or a power cut the same command goes on where it stopped.
@@ -242,11 +267,11 @@ Python's `os.fsdecode`.
 |---|---|
 | `input` | the path as found, `-` for standard input |
 | `status` | `done`, `damaged` (stems are there, sound was lost), `skipped` or `failed` |
-| `outputs` | paths by stem; `{}` for a failed input |
+| `outputs` | paths by stem or submix; `{}` for a failed input |
 | `audio_seconds`, `seconds` | length of the audio that was separated; time that the work took |
 | `realtime` | `audio_seconds` / `seconds` |
 | `device`, `precision` | the device that computed it, and in which precision |
-| `gain` | the common gain of all stems; 1.0 unless one of them would have clipped |
+| `gain` | the common gain of all stems and submixes; 1.0 unless one of them would have clipped |
 | `silent` | the stems that `--skip-silent` left out; they have `levels`, but no path in `outputs` |
 | `levels` | `{stem: {...}}` of each stem (see below) |
 | `options` | the model's own options (`-O`) as they were used, including values that follow from others; `{}` if it has none |
@@ -276,6 +301,7 @@ A lossy file is measured before it is encoded. A skipped track has the levels th
 | `tags` | tags that could not be written |
 | `channels` | channels without known names, or with other places in the files |
 | `clamped`, `sum` | samples beyond full scale were cut off; the stems do not add up there |
+| `lowered` | all stems were lowered by the common gain, and which of them would have clipped |
 
 The first two make a track `damaged`.
 
@@ -287,8 +313,10 @@ model or stem), there is one object whose `input` is `null`; `--json` of the oth
 `--dry-run --json` prints the same objects, with the status `planned` instead of `done`, and four more keys: `action`
 (`separate`, `replace`, `skip`, `refuse`), `model`, `license` and `download_bytes`.
 
-`--progress json` turns all of standard error into one object a line, each with an `event`: `notice`, `download`
-(`done`, `total` bytes), `start` (`model`, `stems`, `license`, `device`, `precision` and the reasons for these
-two), `track` (`number`, `count`), `progress` (`done_seconds`, `total_seconds`, `realtime`, `left_seconds`),
-`result`, `summary` and `error`.
+## Events as JSON
+
+`--progress json` turns all of standard error into one object a line, an *event*; so does `--json` of `train` and
+`distill`. [events.schema.json](events.schema.json) is their JSON Schema. All keys of an event are always there.
+[Python](python.md#progress-of-another-process) has an example of a program that reads them.
+
 """

@@ -21,6 +21,7 @@ sys.path[:0] = [str(DOCS.parent), str(DOCS)]  # the checkout this file stands in
 
 import benchmarks_page  # noqa: E402
 import cli_page  # noqa: E402
+import events_page  # noqa: E402
 import lineage_page  # noqa: E402
 
 from sepcli.cli.console import bytes_text  # noqa: E402
@@ -323,6 +324,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli,
     "benchmarks.md": benchmarks,
     "lineage.md": lineage,
+    "events.schema.json": events_page.schema,
 }
 
 

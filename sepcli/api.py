@@ -5,6 +5,7 @@
     model = sepcli.load("htdemucs")                             # once
     stems = sepcli.separate(model, audio, 48000)                # {"drums": [2, T], ...}, as long as audio
     done = sepcli.separate_file("song.flac", "stems", model=model, targets=["vocals"], rest=True)
+    done = sepcli.separate_file("song.flac", "stems", model=model, submixes={"no_drums": "mix-drums"})
 
 Knows how the parts are put together and adds nothing to them. All errors that a caller can act on are
 sepcli.SepcliError, with .message, .remedy and .code; the subclasses are in sepcli.errors.
@@ -15,7 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,8 @@ from sepcli.batch.inputs import Source
 from sepcli.batch.names import Stems, guard_inputs, name_files
 from sepcli.batch.outputs import DEFAULT_TEMPLATE, check_writable, rest_name
 from sepcli.batch.outputspec import OutputSpec
-from sepcli.batch.queries import Query, check_names, load_asked, make_queries, narrow, needs_one
-from sepcli.batch.request import Request, output_spec
+from sepcli.batch.queries import Query, load_asked, make_queries, narrow, needs_one
+from sepcli.batch.request import Request, check_understood, output_spec
 from sepcli.batch.track import loudest_part, render
 from sepcli.batch.words import Meaning, meaning
 from sepcli.batch.workspace import Workspace, publish, remove
@@ -37,6 +38,7 @@ from sepcli.engine.separator import Separator
 from sepcli.engine.settings import Settings
 from sepcli.engine.streams import separated
 from sepcli.errors import InputError, UsageError, Warned, parameter
+from sepcli.sound.levels import Levels, Scale
 from sepcli.sound.measures import StemLevels
 from sepcli.sound.probe import probe
 from sepcli.weights.catalog import DEFAULT_MODEL, load_catalog
@@ -75,11 +77,11 @@ def load(
     examples = make_queries(queries or {}, targets or ())
     catalog = load_catalog()
     spec, meant = _understood(name, targets, examples, config=config, options=options, notice=notice)
-    if meant.residual is not None:
+    if meant.submixes:
+        submix = meant.submixes[0]
         raise UsageError(
-            f"'{meant.residual.name}' is the mix minus {', '.join(meant.residual.subtracted)}, which no model "
-            "makes.",
-            remedy=f"Load {', '.join(meant.residual.subtracted)}; separate and separate_file know the word.",
+            f"'{submix.name}' is the mix minus {', '.join(submix.stems)}, which no model makes.",
+            remedy=f"Load {', '.join(submix.stems)}; separate and separate_file know the word.",
             code="unknown_stem",
         )
     if not isinstance(spec, str):
@@ -105,6 +107,7 @@ def separate(
     *,
     targets: Sequence[str] | None = None,
     queries: Mapping[str, Audio] | None = None,
+    submixes: Mapping[str, str] | None = None,
     device: str = "auto",
     precision: str = "auto",
     overlap: float = 0.25,
@@ -119,7 +122,8 @@ def separate(
     model: what `load` gave, or a name for it. audio: [C, T] floats, full scale at 1.0 (more is allowed), at
     `samplerate` Hz; up to 8 channels in WAV order. targets: the wanted stems, None for all; also "instrumental"
     and the other words of docs/cli.md. queries: as for `load`; a model that was loaded without them takes them
-    here.
+    here. submixes: sums of stems and of the mix, which come after the stems: {"no_drums": "mix-drums", "practice":
+    "vocals*-12dB+bass"}.
     overlap: share of a segment that the next one covers, 0 to below 1. segment: seconds, None for the model's.
     shifts: passes at random offsets that are averaged. batch_size: segments a call, None for what fits.
     progress: called with (audio seconds done, audio seconds in all).
@@ -131,34 +135,29 @@ def separate(
     mix = _checked(audio, samplerate)
     examples = make_queries(queries or {}, targets or ())
     settings = Settings(overlap, segment, shifts, seed, batch_size)
-    model, meant = _understood(model, targets, examples)
+    model, meant = _understood(model, targets, examples, submixes=submixes)
     engine = _engine(model, meant.targets, examples, device, precision, settings)
+    levels = Levels(engine.sources, submixes=meant.submixes, hidden=meant.hidden, scale=Scale.of("32f"))
 
     def read() -> Iterator[NDArray[np.float32]]:
         for start in range(0, mix.shape[1], _BLOCK_FRAMES):
             yield np.array(mix[:, start : start + _BLOCK_FRAMES], dtype=np.float32)
 
-    stems = np.empty((len(engine.sources), *mix.shape), np.float32)
+    made = np.empty((len(levels.files), *mix.shape), np.float32)
     at = 0
     with closing(separated(read, engine, samplerate, len(mix), progress)) as blocks:
         for block in blocks:
-            stems[..., at : at + block.shape[-1]] = block
-            at += block.shape[-1]
-    found = {name: stems[index] for index, name in enumerate(engine.sources)}
-    if (residual := meant.residual) is not None:
-        found[residual.name] = (mix - np.sum([found[name] for name in residual.subtracted], 0)).astype(
-            np.float32
-        )
-        for name in residual.hidden:
-            del found[name]
-    return found
+            end = at + block.shape[-1]
+            made[..., at:end] = levels.combine(block, mix[:, at:end])
+            at = end
+    return dict(zip(levels.files, made, strict=True))
 
 
 @dataclass(frozen=True)
 class TrackResult:
     """What `separate_file` made of one file."""
 
-    outputs: dict[str, Path]  # stem, the residual last -> path
+    outputs: dict[str, Path]  # stem, the submixes last -> path
     sizes: dict[str, int]  # bytes of each
     frames: int  # of every file
     samplerate: int  # Hz, of every file
@@ -179,6 +178,7 @@ def separate_file(
     targets: Sequence[str] | None = None,
     queries: Mapping[str, Audio] | None = None,
     rest: bool = False,
+    submixes: Mapping[str, str] | None = None,
     template: str = DEFAULT_TEMPLATE,
     format: str = "wav",
     bit_depth: str = "keep",
@@ -206,8 +206,8 @@ def separate_file(
     """Separate one file into files, of any length in constant memory, as `sepcli separate` does.
 
     path: audio or video. out: the folder; `template` names the files in it, and {model} in it stands for the
-    catalogue's name of the model, for its file's without the suffix, or for its repository's. queries: as for
-    `separate`. Everything else is the command's option of the same name: times in seconds, sample_rate in Hz,
+    catalogue's name of the model, for its file's without the suffix, or for its repository's. queries, submixes: as
+    for `separate`. Everything else is the command's option of the same name: times in seconds, sample_rate in Hz,
     bitrate in kbit/s. force: replace files that are there.
 
     The files appear together, complete, under their final names, or none does. There is no manifest and no
@@ -234,13 +234,15 @@ def separate_file(
     spec = output_spec(request.spec, some=bool(targets or queries))
     examples = make_queries(queries or {}, request.targets, rest=spec.rest)
     info = probe(file, audio_track)  # a wrong path is said before a model is fetched
-    model, meant = _understood(model, request.targets, examples, rest=spec.rest, notice=notice)
+    model, meant = _understood(
+        model, request.targets, examples, rest=spec.rest, submixes=submixes, notice=notice
+    )
     engine = _engine(model, meant.targets, examples, device, precision, request.settings)
     # The engine makes just the wanted stems; among the names, the queries' come last, as there.
-    asked = (*meant.targets, *(query.name for query in examples))
-    stems = Stems(engine.sources, (), rest_name(asked) if spec.rest else None)
-    if meant.residual is not None:
-        spec, stems = replace(spec, rest=True), meant.residual.added_to(stems)
+    stems = Stems(engine.sources, (), meant.submixes, meant.hidden)
+    if spec.rest:
+        asked = (*meant.targets, *(query.name for query in examples))
+        stems = stems.with_rest(rest_name([stem for stem in asked if stem not in meant.hidden]))
     source = Source(file, os.fspath(path), PurePosixPath(file.name))
     (outputs,), notices = name_files(
         [source],
@@ -266,13 +268,12 @@ def separate_file(
         made = render(
             file,
             engine,
-            stems.residual,
             spec,
             place,
             info=info,
             start=loudest_part(file, info, request.seconds) if preview and request.seconds else start,
             duration=request.seconds,
-            subtracted=stems.subtracted,
+            submixes=stems.submixes,
             hidden=stems.hidden,
             progress=progress,
         )
@@ -300,15 +301,17 @@ def _understood(
     queries: Sequence[Query],
     *,
     rest: bool = False,
+    submixes: Mapping[str, str] | None = None,
     config: str | None = None,
     options: Mapping[str, str] | None = None,
     notice: Callable[[str], None] = lambda text: None,
 ) -> tuple[str | Separator, Meaning]:
-    """What the targets mean for this model; and the model, loaded if nothing else tells its stems."""
-    if not targets:
+    """What the targets and submixes mean for this model; and the model, loaded if nothing else tells its stems."""
+    if not targets and not submixes:
         return model, Meaning(())
+    catalog = load_catalog()
     if isinstance(model, str):
-        name, catalog = model, load_catalog()
+        name = model
         entry = read_model(name, catalog).entry
         if entry is None:
             loaded = load_asked(name, None, (), catalog=catalog, config=config, options=options, notice=notice)
@@ -318,9 +321,16 @@ def _understood(
     else:
         name, sources = type(model).__name__, model.sources
     others = [query.name for query in queries]
-    meant = meaning(tuple(targets), sources, rest=rest, others=others, model=name)
-    extra = [meant.residual.name] if meant.residual else []
-    check_names(others, [*meant.targets, *extra], rest=rest and not extra)
+    meant = meaning(
+        tuple(targets or ()),
+        sources,
+        rest=rest,
+        others=others,
+        submixes=tuple((submixes or {}).items()),
+        model=name,
+        catalog=catalog,
+    )
+    check_understood(others, meant, rest=rest)
     for text in meant.notices:
         notice(text)
     return model, meant

@@ -19,6 +19,8 @@ import soundfile
 import torch
 
 from sepcli.weights.catalog import bundled_catalog, read_catalog
+from tests import fake_model
+from tests.test_jobs import song
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -99,6 +101,52 @@ def test_what_the_python_examples_import_is_there():
                 found += len(node.names)
     assert found > 10
     assert not missing, missing
+
+
+def _examples(page: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path):
+    """A model that needs no weights, under every name; a song; and `sepcli` as a program."""
+    fake_model.install(monkeypatch, tmp_path)
+    song("song.wav", seconds=1)
+    program = tmp_path / "bin" / "sepcli"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.fake_model "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(DOCS.parent))
+
+
+def test_the_examples_in_python_run(fake, capsys):
+    *examples, _ = _examples("python.md")
+    given = {}
+    for example in examples:
+        exec(example, given)
+    assert set(given["stems"]) == {"drums", "bass", "other", "vocals"}
+    mix = given["samples"].T
+    assert {stem.shape for stem in given["stems"].values()} == {mix.shape}
+    assert list(given["done"].outputs) == ["vocals", "no_drums", "quiet_voice"]
+    left, _ = soundfile.read(given["done"].outputs["no_drums"])
+    np.testing.assert_allclose(left.T, mix - given["stems"]["drums"], atol=1e-4)
+    assert "LUFS" in (said := capsys.readouterr().out) and "1.0 s of 1.0 s" in said
+    given["cancel"].set()
+    assert given["separate"]("song.wav", "cancelled") is False and not list(Path("cancelled").iterdir())
+    given["cancel"].clear()
+    assert given["separate"]("song.wav", "cancelled") is True and list(Path("cancelled").rglob("*.wav"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="a script of the shell")
+def test_the_example_of_another_process_runs(fake, capsys, monkeypatch):
+    monkeypatch.setenv("FAKE_SECONDS", "0.6")
+    given = {}
+    exec(_examples("python.md")[-1], given)
+    assert " s left" in capsys.readouterr().out and len(list(Path("again").rglob("*.wav"))) == 4
+    kinds = [event["event"] for event in given["events"]("song.wav", "-o", "again", "-m", "fkae")]
+    assert kinds[-1] == "error"
 
 
 def _anchors(page):

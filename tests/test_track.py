@@ -30,9 +30,11 @@ from sepcli.engine.settings import Settings
 from sepcli.errors import InputError, ModelError, OutputError, UsageError
 from sepcli.sound.broadcast import read_chunks
 from sepcli.sound.probe import probe
+from sepcli.sound.submix import Submix
 from tests.test_broadcast import HOUR, recording
 
 SHARES = {"drums": 0.5, "bass": 0.25, "other": 0.125, "vocals": 0.125}
+WHAT = ("start", "duration", "progress", "info", "submixes", "hidden")  # arguments of `render`
 
 
 class Shares(Separator):
@@ -85,14 +87,16 @@ def song(tmp_path: Path, data: np.ndarray, samplerate=44100, subtype="PCM_16", n
 
 def separate(path: Path, model: Separator | None = None, out: str = "out", names=None, **spec) -> TrackResult:
     """One track into path's folder / out; the files are named after the stems, or `names`."""
-    with_part = {key: spec.pop(key) for key in ("start", "duration", "progress", "info") if key in spec}
+    with_part = {key: spec.pop(key) for key in WHAT if key in spec}
     ready = engine(model)
     asked = OutputSpec(**spec)
     asked.validate()
-    residual = (names[-1] if names else rest_name(ready.sources[:1])) if asked.rest else None
+    if asked.rest:
+        residual = names[-1] if names else rest_name(ready.sources[:1])
+        with_part["submixes"] = [*with_part.get("submixes", ()), Submix.without(residual, ready.sources)]
     folder = path.parent / out
     with Workspace(folder) as work, work.track() as place:
-        made = render(path, ready, residual, asked, place, **with_part)
+        made = render(path, ready, asked, place, **with_part)
         outputs = {name: folder / f"{name}.{asked.format}" for name in made.files}
         for name, file in made.files.items():
             assert file.parent == place and file.stat().st_size == made.sizes[name]
@@ -477,10 +481,11 @@ def test_a_track_too_long_for_aiff_is_said_before_it_is_separated(tmp_path, monk
 )
 def test_the_room_that_is_asked_for_is_enough_and_not_absurd(tmp_path, form, depth):
     from sepcli.sound.probe import probe
+from sepcli.sound.submix import Submix
 
     path = song(tmp_path, noise(200_000))
     spec = OutputSpec(format=form, depth=depth, rest=True, clip="gain")
-    room = spec.resolve(probe(path), 44100).room(200_000, 44100, 2, stems=4)
+    room = spec.resolve(probe(path), 44100).room(200_000, 44100, 2, files=5, spooled=5)
     result = separate(path, format=form, depth=depth, rest=True, clip="gain", names=[*SHARES, "rest"])
     assert sum(result.sizes.values()) <= room.results <= 3 * sum(result.sizes.values())
     assert room.spool == 200_000 * 2 * 4 * 5  # four stems and the mix

@@ -70,8 +70,9 @@ def test_in_the_catalogue_every_stem_means_itself_and_every_word_something_where
 
 def understood(*words, rest=False, others=(), sources=FOUR):
     meant = meaning(words, sources, rest=rest, others=others, model="m")
-    left = meant.residual
-    return meant.targets, left and (left.name, left.subtracted, left.hidden), len(meant.notices)
+    assert all(submix.mix == 1 and set(submix.stems.values()) == {-1} for submix in meant.submixes)
+    left = [(submix.name, tuple(submix.stems), meant.hidden) for submix in meant.submixes]
+    return meant.targets, left[0] if len(left) == 1 else left or None, len(meant.notices)
 
 
 def test_words_together():
@@ -85,13 +86,15 @@ def test_words_together():
     assert understood("guitar", "instrumental")[0] == ("guitar", "vocals")  # names.py says that it is unknown
     assert understood("instrumental", others=("hum",))[0] == ("vocals",)
     assert understood() == ((), None, 0)
+    two = [("no_drums", ("drums",), ("drums", "vocals")), ("instrumental", ("vocals",), ("drums", "vocals"))]
+    assert understood("no_drums", "instrumental") == (("drums", "vocals"), two, 2)
 
 
 @pytest.mark.parametrize(
     ("words", "more", "said"),
     [
-        (["no_drums", "instrumental"], {}, "different stems"),
-        (["karaoke", "instrumental"], {"sources": LED}, "different stems"),
+        (["no_drums", "instrumental"], {"rest": True}, "different stems"),
+        (["karaoke", "instrumental"], {"sources": LED, "rest": True}, "different stems"),
         (["drums", "instrumental"], {"rest": True}, "add up"),
         (["instrumental"], {"rest": True, "others": ("hum",)}, "hum"),
         (["instrumental"], {"sources": ("drums", "bass")}, "needs a model with the stem vocals"),

@@ -20,6 +20,7 @@ from sepcli.batch.request import Batch, Request
 from sepcli.engine import ENGINE_VERSION
 from sepcli.errors import UsageError, parameter
 from sepcli.sound.formats import FORMATS
+from sepcli.sound.submix import Submix
 from sepcli.system.files import content_sha256
 
 SEPARATE, REPLACE, SKIP, REFUSE = "separate", "replace", "skip", "refuse"
@@ -27,7 +28,13 @@ OLD_TEMPLATE = "{track}/{stem}.{ext}"  # the default before each model had a fol
 _NO_SETTINGS = ("engine", "template")  # the template was one up to version 0 of the engine
 _IMPLIED = {"model": ("weights", "networks")}  # a setting -> those that differ with it
 _THERE, _IN_PART = "there already", "there in part, and is made as a whole"
-_BY_STEMS = ("stems", "weights", "networks", "queries")  # they differ also where other stems were asked for
+_BY_STEMS = (
+    "stems",
+    "submixes",
+    "weights",
+    "networks",
+    "queries",
+)  # they differ also where other stems were asked for
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Decision:
     why: str = ""  # of a refusal: the file in the way, as a sentence begins; else what stands, after "was"
     replaced: tuple[str, ...] = ()  # the stems whose files are replaced
     stems: Stems | None = None  # what is left to make; None: all of the run's
-    parts: Mapping[str, Path] = field(default_factory=dict)  # files by which the residual can be made, no model
+    parts: Mapping[str, Path] = field(default_factory=dict)  # files by which submixes can be made, no model
     kept: tuple[str, ...] = ()  # stems that stand, and stay
     changed: tuple[Path, ...] = ()  # files that somebody has changed, and that stay
     input: InputId | None = None  # of a track that is skipped
@@ -82,16 +89,19 @@ def fingerprint(named: Named, weights: Sequence[str], precision: str) -> Fingerp
     made_with = {**common, **_network(batch, stems.targets, weights, stems.targets), "stems": list(stems.files)}
     if batch.queries:  # their names; what is in them stands beside the settings, as for an input
         made_with["queries"] = [query.name for query in batch.queries]
-    if batch.spec.sum == "exact":  # then each file depends on all others
-        common["stems"] = list(stems.files)
+    if stems.submixes:
+        made_with["submixes"] = {submix.name: submix.gains for submix in stems.submixes}
+    if batch.spec.sum == "exact":  # then each file depends on all others that add up with it
+        rest = Submix.without("", stems.written).gains
+        common["stems"] = [*stems.written, *(each.name for each in stems.submixes if each.gains == rest)]
 
     def of(*made: str) -> dict[str, Any]:
         examples = {query.name: query.sha256 for query in batch.queries if query.name in made}
         return {**common, **_network(batch, made, weights, stems.targets), "of": made, "queries": examples}
 
     files = {stem: settings_hash(of(stem)) for stem in stems.targets}
-    if stems.residual is not None:
-        files[stems.residual] = settings_hash({**of(*sorted(stems.without)), "residual": True})
+    for submix in stems.submixes:
+        files[submix.name] = settings_hash({**of(*sorted(submix.stems)), "submix": submix.gains})
     return Fingerprint(settings_hash(made_with), made_with, files)
 
 
@@ -138,10 +148,9 @@ def decide_track(
             for stem, path in track.outputs.items()
             if stem not in there and manifest.is_left_out(path)
         }
-    parts_may_stand = (
-        request.resume
-        and named.stems.residual is not None
-        and all(manifest.may_have(prints.files[stem], track.file) for stem in named.stems.without)
+    parts_may_stand = request.resume and any(
+        all(manifest.may_have(prints.files[stem], track.file) for stem in submix.stems)
+        for submix in named.stems.submixes
     )
     identity = _identity(track, manifest) if found or parts_may_stand else None
     equal = {
@@ -298,16 +307,20 @@ def _changed(track: Track, standing: Mapping[str, Standing]) -> tuple[Path, ...]
 
 
 def _parts(left: Stems, identity: InputId, prints: Fingerprint, manifest: Manifest) -> dict[str, Path]:
-    """The files of all stems that the residual is without, if it alone is left to make and they stand."""
-    if left.residual is None or len(left.files) > 1:
+    """The files of all stems that submixes need, if these alone are left to make and the files stand.
+
+    A gain above 1 would bring out what a file has lost by rounding.
+    """
+    gains = [gain for submix in left.submixes for gain in submix.stems.values()]
+    if left.written or max(map(abs, gains), default=0.0) > 1:
         return {}
-    parts = {stem: manifest.made(prints.files[stem], identity.sha256) for stem in left.without}
+    parts = {stem: manifest.made(prints.files[stem], identity.sha256) for stem in left.targets}
     found = {stem: path for stem, path in parts.items() if path is not None}
     return found if len(found) == len(parts) else {}
 
 
 def parts_stand(decision: Decision, identity: InputId, prints: Fingerprint, manifest: Manifest) -> bool:
-    """Whether the files of which the residual was made are still what they were."""
+    """Whether the files of which submixes were made are still what they were."""
     manifest.refresh()
     return all(
         manifest.made(prints.files[stem], identity.sha256) == path for stem, path in decision.parts.items()

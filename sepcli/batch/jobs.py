@@ -21,7 +21,6 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -377,7 +376,7 @@ class _Loop:
         """The unfinished files of what is left to make; of all, if these can't stand beside what is kept."""
         track = decision.track
         if decision.parts:
-            made = self._render_rest(decision, start, _below(folder, "rest"))
+            made = self._render_submixes(decision, start, _below(folder, "submixes"))
             if made is not None and parts_stand(decision, identity, self.prints, self.manifest):
                 return made
         if decision.stems is None:
@@ -410,29 +409,28 @@ class _Loop:
         return render(
             track.file,
             self._engine(stems),
-            stems.residual,
-            replace(self.batch.spec, rest=stems.residual is not None),
+            self.batch.spec,
             folder,
             info=probe(track.file, self.request.audio_track),
             start=start,
             duration=self.request.seconds,
-            subtracted=stems.subtracted,
+            submixes=stems.submixes,
             hidden=stems.hidden,
             progress=self.listener.progress,
             stream=self.request.stream,
         )
 
-    def _render_rest(self, decision: Decision, start: float, folder: Path) -> Rendered | None:
+    def _render_submixes(self, decision: Decision, start: float, folder: Path) -> Rendered | None:
         """By the stems that stand; None where that would not be what the model gives."""
-        from sepcli.batch.track import render_rest
+        from sepcli.batch.track import render_submixes
         from sepcli.sound.probe import probe
 
         track, stems = decision.track, decision.stems
-        assert track.file is not None and stems is not None and stems.residual is not None
-        return render_rest(
+        assert track.file is not None and stems is not None
+        return render_submixes(
             track.file,
             decision.parts,
-            stems.residual,
+            stems.submixes,
             self.batch.spec,
             folder,
             model_rate=self.model.samplerate,

@@ -13,11 +13,20 @@ from itertools import count
 from pathlib import Path
 
 from sepcli.batch.inputs import Originals, Source
-from sepcli.batch.outputs import check_template, collision_key, folds_case, name_limit, output_path, rest_name
+from sepcli.batch.outputs import (
+    check_template,
+    collision_key,
+    folds_case,
+    name_key,
+    name_limit,
+    output_path,
+    rest_name,
+)
 from sepcli.batch.queries import Query, needs_one, refuse_overwriting
 from sepcli.batch.request import Batch
+from sepcli.batch.words import unknown_stem
 from sepcli.errors import UsageError, parameter
-from sepcli.weights.download import cost_text
+from sepcli.sound.submix import Submix
 from sepcli.weights.entries import Catalog
 
 PREVIEW = " (preview)"  # behind the name of a track of which only a part is separated to listen to it
@@ -26,13 +35,12 @@ ROUNDS = 4  # of telling inputs apart, each of which may run into names of other
 
 @dataclass(frozen=True)
 class Stems:
-    """The stems that a run writes, in the order of its files."""
+    """The stems and submixes that a run writes, in the order of its files."""
 
     named: tuple[str, ...]  # that the model knows by name; () too where the queries alone are wanted
     asked: tuple[str, ...]  # the queries'
-    residual: str | None  # the mix minus them, where it is written
-    subtracted: tuple[str, ...] | None = None  # the stems that the residual is without; None: all
-    hidden: tuple[str, ...] = ()  # made for the residual only, and not written
+    submixes: tuple[Submix, ...] = ()  # the rest is one of them, the last
+    hidden: tuple[str, ...] = ()  # made for submixes only, and not written
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -40,31 +48,44 @@ class Stems:
         return (*self.named, *self.asked)
 
     @property
-    def files(self) -> tuple[str, ...]:
-        """The names of all written files: the stems, then the residual."""
-        written = tuple(stem for stem in self.targets if stem not in self.hidden)
-        return written if self.residual is None else (*written, self.residual)
+    def written(self) -> tuple[str, ...]:
+        """The stems that are written."""
+        return tuple(stem for stem in self.targets if stem not in self.hidden)
 
     @property
-    def without(self) -> tuple[str, ...]:
-        """The stems that the residual is without."""
-        return self.targets if self.subtracted is None else self.subtracted
+    def files(self) -> tuple[str, ...]:
+        """The names of all written files: the stems, then the submixes."""
+        return (*self.written, *(submix.name for submix in self.submixes))
+
+    def with_rest(self, name: str) -> Stems:
+        """With the mix minus the written stems too, as the last file, where no submix is just that.
+
+        UsageError where the name is taken.
+        """
+        rest = Submix.without(name, self.written)
+        if any(submix.gains == rest.gains for submix in self.submixes):
+            return self
+        if name_key(name) in map(name_key, self.files):
+            raise UsageError(
+                f"'{name}' is the name of the rest, the mix minus the stems, and of another file too.",
+                remedy=f"Give that one another name, such as in {parameter('submixes')}.",
+                code="equal_names",
+            )
+        return replace(self, submixes=(*self.submixes, rest))
 
     def without_files(self, there: Collection[str]) -> Stems:
-        """What is left to make where the files of these stems are there already."""
+        """What is left to make where the files of these stems and submixes are there already."""
         missing = set(self.files).difference(there)
-        if self.residual not in missing:
-            return self.narrowed(missing)
-        left = self.narrowed(missing.union(self.without))
+        submixes = tuple(submix for submix in self.submixes if submix.name in missing)
+        left = self.narrowed(missing.union(*(submix.stems for submix in submixes)))
         hidden = tuple(stem for stem in left.targets if stem not in missing)
-        return replace(left, residual=self.residual, subtracted=self.without, hidden=hidden)
+        return replace(left, submixes=submixes, hidden=hidden)
 
     def narrowed(self, stems: Collection[str]) -> Stems:
-        """Only these, and no residual."""
+        """Only these, and no submix."""
         return Stems(
             tuple(stem for stem in self.named if stem in stems),
             tuple(stem for stem in self.asked if stem in stems),
-            None,
         )
 
 
@@ -108,11 +129,11 @@ def names(batch: Batch, sources: Sequence[str]) -> Named:
         request.targets,
         batch.queries,
         rest=batch.spec.rest,
+        submixes=batch.submixes,
+        hidden=batch.hidden,
         model=batch.model.name,
         catalog=batch.catalog,
     )
-    if batch.residual is not None:
-        stems = batch.residual.added_to(stems)
     paths, notices = name_files(
         batch.everything,
         stems.files,
@@ -143,36 +164,27 @@ def choose_stems(
     queries: Sequence[Query],
     *,
     rest: bool,
+    submixes: Sequence[Submix] = (),
+    hidden: Sequence[str] = (),
     model: str,
     catalog: Catalog | None = None,
 ) -> Stems:
     """The wanted stems of a model: first its own, in its order, then the stems of the queries.
 
-    rest: whether the residual is written too. model: its name in errors. catalog: where others are looked for
-    that have a stem which this one lacks. UsageError for such a stem, and where there is nothing to make.
+    rest: whether the mix minus the written stems is a file too. hidden: targets that only the submixes need.
+    model: its name in errors. catalog: where others are looked for that have a stem which this one lacks.
+    UsageError for such a stem, where there is nothing to make, and for a name that the rest has too.
     """
     if not sources and not queries:
         raise needs_one(model)
     for target in targets:
         if target not in sources:
-            raise _unknown_stem(target, sources, model, catalog)
+            raise unknown_stem(target, sources, model, catalog)
     asked = tuple(query.name for query in queries)
     wanted = (*targets, *asked)
     named = tuple(source for source in sources if not wanted or source in targets)
-    return Stems(named, asked, rest_name(wanted) if rest else None)
-
-
-def _unknown_stem(stem: str, sources: Sequence[str], model: str, catalog: Catalog | None) -> UsageError:
-    others = [
-        f"{entry.name} ({cost_text(entry, [stem])})" for entry in (catalog.having(stem) if catalog else ())
-    ]
-    return UsageError(
-        f"The model '{model}' has no stem '{stem}'; it has {', '.join(sources) or 'none of its own'}.",
-        remedy=f"Choose among these, or a model that has it with {parameter('model')}: {', '.join(others)}."
-        if others
-        else "Choose among these; no model in the catalogue has that stem.",
-        code="unknown_stem",
-    )
+    stems = Stems(named, asked, tuple(submixes), tuple(hidden))
+    return stems.with_rest(rest_name([stem for stem in wanted if stem not in hidden])) if rest else stems
 
 
 # --- paths ---

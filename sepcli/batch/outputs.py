@@ -125,6 +125,11 @@ def legal_name(name: str) -> str:
     return name
 
 
+def name_key(name: str) -> str:
+    """Equal for names that are one file on some system."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
 def name_limit(folder: Path) -> int:
     """How many bytes a name in `folder` (which need not exist yet) may have.
 

@@ -124,7 +124,6 @@ class OutputSpec:
             samplerate=rate,
             clip=clip,
             exact=self.sum == "exact",
-            rest=self.rest,
             tags=self.tags,
             skip_silent=self.skip_silent,
             notices=tuple(notices),
@@ -149,7 +148,6 @@ class Resolved:
     samplerate: int  # Hz
     clip: str
     exact: bool
-    rest: bool
     tags: bool
     skip_silent: bool = False
     notices: tuple[str, ...] = ()
@@ -164,11 +162,6 @@ class Resolved:
         """Whether samples beyond full scale are cut off: always in integers, which can't hold them."""
         return self.clip == "clamp" or is_integer(self.depth)
 
-    @property
-    def needs_mix(self) -> bool:
-        """Whether the mix is needed at the output's rate: for the rest, or for an exact sum."""
-        return self.rest or self.exact
-
     def check_size(self, frames: int, channels: int) -> None:
         """UsageError where files of so many frames, at the files' own rate, are more than the format holds."""
         if self.depth != "lossy":
@@ -180,20 +173,20 @@ class Resolved:
         assert bitrates is not None
         return self.bitrate or bitrates.estimate
 
-    def room(self, frames: int, samplerate: int, channels: int, stems: int, hidden: int = 0) -> Room:
+    def room(self, frames: int, samplerate: int, channels: int, files: int, spooled: int) -> Room:
         """How much disk one track takes: an upper bound for lossless files, a good one for lossy ones.
 
-        frames: of the input at `samplerate` Hz. stems: without the rest. hidden: those of them not written.
+        frames: of the input at `samplerate` Hz. files: that are written. spooled: stems, and the mix where
+        files are made of it.
         """
         seconds = frames / samplerate
         out = -(-frames * self.samplerate // samplerate)
-        files = stems - hidden + self.rest
         if self.depth == "lossy":
             # Bit rates are for stereo and more.
             one = seconds * self._kbits * 1000 / 8 * max(1, channels / 2)
         else:
             one = out * channels * sample_bytes(self.depth)
-        spool = out * channels * 4 * (stems + self.needs_mix) if self.spools else 0
+        spool = out * channels * 4 * spooled if self.spools else 0
         return Room(results=int(files * (one + HEADER_BYTES)), spool=spool)
 
 

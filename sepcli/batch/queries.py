@@ -12,14 +12,13 @@ Whatever is wrong with a query is wrong with the request: UsageError, also for a
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sepcli.batch.manifest import QueryId, content_sha256
-from sepcli.batch.outputs import legal_name, rest_name
+from sepcli.batch.outputs import legal_name, name_key, rest_name
 from sepcli.errors import InputError, UsageError, parameter
 from sepcli.weights.entries import Catalog
 from sepcli.weights.modelspec import read_model
@@ -123,16 +122,16 @@ def check_names(names: Sequence[str], targets: Sequence[str], *, rest: bool) -> 
             )
     seen: dict[str, str] = {}
     for name in names:
-        if (other := seen.get(_folded(name))) is not None:
+        if (other := seen.get(name_key(name))) is not None:
             differ = "" if other == name else f" (and '{other}', which some systems take for the same)"
             raise UsageError(
                 f"Two queries are called '{name}'{differ}, but each becomes a stem of that name.",
                 remedy=f"Give one of them another name in {parameter('queries')}.",
                 code="equal_names",
             )
-        seen[_folded(name)] = name
+        seen[name_key(name)] = name
     left = rest_name([*targets, *names])
-    if rest and (name := seen.get(_folded(left))) is not None:
+    if rest and (name := seen.get(name_key(left))) is not None:
         raise UsageError(
             f"The query '{name}' has the name of the residual, the mix minus the stems.",
             remedy=f"Give it another name in {parameter('queries')}, or leave out {parameter('rest')} and "
@@ -140,18 +139,13 @@ def check_names(names: Sequence[str], targets: Sequence[str], *, rest: bool) -> 
             code="equal_names",
         )
     for target in targets:
-        if (name := seen.get(_folded(target))) is not None:
+        if (name := seen.get(name_key(target))) is not None:
             raise UsageError(
                 f"The target '{target}' and the query '{name}' would become one stem.",
                 remedy=f"Leave {parameter('targets', target)} out if only the query is meant, or give the "
                 f"query another name in {parameter('queries')}.",
                 code="equal_names",
             )
-
-
-def _folded(name: str) -> str:
-    """Equal for names that are one file on some system."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _read_file(name: str, path: Path) -> Query:

@@ -15,9 +15,10 @@ from sepcli.batch.inputs import Shard, Source, find_inputs
 from sepcli.batch.outputs import DEFAULT_TEMPLATE
 from sepcli.batch.outputspec import OutputSpec
 from sepcli.batch.queries import Query, check_length, check_names, read_queries, takes_none
-from sepcli.batch.words import Residual, meaning
+from sepcli.batch.words import Meaning, meaning
 from sepcli.engine.settings import Settings
 from sepcli.errors import SepcliError, UsageError, parameter
+from sepcli.sound.submix import Submix
 from sepcli.weights.download import cost_text
 from sepcli.weights.entries import Catalog, Entry
 from sepcli.weights.modelspec import ModelSpec, read_model
@@ -35,6 +36,7 @@ class Request:
     settings: Settings = field(default_factory=Settings)  # how tracks are cut
     targets: tuple[str, ...] = ()  # () = every stem, or none but the queries' where there are any
     queries: tuple[str, ...] = ()  # "[NAME=]FILE", one stem each
+    submixes: tuple[tuple[str, str], ...] = ()  # (name, sum of stems): files besides
     template: str = DEFAULT_TEMPLATE
     start: float = 0.0  # seconds into each input
     duration: float | None = None  # seconds; None = to the end
@@ -99,7 +101,8 @@ class Batch:
     failures: tuple[tuple[str, SepcliError], ...]  # (argument, why) of this shard
     notices: tuple[str, ...]  # sentences the user should see
     spec: OutputSpec
-    residual: Residual | None = None  # where a word of the user's means one, such as instrumental
+    submixes: tuple[Submix, ...] = ()  # once the stems are known; also what words like instrumental mean
+    hidden: tuple[str, ...] = ()  # targets that only submixes need
 
     @property
     def entry(self) -> Entry | None:
@@ -141,20 +144,29 @@ def understand(batch: Batch, sources: Sequence[str]) -> Batch:
     For a model of the catalogue `look_up` has done it. UsageError for a word that means nothing there.
     """
     asked = [query.name for query in batch.queries]
-    meant = meaning(batch.request.targets, sources, rest=batch.spec.rest, others=asked, model=batch.model.name)
-    spec = batch.spec
-    if meant.residual is not None:
-        spec = replace(spec, rest=True)
-        check_names(asked, [*meant.targets, meant.residual.name], rest=False)
-    else:
-        check_names(asked, meant.targets, rest=spec.rest)
+    meant = meaning(
+        batch.request.targets,
+        sources,
+        rest=batch.spec.rest,
+        others=asked,
+        submixes=batch.request.submixes,
+        model=batch.model.name,
+        catalog=batch.catalog,
+    )
+    check_understood(asked, meant, rest=batch.spec.rest)
     return replace(
         batch,
         request=replace(batch.request, targets=meant.targets),
-        spec=spec,
-        residual=meant.residual,
+        submixes=meant.submixes,
+        hidden=meant.hidden,
         notices=(*batch.notices, *meant.notices),
     )
+
+
+def check_understood(queries: Sequence[str], meant: Meaning, *, rest: bool) -> None:
+    """UsageError where a query has the name of another file."""
+    others = [submix.name for submix in meant.submixes]
+    check_names(queries, [*meant.targets, *others], rest=rest and not others)
 
 
 def _queries(request: Request, spec: OutputSpec, entry: Entry | None, catalog: Catalog) -> tuple[Query, ...]:

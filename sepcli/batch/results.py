@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sepcli.batch.names import Named, Track
 from sepcli.batch.request import Batch
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from sepcli.engine.device import Device, Precision
     from sepcli.loading import Loaded
 
-DONE, DAMAGED, SKIPPED, FAILED = "done", "damaged", "skipped", "failed"  # statuses
+Status = Literal["done", "damaged", "skipped", "failed"]
+DONE: Final = "done"
+DAMAGED: Final = "damaged"  # stems of what decodes
+SKIPPED: Final = "skipped"
+FAILED: Final = "failed"
 NOT_DONE = "not_done"  # the error code of inputs that the run did not come to
 
 
@@ -24,7 +28,7 @@ class Result:
     """What became of one input."""
 
     input: str
-    status: str  # "done", "damaged" (stems of what decodes), "skipped" or "failed"
+    status: Status
     outputs: dict[str, str] = field(default_factory=dict)  # stem -> path
     audio_seconds: float | None = None  # of the input, or its part
     seconds: float | None = None  # that the work took

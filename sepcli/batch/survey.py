@@ -76,5 +76,6 @@ def _look(named: Named, file: Path) -> tuple[float, int, int] | None:
     if info.frames is not None and not info.lossy and not guessed:  # else the track says it in its turn
         files.check_size(frames_at(frames, info.samplerate, files.samplerate), info.channels)
     stems = named.stems
-    room = files.room(frames, info.samplerate, info.channels, len(stems.targets), len(stems.hidden))
+    mix = files.exact or any(submix.mix for submix in stems.submixes)
+    room = files.room(frames, info.samplerate, info.channels, len(stems.files), len(stems.targets) + mix)
     return seconds, room.results if request.stream is None else 0, room.spool

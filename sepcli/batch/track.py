@@ -8,7 +8,8 @@ every stage holds a few blocks, and what has to wait for the whole track waits o
                  (a thread ahead)               (here)   (a thread behind)
     last pass    spool - levels at the gain - write                      only where clipping lowers the gain
 
-The residual and exact sums need the mix at the output's rate: it is decoded once more, in step with the stems.
+Submixes with the mix in them, the rest among these, and exact sums need it at the output's rate: it is decoded
+once more, in step with the stems.
 
 Everything is written in one folder; the files get their final names later, and together, when all of them are
 complete (workspace.publish). That is the caller's, who knows what has to be recorded before.
@@ -19,7 +20,8 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from math import log10
 from pathlib import Path
 from typing import Protocol
 
@@ -39,6 +41,7 @@ from sepcli.sound.losses import DAMAGES, Loss, said
 from sepcli.sound.measures import StemLevels, StemMeter
 from sepcli.sound.probe import AudioInfo, probe
 from sepcli.sound.resample import frames_at
+from sepcli.sound.submix import Submix
 from sepcli.sound.tags import read_tags
 from sepcli.sound.writers import check_format
 from sepcli.system.background import WriteBehind
@@ -54,7 +57,7 @@ _REST_FRAMES = 65536  # in a block of stems that are read again
 class Rendered:
     """The finished files of one track, under the names they have until they are published."""
 
-    files: dict[str, Path]  # by stem, the residual last
+    files: dict[str, Path]  # by stem, the submixes last
     sizes: dict[str, int]  # bytes of each
     frames: int  # of every file
     samplerate: int  # Hz, of every file
@@ -75,14 +78,13 @@ class Rendered:
 def render(
     source: Path,
     engine: Engine,
-    residual: str | None,
     spec: OutputSpec,
     folder: Path,
     *,
     info: AudioInfo | None = None,
     start: float = 0.0,
     duration: float | None = None,
-    subtracted: Collection[str] | None = None,
+    submixes: Sequence[Submix] = (),
     hidden: Collection[str] = (),
     progress: Progress | None = None,
     stream: int | None = None,
@@ -90,10 +92,9 @@ def render(
     """Separate the audio file `source` and write its stems, complete and flushed to the disk, into `folder`.
 
     engine: the model, narrowed to the wanted stems, ready on its device.
-    residual: the name of the mix minus these stems, which is no stem's; None where it is not written.
     folder: exists, is on the file system of the final names, and is removed by the caller.
-    start, duration: seconds; the part of the file to separate. The residual of a part is that part's.
-    subtracted: the stems that the residual is without, None for all. hidden: stems that are not written.
+    start, duration: seconds; the part of the file to separate. The mix in a submix is that part's.
+    submixes: written too, of stems that the engine makes. hidden: stems that are not written.
     progress: called with (audio seconds done, audio seconds in all or None) of the main pass.
     stream: a descriptor that takes the stem, where it is only one, as soon as samples are final; no file then.
 
@@ -103,10 +104,10 @@ def render(
     began = time.perf_counter()
     info = info or probe(source)
     plan = spec.resolve(info, engine.samplerate)
-    assert plan.rest == (residual is not None)
     check_format(plan.format, channels=info.channels, layout=info.layout, bitrate=plan.bitrate)
-    names = [stem for stem in engine.sources if stem not in hidden]
-    names += [residual] if residual is not None else []
+    levels = Levels(
+        engine.sources, submixes=submixes, exact=plan.exact, scale=Scale.of(plan.depth), hidden=hidden
+    )
     readers: list[AudioReader] = []
 
     def read(info: AudioInfo = info) -> AudioReader:
@@ -119,21 +120,13 @@ def render(
         stack.callback(mix.close)
         mix.measure()
         again = None
-        if plan.needs_mix:
+        if levels.needs_mix:
             again = MixStream(read, info.samplerate, info.channels, plan.samplerate)
             stack.callback(again.close)
-        levels = Levels(
-            engine.sources,
-            rest=plan.rest,
-            exact=plan.exact,
-            scale=Scale.of(plan.depth),
-            subtracted=subtracted,
-            hidden=hidden,
-        )
         frames = _frames_ahead(mix, info, start, duration, plan)
         if frames is not None:
             plan.check_size(frames, info.channels)
-        files = _Files(folder, names, plan, info, levels, frames, start, stream)
+        files = _Files(folder, plan, info, levels, frames, start, stream)
         stack.callback(files.abort)
         sink: _Sink = _Spooled(folder, files, again) if plan.spools else _Direct(files, again)
         stack.callback(sink.abort)
@@ -153,10 +146,10 @@ def render(
     return _rendered(files, out.frames, audio_seconds, began, losses, progress, gain=gain, notices=channels)
 
 
-def render_rest(
+def render_submixes(
     source: Path,
     stems: Mapping[str, Path],
-    residual: str,
+    submixes: Sequence[Submix],
     spec: OutputSpec,
     folder: Path,
     *,
@@ -166,18 +159,18 @@ def render_rest(
     duration: float | None = None,
     progress: Progress | None = None,
 ) -> Rendered | None:
-    """Write the mix of `source` minus stems that were separated from it before, into `folder`.
+    """Write submixes of `source` and of stems that were separated from it before, into `folder`.
 
     stems: their files, complete and at their full level, made by the same `spec` from the same part.
-    residual: the name of the result. model_rate: Hz. The rest is as for `render`, and so are the errors.
+    model_rate: Hz. The rest is as for `render`, and so are the errors.
 
     None where this would not be what the model gives: the files hold less than it (16 bits at another rate than
-    the mix's, samples at full scale, which may have been cut off), they are not as long as the mix, or the
-    residual would clip, so that its stems had to be lowered with it.
+    the mix's, samples at full scale, which may have been cut off), they are not as long as the mix, or a submix
+    would clip, so that its stems had to be lowered with it.
     """
     began = time.perf_counter()
     info = info or probe(source)
-    plan = replace(spec, rest=True).resolve(info, model_rate)
+    plan = spec.resolve(info, model_rate)
     if not _holds_stems(plan, info):
         return None
     parts = {path: probe(path) for path in stems.values()}
@@ -196,8 +189,8 @@ def render_rest(
 
         mix = stream(reader)
         streams = [stream(AudioReader(path, part)) for path, part in parts.items()]
-        levels = Levels(list(stems), rest=True, scale=scale, hidden=list(stems))
-        files = _Files(folder, [residual], plan, info, levels, frames, start)
+        levels = Levels(list(stems), submixes=submixes, scale=scale, hidden=list(stems))
+        files = _Files(folder, plan, info, levels, frames, start)
         stack.callback(files.abort)
         sink: _Sink = _Spooled(folder, files, mix) if plan.spools else _Direct(files, mix)
         stack.callback(sink.abort)
@@ -255,7 +248,7 @@ def _rendered(
             *(Warned(text, "changed") for text in files.plan.notices),
             *notices,
             *said(losses),
-            *files.warnings(),
+            *files.warnings(gain),
         ),
         levels=heard,
         silent=silent,
@@ -337,7 +330,6 @@ class _Files:
     def __init__(
         self,
         folder: Path,
-        names: Sequence[str],
         plan: Resolved,
         info: AudioInfo,
         levels: Levels,
@@ -345,10 +337,11 @@ class _Files:
         start: float,
         stream: int | None = None,
     ):
+        names = levels.files
         assert stream is None or len(names) == 1, names
         # Numbers and not stems: the names of some stems (of an audio query) are whatever the user typed.
         self.paths = {name: folder / f"{i}.{plan.format}" for i, name in enumerate(names)}
-        self.names = list(names)
+        self.names = names
         self.plan = plan
         self.info = info
         self.levels = levels
@@ -416,9 +409,11 @@ class _Files:
             self.paths.pop(name).unlink()
         return levels, silent
 
-    def warnings(self) -> list[Warned]:
-        """Sentences about what the files had to leave out or cut off."""
+    def warnings(self, gain: float) -> list[Warned]:
+        """Sentences about what the files had to leave out, lower or cut off."""
         said = list(dict.fromkeys(self._warnings))
+        if gain < 1:
+            said.append(self._lowered(gain))
         if self.plan.clip == "gain" or not self.plan.clamps:
             return said
         said += [
@@ -433,6 +428,23 @@ class _Files:
             )
             said.append(Warned(text, "sum"))
         return said
+
+    def _lowered(self, gain: float) -> Warned:
+        """By how much, and for the sake of which files."""
+        by = [name for name, count in zip(self.names, self.meter.clipped, strict=True) if count]
+        text = f"All stems were lowered by {_decibels(gain)}, for {' and '.join(by)} would have clipped."
+        if set(by).isdisjoint(self.levels.stems):
+            text += (
+                f" With smaller gains in {parameter('submixes')}, or {parameter('bit_depth', '32f')}, they keep "
+                "their level."
+            )
+        return Warned(text, "lowered")
+
+
+def _decibels(gain: float) -> str:
+    """What a factor below 1 takes away."""
+    lowered = -20 * log10(gain) if gain > 0 else float("inf")
+    return f"{lowered:.2f} dB" if lowered >= 0.01 else "less than 0.01 dB"
 
 
 class _Sink(Protocol):
@@ -478,7 +490,7 @@ class _Spooled:
     def __init__(self, folder: Path, files: _Files, mix: MixStream | None):
         self._files, self._mix = files, mix
         self._channels = files.info.channels
-        self._spool = Spool(folder / "spool", self._channels * (files.levels.stems + (mix is not None)))
+        self._spool = Spool(folder / "spool", self._channels * (len(files.levels.stems) + (mix is not None)))
 
     def write(self, stems: Block) -> None:
         frames = stems.shape[-1]
@@ -495,7 +507,8 @@ class _Spooled:
         self._files.frames = self._spool.frames
         for flat in self._spool.blocks():
             block = flat.reshape(-1, self._channels, flat.shape[1])
-            stems, mix = block[: levels.stems], block[levels.stems] if self._mix else None
+            count = len(levels.stems)
+            stems, mix = block[:count], block[count] if self._mix else None
             self._files.write(levels.combine(stems, mix, gain))
         return gain
 

@@ -7,20 +7,22 @@ Knows names only. A stem that the model has under that very name comes first; el
     karaoke                        the mix minus the lead voice; the instrumental where there is no lead
     no_STEM                        the mix minus STEM
 
-A stem's file is called as the stem is, that of a mix minus stems as it was asked for.
+A stem's file is called as the stem is, that of a mix minus stems as it was asked for. Submixes of the user's own
+(submixes.py) are made of the same words, and their names are words too.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from sepcli.batch.outputs import legal_name, name_key
+from sepcli.batch.submixes import MIX, parse_terms
 from sepcli.errors import UsageError, parameter
-
-if TYPE_CHECKING:
-    from sepcli.batch.names import Stems
+from sepcli.sound.submix import Submix
+from sepcli.weights.download import cost_text
+from sepcli.weights.entries import Catalog
 
 # Words are written as `_folded` gives them. The first in a line is the usual one.
 VOICE = ("vocals", "vocal", "voice")
@@ -34,39 +36,41 @@ WORDS = (ACAPELLA[0], *INSTRUMENTAL[:2], KARAOKE)  # for the shell to complete
 
 
 @dataclass(frozen=True)
-class Residual:
-    """A mix minus stems that was asked for by a word."""
-
-    name: str  # of its file
-    subtracted: tuple[str, ...]  # the stems that it is without
-    hidden: tuple[str, ...]  # those of them that nobody asked for: they are made and not written
-
-    def added_to(self, stems: Stems) -> Stems:
-        """The stems of a run, with this as their residual."""
-        return replace(stems, residual=self.name, subtracted=self.subtracted, hidden=self.hidden)
-
-
-@dataclass(frozen=True)
 class Meaning:
-    """The words for stems as a model's stems."""
+    """The words for stems as a model's stems, and the submixes."""
 
-    targets: tuple[str, ...]  # what the model has to make, in the order asked; unknown words as they are
-    residual: Residual | None = None
+    targets: tuple[
+        str, ...
+    ]  # what the model has to make, in the order asked; unknown words as they are; () = all
+    submixes: tuple[Submix, ...] = ()  # a mix minus a stem that was asked for by a word, then the user's own
+    hidden: tuple[str, ...] = ()  # targets that nobody asked for: submixes need them, and they are not written
     notices: tuple[str, ...] = ()  # what the words were taken for
 
 
 def meaning(
-    words: Sequence[str], sources: Sequence[str], *, rest: bool, others: Sequence[str] = (), model: str
+    words: Sequence[str],
+    sources: Sequence[str],
+    *,
+    rest: bool,
+    others: Sequence[str] = (),
+    submixes: Sequence[tuple[str, str]] = (),
+    model: str,
+    catalog: Catalog | None = None,
 ) -> Meaning:
     """What the words mean for a model of these sources.
 
-    rest: whether the rest of all is wanted too. others: stems besides, of queries. model: its name in errors.
-    UsageError for a word that needs a stem which the model lacks, and for two different residuals.
+    rest: whether the rest of all is wanted too. others: stems besides, of queries. submixes: the user's own, as
+    (name, sum) pairs. model: its name in errors. catalog: where stems are looked for that it lacks.
+    UsageError for a word that needs a stem which the model lacks, for a rest that is none, and for submixes that
+    can't be read, lack a stem or have a name that is taken.
     """
+    own = [name for name, _ in submixes]
     stems: list[str] = []
     notices: list[str] = []
     found: dict[str, str] = {}  # a word for a mix minus a stem -> that stem
     for word in words:
+        if word in own:
+            continue
         stem = stem_of(word, sources)
         lacking = None if stem is not None else rest_of(word, sources)
         if stem is not None:
@@ -74,43 +78,144 @@ def meaning(
             if _folded(stem) != _folded(word):
                 notices.append(f"{word} means the stem {stem} here.")
         elif lacking is not None:
-            found[word] = lacking
+            found.setdefault(word, lacking)
         elif (need := _needed(word)) is not None:
-            raise UsageError(
-                f"'{word}' needs a model with the stem {VOICE[0]}: it is {need}. The model '{model}' has "
-                f"{', '.join(sources) or 'no stems of its own'}.",
-                remedy=f"Choose another one with {parameter('model')}; `sepcli models list --target "
-                f"{VOICE[0]}` shows them.",
-                code="unknown_stem",
-            )
+            raise _lacks_voice(word, need, sources, model)
         else:
             stems.append(word)
-    stems = list(dict.fromkeys(stems))
-    if not found:
-        return Meaning(tuple(stems), notices=tuple(notices))
+    if rest:
+        _check_rest(found, stems, others, only=bool(words))
+    made: dict[str, Submix] = {}  # by the stem that they are without
+    for word, stem in found.items():
+        submix = Submix.without(_folded(word), [stem])
+        if stem in made:  # asked for in other words before
+            continue
+        made[stem] = submix
+        notices.append(
+            f"{word} means the mix minus {stem} here; its file is called {submix.name}."
+            + (f" The rest of it is {stem}." if rest and stem not in stems else "")
+        )
+    asked = [*stems, *made] if rest else stems
+    _check_names(own, [*sources, *others], [submix.name for submix in made.values()])
+    sums = (
+        *made.values(),
+        *(_submix(name, text, sources, others, model, catalog) for name, text in submixes),
+    )
+    if not words and not others:
+        return Meaning((), sums, notices=tuple(notices))
+    needed = [stem for submix in sums for stem in submix.stems if stem not in others]
+    targets = tuple(dict.fromkeys([*asked, *needed]))
+    hidden = tuple(stem for stem in targets if stem not in asked)
+    return Meaning(targets, sums, hidden, tuple(notices))
+
+
+def _check_rest(found: Mapping[str, str], stems: Sequence[str], others: Sequence[str], *, only: bool) -> None:
+    """UsageError where the rest would not be one: files that are no stems can't have any.
+
+    found: words for a mix minus a stem, and that stem. only: whether only some stems are asked for.
+    """
     if len(set(found.values())) > 1:
         raise UsageError(
-            f"{' and '.join(found)} are the mix minus different stems ({', '.join(found.values())}), and a run "
-            "writes one of these.",
-            remedy="Ask for them in two runs.",
+            f"{' and '.join(found)} are the mix minus different stems ({', '.join(found.values())}), so there "
+            "is no one rest of them.",
+            remedy=f"Leave out {parameter('rest')} and {parameter('sum')}, or ask for them in two runs.",
             code="two_rests",
         )
-    word, stem = next(iter(found.items()))
-    if rest and (more := [*(other for other in stems if other != stem), *others]):
+    for word, stem in found.items():
+        if more := [*(other for other in stems if other != stem), *others]:
+            raise UsageError(
+                f"{word} is the mix minus {stem}, so the files would not add up to the mix with "
+                f"{', '.join(more)} among them.",
+                remedy=f"Leave out {parameter('rest')} and {parameter('sum')}, or "
+                f"{parameter('targets', more[0])}.",
+                code="two_rests",
+            )
+    if only and not (found or stems or others):
         raise UsageError(
-            f"{word} is the mix minus {stem}, so the files would not add up to the mix with {', '.join(more)} "
-            "among them.",
-            remedy=f"Leave out {parameter('rest')} and {parameter('sum')}, or {parameter('targets', more[0])}.",
+            "The rest is the mix minus the stems that are asked for, and here are only submixes.",
+            remedy=f"Leave out {parameter('rest')} and {parameter('sum')}, or ask for a stem too.",
             code="two_rests",
         )
-    hidden = () if rest or stem in stems else (stem,)
-    name = _folded(word)
-    notices.append(
-        f"{word} means the mix minus {stem} here; its file is called {name}."
-        + (f" The rest of it is {stem}." if rest and stem not in stems else "")
+
+
+def _check_names(names: Sequence[str], stems: Sequence[str], made: Sequence[str]) -> None:
+    """UsageError for the name of a submix that no file can have, or that something else has.
+
+    stems: of the model and of queries. made: mixes minus a stem, which words have asked for.
+    """
+    seen = {name_key(MIX): "is the word for the input"}
+    seen |= {name_key(stem): "is a stem already" for stem in stems}
+    seen |= {name_key(name): "is asked for as a word already" for name in made}
+    for name in names:
+        known = f"Stems here: {', '.join(stems) or 'none'}."
+        if name != legal_name(name) or not name:
+            raise UsageError(
+                f"A submix is called '{name}', which can't be the name of a file on every system.",
+                remedy='Give it a name without / \\ : * ? " < > |, and without a dot or space at the end, in '
+                f"{parameter('submixes')}.",
+                code="submix_name",
+            )
+        if (why := seen.get(name_key(name))) is not None:
+            raise UsageError(
+                f"A submix is called '{name}', which {why}. {known}",
+                remedy=f"Give it another name in {parameter('submixes')}.",
+                code="equal_names",
+            )
+        seen[name_key(name)] = "is the name of another submix"
+
+
+def _submix(
+    name: str, text: str, sources: Sequence[str], others: Sequence[str], model: str, catalog: Catalog | None
+) -> Submix:
+    """A submix by its sum as it is written. UsageError for words that are no stems here."""
+    mix, gains = 0.0, dict[str, float]()
+    words = [*others, *sources, MIX, *ACAPELLA, *INSTRUMENTAL, KARAOKE, *(f"no_{stem}" for stem in sources)]
+    for word, gain in parse_terms(name, text, words):
+        stem = word if word in others else stem_of(word, sources)
+        if stem is None and _folded(word) == MIX:
+            mix += gain
+        elif stem is not None:
+            gains[stem] = gains.get(stem, 0.0) + gain
+        elif (lacking := rest_of(word, sources)) is not None:
+            mix += gain
+            gains[lacking] = gains.get(lacking, 0.0) - gain
+        elif (need := _needed(word)) is not None:
+            raise _lacks_voice(word, need, sources, model)
+        else:
+            raise unknown_stem(word, (*others, *sources), model, catalog)
+    gains = {stem: gain for stem, gain in gains.items() if gain}
+    if not gains:
+        raise UsageError(
+            f"The submix '{name}' has no stem in it that counts.",
+            remedy=f"Add one of {', '.join([*others, *sources])} to it, or leave it out.",
+            code="submix",
+        )
+    return Submix(name, mix, gains)
+
+
+def unknown_stem(stem: str, sources: Sequence[str], model: str, catalog: Catalog | None) -> UsageError:
+    """The error of a stem that the model lacks. catalog: where models that have it are looked for."""
+    others = [
+        f"{entry.name} ({cost_text(entry, [stem])})" for entry in (catalog.having(stem) if catalog else ())
+    ]
+    return UsageError(
+        f"The model '{model}' has no stem '{stem}'; it has {', '.join(sources) or 'none of its own'}.",
+        remedy=f"Choose among these, or a model that has it with {parameter('model')}: {', '.join(others)}."
+        if others
+        else "Choose among these; no model in the catalogue has that stem.",
+        code="unknown_stem",
     )
-    targets = tuple(dict.fromkeys([*stems, stem]))
-    return Meaning(targets, Residual(name, (stem,), hidden), tuple(notices))
+
+
+def _lacks_voice(word: str, need: str, sources: Sequence[str], model: str) -> UsageError:
+    """The error of a musician's word for a model without a voice. need: what the word is of the vocals."""
+    return UsageError(
+        f"'{word}' needs a model with the stem {VOICE[0]}: it is {need}. The model '{model}' has "
+        f"{', '.join(sources) or 'no stems of its own'}.",
+        remedy=f"Choose another one with {parameter('model')}; `sepcli models list --target "
+        f"{VOICE[0]}` shows them.",
+        code="unknown_stem",
+    )
 
 
 def stem_of(word: str, sources: Sequence[str]) -> str | None:

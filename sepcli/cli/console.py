@@ -10,7 +10,7 @@ can be piped. What may be copied from a terminal, such as a path or a quoted nam
 
 Three ways to report what happens (`report_as`):
     text   sentences and, on a terminal, bars
-    json   one JSON object a line on standard error: {"event": "notice" | "download" | ..., ...}
+    json   one JSON object a line on standard error: {"event": "notice" | "download" | ..., ...} (events.py)
     quiet  errors only
 """
 
@@ -29,6 +29,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from sepcli.cli.events import Download, Error, Notice
 from sepcli.cli.signals import STREAMS
 from sepcli.errors import SepcliError
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
     from rich.progress import Progress, ProgressColumn
+
+    from sepcli.cli.events import Event
 
 PLAIN_INTERVAL = 5.0  # seconds between two progress lines where there is no terminal
 
@@ -256,7 +259,7 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
 def say(message: str, style: str | None = None) -> None:
     """Print a sentence on standard error, folded on a terminal."""
     if _style == "json":
-        event("notice", message=message)
+        event(Notice(event="notice", message=message))
     elif _style == "text":
         _say(shown(message), style)
 
@@ -269,7 +272,7 @@ def notice(message: str) -> None:
 def error(problem: SepcliError) -> None:
     """Print an error: the fact, and under it the next step. Also when quiet."""
     if _style == "json":
-        event("error", **error_fields(problem))
+        event(Error(event="error", code=problem.code, message=problem.message, remedy=problem.remedy))
         return
     first, *more = folded(f"Error: {shown(problem.message)}", width(stream(2)))
     _print(err, stream(2), "Error:", "bold red", "")
@@ -297,9 +300,9 @@ def error_fields(problem: SepcliError) -> dict[str, str]:
     return {"code": problem.code, "message": problem.message, "remedy": problem.remedy}
 
 
-def event(name: str, **fields: Any) -> None:
-    """Print one JSON object as a line on standard error."""
-    _write_line(stream(2), {"event": name, **fields})
+def event(fields: Event, **numbers: float) -> None:
+    """Print one JSON object as a line on standard error. numbers: more keys, where the event may have some."""
+    _write_line(stream(2), {**fields, **numbers})
 
 
 def print_json(fields: Any) -> None:
@@ -466,7 +469,8 @@ def download_progress(description: str = "Downloading") -> Iterator[Callable[[in
         yield lambda done, total: None
     elif _style == "json":
         yield _every(
-            PLAIN_INTERVAL / 5, lambda done, total: event("download", what=description, done=done, total=total)
+            PLAIN_INTERVAL / 5,
+            lambda done, total: event(Download(event="download", what=description, done=done, total=total)),
         )
     elif not is_terminal(stream(2)):
         yield _every(

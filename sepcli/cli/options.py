@@ -131,6 +131,7 @@ _SHORT = {
     "targets": "-t",
     "options": "-O",
     "queries": "--query",
+    "submixes": "--submix",
     "catalogs": "--catalog",
     "seeds": "--seed",
     "soundfonts": "--soundfont",

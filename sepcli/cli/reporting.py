@@ -19,6 +19,7 @@ from sepcli.batch.request import Batch
 from sepcli.batch.results import DAMAGED, DONE, FAILED, SKIPPED, Listener, Result
 from sepcli.cli import console
 from sepcli.cli.console import PLAIN_INTERVAL, bytes_text, clock, shown
+from sepcli.cli.events import Progress, Start, Summary, TrackEnded, TrackStarted
 from sepcli.cli.licences import license_text, new_license
 from sepcli.errors import UsageError, worst_exit_code
 from sepcli.sound.losses import DAMAGES
@@ -77,8 +78,8 @@ class Reporter(Listener):
         stems = self.stems.files if self.stems else ()
         if console.reports_json():
             entry = self.batch.entry
-            console.event(
-                "start",
+            event = Start(
+                event="start",
                 model=self.batch.model.name,
                 stems=list(stems),
                 license=entry.license if entry else None,
@@ -87,6 +88,7 @@ class Reporter(Listener):
                 precision=precision.name,
                 precision_reason=precision.reason,
             )
+            console.event(event)
             return
         license = "" if self.planning or console.is_quiet() else new_license(self.batch)
         console.say(f"Model {self.batch.model.name}: {', '.join(stems)}. {license}".rstrip())
@@ -111,7 +113,8 @@ class Reporter(Listener):
         if self._bars is not None:
             self._bars.start(shown(track.source.name), number, count)
         elif console.reports_json():
-            console.event("track", input=track.source.name, number=number, count=count)
+            event = TrackStarted(event="track", input=track.source.name, number=number, count=count)
+            console.event(event)
         elif self._lines:
             console.say(f"{self._place()}: started")
 
@@ -128,14 +131,15 @@ class Reporter(Listener):
         self._last_shown = now
         if console.reports_json():
             assert self._track is not None
-            console.event(
-                "progress",
+            event = Progress(
+                event="progress",
                 input=self._track.source.name,
                 done_seconds=round(done, 3),
                 total_seconds=total and round(total, 3),
                 realtime=round(speed, 3),
                 left_seconds=left and round(left, 1),
             )
+            console.event(event)
         elif self._lines:
             of = f" of {clock(total)}" if total else ""
             console.say(
@@ -159,7 +163,7 @@ class Reporter(Listener):
         if self.json:
             console.print_json(result.as_json())
         if console.reports_json():
-            console.event("result", input=result.input, status=result.status)
+            console.event(TrackEnded(event="result", input=result.input, status=result.status))
 
     def result(self, result: Result) -> None:
         """Count a result, and show it."""
@@ -171,11 +175,6 @@ class Reporter(Listener):
         name = result.input
         for warning in result.warnings:
             console.notice(f"{name}: {warning}")
-        if result.gain is not None and result.gain < 1:
-            console.notice(
-                f"{name}: all stems were lowered by {_decibels(result.gain)}, for one of them would have "
-                "clipped."
-            )
         if result.silent:
             are, were = ("is", "was") if len(result.silent) == 1 else ("are", "were")
             console.say(f"{name}: {', '.join(result.silent)} {are} silent and {were} left out.")
@@ -203,8 +202,8 @@ class Reporter(Listener):
         request = self.batch.request
         out = "-" if request.stdout is not None else str(request.out)
         if console.reports_json():
-            console.event(
-                "summary",
+            event = Summary(
+                event="summary",
                 done=len(done) - len(damaged),
                 damaged=len(damaged),
                 skipped=skipped,
@@ -215,6 +214,7 @@ class Reporter(Listener):
                 realtime=round(audio / work, 3) if work else None,
                 out=out,
             )
+            console.event(event)
             return
         parts = [f"{len(done) - len(damaged)} done"]
         parts += [f"{len(damaged)} damaged"] if damaged else []
@@ -332,7 +332,7 @@ def print_plan(batch: Batch, stems: Stems | None, decisions: Sequence[Decision],
         for decision in decisions:
             outputs = {stem: str(path) for stem, path in decision.track.outputs.items()}
             status = {SKIP: "skipped", REFUSE: "failed"}.get(decision.action, "planned")
-            fields = Result(decision.track.source.name, status, outputs).as_json()
+            fields = {**Result(decision.track.source.name, SKIPPED, outputs).as_json(), "status": status}
             if decision.action == REFUSE:
                 fields["error"] = {"code": "exists", "message": decision.why, "remedy": REFUSED_REMEDY}
             console.print_json(
@@ -396,14 +396,6 @@ def download_bytes(batch: Batch, stems: Stems | None) -> int | None:
     wanted = stems.targets if stems else None
     sizes = [file.about_bytes for file in batch.entry.files_for(wanted) if not download.is_cached(file)]
     return None if None in sizes else sum(size for size in sizes if size is not None)
-
-
-def _decibels(gain: float) -> str:
-    """What a factor below 1 takes away."""
-    from math import log10
-
-    lowered = -20 * log10(gain) if gain > 0 else float("inf")
-    return f"{lowered:.2f} dB" if lowered >= 0.01 else "less than 0.01 dB"
 
 
 def _plural(word: str, count: int) -> str:

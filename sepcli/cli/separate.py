@@ -143,6 +143,16 @@ def separate(
             "no_STEM for one stem, rest for several.",
         ),
     ] = False,
+    submix: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--submix",
+            metavar="NAME=SUM",
+            rich_help_panel=WHAT,
+            help="Also write a sum of stems and of mix, the input, each with a gain if need be: no_drums=mix-drums "
+            "or practice=vocals*-12dB+bass+drums*0.5; repeatable. With -t NAME only submixes are written.",
+        ),
+    ] = None,
     two_stems: Annotated[
         str | None,
         typer.Option(
@@ -404,6 +414,7 @@ def separate(
     from sepcli.batch.inputs import parse_shard
     from sepcli.batch.outputspec import OutputSpec
     from sepcli.batch.request import Request
+    from sepcli.batch.submixes import parse_submixes
     from sepcli.engine.settings import Settings
     from sepcli.weights.catalog import load_catalog
 
@@ -413,6 +424,7 @@ def separate(
         out=Path(os.path.expanduser(out)),
         targets=tuple(dict.fromkeys(target or ())),
         queries=tuple(query or ()),
+        submixes=parse_submixes(submix or ()),
         template=template,
         spec=OutputSpec(
             format=format,
@@ -547,7 +559,9 @@ def _to_stdout(request: Request, inputs: list[str], models: Catalog, bars: bool,
                 f"-o - takes one input, not {count}.", remedy="Choose a folder with -o for several."
             )
         # The stems of a checkpoint file are known only when it is loaded.
-        asked = (*request.targets, *(query.name for query in batch.queries))
+        asked = [*request.targets, *(query.name for query in batch.queries)]
+        if asked:
+            asked = list(dict.fromkeys([*asked, *(name for name, _ in request.submixes)]))
         stems = asked if named is None else named.stems.files
         if len(stems) != 1 or (request.spec.rest and named is None):
             raise UsageError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sepcli.cli import console
+from sepcli.cli import console, events
 from sepcli.cli.signals import Terminated
 from sepcli.errors import UsageError
 
@@ -319,7 +319,8 @@ class _Display:
         if self.max_minutes:
             left = min(left, 60 * self.max_minutes - seconds)
         if console.reports_json():
-            console.event("step", step=step.number, **self.smooth, lr=step.lr, seconds=round(seconds, 1))
+            event = events.Step(event="step", step=step.number, lr=step.lr, seconds=round(seconds, 1))
+            console.event(event, **self.smooth)
             return
         parts = "  ".join(f"{name} {value:.4g}" for name, value in self.smooth.items())
         text = f"{parts}  {self.batch_size / pace:.1f} examples/s  {console.clock(max(left, 0))} left"
@@ -330,7 +331,14 @@ class _Display:
 
     def validated(self, step: int, scores: Mapping[str, Mapping[str, float]], best: Best) -> None:
         if console.reports_json():
-            console.event("validation", step=step, scores=scores, best=vars(best))
+            console.event(
+                events.Validation(
+                    event="validation",
+                    step=step,
+                    scores=scores,
+                    best=events.Best(score=best.score, weights=best.weights, step=best.step),
+                )
+            )
             return
         name, top = max(scores.items(), key=lambda item: item[1]["score"])
         stems = "  ".join(f"{stem} {self.number(value)}" for stem, value in top.items() if stem != "score")

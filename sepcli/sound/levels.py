@@ -6,12 +6,16 @@ block by block, so a track of any length goes through twice in constant memory:
     pass 1   stems, mix -> combine(gain=1) -> PeakMeter          only for `--clip gain`
     pass 2   stems, mix -> combine(gain=g) -> files              g from `common_gain`, 1 if nothing clips
 
-Two stems of one track never get two gains: their balance is the mix's balance. The rest (mix minus stems)
-and the residual of `--sum exact` are part of what is measured, since they are part of what is written.
+Two stems of one track never get two gains: their balance is the mix's balance. Submixes, such as the rest (the
+mix minus the stems), and the residual of `--sum exact` are part of what is measured, since they are part of what
+is written.
 
 How an exact sum is made. One file, the *carrier*, is not taken from the model but is what the others leave:
 
     carrier = g x mix - sum of the others as written          the rest, else `other`, else the last stem
+
+The rest is the submix that is the mix minus all written stems, each once. Other submixes have no part in the sum:
+they are made of the stems as written, and of the mix.
 
 Integers are subtracted after rounding, so the rounding errors of all files end up in the carrier and the
 integers add up to round(g x mix x 2^(bits-1)) exactly: to the input's own integers where g is 1, the rate is
@@ -20,7 +24,7 @@ float32 only the carrier's own rounding is left over: summed in float64, the fil
 unit in the last place of the carrier. Where the carrier is merely the last stem, every stem first takes an
 equal share of the residual.
 
-Axes: F files (the written stems in order, then the rest), K stems, C channels, T frames.
+Axes: F files (the written stems in order, then the submixes), K stems, C channels, T frames.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sepcli.errors import ModelError, parameter
+from sepcli.sound.submix import Submix
 
 # The stem that takes the residual of `--sum exact` where no rest is written: by the field's convention it
 # holds "everything else" already.
@@ -119,36 +124,42 @@ class Levels:
         self,
         stems: Sequence[str],
         *,
-        rest: bool = False,
+        submixes: Sequence[Submix] = (),
         exact: bool = False,
         scale: Scale,
-        subtracted: Collection[str] | None = None,
         hidden: Collection[str] = (),
     ):
-        """stems: in file order. rest: one more file, the mix minus the stems in `subtracted` (None: all).
+        """stems: in file order. submixes: of these stems, one more file each. hidden: stems that are not written.
 
-        hidden: stems that are not written. An exact sum has neither of these two.
+        exact: the written stems add up to the mix, together with the rest where it is among the submixes.
         """
         assert stems, "nothing to write"
-        assert rest or not (subtracted or hidden)
-        assert not (exact and hidden) and (not exact or set(subtracted or stems) == set(stems))
+        self.stems = tuple(stems)
         self.scale = scale
-        self.rest = rest
         self.exact = exact
-        self.stems = len(stems)
-        written = [k for k, stem in enumerate(stems) if stem not in hidden]
-        self._shown = [*written, self.stems] if rest else written
-        self._subtracted = [k for k, stem in enumerate(stems) if subtracted is None or stem in subtracted]
-        self.files = len(self._shown)
-        self.needs_mix = rest or exact
         self.integers = exact and scale.bits is not None  # whether `combine` gives integers
-        self.shared = exact and not rest and RESIDUAL_STEM not in stems
+        self.needs_mix = exact or any(submix.mix for submix in submixes)
         self.missed = 0  # samples at which clamping kept an exact integer sum from holding
-        self.carrier: int | None = None
-        if rest:
-            self.carrier = self.stems
-        elif exact:
-            self.carrier = self.stems - 1 if self.shared else list(stems).index(RESIDUAL_STEM)
+        written = [k for k, stem in enumerate(stems) if stem not in hidden]
+        self._shown = [*written, *range(len(stems), len(stems) + len(submixes))]
+        self.files = (*(stems[k] for k in written), *(submix.name for submix in submixes))
+        places = {stem: k for k, stem in enumerate(stems)}
+        self._submixes = [
+            (submix.mix, [(places[stem], gain) for stem, gain in submix.stems.items()]) for submix in submixes
+        ]
+        self.carrier: int | None = None  # its place among the files
+        self.shared = False  # whether all stems carry a part
+        self._summed = list(range(len(written)))  # the files that add up, by their places
+        if exact:
+            rest = Submix.without("", [stems[k] for k in written]).gains
+            at = next((j for j, submix in enumerate(submixes) if submix.gains == rest), None)
+            assert at is not None or not hidden, "what is hidden is missing in the sum"
+            if at is not None:
+                self.carrier = len(written) + at
+                self._summed.append(self.carrier)
+            else:
+                self.shared = RESIDUAL_STEM not in stems
+                self.carrier = len(stems) - 1 if self.shared else list(stems).index(RESIDUAL_STEM)
 
     def combine(
         self, stems: NDArray[np.float32], mix: NDArray[np.float32] | None, gain: float = 1.0
@@ -157,27 +168,33 @@ class Levels:
 
         float32 in full scale, unclamped; or int64 in steps, unclamped, where `integers`.
         """
-        assert len(stems) == self.stems and (mix is not None or not self.needs_mix)
-        if not self.needs_mix:
+        count = len(self.stems)
+        assert len(stems) == count and (mix is not None or not self.needs_mix)
+        if not self.exact and not self._submixes:
             return stems if gain == 1.0 else (stems.astype(np.float64) * gain).astype(np.float32)
-        assert mix is not None
-        assert mix.shape == stems.shape[1:], (mix.shape, stems.shape)
+        assert mix is None or mix.shape == stems.shape[1:], (mix.shape, stems.shape)
         # float64 throughout: a float32 sum of several stems would lose more than the last stem's last bit.
-        target = mix.astype(np.float64) * gain
+        target = np.zeros(stems.shape[1:]) if mix is None else mix.astype(np.float64) * gain
         wanted = stems.astype(np.float64) * gain
         if self.shared:
-            wanted += (target - wanted.sum(axis=0)) / self.stems
+            wanted += (target - wanted.sum(axis=0)) / count
         if self.integers:
             wanted, target = self._round(wanted), self._round(target)
-            files = np.empty((self.stems + self.rest, *target.shape), dtype=np.int64)
-        else:
-            files = np.empty((self.stems + self.rest, *target.shape), dtype=np.float32)
-        files[: self.stems] = wanted
-        others = [stem for stem in self._subtracted if stem != self.carrier]
-        # Subtract the others as they are written (rounded), not as they were wanted.
-        total = files[others].sum(axis=0, dtype=np.int64 if self.integers else np.float64)
-        files[self.carrier] = target - total
-        return files if self.files == len(files) else files[self._shown]
+        kind = np.int64 if self.integers else np.float32
+        files = np.empty((count + len(self._submixes), *target.shape), dtype=kind)
+        files[:count] = wanted
+        # Take the others as they are written (rounded), not as they were wanted.
+        if self.carrier is not None and self._shown[self.carrier] < count:
+            others = [k for k in range(count) if k != self._shown[self.carrier]]
+            files[self._shown[self.carrier]] = target - files[others].sum(
+                axis=0, dtype=np.int64 if self.integers else np.float64
+            )
+        for j, (share, parts) in enumerate(self._submixes, count):
+            total = share * target if share else np.zeros(target.shape)
+            for k, factor in parts:
+                total += factor * files[k].astype(np.float64)
+            files[j] = np.rint(total) if self.integers else total
+        return files if len(self._shown) == len(files) else files[self._shown]
 
     def clamp(self, files: NDArray) -> NDArray:
         """`combine`'s block held within the scale.
@@ -188,7 +205,7 @@ class Levels:
         if not self.integers:
             return np.clip(files, self.scale.lowest, self.scale.highest)
         held = np.clip(files, -self.scale.steps, self.scale.steps - 1)
-        lost = (files - held).sum(axis=0) - (files[self.carrier] - held[self.carrier])
+        lost = (files - held)[self._summed].sum(axis=0) - (files[self.carrier] - held[self.carrier])
         carrier = files[self.carrier] + lost
         held[self.carrier] = np.clip(carrier, -self.scale.steps, self.scale.steps - 1)
         self.missed += int(np.count_nonzero(held[self.carrier] != carrier))
@@ -200,19 +217,34 @@ class Levels:
         meter: has seen every block of `combine(gain=1)`.
         """
         gain = 1.0
-        for file, (low, high) in enumerate(zip(meter.lowest, meter.highest, strict=True)):
-            if not self.scale.clips(low, high):
+        peaks = list(zip(meter.lowest, meter.highest, strict=True))
+        if not any(self.scale.clips(low, high) for low, high in peaks):
+            return gain
+        for file, (low, high) in enumerate(peaks):
+            error = self._rounding(file) * self.scale.slack if self.integers else 0.0
+            if not error and not self.scale.clips(low, high):
                 continue
-            # An integer carrier collects up to half a step of rounding from every file and from the target:
-            # once in the measured peak, once more when rounded again at the new gain.
-            error = 0.0
-            if self.integers and file == self.carrier:
-                error = (self.files + 1) * self.scale.slack
             if high > 0:
                 gain = min(gain, (self.scale.highest - error) / (high + error))
             if low < 0:
                 gain = min(gain, (self.scale.lowest + error) / (low - error))
         return gain
+
+    def _rounding(self, file: int) -> float:
+        """How many half steps of rounding add up in a file of integers that is made of others.
+
+        They are once in the measured peak, and once more when all is rounded again at the new gain.
+        """
+        if file == self.carrier:  # all files that add up, but for this one, the target and its own
+            return len(self._summed) + 1
+        place = self._shown[file] - len(self.stems)
+        if place < 0:
+            return 0
+        share, parts = self._submixes[place]
+        carrier = None if self.carrier is None else self._shown[self.carrier]
+        half_steps = [len(self._summed) + 1 if k == carrier else 1 for k, _ in parts]
+        total = sum(abs(gain) * each for (_, gain), each in zip(parts, half_steps, strict=True))
+        return total + abs(share) + 1
 
     def _round(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
         return np.rint(values * self.scale.steps).astype(np.int64)
