@@ -122,8 +122,8 @@ def separate(
     model: what `load` gave, or a name for it. audio: [C, T] floats, full scale at 1.0 (more is allowed), at
     `samplerate` Hz; up to 8 channels in WAV order. targets: the wanted stems, None for all; also "instrumental"
     and the other words of docs/cli.md. queries: as for `load`; a model that was loaded without them takes them
-    here. submixes: sums of stems and of the mix, which come after the stems: {"no_drums": "mix-drums", "practice":
-    "vocals*-12dB+bass"}.
+    here. submixes: sums of stems and of the mix, which come after the stems: {"no_drums": "mix-drums",
+    "practice": "vocals*-12dB+bass"}.
     overlap: share of a segment that the next one covers, 0 to below 1. segment: seconds, None for the model's.
     shifts: passes at random offsets that are averaged. batch_size: segments a call, None for what fits.
     progress: called with (audio seconds done, audio seconds in all).
@@ -150,7 +150,7 @@ def separate(
             end = at + block.shape[-1]
             made[..., at:end] = levels.combine(block, mix[:, at:end])
             at = end
-    return dict(zip(levels.files, made, strict=True))
+    return {name: made[index] for index, name in enumerate(levels.files)}
 
 
 @dataclass(frozen=True)
@@ -206,9 +206,9 @@ def separate_file(
     """Separate one file into files, of any length in constant memory, as `sepcli separate` does.
 
     path: audio or video. out: the folder; `template` names the files in it, and {model} in it stands for the
-    catalogue's name of the model, for its file's without the suffix, or for its repository's. queries, submixes: as
-    for `separate`. Everything else is the command's option of the same name: times in seconds, sample_rate in Hz,
-    bitrate in kbit/s. force: replace files that are there.
+    catalogue's name of the model, for its file's without the suffix, or for its repository's. queries,
+    submixes: as for `separate`. Everything else is the command's option of the same name: times in seconds,
+    sample_rate in Hz, bitrate in kbit/s. force: replace files that are there.
 
     The files appear together, complete, under their final names, or none does. There is no manifest and no
     resuming here: that is the command's. TrackResult: paths, frames, Hz, the common gain, warnings.
@@ -306,7 +306,7 @@ def _understood(
     options: Mapping[str, str] | None = None,
     notice: Callable[[str], None] = lambda text: None,
 ) -> tuple[str | Separator, Meaning]:
-    """What the targets and submixes mean for this model; and the model, loaded if nothing else tells its stems."""
+    """What targets and submixes mean for this model; and the model, loaded if nothing else tells its stems."""
     if not targets and not submixes:
         return model, Meaning(())
     catalog = load_catalog()

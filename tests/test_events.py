@@ -38,15 +38,18 @@ def test_the_schema_is_one():
 
 
 def test_a_run_a_second_one_and_one_that_can_not_begin(capfd):
-    song("a.wav", seconds=2), song("b.wav")
-    Path("b.wav").write_bytes(Path("b.wav").read_bytes()[:-5000])  # damaged
-    first = events(capfd, "a.wav", "b.wav", "missing.wav")
+    song("x/a.wav"), song("y/a.wav")  # of one name: there is a notice
+    Path("y/a.wav").write_bytes(Path("y/a.wav").read_bytes()[:-5000])  # damaged
+    first = events(capfd, "x/a.wav", "y/a.wav", "missing.wav")
     kinds = [event["event"] for event in first]
     assert {*kinds} == {"notice", "start", "track", "progress", "result", "summary"} and kinds[-1] == "summary"
     assert {event["status"] for event in first if event["event"] == "result"} == {"done", "damaged", "failed"}
-    assert any(event["event"] == "result" and event["status"] == "skipped" for event in events(capfd, "a.wav"))
-    assert events(capfd, "a.wav", "-m", "fkae")[-1]["event"] == "error"
-    assert events(capfd, "a.wav", "--no-resume", "--preview", "-o", "p", "--submix", "x=mix-drums")
+    assert any(
+        event["event"] == "result" and event["status"] == "skipped"
+        for event in events(capfd, "x/a.wav", "y/a.wav")
+    )
+    assert events(capfd, "x/a.wav", "-m", "fkae")[-1]["event"] == "error"
+    assert events(capfd, "x/a.wav", "--no-resume", "--preview", "-o", "p", "--submix", "x=mix-drums")
 
 
 def test_downloads_training_and_errors(capfd, monkeypatch):

@@ -63,9 +63,9 @@ def test_sums_are_read(text, pairs):
         ("drums*2dBx", "can't be read at 'dBx'"),
         ("0.5*drums", "can't be read at '\\*drums'"),
         ("drums*2*2", "can't be read at '\\*2'"),
-        ("drums*61dB", "61dB, but 1000"),
-        ("drums*1001", "1001, but 1000"),
-        ("drums*" + "9" * 400, "but 1000"),
+        ("drums*61dB", "61dB; the most is 1000"),
+        ("drums*1001", "1001; the most"),
+        ("drums*" + "9" * 400, "the most is"),
     ],
 )
 def test_what_is_no_sum(text, said):
@@ -80,15 +80,16 @@ def test_a_submix_needs_a_name():
         parse_submixes(["mix-drums"])
 
 
-gains = st.dictionaries(st.sampled_from(FOUR), st.floats(-900, 900).filter(bool), min_size=1)
+thousandths = st.integers(-900_000, 900_000).filter(bool).map(lambda number: number / 1000)
+gains = st.dictionaries(st.sampled_from(FOUR), thousandths, min_size=1)
 
 
 @given(mix=st.sampled_from([0.0, 1.0, -0.25]), stems=gains)
 @settings(max_examples=40, deadline=None)
 def test_what_is_written_is_read_again(mix, stems):
-    text = "+".join(f"{name}*{gain:.17f}" for name, gain in {**({"mix": mix} if mix else {}), **stems}.items())
+    text = "+".join(f"{name}*{gain:.3f}" for name, gain in {**({"mix": mix} if mix else {}), **stems}.items())
     (submix,) = meaning((), FOUR, rest=False, submixes=[("x", text)], model="m").submixes
-    assert submix.mix == mix and submix.stems == pytest.approx(stems, abs=1e-15)
+    assert submix.mix == mix and submix.stems == stems
 
 
 # --- what they mean ---
@@ -264,14 +265,14 @@ def test_a_stem_that_other_models_have_is_answered_with_these(catalog, capfd):
 
 
 def test_a_submix_that_clips_lowers_all_and_is_named(catalog, capfd):
-    code, out, err = separate(capfd, "--submix", "loud=drums*12dB", "--json")
+    code, out, err = separate(capfd, "--submix", "loud=drums*13dB", "--json")
     result = json.loads(out)
-    assert code == 0 and result["gain"] == pytest.approx(1.0, abs=0.01) and result["gain"] < 1
+    assert code == 0 and result["gain"] == pytest.approx(4 * 10 ** (-13 / 20), abs=0.01)
     (warning,) = result["warnings"]
     assert warning["code"] == "lowered" and "for loud would have clipped" in warning["message"]
-    assert "--submix" in warning["message"] and warning["message"] in err
+    assert "Without it" in warning["message"] and warning["message"] in err
     assert share("bass") == pytest.approx(Split.SHARES["bass"] * result["gain"], abs=1e-4)
-    code, out, _ = separate(capfd, "--submix", "loud=drums*12dB", "--json", "--bit-depth", "32f", "-o", "f")
+    code, out, _ = separate(capfd, "--submix", "loud=drums*13dB", "--json", "--bit-depth", "32f", "-o", "f")
     assert json.loads(out)["gain"] == 1 and not json.loads(out)["warnings"]
 
 

@@ -481,7 +481,6 @@ def test_a_track_too_long_for_aiff_is_said_before_it_is_separated(tmp_path, monk
 )
 def test_the_room_that_is_asked_for_is_enough_and_not_absurd(tmp_path, form, depth):
     from sepcli.sound.probe import probe
-from sepcli.sound.submix import Submix
 
     path = song(tmp_path, noise(200_000))
     spec = OutputSpec(format=form, depth=depth, rest=True, clip="gain")

@@ -76,7 +76,7 @@ def _gain(name: str, match: re.Match[str]) -> float:
     limit = 60.0 if match[2] else MAX_GAIN
     if number > limit or (not match[2] and number < -limit):
         raise UsageError(
-            f"The submix '{name}' has the gain {match[1]}{match[2] or ''}, but {MAX_GAIN:g} (60 dB) is the most.",
+            f"The submix '{name}' has the gain {match[1]}{match[2] or ''}; the most is {MAX_GAIN:g}, or 60 dB.",
             remedy="Give a smaller one.",
             code="submix",
         )

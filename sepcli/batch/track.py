@@ -434,10 +434,7 @@ class _Files:
         by = [name for name, count in zip(self.names, self.meter.clipped, strict=True) if count]
         text = f"All stems were lowered by {_decibels(gain)}, for {' and '.join(by)} would have clipped."
         if set(by).isdisjoint(self.levels.stems):
-            text += (
-                f" With smaller gains in {parameter('submixes')}, or {parameter('bit_depth', '32f')}, they keep "
-                "their level."
-            )
+            text += f" Without {'it' if len(by) == 1 else 'them'} the others would keep their level."
         return Warned(text, "lowered")
 
 

@@ -7,8 +7,8 @@ Knows names only. A stem that the model has under that very name comes first; el
     karaoke                        the mix minus the lead voice; the instrumental where there is no lead
     no_STEM                        the mix minus STEM
 
-A stem's file is called as the stem is, that of a mix minus stems as it was asked for. Submixes of the user's own
-(submixes.py) are made of the same words, and their names are words too.
+A stem's file is called as the stem is, that of a mix minus stems as it was asked for. Submixes of the user's
+own (submixes.py) are made of the same words, and their names are words too.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def meaning(
 
     rest: whether the rest of all is wanted too. others: stems besides, of queries. submixes: the user's own, as
     (name, sum) pairs. model: its name in errors. catalog: where stems are looked for that it lacks.
-    UsageError for a word that needs a stem which the model lacks, for a rest that is none, and for submixes that
-    can't be read, lack a stem or have a name that is taken.
+    UsageError for a word that needs a stem which the model lacks, for a rest that is none, and for submixes
+    that can't be read, lack a stem or have a name that is taken.
     """
     own = [name for name, _ in submixes]
     stems: list[str] = []

@@ -1,4 +1,4 @@
-"""The events of `--progress json`, and of `--json` of `train` and `distill`: one object a line on standard error.
+"""The events of `--progress json`, and of `--json` of `train` and `distill`: JSON lines on standard error.
 
 What is written here is all that programs may rely on. docs/events_page.py makes docs/events.schema.json and the
 table of docs/cli.md of it.
@@ -56,7 +56,7 @@ class Progress(TypedDict):
     done_seconds: Annotated[float, "seconds of audio"]
     total_seconds: Annotated[float | None, "seconds of audio; null while unknown"]
     realtime: Annotated[float, "seconds of audio in one second"]
-    left_seconds: Annotated[float | None, "seconds of time; null while unknown"]
+    left_seconds: Annotated[float | None, "seconds until its end; null while unknown"]
 
 
 class TrackEnded(TypedDict):

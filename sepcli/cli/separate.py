@@ -149,8 +149,9 @@ def separate(
             "--submix",
             metavar="NAME=SUM",
             rich_help_panel=WHAT,
-            help="Also write a sum of stems and of mix, the input, each with a gain if need be: no_drums=mix-drums "
-            "or practice=vocals*-12dB+bass+drums*0.5; repeatable. With -t NAME only submixes are written.",
+            help="Also write a sum of stems and of mix, the input, each with a gain if need be: "
+            "no_drums=mix-drums or practice=vocals*-12dB+bass+drums*0.5; repeatable. With -t NAME it is "
+            "written without the stems.",
         ),
     ] = None,
     two_stems: Annotated[

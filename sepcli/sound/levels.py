@@ -7,15 +7,15 @@ block by block, so a track of any length goes through twice in constant memory:
     pass 2   stems, mix -> combine(gain=g) -> files              g from `common_gain`, 1 if nothing clips
 
 Two stems of one track never get two gains: their balance is the mix's balance. Submixes, such as the rest (the
-mix minus the stems), and the residual of `--sum exact` are part of what is measured, since they are part of what
-is written.
+mix minus the stems), and the residual of `--sum exact` are part of what is measured, since they are part of
+what is written.
 
 How an exact sum is made. One file, the *carrier*, is not taken from the model but is what the others leave:
 
     carrier = g x mix - sum of the others as written          the rest, else `other`, else the last stem
 
-The rest is the submix that is the mix minus all written stems, each once. Other submixes have no part in the sum:
-they are made of the stems as written, and of the mix.
+The rest is the submix that is the mix minus all written stems, each once. Other submixes have no part in the
+sum: they are made of the stems as written, and of the mix.
 
 Integers are subtracted after rounding, so the rounding errors of all files end up in the carrier and the
 integers add up to round(g x mix x 2^(bits-1)) exactly: to the input's own integers where g is 1, the rate is
@@ -129,7 +129,7 @@ class Levels:
         scale: Scale,
         hidden: Collection[str] = (),
     ):
-        """stems: in file order. submixes: of these stems, one more file each. hidden: stems that are not written.
+        """stems: in file order. submixes: of these, one more file each. hidden: stems that are not written.
 
         exact: the written stems add up to the mix, together with the rest where it is among the submixes.
         """
