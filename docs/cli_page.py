@@ -36,7 +36,7 @@ EXIT_WORDS = {
 def cli() -> str:
     """The text of the page, without its first line."""
     group: Any = typer.main.get_command(app)
-    order = ["separate", "train", "distill", "evaluate", "inspect", "robustness", "dataset", "models", "doctor"]
+    order = ["separate", "open", "train", "distill", "evaluate", "inspect", "robustness", "dataset", "models", "doctor"]
     assert set(order) == set(group.commands), "every command has its place"
     commands = []
     for name in order:
@@ -231,6 +231,24 @@ all others, so there a track is made as a whole. A submix whose sum has changed 
 A refusal comes before any work. Stems appear under their names only when all stems of a track are complete, so after a
 kill or a power cut the same command goes on where it stopped.
 
+**The player.** `--player` writes `index.html` into each track's own folder: a page that plays the stems in a browser,
+from the disk, without a network. Each stem has a waveform, mute, solo, level and pan; there is a loop, and the mix as it
+is heard can be saved as a WAV of 16 bits (of the loop, while it is on). All keys stand at the foot of the page. The
+sounds in it are MP3 of 192 kbit/s (96 for mono stems), which all browsers decode, more than two channels brought to
+two. A page takes about 2 MB a minute and stem:
+
+| length | what is written | |
+|---|---|---|
+| up to 1 minute | `index.html` | one file, which can be sent to somebody |
+| up to 12 minutes | `index.html`, `player/STEM.js` | all stems on one clock, together to the sample; in memory they take 21 MB a minute and stem |
+| longer | `index.html`, `player/STEM.mp3` (1.4 MB a minute) | each stem on a clock of its own, some hundredths of a second apart; no pan, no saved mix. The page says so |
+
+The page shows the stems of the run that wrote it. It is written when they stand, so a page that can't be written costs
+no stem (a warning says why), and `--player` on stems that stand adds it without separating again. A run that replaces a
+stem writes its page anew with `--player`, and removes it without. An `index.html` that sepcli did not make stays,
+except with `--force`. The output folder gets a page with all tracks below it and a search, and `sepcli open DIR` opens
+whichever page DIR has. `--template` must give each track a folder of its own.
+
 **Previews.** `--preview` separates the loudest 30 seconds of each input (by the sum of squares; `--duration` sets the
 length), as a track called `TRACK (preview)`. So the song itself does not replace it.
 
@@ -273,6 +291,7 @@ Python's `os.fsdecode`.
 | `device`, `precision` | the device that computed it, and in which precision |
 | `gain` | the common gain of all stems and submixes; 1.0 unless one of them would have clipped |
 | `silent` | the stems that `--skip-silent` left out; they have `levels`, but no path in `outputs` |
+| `player` | with `--player`: the page that plays the stems; else `null` |
 | `levels` | `{stem: {...}}` of each stem (see below) |
 | `options` | the model's own options (`-O`) as they were used, including values that follow from others; `{}` if it has none |
 | `damaged_seconds` | how much sound of the input does not decode, or is missing at its end |
@@ -302,6 +321,7 @@ A lossy file is measured before it is encoded. A skipped track has the levels th
 | `channels` | channels without known names, or with other places in the files |
 | `clamped`, `sum` | samples beyond full scale were cut off; the stems do not add up there |
 | `lowered` | all stems were lowered by the common gain, and which of them would have clipped |
+| `player` | why the player's page was not written; the stems are there |
 
 The first two make a track `damaged`.
 

@@ -15,7 +15,7 @@ from types import ModuleType
 import pytest
 
 ALSO = {"museval": ("ffmpeg",)}  # can't even be imported without
-PROGRAMS = ("espeak-ng", "ffmpeg", "flite", "fluidsynth")
+PROGRAMS = ("chromium", "espeak-ng", "ffmpeg", "flite", "fluidsynth")
 # Debian's packages fluidr3mono-gm-soundfont, fluid-soundfont-gm, musescore-general-soundfont.
 SOUNDFONTS = [
     path

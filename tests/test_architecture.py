@@ -14,7 +14,7 @@ FLOORS = [
     {"errors"},
     {"system", "metrics"},
     {"sound", "nn"},
-    {"engine", "weights"},
+    {"engine", "player", "weights"},
     {"models"},
     {"loading"},
     {"data", "batch"},

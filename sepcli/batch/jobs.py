@@ -43,6 +43,7 @@ from sepcli.batch.manifest import InputId, Manifest, Output, Record
 from sepcli.batch.model import Model
 from sepcli.batch.names import Named, Stems, Track, guard_inputs, names
 from sepcli.batch.outputs import check_space, check_writable
+from sepcli.batch.pages import Pages
 from sepcli.batch.request import Batch, understand
 from sepcli.batch.results import DAMAGED, DONE, FAILED, SKIPPED, Listener, Result, not_done
 from sepcli.batch.survey import survey
@@ -85,6 +86,7 @@ def run(batch: Batch, listener: Listener | None = None, named: Named | None = No
         precision = choose_precision(request.precision, device, model.half)
         prints = fingerprint(named, weights, precision.name)
         manifest = Manifest(request.out)
+        pages = Pages(named, prints, manifest, work, listener)
         tracks = [_readable(track, folder / str(number)) for number, track in enumerate(named.tracks)]
         decisions = decide(named, tracks, prints, manifest)
         refuse(decisions)
@@ -93,9 +95,10 @@ def run(batch: Batch, listener: Listener | None = None, named: Named | None = No
         yield from _failures(batch)
         for decision in decisions:
             if decision.action == SKIP:
-                yield _skipped(decision, manifest)
+                yield _skipped(decision, manifest, pages)
         left = [decision for decision in decisions if decision.action != SKIP]
         if not left:
+            pages.close()
             return
         listener.device(device, precision)
         pending = [decision.track for decision in left]
@@ -106,9 +109,10 @@ def run(batch: Batch, listener: Listener | None = None, named: Named | None = No
             yield Result(track.source.name, FAILED, error=problem)
             pending.remove(track)
         if pending:
-            loop = _Loop(named, model, prints, manifest, work, device, precision, listener)
+            loop = _Loop(named, model, prints, manifest, pages, work, device, precision, listener)
             loop.load([decision for decision in left if decision.track in pending])
             yield from loop.results(pending)
+        pages.close()
 
 
 def preview(batch: Batch, listener: Listener | None = None, named: Named | None = None) -> list[Decision]:
@@ -187,6 +191,7 @@ class _Loop:
         model: Model,
         prints: Fingerprint,
         manifest: Manifest,
+        pages: Pages,
         work: Workspace,
         device: Device,
         precision: Precision,
@@ -194,6 +199,7 @@ class _Loop:
     ):
         self.named, self.batch, self.request = named, named.batch, named.batch.request
         self.model, self.prints, self.manifest, self.work = model, prints, manifest, work
+        self.pages = pages
         self.device, self.precision, self.listener = device, precision, listener
         self._whys: dict[str, str] = {}  # why files are replaced, as it was said before the first track
         self._engines: dict[tuple[str, ...], Engine] = {}  # by the stems that they make
@@ -253,7 +259,7 @@ class _Loop:
             self.manifest.refresh()  # another process may have been here since
             decision = self._decide(track)
             if decision.action == SKIP:
-                return _skipped(decision, self.manifest)
+                return _skipped(decision, self.manifest, self.pages)
             if self._claimed_by_another(track):
                 return None
             with self._released_after_failure(track):
@@ -261,7 +267,7 @@ class _Loop:
                 decision = self._decide(track)
                 if decision.action == SKIP:
                     self.manifest.release(track.outputs.values())
-                    return _skipped(decision, self.manifest)
+                    return _skipped(decision, self.manifest, self.pages)
                 if decision.why != self._whys.get(track.source.name, ""):
                     for text in notices([decision], self.manifest, self.request):
                         self.listener.notice(text)
@@ -337,6 +343,7 @@ class _Loop:
             "options": options,
         }
         self.manifest.add(self._record(track, identity, made, track.outputs, done=True), about)
+        page, problems = self.pages.keep(track)
         return Result(
             track.source.name,
             DAMAGED if made.damaged else DONE,
@@ -347,7 +354,7 @@ class _Loop:
             self.precision.name,
             made.gain,
             made.damaged_seconds,
-            list(made.warnings),
+            [*made.warnings, *problems],
             options=options,
             kept=decision.kept if set(decision.kept).isdisjoint(made.files) else (),
             levels={
@@ -355,6 +362,7 @@ class _Loop:
                 **{stem: levels.as_json() for stem, levels in made.levels.items()},
             },
             silent=_left_out(track, self.manifest),
+            player=page,
         )
 
     def _start(self, track: Track) -> float:
@@ -509,17 +517,20 @@ def _failures(batch: Batch) -> Iterator[Result]:
         yield Result(argument, FAILED, error=problem)
 
 
-def _skipped(decision: Decision, manifest: Manifest) -> Result:
+def _skipped(decision: Decision, manifest: Manifest, pages: Pages) -> Result:
     if decision.input is not None:
         with suppress(OutputError):  # it is hashed again next time
             manifest.note_input(decision.input)
     track = decision.track
+    page, problems = pages.keep(track)
     return Result(
         track.source.name,
         SKIPPED,
         _paths(track, manifest),
+        warnings=problems,
         levels=_levels(track, manifest),
         silent=_left_out(track, manifest),
+        player=page,
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sepcli.batch.inputs import Originals, Source
 from sepcli.batch.outputs import (
+    check_pages,
     check_template,
     collision_key,
     folds_case,
@@ -143,6 +144,8 @@ def names(batch: Batch, sources: Sequence[str]) -> Named:
         ext=batch.spec.format,
         preview=request.preview,
     )
+    if request.player:
+        check_pages(request.template, paths)
     guard_inputs(batch.everything, batch.queries, [path for outputs in paths for path in outputs.values()])
     ours = set(batch.sources)
     tracks = [

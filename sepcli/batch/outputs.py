@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import unicodedata
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path, PurePath
 
 from sepcli.batch import DEFAULT_TEMPLATE
@@ -74,6 +74,37 @@ def check_template(template: str, stems: Collection[str]) -> None:
         f"{parameter('template', DEFAULT_TEMPLATE)}.",
         code="template",
     )
+
+
+def page_folder(template: str, outputs: Mapping[str, Path]) -> Path | None:
+    """The track's own folder, in which its stems are; None where the template gives it none.
+
+    It is the last folder that has the track in its name.
+    """
+    parts = _SEPARATORS.split(template)[:-1]
+    found = [at for at, part in enumerate(parts) if "{track}" in part]
+    if not found or not outputs:
+        return None
+    return next(iter(outputs.values())).parents[len(parts) - 1 - found[-1]]
+
+
+def check_pages(template: str, tracks: Sequence[Mapping[str, Path]]) -> None:
+    """Raises UsageError where the template leaves tracks without a folder of their own for the player's page.
+
+    tracks: the paths of each by stem.
+    """
+    seen: set[Path] = set()
+    for outputs in tracks:
+        folder = page_folder(template, outputs)
+        if folder is None or folder in seen:
+            problem = "gives it none" if folder is None else f"gives two of them '{_printable(str(folder))}'"
+            raise UsageError(
+                f"{parameter('player', True)} writes a page into each track's own folder, and the template "
+                f"'{template}' {problem}.",
+                remedy=f"Name a folder by {{track}}, as in {parameter('template', DEFAULT_TEMPLATE)}.",
+                code="template",
+            )
+        seen.add(folder)
 
 
 def output_path(

@@ -49,6 +49,7 @@ class Request:
     force: bool = False
     strict: bool = False  # a damaged input is a failure
     shard: Shard | None = None
+    player: bool = False  # a page beside each track's stems, which plays them
     config: str | None = None  # the YAML of the training toolkit for a checkpoint: a path or hf://...
     stdout: int | None = None  # a descriptor that takes the one stem of the one input; `out` is then temporary
 

@@ -42,6 +42,7 @@ class Result:
     kept: tuple[str, ...] = ()  # stems among `outputs` that stood already
     levels: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)  # stem -> as in JSON
     silent: tuple[str, ...] = ()  # stems that were left out because they are silent
+    player: str | None = None  # the page that plays the stems, where it was asked for
 
     @property
     def realtime(self) -> float | None:
@@ -78,6 +79,7 @@ class Result:
             "precision": self.precision,
             "gain": self.gain,
             "silent": list(self.silent),
+            "player": self.player,
             "levels": {stem: dict(levels) for stem, levels in self.levels.items()},
             "options": dict(self.options),
             "damaged_seconds": _rounded(self.damaged_seconds),

@@ -35,6 +35,7 @@ from sepcli.errors import (
 # In the order of the help page.
 COMMANDS = {
     "separate": Later("sepcli.cli.separate", "separate", cls=SeparateCommand),
+    "open": Later("sepcli.cli.open", "open_page"),
     "train": Later("sepcli.cli.train", "train"),
     "distill": Later("sepcli.cli.distill", "distill"),
     "evaluate": Later("sepcli.cli.evaluate", "evaluate"),

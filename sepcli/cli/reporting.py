@@ -236,6 +236,9 @@ class Reporter(Listener):
             console.say(f"    {shown(result.input)}: {shown(warning)}", style="yellow")
         if (done or skipped) and request.stdout is None:
             console.say(f"The stems are in {out}.")
+            if request.player:
+                folder = f'"{out}"' if " " in out else out
+                console.say(f"To listen: sepcli open {folder}")
 
 
 class _Bars:

@@ -220,6 +220,15 @@ def separate(
             "suffix) can be used as well.",
         ),
     ] = DEFAULT_TEMPLATE,
+    player: Annotated[
+        bool,
+        typer.Option(
+            "--player",
+            rich_help_panel=WHERE,
+            help="Also write a page beside each track's stems that plays them in a browser, without a network: "
+            "solo, mute, level, loop. `sepcli open DIR` opens it.",
+        ),
+    ] = False,
     force: Annotated[
         bool,
         typer.Option(
@@ -405,10 +414,10 @@ def separate(
             )
         target, rest = [two_stems], True
     to_stdout = out == STDOUT
-    if to_stdout and (json or dry_run or skip_silent):
+    if to_stdout and (json or dry_run or skip_silent or player):
         raise UsageError(
-            "With -o - standard output is the stem, so --json, --dry-run and --skip-silent have no place "
-            "there.",
+            "With -o - standard output is the stem, so --json, --dry-run, --skip-silent and --player have no "
+            "place there.",
             remedy="Leave them out, or choose a folder with -o.",
         )
 
@@ -442,6 +451,7 @@ def separate(
         duration=parse_time(duration, "--duration") if duration is not None else None,
         preview=preview,
         audio_track=audio_track,
+        player=player,
         settings=Settings(overlap, segment, shifts, seed, parse_batch_size(batch_size)),
         device=device,
         precision=precision.value,

@@ -1,0 +1,162 @@
+"""The player's page beside a track's stems: when it is written, and when it has to go.
+
+A page is there only with the stems that it shows. It is written when they have their final names, so a page
+that can't be written loses no stem; the next run sees that it is missing, and writes it without separating
+anything. It is no part of what stems depend on. Knows the manifest, names and pages; no audio.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sepcli.batch.decisions import Fingerprint
+from sepcli.batch.manifest import Manifest, settings_hash
+from sepcli.batch.names import PREVIEW, Named, Track
+from sepcli.batch.outputs import page_folder
+from sepcli.batch.request import Batch, Request
+from sepcli.batch.results import Listener
+from sepcli.errors import OutputError, SepcliError, Warned, from_os, parameter
+
+if TYPE_CHECKING:
+    from sepcli.batch.workspace import Workspace
+    from sepcli.player.page import Shown
+
+WARNED = "player"  # the code of what is said where a page could not be written
+
+
+class Pages:
+    """The pages of a run. `keep` is called when a track's stems stand; `close` at the end."""
+
+    def __init__(
+        self, named: Named, prints: Fingerprint, manifest: Manifest, work: Workspace, listener: Listener
+    ):
+        self._batch, self._request = named.batch, named.batch.request
+        self._prints, self._manifest, self._work, self._listener = prints, manifest, work, listener
+
+    def keep(self, track: Track) -> tuple[str | None, list[Warned]]:
+        """Make the track's page right: written if it is asked for, removed if it shows what is no more.
+
+        The page's path, and sentences about what went wrong. All stems of the track stand.
+        """
+        from sepcli.player.page import INDEX, remove_page, shown
+
+        folder = page_folder(self._request.template, track.outputs)
+        if self._request.stdout is not None or folder is None:
+            return None, []
+        try:
+            page = shown(folder)
+            if not self._request.player:
+                if page is not None and not self._still_right(track, folder, page):
+                    remove_page(folder)
+                    self._listener.notice(
+                        f"{track.source.name}: the player's page showed other stems and was removed; "
+                        f"{parameter('player', True)} makes it again."
+                    )
+                return None, []
+            if os.path.lexists(folder / INDEX) and page is None and not self._request.force:
+                raise OutputError(
+                    f"'{folder / INDEX}' exists, and sepcli did not make it.",
+                    remedy=f"Rename it, or replace it with {parameter('force', True)}.",
+                    code="exists",
+                )
+            written = self._written(track, folder)
+            return written and os.fspath(written), []
+        except SepcliError as error:
+            return None, [Warned(f"The player's page was not written. {error}", WARNED)]
+
+    def _still_right(self, track: Track, folder: Path, page: Shown) -> bool:
+        """Whether none of the track's files that a page shows has changed."""
+        keys = {file: key for _, file, key in page.stems}
+        return all(
+            keys.get(_below(path, folder), key) == key
+            for path in track.outputs.values()
+            for key in [self._key(path)]
+        )
+
+    def _written(self, track: Track, folder: Path) -> Path | None:
+        """The page, written if it isn't there already; None where every stem is silent and left out."""
+        from sepcli.batch.workspace import flush, publish
+        from sepcli.player.page import INDEX, About, Stem, remove_page, shown, write_page
+
+        stems = [
+            Stem(stem, path, _below(path, folder), self._key(path))
+            for stem, path in track.outputs.items()
+            if os.path.lexists(path)
+        ]
+        page = shown(folder)
+        if not stems or (page is not None and page.is_of(stems)):
+            return folder / INDEX if stems else None
+        title = track.source.track + (PREVIEW if self._request.preview else "")
+        about = About(title, self._batch.model.name, license_of(self._batch), self._settings())
+        with self._work.track() as place:
+            files = write_page(place, about, stems)
+            for file in files:
+                flush(file)
+            remove_page(folder)
+            publish([(file, folder / file.relative_to(place)) for file in files])
+        return folder / INDEX
+
+    def _key(self, path: Path) -> str:
+        """Another for other samples: what the file's samples depend on, and its size."""
+        standing = self._manifest.standing(path)
+        if standing is None:
+            return ""
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise from_os(error, path) from error
+        record = standing.record
+        return settings_hash(
+            {
+                "made": standing.output.made,
+                "input": record.input.sha256,
+                "gain": record.gain,
+                "bytes": size,
+            }
+        )
+
+    def _settings(self) -> dict[str, str]:
+        return settings_text(self._request, str(self._prints.made_with["precision"]))
+
+    def close(self) -> None:
+        """Write the overview of all pages in the output folder, where there are several."""
+        from sepcli.player.overview import write_overview
+
+        if self._request.player and self._request.stdout is None:
+            try:
+                write_overview(self._request.out)
+            except OutputError as error:
+                self._listener.notice(f"The overview of the pages was not written. {error}")
+
+
+def _below(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def license_of(batch: Batch) -> str:
+    """The licence of the weights, with what is to be known of it; "" for a file of the user's."""
+    if batch.entry is None:
+        return ""
+    note = batch.entry.license_note.rstrip(".")
+    return f"{batch.entry.license} ({note})" if note else batch.entry.license
+
+
+def settings_text(request: Request, precision: str) -> dict[str, str]:
+    """The settings of a run for people: those that matter to a listener."""
+    settings, spec = request.settings, request.spec
+    found = {
+        "Overlap": f"{settings.overlap:g}",
+        "Shifts": f"{settings.shifts}",
+        "Precision": precision,
+        "Options": ", ".join(f"{name}={value}" for name, value in request.options.items()),
+        "From": f"{request.start:g} s" if request.start else "",
+        "Length": f"{request.duration:g} s" if request.duration else "",
+        "Sum": spec.sum if spec.sum != "none" else "",
+    }
+    if settings.segment is not None:
+        found["Segment"] = f"{settings.segment:g} s"
+    if settings.shifts:
+        found["Seed"] = f"{settings.seed}"
+    return {name: value for name, value in found.items() if value}
