@@ -27,7 +27,7 @@ const rows = tracks.map((track) => {
   link.append(
     span("title", track.title),
     span("length", clock(track.seconds)),
-    span("stems", [track.folder, track.model, track.stems.join(", ")].filter(Boolean).join(" · ")),
+    span("stems", [...new Set([track.folder, track.model, track.stems.join(", ")])].filter(Boolean).join(" · ")),
   );
   row.append(link);
   $("tracks").append(row);
