@@ -36,7 +36,18 @@ EXIT_WORDS = {
 def cli() -> str:
     """The text of the page, without its first line."""
     group: Any = typer.main.get_command(app)
-    order = ["separate", "open", "train", "distill", "evaluate", "inspect", "robustness", "dataset", "models", "doctor"]
+    order = [
+        "separate",
+        "open",
+        "train",
+        "distill",
+        "evaluate",
+        "inspect",
+        "robustness",
+        "dataset",
+        "models",
+        "doctor",
+    ]
     assert set(order) == set(group.commands), "every command has its place"
     commands = []
     for name in order:
@@ -243,7 +254,8 @@ two. A page takes about 2 MB a minute and stem:
 | up to 12 minutes | `index.html`, `player/STEM.js` | all stems on one clock, together to the sample; in memory they take 21 MB a minute and stem |
 | longer | `index.html`, `player/STEM.mp3` (1.4 MB a minute) | each stem on a clock of its own, some hundredths of a second apart; no pan, no saved mix. The page says so |
 
-The page shows the stems of the run that wrote it. It is written when they stand, so a page that can't be written costs
+The page shows the stems of the run that wrote it; a submix that would sound together with its own stems is muted at
+first. It is written when they stand, so a page that can't be written costs
 no stem (a warning says why), and `--player` on stems that stand adds it without separating again. A run that replaces a
 stem writes its page anew with `--player`, and removes it without. An `index.html` that sepcli did not make stays,
 except with `--force`. The output folder gets a page with all tracks below it and a search, and `sepcli open DIR` opens

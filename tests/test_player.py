@@ -13,12 +13,15 @@ import pytest
 import soundfile
 
 from sepcli.batch import pages
+from sepcli.batch.names import Stems
+from sepcli.batch.pages import doubled
 from sepcli.batch.request import Request
 from sepcli.cli.app import main
 from sepcli.errors import OutputError
 from sepcli.player import page, sounds
 from sepcli.player.overview import write_overview
 from sepcli.player.page import About, Stem, remove_page, shown, write_page
+from sepcli.sound.submix import Submix
 from tests import fake_model
 from tests.sounds import music
 from tests.test_jobs import song, tree
@@ -363,6 +366,20 @@ def test_a_stream_has_no_page(capfd):
     song("a.wav")
     assert main(["separate", "-m", "fake", "a.wav", "-t", "vocals", "-o", "-", "--player"]) == 2
     assert "--player" in capfd.readouterr().err
+
+
+def test_a_submix_of_stems_that_play_is_muted_at_first(capfd):
+    song("a.wav")
+    separate(capfd, "a.wav", *"-t vocals -t bass --rest --player --submix two=vocals*0.5+bass".split())
+    stems = Tags((FOLDER / "index.html").read_text()).data["stems"]
+    assert {stem["name"]: stem["muted"] for stem in stems} == {
+        "bass": False,
+        "vocals": False,
+        "two": True,
+        "rest": False,
+    }
+    alone = Stems(("vocals",), (), (Submix("a", 1.0), Submix("b", 0.5)), hidden=("vocals",))
+    assert doubled(alone) == {"b"}
 
 
 def test_settings_that_matter_are_shown():

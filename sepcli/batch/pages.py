@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from sepcli.batch.decisions import Fingerprint
 from sepcli.batch.manifest import Manifest, settings_hash
-from sepcli.batch.names import PREVIEW, Named, Track
+from sepcli.batch.names import PREVIEW, Named, Stems, Track
 from sepcli.batch.outputs import page_folder
 from sepcli.batch.request import Batch, Request
 from sepcli.batch.results import Listener
 from sepcli.errors import OutputError, SepcliError, Warned, from_os, parameter
+from sepcli.sound.submix import Submix
 
 if TYPE_CHECKING:
     from sepcli.batch.workspace import Workspace
@@ -32,7 +33,7 @@ class Pages:
     def __init__(
         self, named: Named, prints: Fingerprint, manifest: Manifest, work: Workspace, listener: Listener
     ):
-        self._batch, self._request = named.batch, named.batch.request
+        self._batch, self._request, self._stems = named.batch, named.batch.request, named.stems
         self._prints, self._manifest, self._work, self._listener = prints, manifest, work, listener
 
     def keep(self, track: Track) -> tuple[str | None, list[Warned]]:
@@ -80,8 +81,9 @@ class Pages:
         from sepcli.batch.workspace import flush, publish
         from sepcli.player.page import INDEX, About, Stem, remove_page, shown, write_page
 
+        muted = doubled(self._stems)
         stems = [
-            Stem(stem, path, _below(path, folder), self._key(path))
+            Stem(stem, path, _below(path, folder), self._key(path), stem in muted)
             for stem, path in track.outputs.items()
             if os.path.lexists(path)
         ]
@@ -133,6 +135,13 @@ class Pages:
 
 def _below(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix()
+
+
+def doubled(stems: Stems) -> set[str]:
+    """The submixes whose sound other files have too: all but the rest; without any stem all but the first."""
+    rest = Submix.without("", stems.written).gains
+    found = [submix.name for submix in stems.submixes if not stems.written or submix.gains != rest]
+    return set(found if stems.written else found[1:])
 
 
 def license_of(batch: Batch) -> str:

@@ -44,13 +44,14 @@ class Stem:
     """A stem that is shown.
 
     called: its path below the page's folder, with forward slashes. key: differs if the samples do; "" where
-    that is not known.
+    that is not known. muted: at first, because the others hold its sound already.
     """
 
     name: str
     file: Path
     called: str
     key: str = ""
+    muted: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def write_page(folder: Path, about: About, stems: Sequence[Stem]) -> list[Path]:
             "mode": mode,
             "folded": encoded[0].folded,
             "stems": [
-                {"name": plain_text(stem.name), "file": file, **_waveform(sound)}
+                {"name": plain_text(stem.name), "file": file, "muted": stem.muted, **_waveform(sound)}
                 for stem, file, sound in zip(stems, files, encoded, strict=True)
             ],
         }

@@ -8,7 +8,7 @@
 "use strict";
 
 const track = JSON.parse(document.getElementById("data").textContent);
-const desk = track.stems.map(() => ({ level: 0, pan: 0, muted: false, solo: false })); // level in dB
+const desk = track.stems.map(({ muted }) => ({ level: 0, pan: 0, muted, solo: false })); // level in dB
 const loop = { from: null, to: null, on: false };
 const LOWEST = -40; // dB, which means silence
 const FADE = 0.012; // of starts and stops, so that nothing clicks
@@ -159,7 +159,7 @@ class Samples {
 
   /* The desk has changed. */
   mixed() {
-    if (!this.context) return;
+    if (!this.context) return; // not yet played
     this.desk.forEach(({ gain, panner }, number) => {
       gain.gain.setTargetAtTime(gainOf(number), this.context.currentTime, 0.01);
       panner.pan.setTargetAtTime(desk[number].pan / 100, this.context.currentTime, 0.01);
@@ -576,6 +576,7 @@ if (back) {
   $("back").firstElementChild.href = `${back[1]}index.html`;
 }
 show();
+mixed();
 
 let loaded = 0;
 say(`Loading ${track.stems.length} stems …`);
