@@ -96,6 +96,14 @@ stems. *In four*: each stem is asked for by itself, with `--target`. In v1 every
 to share. The real time factor (RTF) is as above, but with CPU time.
 """,
     ),
+    "peers": (
+        "Today's networks beside other programs",
+        """\
+Published sizes with random weights, 20 s of music, by sepcli and by each program that has such a network: whole
+processes on two threads, one run. Each runs twice: *equal*, with chunks and overlaps as large as in the others, and with
+its defaults. MDX-Net overlaps by a quarter everywhere, so there one run serves both.
+""",
+    ),
     "onnxruntime": (
         "MDX-Net beside onnxruntime",
         """\
@@ -191,7 +199,11 @@ def benchmarks() -> str:
     }
     text = HEAD
     for bench, (title, words) in SECTIONS.items():
-        found = {name: record for name, record in records.items() if record["bench"] == bench}
+        found = {
+            name: record
+            for name, record in records.items()
+            if record["bench"] == bench or record["bench"].startswith(f"{bench}-")
+        }
         text += f"\n## {title}\n\n{words}"
         if not found:
             text += (

@@ -181,6 +181,20 @@ Unicode composes a letter (`é` as one sign or two) get a number, in the order o
 run ends with 2 before any work and names both. Characters that Linux, macOS or Windows refuse become `_`; names that
 are too long are shortened, with a notice. An input or a query is never overwritten, whatever the options.
 
+**Several models.** `-m A+B` runs models side by side, and each stem is made of what all of them give that have it. They may
+be anything that `-m` takes, and differ in stems, rate, channels and segment; each works as it does alone. The
+instrumental of a model of vocals is the mix minus them. A file or model of that very name, with its `+`, goes first.
+`--blend` says how a stem becomes one, as in audio-separator:
+
+| way | each sample, or with `_fft` each bin of the spectra (2,048 samples, every 1,024), is |
+|---|---|
+| `avg_wave`, `avg_fft` | the mean, weighted by `-m A:2+B` |
+| `median_wave`, `median_fft` | the median; of spectra that of their real and imaginary parts |
+| `min_wave`, `min_fft` | the one of least size: less of what only some models let through |
+| `max_wave`, `max_fft` | the one of largest size: more of what only some models have |
+
+Time and memory are the sums of those of the models.
+
 **Words for stems.** `-t` and `--two-stems` take stems in any case, `-t Vocals`. A stem that the model has under the very
 name that is asked for comes first; else these words have a meaning, and a notice says which one was taken:
 

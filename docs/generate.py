@@ -157,7 +157,7 @@ fallback = { url = "https://example.org/model.th", sha256_prefix = "8726e21a" }
 | `published_overlap` | the share by which the paper overlapped segments, if it was not 0.25; `sepcli evaluate` uses it |
 
 Models above it in the same file make a chain: each takes one stem of what was made before it, and its stems replace
-that one, or those of them that `stems` names. All work at one sample rate and with as many channels. A step that wants a standardised track gets it by the
+that one, or those of them that `stems` names. A step that wants a standardised track gets it by the
 statistics of the whole mix. What is not said follows from the steps; `sources` may give another order of the stems.
 
 ```toml
@@ -166,6 +166,20 @@ chain = [
     { model = "my_vocals" },                     # vocals, accompaniment
     { model = "my_band", of = "accompaniment" }, # drums, bass, other: the chain has these three and vocals
 ]
+```
+
+Models above it in the same file may also stand side by side. `blend` says how a stem that several of them give becomes
+one, by the ways of `--blend` ([what they are](cli.md#rules-of-a-batch)); `weight` counts a model for more or less, `weights` in single stems; a weight
+of 0 leaves it out. A model that lacks a stem is left out for it; the instrumental of a model of vocals is the mix minus
+them. Models of other rates or channels are brought to the highest of all and back.
+
+```toml
+[voices]
+models = [
+    { model = "my_vocals", weight = 2 },
+    { model = "my_band", weights = { vocals = 0.5 } },
+]
+blend = "avg_fft"
 ```
 
 A key that is not listed here is refused, so that a misspelt key can't be overlooked.
@@ -267,6 +281,11 @@ def _model(entry: Entry) -> str:
             name = step.entry.name
             taken = f"its {step.of}" if step.of else "the mix"
             text += f"- [`{name}`](#{_anchor(name)}) takes {taken} apart: {', '.join(step.made)}\n"
+    for part in entry.parts:
+        weights = zip(entry.sources, part.weights, strict=True)
+        used = ", ".join(stem if weight == 1 else f"{stem} x {weight:g}" for stem, weight in weights if weight)
+        text += f"- [`{part.entry.name}`](#{_anchor(part.entry.name)}) for {used}, by {entry.blend}\n"
+    if entry.models:
         return text
     text += "\n| network | file | size | check | for | differences from the constructor's defaults |\n"
     text += "|---|---|---|---|---|---|\n"

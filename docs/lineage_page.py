@@ -185,7 +185,7 @@ GROUPS = (
                 "KUIELab-MDX-Net",
                 2021,
                 "TFC-TDF v2, a network a stem; a mixer behind them; Demucs v2 blended in",
-                "load the networks, with the mixer ([page](mdxnet.md)): `mdx-kuielab-a-mixer`, `mdx-kuielab-b`; train a network",
+                "load the whole ensembles ([page](mdxnet.md)): `mdx-kuielab-a-complete`, `mdx-kuielab-b-complete`; train a network",
                 "MDX21 8.901 / 7.173 / 7.232 / 5.636, mean 7.236 (the whole)",
                 "kuielab-a",
             ),

@@ -57,11 +57,14 @@ def load(
     targets: Sequence[str] | None = None,
     queries: Mapping[str, Audio] | None = None,
     options: Mapping[str, str] | None = None,
+    blend: str = "",
     notice: Callable[[str], None] = lambda text: None,
 ) -> Separator:
     """The model of that name, on the CPU and in eval mode; downloaded first where it is not cached.
 
-    name: as for `sepcli separate --model`: a catalogue name, a path, NAME=FILE or hf://owner/repo/file.
+    name: as for `sepcli separate --model`: a catalogue name, a path, NAME=FILE or hf://owner/repo/file; or
+    several with + between them, as "a:2+b" with weights. blend: how the stems of several become one
+    (docs/cli.md); "": their mean, or as the catalogue says.
     config: the YAML of the training toolkit that belongs to a checkpoint, a path or hf://owner/repo/file; one
     beside the checkpoint that is called like it is found without this.
     targets: the stems it is to make, None for all; what only other stems need is not even downloaded. Their
@@ -71,12 +74,14 @@ def load(
     options: the model's own, as for `-O key=value`. notice: called with sentences for the user.
 
     The result is a torch module with `sources`, `samplerate` (Hz), `channels`; its `forward` takes one
-    segment, `separate` a mix of any length. ModelError where it can't be had; UsageError for a stem or option
-    that it lacks, or a query that can't be.
+    segment (several models side by side have none), `separate` a mix of any length. ModelError where it can't
+    be had; UsageError for a stem or option that it lacks, or a query that can't be.
     """
     examples = make_queries(queries or {}, targets or ())
     catalog = load_catalog()
-    spec, meant = _understood(name, targets, examples, config=config, options=options, notice=notice)
+    spec, meant = _understood(
+        name, targets, examples, config=config, options=options, blend=blend, notice=notice
+    )
     if meant.submixes:
         submix = meant.submixes[0]
         raise UsageError(
@@ -94,6 +99,7 @@ def load(
             catalog=catalog,
             config=config,
             options=options,
+            blend=blend,
             notice=notice,
         ).model
     model.name = read_model(name, catalog).name
@@ -304,6 +310,7 @@ def _understood(
     submixes: Mapping[str, str] | None = None,
     config: str | None = None,
     options: Mapping[str, str] | None = None,
+    blend: str = "",
     notice: Callable[[str], None] = lambda text: None,
 ) -> tuple[str | Separator, Meaning]:
     """What targets and submixes mean for this model; and the model, loaded if nothing else tells its stems."""
@@ -314,7 +321,9 @@ def _understood(
         name = model
         entry = read_model(name, catalog).entry
         if entry is None:
-            loaded = load_asked(name, None, (), catalog=catalog, config=config, options=options, notice=notice)
+            loaded = load_asked(
+                name, None, (), catalog=catalog, config=config, options=options, blend=blend, notice=notice
+            )
             model, sources = loaded.model, loaded.sources
         else:
             sources = entry.sources

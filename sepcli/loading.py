@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from sepcli.engine.blend import Blend
 from sepcli.engine.chain import Chain
 from sepcli.engine.counterpart import WithCounterpart
 from sepcli.engine.ensemble import Ensemble
@@ -24,12 +25,14 @@ from sepcli.errors import ModelError, Notice, UsageError, parameter
 from sepcli.models.config import make_config, parse_options, plain_config
 from sepcli.models.detection import entry_config, find_configured, find_network, same_setting, takes_toolkit
 from sepcli.models.family import Arch, Family, Package, all_families, get_family, hidden_family
+from sepcli.stems import all_of
 from sepcli.weights import download
 from sepcli.weights.catalog import load_catalog
 from sepcli.weights.checkpoint import Checkpoint, network_state, read_checkpoint
 from sepcli.weights.compact import compact, expand
+from sepcli.weights.composite import blend_weights
 from sepcli.weights.entries import Catalog, Entry, Member, WeightFile
-from sepcli.weights.modelspec import HUB_SCHEME, HubFile, hub_file, read_model
+from sepcli.weights.modelspec import HUB_SCHEME, HubFile, ModelSpec, hub_file, read_model
 from sepcli.weights.toolkit import SUFFIXES, beside, read_toolkit
 from sepcli.weights.transfer import ByteProgress
 
@@ -65,6 +68,7 @@ def load_model(
     catalog: Catalog | None = None,
     targets: Sequence[str] | None = None,
     options: Mapping[str, str] | None = None,
+    blend: str = "",
     progress: ByteProgress | None = None,
     notice: Notice = lambda text: None,
 ) -> Loaded:
@@ -73,13 +77,16 @@ def load_model(
     config: the YAML of the training toolkit for a checkpoint, a path or hf://owner/repo/file; None: one beside
     the checkpoint with its name, if there is one.
     targets: the wanted stems, None for all; what only other stems need is not downloaded. options: the model's
-    own, {name: value as text}. progress: bytes done and in all, during a download. notice: called with each
+    own, {name: value as text}. blend: how several models become one, one of stems.BLENDS; "": their mean, or as
+    the catalogue says. progress: bytes done and in all, during a download. notice: called with each
     sentence the user should see.
     ModelError where the model can't be had, UsageError for a stem or option it does not have.
     """
     catalog = load_catalog() if catalog is None else catalog
     options = options or {}
-    wanted = read_model(spec, catalog)
+    wanted = read_model(spec, catalog, blend=blend)
+    if wanted.parts and wanted.entry is None:
+        return _load_parts(wanted, config, catalog, targets, options, progress, notice)
     if wanted.entry is not None:
         if config is not None:
             raise UsageError(
@@ -128,8 +135,10 @@ def _load_entry(
     notice: Notice,
 ) -> Loaded:
     wanted = _wanted(entry.sources, targets)
-    if entry.chain:
-        return _load_chain(entry, local, wanted, options, progress, notice)
+    if entry.models:
+        _refuse_for_several(entry, local, options)
+        load = _load_chain if entry.chain else _load_blend
+        return load(entry, wanted, progress, notice)
     # What the networks have to make: the counterpart is the mix minus their one stem, a mixer takes all.
     made = entry.own_sources if entry.counterpart in wanted or entry.mixer else wanted
     members = entry.members_for(made)
@@ -168,26 +177,23 @@ def _load_entry(
     return Loaded(entry.name, model, entry.sources, tuple(hashes), ", ".join(dict.fromkeys(origins)), entry)
 
 
-def _load_chain(
-    entry: Entry,
-    local: Path | None,
-    wanted: tuple[str, ...],
-    options: Mapping[str, str],
-    progress: ByteProgress | None,
-    notice: Notice,
-) -> Loaded:
-    """The steps that the wanted stems need, one after another."""
+def _refuse_for_several(entry: Entry, local: Path | None, options: Mapping[str, str]) -> None:
+    """UsageError for what an entry of several models can't take."""
     if local is not None:
         raise UsageError(
-            f"'{entry.name}' is a chain of {len(entry.chain)} models, so one file can't stand for it.",
+            f"'{entry.name}' is made of {len(entry.models)} models, so one file can't stand for it.",
             remedy=f"Name its files in a catalogue of your own ({parameter('catalog')}; docs/models.md).",
         )
     if options:
         raise UsageError(
-            f"'{entry.name}' is a chain of models, which takes no options.",
+            f"'{entry.name}' is made of several models, which take no options together.",
             remedy=f"Leave {parameter('options')} out, or use one of its models: "
-            f"{', '.join(step.entry.name for step in entry.chain)}.",
+            f"{', '.join(model.name for model in entry.models)}.",
         )
+
+
+def _load_chain(entry: Entry, wanted: tuple[str, ...], progress: ByteProgress | None, notice: Notice) -> Loaded:
+    """The steps that the wanted stems need, one after another."""
     needed = entry.steps_for(wanted)
     loaded = [_load_entry(step.entry, None, stems, {}, progress, notice) for step, stems in needed]
     if len(loaded) == 1:
@@ -196,9 +202,58 @@ def _load_chain(
         takes = [step.of for step, _ in needed[1:]]
         model = Chain([each.model for each in loaded], takes, wanted).eval().requires_grad_(False)
     model.whole = entry.sources
+    return _together(entry.name, model, entry.sources, loaded, entry)
+
+
+def _load_blend(entry: Entry, wanted: tuple[str, ...], progress: ByteProgress | None, notice: Notice) -> Loaded:
+    """The models side by side that the wanted stems need."""
+    needed = entry.parts_for(wanted)
+    loaded = [_load_entry(part.entry, None, stems, {}, progress, notice) for part, stems in needed]
+    columns = source_indices(entry.sources, wanted)
+    weights = [[part.weights[k] for k in columns] for part, _ in needed]
+    model = Blend([each.model for each in loaded], weights, wanted, entry.blend).eval().requires_grad_(False)
+    model.whole = entry.sources
+    return _together(entry.name, model, entry.sources, loaded, entry)
+
+
+def _load_parts(
+    spec: ModelSpec,
+    config: str | None,
+    catalog: Catalog,
+    targets: Sequence[str] | None,
+    options: Mapping[str, str],
+    progress: ByteProgress | None,
+    notice: Notice,
+) -> Loaded:
+    """Several models side by side of which some are files of the user's: each is loaded to know its stems."""
+    for given, name in ((config, "config"), (options, "options")):
+        if given:
+            raise UsageError(
+                f"'{spec.text}' names several models, which take no {parameter(name)} together.",
+                remedy=f"Leave {parameter(name)} out.",
+            )
+    loaded = [
+        load_model(part.text, catalog=catalog, progress=progress, notice=notice) for part, _ in spec.parts
+    ]
+    for each in loaded:
+        if isinstance(each.model, Queryable):
+            raise UsageError(
+                f"'{each.name}' takes queries, and can't be one of several models.", remedy="Use it alone."
+            )
+    sources = all_of([each.sources for each in loaded])
+    named = [{"": weight} for _, weight in spec.parts]
+    weights = blend_weights(sources, [each.sources for each in loaded], named, spec.blend)
+    whole = Blend([each.model for each in loaded], weights, sources, spec.blend)
+    model = whole.select(_wanted(sources, targets)).requires_grad_(False)
+    return _together(spec.name, model, sources, loaded, None)
+
+
+def _together(
+    name: str, model: Separator, sources: tuple[str, ...], loaded: Sequence[Loaded], entry: Entry | None
+) -> Loaded:
+    """A model that is made of those."""
     hashes = tuple(digest for each in loaded for digest in each.hashes)
-    origins = dict.fromkeys(each.origin for each in loaded)
-    return Loaded(entry.name, model, entry.sources, hashes, ", ".join(origins), entry)
+    return Loaded(name, model, sources, hashes, ", ".join(dict.fromkeys(each.origin for each in loaded)), entry)
 
 
 def _own_file(

@@ -90,7 +90,7 @@ class Slow(Split):
 loads: list[str] = []  # specs that were loaded in this process
 
 
-def load_model(spec, *, catalog, config=None, targets=None, options=None, progress=None, notice=None):
+def load_model(spec, *, catalog, config=None, targets=None, options=None, blend="", progress=None, notice=None):
     loads.append(spec)
     entry, sources = catalog[spec], catalog[spec].sources
     if entry.min_query is not None:

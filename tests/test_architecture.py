@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "sepcli"
 # From the ground up. A file imports only from floors below its room's, or from its own room.
 FLOORS = [
     {"errors"},
-    {"system", "metrics"},
+    {"system", "metrics", "stems"},
     {"sound", "nn"},
     {"engine", "player", "weights"},
     {"models"},

@@ -81,6 +81,15 @@ stems = { bass = 5.0 }
 )
 
 
+BLEND = (
+    CHAIN[: CHAIN.index("[both]")]
+    + """[both]
+models = [{ model = "voice", weight = 2 }, { model = "toy", weights = { bass = 3 } }]
+blend = "avg_fft"
+"""
+)
+
+
 @pytest.fixture(autouse=True)
 def only_the_bundled_catalogue(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -502,7 +511,6 @@ def test_a_chain_is_made_of_the_models_above_it(write):
         ('license = "MIT"', 'sources = ["bass", "drums"]', "must be vocals, drums, bass in any order"),
         ('license = "MIT"', 'family = "demucs"', "`family`: is not a key of this table"),
         ('license = "MIT"', 'task = "singing"', "is 'singing', but must be one of"),
-        ("channels = 2\ncost", "channels = 1\ncost", "has another sample rate or channel count than voice"),
         ("bass = 5.0", "piano = 5.0", "names 'piano', but the model's stems are vocals, drums, bass"),
     ],
 )
@@ -510,6 +518,38 @@ def test_a_mistake_in_a_chain(write, old, new, words):
     assert old in CHAIN
     with pytest.raises(ModelError) as failure:
         read_catalog(write(CHAIN.replace(old, new)))
+    assert words in str(failure.value) and "[both" in str(failure.value)
+
+
+def test_models_side_by_side_follow_from_the_models_above(write):
+    entries = read_catalog(write(BLEND))
+    both, voice, toy = (entries[name] for name in ("both", "voice", "toy"))
+    assert both.sources == ("vocals", "music", "drums", "bass") and both.blend == "avg_fft"
+    assert [part.entry for part in both.parts] == [voice, toy]
+    assert [part.weights for part in both.parts] == [(2, 2, 0, 0), (0, 0, 1, 3)]
+    assert both.members_for(["bass"]) == toy.members and both.members_for(["music"]) == voice.members
+    assert both.parts_for(["music", "bass"]) == [(both.parts[0], ("music",)), (both.parts[1], ("bass",))]
+    assert both.models == (voice, toy) and both.license == "unspecified"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('model = "toy"', 'model = "tyo"', "`model`: is 'tyo', but must be a model that stands above"),
+        ('model = "toy"', 'model = "voice"', "one model is named twice"),
+        ("bass = 3", "piano = 3", "'piano' has a weight in a model that gives drums, bass"),
+        ("bass = 3", "vocals = 3", "'vocals' has a weight in a model that gives drums, bass"),
+        ("bass = 3", "bass = -3", "a weight is below 0 or no number"),
+        ("bass = 3", "bass = 0", "no model counts for 'bass'"),
+        ('"avg_fft"', '"mean"', "'mean' is no way to blend; there are avg_wave, median_wave"),
+        ('"avg_fft"', '"max_fft"', "weights have no meaning with max_fft; only avg_wave and avg_fft"),
+        (', { model = "toy", weights = { bass = 3 } }', "", "needs two models or more"),
+    ],
+)
+def test_a_mistake_in_models_side_by_side(write, old, new, words):
+    assert old in BLEND
+    with pytest.raises(ModelError) as failure:
+        read_catalog(write(BLEND.replace(old, new)))
     assert words in str(failure.value) and "[both" in str(failure.value)
 
 

@@ -64,7 +64,7 @@ def test_every_config_can_have_its_files_size():
     known: dict = {}
     checked = 0
     for entry in ENTRIES.values():
-        for member in () if entry.chain else entry.members:
+        for member in () if entry.models else entry.members:
             files: list[WeightFile] = [file for file in member.file.sources if file.bytes is not None]
             if entry.name in OTHERWISE or not files:
                 continue
@@ -146,7 +146,7 @@ def test_what_identifies_a_model_belongs_to_one():
     assert len({name.casefold() for name in names}) == len(names)
     files = {file.source: file for entry in ENTRIES.values() for each in entry.files for file in each.sources}
     # The mixer stands upon the files of another entry.
-    models = [entry for entry in ENTRIES.values() if not entry.chain and not entry.name.endswith("-mixer")]
+    models = [entry for entry in ENTRIES.values() if not entry.models and not entry.name.endswith("-mixer")]
     hashes = [each.sha256 for entry in models for each in entry.files if each.sha256]
     assert len(set(hashes)) == len(hashes) and len(files) > 150
     assert {stem for entry in ENTRIES.values() for stem in entry.sources} <= VOCABULARY

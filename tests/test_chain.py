@@ -26,7 +26,7 @@ def band(samples=1400, **settings):
 
 def separate(model, x, block=777, progress=None, **settings):
     engine = Engine(model, Settings(**settings), CPU, torch.float32)
-    stats = measure(iter(x.split(block, dim=-1)))
+    stats = engine.measure(x.split(block, dim=-1))
     return torch.cat([*engine.separate(iter(x.split(block, dim=-1)), stats, progress)], dim=-1)
 
 

@@ -147,7 +147,7 @@ def test_a_reader_that_leaves_is_told_of_where_separate_is_left_out_too(argument
 ROWS = [(peer, theirs, ours) for peer, rows in PEERS.items() for theirs, ours in rows.items()]
 VALUES = {
     "NAME": "fake", "DEVICE": "cpu", "KBITS": "128", "TEXT": "{track}.{stem}.{trackext}.{ext}", "DIR": "out",
-    "FORMAT": "MP3", "HZ": "48000", "STEM": "bass", "N": "2", "SHARE": "0.5", "SECONDS": "2",
+    "FORMAT": "MP3", "WAY": "max_fft", "HZ": "48000", "STEM": "bass", "N": "2", "SHARE": "0.5", "SECONDS": "2",
 }  # fmt: skip
 
 

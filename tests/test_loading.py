@@ -254,10 +254,12 @@ def test_a_file_of_int8_is_loaded_as_any_other(tmp_path):
         assert tensor.dtype == ours.dtype and (tensor - ours).abs().max() <= 0.01 * ours.abs().max(), name
 
 
-def test_a_chain_loads_only_the_steps_that_the_targets_need(tmp_path, monkeypatch):
+@pytest.fixture
+def two_models(tmp_path, monkeypatch):
+    """(catalogue text of `voice` and `band`, their files, the names of those fetched)"""
     from sepcli.weights import download
 
-    files = {}
+    files, fetched = {}, []
     for seed, (name, sources) in enumerate((("voice", ["vocals"]), ("band", ["drums", "bass", "other"]))):
         files[name] = tmp_path / f"{name}.safetensors"
         torch.manual_seed(seed)
@@ -265,27 +267,31 @@ def test_a_chain_loads_only_the_steps_that_the_targets_need(tmp_path, monkeypatc
         weights = arch().build(config).state_dict()
         save_model(weights, files[name], family="demucs", arch="HTDemucs", config=config)
     plain = 'sources = ["drums", "bass", "other", "vocals"]'
-    texts = {
-        name: ENTRY.format(name=name, nfft=512).replace(plain, sources)
+    texts = [
+        ENTRY.format(name=name, nfft=512).replace(plain, sources)
         + f'files.model = {{url = "https://x.invalid/{name}"}}\n'
         for name, sources in {
             "voice": 'sources = ["vocals"]\ncounterpart = "music"',
             "band": 'sources = ["drums", "bass", "other"]',
         }.items()
-    }
-    chain = (
-        '[both]\nchain = [{model = "voice"}, {model = "band", of = "music"}]\n'
-        'sources = ["drums", "bass", "other", "vocals"]\n'
-    )
-    entries = catalog(tmp_path, texts["voice"] + texts["band"] + chain)
-    fetched = []
+    ]
 
     def fetch(file, **_):
         name = file.url.rpartition("/")[2]
         fetched.append(name)
-        return download.Fetched(files[name], "0" * 64, "full", str(files[name]))
+        return download.Fetched(files[name], name, "full", str(files[name]))
 
     monkeypatch.setattr(download, "fetch", fetch)
+    return "".join(texts), files, fetched
+
+
+def test_a_chain_loads_only_the_steps_that_the_targets_need(tmp_path, two_models):
+    text, files, fetched = two_models
+    chain = (
+        '[both]\nchain = [{model = "voice"}, {model = "band", of = "music"}]\n'
+        'sources = ["drums", "bass", "other", "vocals"]\n'
+    )
+    entries = catalog(tmp_path, text + chain)
     vocals = load_model("both", catalog=entries, targets=["vocals"])
     assert fetched == ["voice"] and vocals.model.sources == ("vocals",) and vocals.sources == SOURCES
     assert entries["both"].files_for(["vocals"]) == entries["voice"].files
@@ -297,7 +303,39 @@ def test_a_chain_loads_only_the_steps_that_the_targets_need(tmp_path, monkeypatc
         stem, music = voice(mix).unbind(1)
         expected = torch.cat([band(music), stem[:, None]], dim=1)
         torch.testing.assert_close(whole.model(mix), expected)
-    with pytest.raises(UsageError, match="a chain of 2 models"):
+    with pytest.raises(UsageError, match="made of 2 models"):
         load_model(f"both={files['voice']}", catalog=entries)
-    with pytest.raises(UsageError, match="takes no options.*voice, band"):
+    with pytest.raises(UsageError, match="take no options together.*voice, band"):
         load_model("both", catalog=entries, options={"steps": "2"})
+
+
+def test_models_side_by_side_load_only_what_the_targets_need(tmp_path, two_models):
+    text, _, fetched = two_models
+    entries = catalog(tmp_path, text)
+    voice = load_model("voice+band:2", catalog=entries, targets=["vocals"])
+    assert fetched == ["voice"] and voice.model.sources == ("vocals",) and voice.hashes == ("voice",)
+    assert voice.name == "voice+band" and voice.sources == ("vocals", "music", "drums", "bass", "other")
+    whole = load_model("voice+band:2", catalog=entries)
+    assert whole.hashes == ("voice", "band") and whole.model.sources == voice.sources == whole.model.whole
+    assert not whole.model.training and not any(p.requires_grad for p in whole.model.parameters())
+    assert load_model("voice+band", catalog=entries, blend="min_fft").model.method == "min_fft"
+    with pytest.raises(UsageError, match="made of several models.*voice, band"):
+        load_model("voice+band", catalog=entries, options={"steps": "2"})
+    with pytest.raises(UsageError, match="is a model of the catalogue, which has its settings"):
+        load_model("voice+band", catalog=entries, config="my.yaml")
+
+
+def test_files_of_the_users_side_by_side(tmp_path, two_models):
+    text, files, fetched = two_models
+    entries = catalog(tmp_path, text)
+    loaded = load_model(
+        f"voice={files['voice']}:2+band+{files['band']}", catalog=entries, targets=["bass", "music"]
+    )
+    assert fetched == ["band"] and loaded.entry is None and len(loaded.hashes) == 3
+    assert loaded.sources == ("vocals", "music", "drums", "bass", "other")
+    # The first gives the music, the other two the bass; what gives nothing wanted does not run.
+    assert [member.sources for member in loaded.model.members] == [("music",), ("bass",), ("bass",)]
+    assert loaded.model.weights == ((0, 2), (1, 0), (1, 0))
+    for given, name in (({"config": "my.yaml"}, "config"), ({"options": {"steps": "2"}}, "options")):
+        with pytest.raises(UsageError, match=f"several models, which take no .*{name}"):
+            load_model(f"{files['voice']}+band", catalog=entries, **given)

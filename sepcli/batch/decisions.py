@@ -22,6 +22,7 @@ from sepcli.errors import UsageError, parameter
 from sepcli.sound.formats import FORMATS
 from sepcli.sound.submix import Submix
 from sepcli.system.files import content_sha256
+from sepcli.weights.modelspec import ModelSpec
 
 SEPARATE, REPLACE, SKIP, REFUSE = "separate", "replace", "skip", "refuse"
 OLD_TEMPLATE = "{track}/{stem}.{ext}"  # the default before each model had a folder
@@ -74,6 +75,7 @@ def fingerprint(named: Named, weights: Sequence[str], precision: str) -> Fingerp
     common: dict[str, Any] = {
         "engine": ENGINE_VERSION,
         "model": batch.model.name,
+        **_blend(batch.model),
         "overlap": settings.overlap,
         "segment": settings.segment,
         "shifts": settings.shifts,
@@ -105,6 +107,13 @@ def fingerprint(named: Named, weights: Sequence[str], precision: str) -> Fingerp
     return Fingerprint(settings_hash(made_with), made_with, files)
 
 
+def _blend(model: ModelSpec) -> dict[str, Any]:
+    """How several models become one; nothing for one model."""
+    if model.entry is not None:
+        return {"blend": model.entry.blend} if model.entry.parts else {}
+    return {"blend": [model.blend, *(weight for _, weight in model.parts)]} if model.parts else {}
+
+
 def _network(batch: Batch, stems: Sequence[str], weights: Sequence[str], of: Sequence[str]) -> dict[str, Any]:
     """The weights and networks that these stems need. weights: the hashes of those that `of` needs."""
     if batch.entry is None:
@@ -117,6 +126,8 @@ def _network(batch: Batch, stems: Sequence[str], weights: Sequence[str], of: Seq
     if batch.entry.chain:
         steps = batch.entry.steps_for(stems)
         described["chain"] = [[step.entry.family, step.entry.segment, step.of] for step, _ in steps]
+    for part, own in batch.entry.parts_for(stems):
+        described.setdefault("blend", []).append([part.entry.family, part.entry.segment, part.weights, own])
     networks = settings_hash(described)
     known = batch.entry.members_for(of)
     if len(known) != len(weights):  # nothing is known of them

@@ -6,7 +6,6 @@ do loads nothing. A file of the user's has to be loaded to learn either.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -32,7 +31,7 @@ class Model:
     @property
     def is_remote(self) -> bool:
         """Whether a download would be needed to learn its stems: a file on the hub."""
-        return self.batch.entry is None and not os.path.exists(os.path.expanduser(self.batch.request.model))
+        return self.batch.model.is_remote
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -116,6 +115,7 @@ class Model:
                 catalog=self.batch.catalog,
                 config=self.batch.request.config,
                 options=self.batch.request.options,
+                blend=self.batch.request.blend,
                 progress=progress,
                 notice=self.listener.notice,
             )

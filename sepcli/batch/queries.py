@@ -255,6 +255,7 @@ def load_asked(
     catalog: Catalog,
     config: str | None = None,
     options: Mapping[str, str] | None = None,
+    blend: str = "",
     progress: Callable[[int, int | None], None] | None = None,
     notice: Callable[[str], None] = lambda text: None,
 ) -> Loaded:
@@ -265,7 +266,7 @@ def load_asked(
     """
     from sepcli import loading
 
-    entry = read_model(spec, catalog).entry
+    entry = read_model(spec, catalog, blend=blend).entry
     if queries and entry is not None and entry.min_query is None:  # known before a download
         raise takes_none(entry.name, entry.sources)
     # A query may take the place of a stem of the model, so the whole model is bound before it is narrowed.
@@ -275,6 +276,7 @@ def load_asked(
         catalog=catalog,
         targets=None if queries else targets,
         options=options,
+        blend=blend,
         progress=progress,
         notice=notice,
     )

@@ -30,7 +30,7 @@ PREVIEW_SECONDS = 30.0
 class Request:
     """Everything a run is asked for, but its inputs. Numbers are checked; paths and names are not."""
 
-    model: str  # a spec: name, path, NAME=FILE or hf://...
+    model: str  # a spec: name, path, NAME=FILE or hf://..., or several with + between them
     out: Path
     spec: OutputSpec = field(default_factory=OutputSpec)  # formats, levels, residual
     settings: Settings = field(default_factory=Settings)  # how tracks are cut
@@ -51,6 +51,7 @@ class Request:
     shard: Shard | None = None
     player: bool = False  # a page beside each track's stems, which plays them
     config: str | None = None  # the YAML of the training toolkit for a checkpoint: a path or hf://...
+    blend: str = ""  # how the stems of several models become one; "": their mean, or as the catalogue says
     stdout: int | None = None  # a descriptor that takes the one stem of the one input; `out` is then temporary
 
     @property
@@ -120,7 +121,7 @@ def look_up(request: Request, arguments: Sequence[str], catalog: Catalog, suffix
     from sepcli.sound.writers import check_format
 
     check_format(request.spec.format, bitrate=request.spec.bitrate)
-    model = read_model(request.model, catalog)
+    model = read_model(request.model, catalog, blend=request.blend)
     spec = output_spec(request.spec, some=bool(request.targets or request.queries))
     queries = _queries(request, spec, model.entry, catalog)
     found = find_inputs(arguments, request.out, frozenset(suffixes))

@@ -17,7 +17,7 @@ from sepcli.cli import console
 from sepcli.cli.options import complete_model
 from sepcli.errors import UsageError, did_you_mean, parameter
 from sepcli.weights.catalog import load_catalog
-from sepcli.weights.entries import TASKS, Catalog, Entry, Step, WeightFile
+from sepcli.weights.entries import TASKS, Catalog, Entry, Part, Step, WeightFile
 from sepcli.weights.finding import (
     Yardstick,
     about_size,
@@ -184,6 +184,8 @@ def info(name: Name, json: AsJson = False, catalog: Catalogs = None) -> None:
         ("task", f"{entry.task}: {TASKS[entry.task]}"),
         ("family", entry.family),
         *(("chain" if not step.of else "", _step(step)) for step in entry.chain),
+        *(("blend" if not index else "", _part(entry, part)) for index, part in enumerate(entry.parts)),
+        ("blended by", entry.blend),
         ("stems", entry.stems_text),
         (
             "",
@@ -238,7 +240,7 @@ def info(name: Name, json: AsJson = False, catalog: Catalogs = None) -> None:
                 f"{score.metric} on {score.set}: {figures}" + (f". {score.note}" if score.note else ""),
             )
         )
-    for member in () if entry.chain else entry.members:
+    for member in () if entry.models else entry.members:
         weights = zip(entry.own_sources, member.weights or (), strict=False)
         used = ", ".join(f"{stem} x {weight:g}" for stem, weight in weights if weight)
         lines.append(("network", f"{member.arch} from {member.file.name}" + (f", for {used}" if used else "")))
@@ -253,6 +255,12 @@ def info(name: Name, json: AsJson = False, catalog: Catalogs = None) -> None:
 
 def _step(step: Step) -> str:
     return f"{step.entry.name} takes {step.of or 'the mix'} apart: {', '.join(step.made)}"
+
+
+def _part(entry: Entry, part: Part) -> str:
+    weights = zip(entry.sources, part.weights, strict=True)
+    used = [stem if weight == 1 else f"{stem} x {weight:g}" for stem, weight in weights if weight]
+    return f"{part.entry.name}, for {', '.join(used)}"
 
 
 _CHECKS = {
@@ -427,6 +435,11 @@ def described(entry: Entry) -> dict[str, Any]:
         "for": entry.purpose,
         "family": entry.family,
         "chain": [{"model": step.entry.name, "of": step.of or None} for step in entry.chain],
+        "blend": entry.blend or None,
+        "models": [
+            {"model": part.entry.name, "weights": dict(zip(entry.sources, part.weights, strict=True))}
+            for part in entry.parts
+        ],
         "stems": list(entry.sources),
         "counterpart": entry.counterpart or None,
         "min_query": entry.min_query,

@@ -18,7 +18,7 @@ from sepcli.errors import UsageError
 _PIECES = "Every track is separated in pieces; --segment SECONDS makes them shorter."
 _LIST = "Use `sepcli models list`."
 _REDUCED = "Use --precision float16; the default, auto, takes it where model and device are made for it."
-_MIXED = "Models are not mixed by options; -m htdemucs_ft is an ensemble that has a name."
+_BLENDED = "Name all models in one place: -m A+B, with weights -m A:2+B."
 
 DEMUCS = {
     "-n, --name NAME": "-m NAME",
@@ -64,9 +64,14 @@ AUDIO_SEPARATOR = {
     "--use_native_fp16": _REDUCED,
     "--use_torch_compile": "Leave it out; nothing is compiled here.",
     "--use_directml": "Use --device cpu, cuda or mps; `sepcli doctor` shows what there is.",
-    "--extra_models NAMES": _MIXED,
-    "--ensemble_* VALUE": _MIXED,
-    "--list_presets": _MIXED,
+    "--extra_models NAMES": _BLENDED,
+    "--ensemble_algorithm uvr_max_spec": "--blend max_fft",
+    "--ensemble_algorithm uvr_min_spec": "--blend min_fft",
+    "--ensemble_algorithm ensemble_wav": "Use --blend WAY; the quieter one of whole stretches is none of them.",
+    "--ensemble_algorithm WAY": "--blend WAY",
+    "--ensemble_weights NUMBERS": _BLENDED,
+    "--ensemble_preset NAME": "-m NAME",
+    "--list_presets": "Use `sepcli models list --search preset`.",
     "--model_file_dir DIR": "Set HF_HOME to the folder for downloads.",
     "--download_model_only": "Use `sepcli models download NAME`.",
     "-l, --list_models": _LIST,
@@ -76,7 +81,8 @@ AUDIO_SEPARATOR = {
     "-e, --env_info": "Use `sepcli doctor`.",
     "--debug": "Use -vv, or -q to hear of errors only.",
     "--log_level LEVEL": "Use -v, -vv or -q.",
-    "--mdx_* VALUE": "Leave it out; it is for MDX-Net models, which sepcli does not have.",
+    "--mdx_enable_denoise": "-O denoise=true",
+    "--mdx_* VALUE": "Use --overlap SHARE, --segment SECONDS or --batch-size N; they are for all models.",
     "--vr_* VALUE": "Leave it out; it is for VR models, which sepcli does not have.",
     "--mdxc_* VALUE": "Use --overlap SHARE, --segment SECONDS or --batch-size N; they are for all models.",
 }

@@ -33,6 +33,7 @@ from sepcli.cli.options import (
 from sepcli.cli.signals import Terminated
 from sepcli.errors import INTERRUPTED, SepcliError, UsageError, from_os, worst_exit_code
 from sepcli.sound.formats import DEPTHS, FORMATS, LOSSLESS, listed
+from sepcli.stems import BLENDS
 from sepcli.weights.catalog import DEFAULT_MODEL, STUDIO_MODEL
 
 if TYPE_CHECKING:
@@ -62,9 +63,9 @@ class ProgressStyle(StrEnum):
     none = "none"
 
 
-def _one_of(words: Collection[str]) -> Callable[[str], str]:
-    def check(word: str) -> str:
-        if word not in words:
+def _one_of(words: Collection[str]) -> Callable[[str | None], str | None]:
+    def check(word: str | None) -> str | None:
+        if word is not None and word not in words:
             raise typer.BadParameter(f"'{word}' is none of {', '.join(words)}.")
         return word
 
@@ -99,7 +100,21 @@ def separate(
             rich_help_panel=WHAT,
             show_default=f"{DEFAULT_MODEL}, which is inside sepcli",
             help="A name from `sepcli models list`; or your own checkpoint file or run folder; or NAME=FILE "
-            "(a file for the catalogue's model NAME); or hf://owner/repo[@revision]/file.",
+            "(a file for the catalogue's model NAME); or hf://owner/repo[@revision]/file. Several side by "
+            "side: A+B, with weights A:2+B.",
+        ),
+    ] = None,
+    blend: Annotated[
+        str | None,
+        typer.Option(
+            "--blend",
+            metavar="WAY",
+            rich_help_panel=WHAT,
+            callback=_one_of(BLENDS),
+            autocompletion=lambda: list(BLENDS),
+            help="How a stem of several models becomes one: mean, median, or the value of least or largest "
+            f"size, of samples or of spectra: {', '.join(BLENDS)}. Default: {BLENDS[0]}, or as the catalogue "
+            "says.",
         ),
     ] = None,
     config: Annotated[
@@ -431,6 +446,7 @@ def separate(
     request = Request(
         model=model or DEFAULT_MODEL,
         config=config,
+        blend=blend or "",
         out=Path(os.path.expanduser(out)),
         targets=tuple(dict.fromkeys(target or ())),
         queries=tuple(query or ()),

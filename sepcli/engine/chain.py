@@ -17,19 +17,11 @@ from torch import Tensor
 from sepcli.engine.noise import Noise
 from sepcli.engine.separator import Separator, source_indices
 from sepcli.nn.modules import ModuleListOf
-
-
-def leaves(first: Sequence[str], later: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
-    """The stems that are left in the end, in order. later: (the stem that a step takes, those it makes)."""
-    names = list(first)
-    for taken, made in later:
-        at = names.index(taken)
-        names[at : at + 1] = made
-    return names
+from sepcli.stems import leaves
 
 
 class Chain(Separator):
-    """Steps of one samplerate and channel count; each after the first takes a stem apart.
+    """Steps of any rate and channel count; each after the first takes a stem apart.
 
     steps: the separators. takes: for each step after the first the stem it takes, of an earlier step. sources:
     the stems that are left in the end, in the order they are wanted; None: all, in the steps' order. No two
@@ -48,11 +40,9 @@ class Chain(Separator):
         self.made = tuple(leaves(first.sources, pairs))
         assert len(set(self.made)) == len(self.made), f"two stems with one name: {self.made}"
         self.sources = self.made if sources is None else tuple(sources)
-        self.samplerate, self.channels = first.samplerate, first.channels
-        for step in steps[1:]:
-            assert (step.samplerate, step.channels) == (self.samplerate, self.channels), (
-                "the steps of a chain share one samplerate and channel count"
-            )
+        # The highest, so that no step loses a sound; one of a lower rate gets there and back.
+        self.samplerate = max(step.samplerate for step in steps)
+        self.channels = max(step.channels for step in steps)
         self.normalize = any(step.normalize for step in steps)
         self.half = all(step.half for step in steps)
         # For a caller of `forward` itself: a length that every step takes in one call.

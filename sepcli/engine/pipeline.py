@@ -1,86 +1,33 @@
 """Run a separator over a track of any length: blocks in, stems out, in bounded memory.
 
-    blocks -> standardise -> buffer -> chunks -> batches -> model -> overlap-add -> mean over shifts and members
-                                                                                              [-> mixed anew]
+What a separator is made of decides how: a *stage* is one network or an ensemble of one rate (engine.stage has
+what happens there); a *chain* hands a stem of one step to the next; a *blend* runs several separators side by
+side. The last two are made of any of the three, each at its own rate and in its own channels.
 
-A chain of separators does this once for each step: a stem of one is the next one's blocks.
+    blocks -> stage | chain of ... | blend of ... -> stems
 
-Sees only Separators and tensors: no file, no model's name, no progress bar. A *pass* is one way of one member
-over the track; with shifts a member makes several, each cut at other places. All passes advance together, so
-only a few segments are in memory at any time, however long the track is.
+Sees only Separators and tensors: no file, no model's name, no progress bar.
 """
 
 from __future__ import annotations
 
-import random
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from itertools import tee
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from sepcli.engine.blend import Blend
 from sepcli.engine.chain import Chain
-from sepcli.engine.chunking import Chunk, ChunkPlan, OverlapAdd, StreamBuffer, plan_chunks
-from sepcli.engine.device import free_bytes, is_out_of_memory, told_of_memory
-from sepcli.engine.ensemble import Ensemble
-from sepcli.engine.mixer import Mixed
-from sepcli.engine.noise import Noise
+from sepcli.engine.combine import Combiner
 from sepcli.engine.separator import Separator
 from sepcli.engine.settings import Settings
-from sepcli.errors import DeviceError, parameter
-
-MAX_SHIFT_SECONDS = 0.5
-MEMORY_SHARE = 0.7  # of the device's free memory that batches may fill
-LARGEST_BATCH = 64
-
-# (audio seconds done, audio seconds in all or None while unknown)
-Progress = Callable[[float, float | None], None]
-
-
-def more_memory() -> str:
-    """What a user can do where a device's memory is too small, as a remedy."""
-    return (
-        f"Close other programs that use it, choose a shorter {parameter('segment')}, "
-        f"or use {parameter('device', 'cpu')}."
-    )
-
-
-@dataclass(frozen=True)
-class Stats:
-    """What going once through a track has found: its level and length.
-
-    mean, scale: [G], of the mean over channels; scale is the standard deviation. frames: samples.
-    """
-
-    mean: Tensor
-    scale: Tensor
-    frames: int
-
-
-def measure(blocks: Iterator[Tensor]) -> Stats:
-    """[G, C, T] blocks -> statistics of the track, for models that want it standardised.
-
-    Sums are in float64 and relative to the first block's mean, so that neither a long track nor an offset
-    costs digits.
-    """
-    frames, origin = 0, None
-    total = squares = torch.zeros((), dtype=torch.float64)
-    for block in blocks:
-        mono = block.double().mean(dim=1)  # [G, T]
-        if origin is None:
-            origin = mono.mean(dim=-1)
-        mono = mono - origin[:, None]
-        frames += mono.shape[-1]
-        total = total + mono.sum(dim=-1)
-        squares = squares + mono.square().sum(dim=-1)
-    if origin is None:
-        return Stats(torch.zeros(1), torch.ones(1), 0)
-    # Unbiased, as published; one sample has no deviation rather than an undefined one.
-    variance = (squares - total.square() / frames) / max(frames - 1, 1)
-    # The published floor keeps silence silent instead of dividing by 0.
-    scale = variance.clamp(min=0).sqrt() + 1e-8
-    return Stats((origin + total / frames).float(), scale.float(), frames)
+from sepcli.engine.stage import Progress, Stage
+from sepcli.engine.statistics import Measuring, Meter, Stats, measure
+from sepcli.sound.resample import Resampler
 
 
 class Engine:
@@ -90,12 +37,28 @@ class Engine:
     """
 
     def __init__(self, model: Separator, settings: Settings, device: torch.device, dtype: torch.dtype):
-        steps, self.takes = (model.steps, model.takes) if isinstance(model, Chain) else ((model,), ())
-        self.stages = [Stage(step, settings, device, dtype) for step in steps]
+        self.stages: list[Stage] = []
+        self._root = self._made(model, settings, device, dtype)
         self.settings = settings
         self.sources = model.sources
         self.samplerate, self.channels = model.samplerate, model.channels
         self.normalize = model.normalize
+
+    def _made(self, model: Separator, settings: Settings, device: torch.device, dtype: torch.dtype) -> Node:
+        """What runs the model; its stages, the first one first, are in `stages`."""
+        if isinstance(model, (Chain, Blend)):
+            parts = model.steps if isinstance(model, Chain) else model.members
+            made = [
+                _fitted(self._made(part, settings, device, dtype), model.samplerate, model.channels)
+                for part in parts
+            ]
+            return _Chained(model, made) if isinstance(model, Chain) else _Blended(model, made)
+        self.stages.append(Stage(model, settings, device, dtype))
+        return self.stages[-1]
+
+    def measure(self, blocks: Iterable[Tensor]) -> Stats:
+        """[G, C, T] blocks at the model's rate -> what `separate` wants where the model is `normalize`."""
+        return measure(blocks, self._root.meter())
 
     def separate(
         self, blocks: Iterator[Tensor], stats: Stats | None = None, progress: Progress | None = None
@@ -105,13 +68,88 @@ class Engine:
         G counts independent groups of channels (the two sides of a stereo file for a mono model, the pairs of
         a surround file); each is an item of the batch. stats: the track's, where the model is `normalize`.
         """
-        first, *later = self.stages
-        stems = first.separate(blocks, stats, None if later else progress)
+        return self._root.separate(blocks, stats, progress)
+
+
+class Node(Protocol):
+    """A separator as it is run: a stage, or several of them together."""
+
+    sources: tuple[str, ...]
+    samplerate: int  # Hz
+    channels: int
+    normalize: bool
+
+    def meter(self) -> Measuring:
+        """What finds the statistics of a track for it."""
+        ...
+
+    def separate(
+        self, blocks: Iterator[Tensor], stats: Stats | None = None, progress: Progress | None = None
+    ) -> Iterator[Tensor]:
+        """As Engine.separate."""
+        ...
+
+
+class _Group:
+    """Several nodes of one rate and channel count."""
+
+    def __init__(self, model: Separator, members: list[Node]):
+        self.members = members
+        self.sources = model.sources
+        self.samplerate, self.channels = model.samplerate, model.channels
+        self.normalize = model.normalize
+
+    def meter(self) -> Measuring:
+        """See Node."""
+        return _GroupMeter(self.members)
+
+    def _stats(self, stats: Stats | None) -> tuple[Stats | None, ...]:
+        """Those of each member."""
+        return (None,) * len(self.members) if stats is None else stats.members
+
+
+class _GroupMeter(Meter):
+    """Statistics of a track for each node that wants them."""
+
+    def __init__(self, members: list[Node]):
+        super().__init__()
+        self._members = [member.meter() if member.normalize else None for member in members]
+
+    def add(self, block: Tensor) -> None:
+        """See Measuring."""
+        super().add(block)
+        for member in self._members:
+            if member is not None:
+                member.add(block)
+
+    def stats(self) -> Stats:
+        """See Measuring."""
+        own = super().stats()
+        members = tuple(None if member is None else member.stats() for member in self._members)
+        return Stats(own.mean, own.scale, own.frames, members)
+
+
+class _Chained(_Group):
+    """Steps one after another: a stem of what was made before is the next one's mix.
+
+    A step that wants a standardised track gets it by the statistics of the whole mix.
+    """
+
+    def __init__(self, model: Chain, members: list[Node]):
+        super().__init__(model, members)
+        self.takes = model.takes
+
+    def separate(
+        self, blocks: Iterator[Tensor], stats: Stats | None = None, progress: Progress | None = None
+    ) -> Iterator[Tensor]:
+        """See Node."""
+        (first, *later), (of_first, *of_later) = self.members, self._stats(stats)
+        stems = first.separate(blocks, of_first, None if later else progress)
         names = list(first.sources)
-        for stage, taken in zip(later, self.takes, strict=True):
+        for step, taken, its in zip(later, self.takes, of_later, strict=True):
             at = names.index(taken)
-            stems = _taken_apart(stems, at, stage, stats, progress if stage is later[-1] else None)
-            names = [*names[:at], *stage.sources, *names[at + 1 :]]
+            stems = _taken_apart(stems, at, step, its, progress if step is later[-1] else None)
+            names = [*names[:at], *step.sources, *names[at + 1 :]]
         if names == list(self.sources):
             return stems
         order = [names.index(name) for name in self.sources]
@@ -119,11 +157,11 @@ class Engine:
 
 
 def _taken_apart(
-    stems: Iterator[Tensor], at: int, stage: Stage, stats: Stats | None, progress: Progress | None
+    stems: Iterator[Tensor], at: int, step: Node, stats: Stats | None, progress: Progress | None
 ) -> Iterator[Tensor]:
-    """[S, G, C, T] blocks of stems -> the same with those of `stage` in place of the stem at that position.
+    """[S, G, C, T] blocks of stems -> the same with those of `step` in place of the stem at that position.
 
-    The other stems wait until the stage has made as many samples.
+    The other stems wait until the step has made as many samples.
     """
     waiting: deque[Tensor] = deque()
 
@@ -132,9 +170,76 @@ def _taken_apart(
             waiting.append(block)
             yield block[at]
 
-    for made in stage.separate(taken(), stats, progress):
+    for made in step.separate(taken(), stats, progress):
         others = _first_samples(waiting, made.shape[-1])
         yield torch.cat([others[:at], made, others[at + 1 :]])
+
+
+class _Blended(_Group):
+    """Members side by side. The one that is farthest behind goes next, so that little has to wait."""
+
+    def __init__(self, model: Blend, members: list[Node]):
+        super().__init__(model, members)
+        self.model = model
+
+    def separate(
+        self, blocks: Iterator[Tensor], stats: Stats | None = None, progress: Progress | None = None
+    ) -> Iterator[Tensor]:
+        """See Node."""
+        *inputs, mixes = tee(blocks, len(self.members) + 1)
+        shared = _SharedProgress(len(self.members), progress)
+        streams = [
+            member.separate(own, its, shared.of(index))
+            for index, (member, own, its) in enumerate(
+                zip(self.members, inputs, self._stats(stats), strict=True)
+            )
+        ]
+        combiners = [Combiner(self.model.method, self.model.factors(k)) for k in range(len(self.sources))]
+        made = [_Queue() for _ in streams]  # stems of each member, [S', G, C, T]
+        combined = [_Queue() for _ in combiners]  # each source, [G, C, T]
+        mix = _Queue()
+        running = set(range(len(streams)))
+        while running:
+            behind = min(running, key=lambda index: made[index].end)
+            block = next(streams[behind], None)
+            if block is None:
+                running.remove(behind)
+            else:
+                made[behind].put(block)
+            count = min(queue.held for queue in made)
+            if count:
+                while mix.held < count:
+                    mix.put(next(mixes))
+                stems, part = [queue.take(count) for queue in made], mix.take(count)
+                for k, combiner in enumerate(combiners):
+                    combined[k].put(combiner.process(self.model.estimates(k, stems, part)))
+            if not running:
+                for combiner, queue in zip(combiners, combined, strict=True):
+                    last = combiner.flush()
+                    if last is not None:
+                        queue.put(last)
+            count = min(queue.held for queue in combined)
+            if count:
+                yield torch.stack([queue.take(count) for queue in combined])
+
+
+class _Queue:
+    """Blocks [..., T] that wait; taken out in other lengths than they came in."""
+
+    def __init__(self) -> None:
+        self._blocks: deque[Tensor] = deque()
+        self.end = 0  # samples that have come in
+        self.held = 0  # samples that wait
+
+    def put(self, block: Tensor) -> None:
+        self._blocks.append(block)
+        self.end += block.shape[-1]
+        self.held += block.shape[-1]
+
+    def take(self, count: int) -> Tensor:
+        """The first `count` samples, [..., count]; so many wait."""
+        self.held -= count
+        return _first_samples(self._blocks, count)
 
 
 def _first_samples(waiting: deque[Tensor], count: int) -> Tensor:
@@ -150,260 +255,116 @@ def _first_samples(waiting: deque[Tensor], count: int) -> Tensor:
     return torch.cat(parts, dim=-1)
 
 
-class Stage:
-    """One step of an engine, usually its only one: an ensemble with a plan of chunks for each member.
+class _SharedProgress:
+    """The progress of several members over one track as one: their mean."""
 
-    mixer: what makes the stems that come out of the ensemble's, if they don't come out as they are.
-    """
+    def __init__(self, members: int, told: Progress | None):
+        self._done = [0.0] * members
+        self._told = told
 
-    def __init__(self, model: Separator, settings: Settings, device: torch.device, dtype: torch.dtype):
-        self.mixer = model if isinstance(model, Mixed) else None
-        self.ensemble = Ensemble.of(model if self.mixer is None else self.mixer.ensemble)
-        self.settings = settings
-        self.device = device
-        self.sources, self.offset_stem = model.sources, model.offset_stem
-        self.samplerate = self.ensemble.samplerate
-        self.normalize = self.ensemble.normalize
-        self.plans = [
-            plan_chunks(member.segment, settings.overlap, member.samplerate, settings.segment)
-            for member in self.ensemble.members
-        ]
-        with told_of_memory(more_memory()):
-            for member, plan in zip(self.ensemble.members, self.plans, strict=True):
-                member.prepare(plan.chunk(0, None).feed_length, device, dtype)
-        self.batches = [Batch(settings.batch_size, device) for _ in self.plans]
+    def of(self, member: int) -> Progress | None:
+        """What is told of the progress of the member at that position."""
+        if self._told is None:
+            return None
+
+        def tell(done: float, total: float | None) -> None:
+            self._done[member] = done
+            assert self._told is not None
+            self._told(sum(self._done) / len(self._done), total)
+
+        return tell
+
+
+# --- a node at another rate or in other channels ---
+
+
+def _fitted(node: Node, samplerate: int, channels: int) -> Node:
+    """The node for blocks of this rate and channel count; itself where these are its own."""
+    if (node.samplerate, node.channels) == (samplerate, channels):
+        return node
+    return _Converted(node, samplerate, channels)
+
+
+class _Converted:
+    """A node that is given blocks of another rate, or one mono channel at a time, and gives stems like them."""
+
+    def __init__(self, node: Node, samplerate: int, channels: int):
+        assert node.channels in (1, channels), f"{node.channels} channels of {channels}"
+        self.node = node
+        self.sources, self.normalize = node.sources, node.normalize
+        self.samplerate, self.channels = samplerate, channels
+
+    def meter(self) -> Measuring:
+        """See Node."""
+        return _ConvertedMeter(self)
 
     def separate(
         self, blocks: Iterator[Tensor], stats: Stats | None = None, progress: Progress | None = None
     ) -> Iterator[Tensor]:
-        """As Engine.separate, by this step alone."""
-        assert stats is not None or not self.normalize, "this model wants the track's statistics"
-        return _Track(self, blocks, stats, progress).run()
+        """See Node."""
+        way = _Way(self)
+        back: Resampler | None = None
+        for stems in self.node.separate(way.there(blocks), stats, progress):
+            apart = stems.reshape(len(stems), way.groups, self.channels, -1)  # channels of their own groups
+            flat = apart.flatten(0, -2)
+            if back is None:
+                back = Resampler(self.node.samplerate, self.samplerate, len(flat))
+            made = back.process(flat.numpy())
+            if made.shape[1]:
+                yield torch.from_numpy(made).view(*apart.shape[:-1], -1)
+        if back is not None:
+            rest = torch.from_numpy(np.ascontiguousarray(back.flush(way.frames)))
+            if rest.shape[1]:
+                yield rest.view(len(self.sources), way.groups, self.channels, -1)
 
 
-class Batch:
-    """How many windows go into one call on this device; halved when memory runs out."""
+class _Way:
+    """Blocks on their way to a node of another rate or channel count."""
 
-    def __init__(self, wanted: int | None, device: torch.device):
-        """wanted: windows; None: as many as the memory of a CUDA device takes, one elsewhere."""
-        self.device = device
-        self.size = wanted or 1
-        self._search = wanted is None and device.type == "cuda"
+    def __init__(self, converted: _Converted):
+        self._converted = converted
+        self._resampler: Resampler | None = None
+        self.frames = self.groups = 0  # of what has been given so far
 
-    def run(self, model: Separator, windows: Tensor, noise: Noise) -> Tensor:
-        """[N, C, T] windows on the CPU -> [N, S, C, T] on the device, in calls of at most `size`.
-
-        noise: of all N, for models that sample.
-        """
-        outs, done = [], 0
-        while done < len(windows):
-            part = windows[done : done + self.size]
-            try:
-                outs.append(self._call(model, part, noise.part(done, done + self.size)))
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._shrink(len(part), error)
-            else:
-                done += len(part)
-        return outs[0] if len(outs) == 1 else torch.cat(outs)
-
-    def _call(self, model: Separator, part: Tensor, noise: Noise) -> Tensor:
-        if not self._search:
-            return model(part.to(self.device, non_blocking=True), noise=noise)
-        # The first call, of one window, shows what a window costs; the rest of the memory gives the size.
-        torch.cuda.reset_peak_memory_stats(self.device)
-        before = torch.cuda.memory_allocated(self.device)
-        out = model(part.to(self.device), noise=noise)
-        cost = max(torch.cuda.max_memory_allocated(self.device) - before, 1) / len(part)
-        free = free_bytes(self.device)
-        assert free is not None, "a CUDA device tells"
-        self.size = max(1, min(LARGEST_BATCH, int(MEMORY_SHARE * free / cost)))
-        self._search = False
-        return out
-
-    def _shrink(self, tried: int, error: Exception) -> None:
-        self._search = False
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if tried == 1:
-            raise DeviceError(
-                f"The device {self.device} ran out of memory with one chunk at a time.",
-                remedy=more_memory(),
-                code="out_of_memory",
-            ) from error
-        self.size = max(1, tried // 2)
-
-
-@dataclass
-class _Pass:
-    """One pass of one member over the track, beginning at `start` <= 0."""
-
-    member: int
-    plan: ChunkPlan
-    next: int  # where the next chunk begins
-    adder: OverlapAdd
-    final: list[Tensor] = field(default_factory=list)  # [S', G, C, T] blocks not yet handed on, from `done`
-    lead: int = 0  # samples before the track's beginning that are still to be dropped
-    ready: int = 0  # samples in `final`
-    finished: bool = False
-
-    def accept(self, out: Tensor, last: bool) -> None:
-        """Add the stems of the next chunk, [S', G, C, T]; what becomes final is kept until `take`."""
-        block = self.adder.add(out, last=last)
-        drop = min(self.lead, block.shape[-1])
-        self.lead -= drop
-        block = block[..., drop:]
-        self.ready += block.shape[-1]
-        self.final.append(block)
-        self.finished = last
-
-    def take(self, count: int) -> Tensor:
-        """The next `count` final samples, [S', G, C, count]."""
-        block = torch.cat(self.final, dim=-1)
-        self.final, self.ready = [block[..., count:]], self.ready - count
-        return block[..., :count]
-
-
-class _Track:
-    """The state of one track on its way through a stage."""
-
-    def __init__(
-        self,
-        stage: Stage,
-        blocks: Iterator[Tensor],
-        stats: Stats | None,
-        progress: Progress | None,
-    ):
-        self.stage = stage
-        self.standard = stats if stage.normalize else None
-        self.buffer = StreamBuffer(self._standardised(blocks))
-        self.passes = self._make_passes()
-        self.emitted = 0  # samples
-        self.progress = progress
-        self.seconds = stats.frames / stage.samplerate if stats else None
-
-    def _standardised(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
+    def there(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """[G, C, T] blocks -> [G', C', T'] blocks as the node takes them."""
         for block in blocks:
-            if self.standard:
-                block = (block - self.standard.mean[:, None, None]) / self.standard.scale[:, None, None]
-            yield block
+            yield from self.process(block)
+        yield from self.flush()
 
-    def _make_passes(self) -> list[_Pass]:
-        """One pass for each member, or one for each member and shift, at offsets drawn from the seed.
+    def process(self, block: Tensor) -> Iterator[Tensor]:
+        """One block; nothing where not yet enough is final."""
+        self.groups, self.frames = block.shape[0], self.frames + block.shape[-1]
+        flat = block.flatten(0, 1)
+        if self._resampler is None:
+            rates = self._converted.samplerate, self._converted.node.samplerate
+            self._resampler = Resampler(*rates, len(flat))
+        return self._shaped(self._resampler.process(flat.numpy()))
 
-        A shifted pass begins up to half a second before the track: silence goes in front, and its result
-        is dropped.
-        """
-        settings = self.stage.settings
-        draw = random.Random(settings.seed)
-        longest = int(MAX_SHIFT_SECONDS * self.stage.samplerate)
-        passes = []
-        for index, plan in enumerate(self.stage.plans):
-            for _ in range(max(settings.shifts, 1)):
-                lead = longest - draw.randint(0, longest) if settings.shifts else 0
-                passes.append(_Pass(index, plan, -lead, OverlapAdd(plan.size, plan.stride), lead=lead))
-        return passes
+    def flush(self) -> Iterator[Tensor]:
+        """What is left in the end."""
+        return iter(()) if self._resampler is None else self._shaped(self._resampler.flush())
 
-    @torch.inference_mode()  # as a decorator it leaves the caller's mode alone between two blocks
-    def run(self) -> Iterator[Tensor]:
-        """[S, G, C, T] blocks of stems, as they become final."""
-        self.buffer.reach(1)
-        if self.buffer.end == 0:
-            return
-        while True:
-            waiting = [one for one in self.passes if not one.finished]
-            if waiting:
-                # The pass that is farthest behind, and others of its member, so that a batch fills up.
-                self._advance(min(waiting, key=lambda one: one.next).member)
-            yield from self._emit()
-            if not waiting:
-                return
-            self._forget()
-            self._report()
+    def _shaped(self, flat: np.ndarray) -> Iterator[Tensor]:
+        if flat.shape[1]:
+            yield torch.from_numpy(np.ascontiguousarray(flat)).view(
+                -1, self._converted.node.channels, flat.shape[1]
+            )
 
-    def _advance(self, member: int) -> None:
-        """Run one batch of chunks through a member and add the results to their passes."""
-        batch = self.stage.batches[member]
-        planned: list[tuple[_Pass, Chunk, bool]] = []
-        upcoming = {id(one): one.next for one in self.passes if one.member == member and not one.finished}
-        groups = 0
-        while upcoming:
-            one = min((p for p in self.passes if id(p) in upcoming), key=lambda p: upcoming[id(p)])
-            chunk, last = self._plan(one.plan, upcoming[id(one)])
-            if planned and chunk.feed_length != planned[0][1].feed_length:
-                break
-            planned.append((one, chunk, last))
-            if last:
-                del upcoming[id(one)]
-            else:
-                upcoming[id(one)] += one.plan.stride
-            groups = groups or self.buffer.read(chunk.start, 1).shape[0]
-            if len(planned) * groups >= batch.size:
-                break
-        windows = torch.cat([self.buffer.read(c.feed_start, c.feed_length) for _, c, _ in planned])
-        noise = Noise(
-            self.stage.settings.seed,
-            starts=[c.feed_start for _, c, _ in planned for _ in range(groups)],
-            groups=[*range(groups)] * len(planned),
-        )
-        outs = batch.run(self.stage.ensemble.members[member], windows, noise)  # [N*G, S', C, T]
-        for i, (one, chunk, last) in enumerate(planned):
-            out = outs[i * groups : (i + 1) * groups].transpose(0, 1)  # [S', G, C, T]
-            one.accept(chunk.trim(out), last)
-            one.next += one.plan.stride
 
-    def _plan(self, plan: ChunkPlan, start: int) -> tuple[Chunk, bool]:
-        """The chunk at `start`, with its window in the buffer, and whether it is the last of its pass."""
-        full = plan.chunk(start, None)
-        # One sample past the chunk and past the next one's start tells whether the track goes on.
-        self.buffer.reach(max(full.feed_end, start + plan.size, start + plan.stride + 1))
-        end = self.buffer.end
-        if end is None:
-            return full, False
-        return plan.chunk(start, end), start + plan.stride >= end
+class _ConvertedMeter:
+    """The statistics of a track as a node of another rate or channel count sees it."""
 
-    def _emit(self) -> Iterator[Tensor]:
-        """The samples that are final in every pass: their mean over shifts, then over members, at the track's
-        own level."""
-        count = min(one.ready for one in self.passes)
-        if not count:
-            return
-        ensemble = self.stage.ensemble
-        shifts = max(self.stage.settings.shifts, 1)
-        sums: list[Tensor | None] = [None] * len(ensemble.members)
-        for one in self.passes:
-            block = one.take(count)
-            so_far = sums[one.member]
-            sums[one.member] = block if so_far is None else so_far + block
-        scattered = []
-        for index, total in enumerate(sums):
-            assert total is not None, "every member makes a pass"
-            mean = (total / shifts).transpose(0, 1)  # [G, S', C, T]
-            scattered.append(ensemble.scatter(index, mean))
-        stems = ensemble.gather(scattered).transpose(0, 1).cpu()  # [S, G, C, T]
-        if self.stage.mixer is not None:
-            stems = self.stage.mixer.mix(stems, self.buffer.read(self.emitted, count))
-        self.emitted += count
-        if self.standard:
-            stems = stems * self.standard.scale[:, None, None]
-            # The mean is a constant offset of the recording, and no stem's sound: their sum has it once.
-            offset_stem, sources = self.stage.offset_stem, self.stage.sources
-            if offset_stem in sources:
-                stems[sources.index(offset_stem)] += self.standard.mean[:, None, None]
-        yield stems
+    def __init__(self, converted: _Converted):
+        self._way, self._meter = _Way(converted), converted.node.meter()
 
-    def _forget(self) -> None:
-        """Drop the audio that no later window needs."""
-        reach = [
-            one.next - one.plan.size - 2 * one.plan.segment.margin for one in self.passes if not one.finished
-        ]
-        if reach:
-            self.buffer.forget(min(reach))
+    def add(self, block: Tensor) -> None:
+        """See Measuring."""
+        for part in self._way.process(block):
+            self._meter.add(part)
 
-    def _report(self) -> None:
-        if self.progress:
-            ahead = [max(0, one.next) for one in self.passes]
-            done = sum(ahead) / len(ahead) / self.stage.samplerate
-            end = self.buffer.end / self.stage.samplerate if self.buffer.end is not None else self.seconds
-            self.progress(min(done, end) if end else done, end)
+    def stats(self) -> Stats:
+        """See Measuring."""
+        for part in self._way.flush():
+            self._meter.add(part)
+        return self._meter.stats()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sepcli.errors import UsageError
+from sepcli.stems import EVERYTHING_ELSE
 
 if TYPE_CHECKING:
     from sepcli.engine.noise import Noise
@@ -39,10 +40,6 @@ class Segment:
     def __post_init__(self) -> None:
         assert self.tail in ("context", "short"), self.tail
         assert self.samples is None or self.samples > 2 * self.margin
-
-
-# What models call the stem that holds everything else.
-EVERYTHING_ELSE = ("other", "instrumental", "accompaniment", "no_vocals", "background", "rest")
 
 
 class Separator(nn.Module):

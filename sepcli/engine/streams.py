@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sepcli.engine.pipeline import Engine, Progress, Stats, measure
+from sepcli.engine.pipeline import Engine, Progress, Stats
 from sepcli.errors import InputError
 from sepcli.sound.channels import ChannelMap
 from sepcli.sound.resample import Resampler, frames_at
@@ -54,7 +54,7 @@ class InputStream:
     def measure(self) -> None:
         """Go once through the mix for its statistics, if the model asks for them."""
         if self.engine.normalize:
-            self._stats = measure(self._blocks())
+            self._stats = self.engine.measure(self._blocks())
             self.frames_measured = self.frames
 
     def separate(self, progress: Progress | None = None) -> Iterator[Tensor]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sepcli.errors import ModelError, did_you_mean
+from sepcli.stems import gives
 
 CHECKS = ("full", "sha1", "md5", "prefix", "size", "none")  # the strictest first
 
@@ -146,6 +147,17 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One of several models side by side, with a weight for each stem that they have together.
+
+    0: that stem is not taken from it.
+    """
+
+    entry: Entry
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Entry:
     """One model of the catalogue. A text is "" where nothing is known."""
 
@@ -154,9 +166,11 @@ class Entry:
     sources: tuple[str, ...]  # all stems, the counterpart last
     samplerate: int  # Hz
     channels: int
-    members: tuple[Member, ...]  # of a chain: those of all its steps
+    members: tuple[Member, ...]  # of several models together: those of all
     joined: bool = False  # its members are the parts of one network, each under the name of its file
     chain: tuple[Step, ...] = ()  # models one after another, in place of networks of its own
+    parts: tuple[Part, ...] = ()  # models side by side, likewise
+    blend: str = ""  # how the stems of those become one: one of stems.BLENDS
     mixer: Mixer | None = None  # what is behind the members
     counterpart: str = ""  # of a network of one stem: the name of the mix minus that stem
     task: str = "separation"  # one of TASKS
@@ -186,6 +200,9 @@ class Entry:
         if self.chain:
             needed = self.steps_for(targets)
             return tuple(member for step, stems in needed for member in step.entry.members_for(stems))
+        if self.parts:
+            shared = self.parts_for(targets)
+            return tuple(member for part, stems in shared for member in part.entry.members_for(stems))
         wanted = [index for index, source in enumerate(self.own_sources) if source in targets]
         return tuple(
             member
@@ -202,6 +219,21 @@ class Entry:
                 needed = needed.difference(own) | {step.of}
                 found.insert(0, (step, own))
         return found
+
+    def parts_for(self, targets: Collection[str]) -> list[tuple[Part, tuple[str, ...]]]:
+        """The models side by side that the stems in `targets` need, each with its own stems that are needed."""
+        found = []
+        for part in self.parts:
+            counting = [stem for stem, weight in zip(self.sources, part.weights, strict=True) if weight > 0]
+            needed = [gives(part.entry.sources, stem) for stem in counting if stem in targets]
+            if needed:
+                found.append((part, tuple(dict.fromkeys(needed))))
+        return found
+
+    @property
+    def models(self) -> tuple[Entry, ...]:
+        """The models that it is made of, one after another or side by side; () for a model of its own."""
+        return tuple(each.entry for each in (*self.chain, *self.parts))
 
     def files_for(self, targets: Collection[str] | None = None) -> tuple[WeightFile, ...]:
         """The files that the stems in `targets` need, each once, in order; all files for None."""

@@ -22,8 +22,10 @@ from typing import Any
 
 from sepcli import __version__
 from sepcli.errors import ModelError
+from sepcli.stems import BLENDS, all_of
 from sepcli.system.remembered import recall, remember
 from sepcli.system.tables import TableError, read_table
+from sepcli.weights.composite import one_after_another, side_by_side
 from sepcli.weights.entries import TASKS, Entry, Member, Mixer, Score, Step, WeightFile
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -95,21 +97,10 @@ class _ScoreTable:
 
 
 @dataclass(frozen=True)
-class _StepTable:
-    """An item of `chain`: a model above it in the same file, and the stem that it takes apart."""
+class _CompositeTable:
+    """[name] of several models. What is not said here follows from them."""
 
-    model: str
-    of: str = ""
-    stems: tuple[str, ...] = ()  # only these of its stems
-
-
-@dataclass(frozen=True)
-class _ChainTable:
-    """[name] with `chain`: models one after another. What is not said here follows from them."""
-
-    chain: tuple[_StepTable, ...]
-    sources: tuple[str, ...] = ()  # all stems that are left, in another order than the steps'
-    task: str = "separation"
+    task: str = ""
     purpose: str = ""
     run: bool = False
     license: str = ""
@@ -121,6 +112,40 @@ class _ChainTable:
     half_note: str = ""
     scores: tuple[_ScoreTable, ...] = ()
     aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _StepTable:
+    """An item of `chain`: a model above it in the same file, and the stem that it takes apart."""
+
+    model: str
+    of: str = ""
+    stems: tuple[str, ...] = ()  # only these of its stems
+
+
+@dataclass(frozen=True)
+class _ChainTable(_CompositeTable):
+    """[name] with `chain`: models one after another."""
+
+    chain: tuple[_StepTable, ...] = ()
+    sources: tuple[str, ...] = ()  # all stems that are left, in another order than the steps'
+
+
+@dataclass(frozen=True)
+class _PartTable:
+    """An item of `models`: a model above it in the same file, and its weight in each stem."""
+
+    model: str
+    weight: float = 1.0
+    weights: dict[str, float] = field(default_factory=dict)  # of stems that have another
+
+
+@dataclass(frozen=True)
+class _BlendTable(_CompositeTable):
+    """[name] with `models`: models side by side, whose stems are blended."""
+
+    models: tuple[_PartTable, ...] = ()
+    blend: str = BLENDS[0]
 
 
 @dataclass(frozen=True)
@@ -269,12 +294,14 @@ def _faults_of(path: Path) -> Iterator[None]:
 def _entry(name: str, values: Any, path: Path, above: Mapping[str, Entry]) -> Entry:
     """One model from its table. Here and below, `where` is a table's place in the file, for errors.
 
-    above: the models that a chain may name.
+    above: the models that one of several may name.
     """
     if not _NAME.fullmatch(name):
         raise TableError("", name, "is no model name", "Use letters, digits, '.', '_' and '-'.")
     if isinstance(values, dict) and "chain" in values:
         return _chain(name, read_table(_ChainTable, values, key=name), path, above)
+    if isinstance(values, dict) and "models" in values:
+        return _blend(name, read_table(_BlendTable, values, key=name), path, above)
     table = read_table(_EntryTable, values, key=name)
     _check_words(table, name)
     _check_sources(table, name)
@@ -330,14 +357,7 @@ def _chain(name: str, table: _ChainTable, path: Path, above: Mapping[str, Entry]
     steps, left = [], list[str]()
     for index, step in enumerate(table.chain):
         where = f"{name}.chain[{index}]"
-        entry = above.get(step.model)
-        if entry is None or entry.chain or entry.min_query is not None:
-            raise TableError(
-                where,
-                "model",
-                f"is {step.model!r}, but must be a model that stands above it in the same file, no chain and "
-                "no model of queries",
-            )
+        entry = _above(step.model, above, where)
         unknown = [stem for stem in step.stems if stem not in entry.sources]
         if unknown or len(set(step.stems)) < len(step.stems):
             raise TableError(where, "stems", f"must be some of {', '.join(entry.sources)}, each once")
@@ -352,9 +372,6 @@ def _chain(name: str, table: _ChainTable, path: Path, above: Mapping[str, Entry]
             at = left.index(step.of)
             left[at : at + 1] = made.made
         steps.append(made)
-        first = steps[0].entry
-        if (entry.samplerate, entry.channels) != (first.samplerate, first.channels):
-            raise TableError(where, "model", f"has another sample rate or channel count than {first.name}")
     for stem in left:
         if left.count(stem) > 1:
             raise TableError(name, "chain", f"has two stems '{stem}'")
@@ -362,42 +379,62 @@ def _chain(name: str, table: _ChainTable, path: Path, above: Mapping[str, Entry]
         raise TableError(name, "chain", "needs two models or more")
     if table.sources and sorted(table.sources) != sorted(left):
         raise TableError(name, "sources", f"must be {', '.join(left)} in any order")
-    entries = [step.entry for step in steps]
-    costs, first = [entry.cost for entry in entries], entries[0]
     sources = table.sources or tuple(left)
-    return Entry(
-        name=name,
-        family="",
-        sources=sources,
-        members=tuple(member for entry in entries for member in entry.members),
-        chain=tuple(steps),
-        task=table.task,
-        purpose=table.purpose,
-        cost=None if None in costs else sum(cost or 0 for cost in costs),
-        run=table.run,
-        samplerate=first.samplerate,
-        channels=first.channels,
-        half=all(entry.half for entry in entries),
-        half_note=table.half_note,
-        license=table.license or "; ".join(dict.fromkeys(entry.license for entry in entries)),
-        license_note=table.license_note,
-        paper=table.paper,
-        origin=table.origin,
-        training_data=table.training_data,
-        limits=table.limits,
-        scores=_scores(table.scores, sources, name),
-        aliases=table.aliases,
-        catalog_path=path,
-    )
+    entries = [step.entry for step in steps]
+    return one_after_another(name, entries, sources, chain=tuple(steps), **_said(table, name, sources, path))
 
 
-def _check_words(table: _EntryTable | _ChainTable, name: str) -> None:
+def _blend(name: str, table: _BlendTable, path: Path, above: Mapping[str, Entry]) -> Entry:
+    """Models side by side as one."""
+    _check_words(table, name)
+    models = []
+    for index, part in enumerate(table.models):
+        entry = _above(part.model, above, f"{name}.models[{index}]")
+        models.append((entry, {"": part.weight, **part.weights}))
+    if len(models) < 2:
+        raise TableError(name, "models", "needs two models or more")
+    sources = all_of([entry.sources for entry, _ in models])
+    try:
+        return side_by_side(name, models, table.blend, **_said(table, name, sources, path))
+    except ValueError as error:
+        raise TableError(name, "models", f"can't be: {error}") from error
+
+
+def _above(model: str, above: Mapping[str, Entry], where: str) -> Entry:
+    """The model that one of several names."""
+    entry = above.get(model)
+    if entry is None or entry.models or entry.min_query is not None:
+        raise TableError(
+            where,
+            "model",
+            f"is {model!r}, but must be a model that stands above it in the same file, not one of several "
+            "models and no model of queries",
+        )
+    return entry
+
+
+def _said(table: _CompositeTable, name: str, sources: Sequence[str], path: Path) -> dict[str, Any]:
+    """What the table of several models says of itself."""
+    said: dict[str, Any] = {
+        key: getattr(table, key)
+        for key in ("purpose", "half_note", "license_note", "paper", "origin", "training_data", "limits", "run")
+    }
+    said |= {key: getattr(table, key) for key in ("task", "license") if getattr(table, key)}
+    return said | {
+        "scores": _scores(table.scores, sources, name),
+        "aliases": table.aliases,
+        "catalog_path": path,
+    }
+
+
+def _check_words(table: _EntryTable | _CompositeTable, name: str) -> None:
     for alias in table.aliases:
         if not _ALIAS.fullmatch(alias):
             raise TableError(
                 name, "aliases", f"has '{alias}', which is no name", "Use letters, digits, '.', '_', '-', ':'."
             )
-    if table.task not in TASKS:
+    follows = isinstance(table, _CompositeTable) and not table.task
+    if table.task not in TASKS and not follows:
         raise TableError(name, "task", f"is '{table.task}', but must be one of {', '.join(TASKS)}")
 
 

@@ -5,15 +5,20 @@ my/run  my/model.safetensors     a run folder, or a checkpoint that says what it
 htdemucs=my/weights.th           a local file with a catalogue entry's family and config
 spleeter:2stems=my/2stems        the same with a folder that holds one checkpoint of TensorFlow
 hf://owner/repo[@revision]/file  a checkpoint on the hub that says what it is, or with a YAML beside it
+a+b  a:2+b                       several of these side by side, with weights; a file or model of that very name
+                                 goes first
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sepcli.errors import ModelError, UsageError
+from sepcli.errors import ModelError, UsageError, parameter
+from sepcli.stems import BLENDS, WEIGHTED
+from sepcli.weights.composite import side_by_side
 from sepcli.weights.entries import Catalog, Entry
 
 HUB_SCHEME = "hf://"
@@ -22,6 +27,7 @@ INDEX = ".index"  # the suffix of a TensorFlow checkpoint's first file
 _SUFFIXES = frozenset(
     {".safetensors", ".th", ".pt", ".pth", ".ckpt", ".onnx", INDEX, ".gz", ".tgz", ".tar", ".zip"}
 )
+_WEIGHT = re.compile(r"(.+):(\d+(?:\.\d+)?|\.\d+)")
 _COMMON = (RUN_FILE, f"model{INDEX}")  # names of files that say less than their folder's
 
 
@@ -38,17 +44,28 @@ class HubFile:
 class ModelSpec:
     """A model as it was asked for.
 
-    Either a catalogue's entry, or an entry with a local file in the place of its own, or a file, or a hub file.
+    Either a catalogue's entry, or an entry with a local file in the place of its own, or a file, or a hub
+    file; or several of these side by side. If the catalogue has all of several models, they are an entry as
+    well.
     """
 
     text: str  # as it was given
     entry: Entry | None = None
     file: Path | None = None
     hub: HubFile | None = None
+    parts: tuple[tuple[ModelSpec, float], ...] = ()  # several models, each with its weight
+    blend: str = ""  # how the stems of several become one: one of stems.BLENDS
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether only a download tells which stems it has: a file on the hub."""
+        return self.hub is not None or (self.entry is None and any(part.is_remote for part, _ in self.parts))
 
     @property
     def name(self) -> str:
         """A name for people and for {model} in paths: the entry's, the file's or folder's, the repository's."""
+        if self.parts:
+            return "+".join(part.name for part, _ in self.parts)
         if self.entry is not None:
             return self.entry.name
         if self.hub is not None:
@@ -59,8 +76,43 @@ class ModelSpec:
         return self.file.parent.resolve().name
 
 
-def read_model(text: str, catalog: Catalog) -> ModelSpec:
-    """What `text` names. ModelError if there is no such entry or file, UsageError for a bad hub address."""
+def read_model(text: str, catalog: Catalog, *, blend: str = "") -> ModelSpec:
+    """What `text` names. blend: how the stems of several models become one, if the user has said it.
+
+    ModelError if there is no such entry or file, UsageError for a bad hub address or for models that can't be
+    blended like that.
+    """
+    if blend and blend not in BLENDS:
+        raise UsageError(
+            f"{parameter('blend')} is '{blend}', but must be one of {', '.join(BLENDS)}.",
+            remedy="Leave it out, or choose one of these.",
+        )
+    pieces = _pieces(text, catalog)
+    if len(pieces) > 1:
+        return _several(text, pieces, catalog, blend or BLENDS[0])
+    found = _one(text, catalog)
+    if not blend:
+        return found
+    if found.entry is None or not found.entry.parts:
+        raise UsageError(
+            f"{parameter('blend')} is for several models, but '{text}' is one.",
+            remedy=f"Name several with {parameter('model', 'A+B')}, or leave {parameter('blend')} out.",
+        )
+    entry = found.entry
+    weights = [dict(zip(entry.sources, part.weights, strict=True)) for part in entry.parts]
+    given = [{stem: row[stem] for stem in row if row[stem]} for row in weights]
+    models = [(part.entry, row) for part, row in zip(entry.parts, given, strict=True)]
+    try:
+        changed = side_by_side(entry.name, models, blend)
+    except ValueError as error:
+        raise UsageError(
+            f"'{text}' can't be blended by {blend}: {error}.", remedy=f"Leave {parameter('blend')} out."
+        ) from error
+    return replace(found, entry=replace(entry, parts=changed.parts, blend=blend), blend=blend)
+
+
+def _one(text: str, catalog: Catalog) -> ModelSpec:
+    """`read_model` for a text that names one model."""
     here = Path(text).is_file()  # a file of the user's goes before an alias, which may be its name
     if text in catalog and (catalog[text].name == text or not here):
         return ModelSpec(text, catalog[text])
@@ -82,6 +134,79 @@ def read_model(text: str, catalog: Catalog) -> ModelSpec:
             remedy="Correct the path, or choose a model of `sepcli models list`.",
         )
     return ModelSpec(text, catalog.find(name))  # raises, with the near names
+
+
+# --- several models ---
+
+
+def _several(text: str, pieces: list[tuple[str, float]], catalog: Catalog, blend: str) -> ModelSpec:
+    parts = tuple((_one(piece, catalog), weight) for piece, weight in pieces)
+    if blend not in WEIGHTED and any(weight != 1 for _, weight in parts):
+        raise UsageError(
+            f"Weights have no meaning with {parameter('blend', blend)}: '{text}' gives some.",
+            remedy=f"Leave them out, or choose {' or '.join(WEIGHTED)}.",
+        )
+    for part, weight in parts:
+        if weight <= 0:
+            raise UsageError(
+                f"'{part.text}' has the weight {weight:g} in '{text}', but a weight is above 0.",
+                remedy="Leave the model out, or correct its weight.",
+            )
+    texts = [part.text for part, _ in parts]
+    twice = next((each for each in texts if texts.count(each) > 1), None)
+    if twice is not None:
+        raise UsageError(
+            f"'{text}' names '{twice}' twice.", remedy="Name each model once; A:2+B counts A twice."
+        )
+    spec = ModelSpec(text, parts=parts, blend=blend)
+    entries = [part.entry for part, _ in parts if part.entry is not None and part.file is None]
+    if len(entries) < len(parts):
+        return spec
+    models = [(entry, {"": weight}) for entry, (_, weight) in zip(entries, parts, strict=True)]
+    try:
+        return replace(spec, entry=side_by_side(spec.name, models, blend))
+    except ValueError as error:
+        raise UsageError(f"'{text}' can't be: {error}.", remedy="Correct it, or name one model.") from error
+
+
+def _pieces(text: str, catalog: Catalog) -> list[tuple[str, float]]:
+    """The models that `text` names, with their weights. A "+" may be part of a name: the longest wins."""
+    tokens = text.split("+")
+    if len(tokens) == 1 or _is_known(text, catalog):
+        return [(text, 1.0)]
+    pieces, at = [], 0
+    while at < len(tokens):
+        ends = range(len(tokens), at, -1)
+        if tokens[at].startswith(
+            HUB_SCHEME
+        ):  # any address may exist: up to the first file name of a checkpoint
+            ends = range(at + 1, len(tokens) + 1)
+        for end in ends:
+            piece = "+".join(tokens[at:end])
+            weighted = _WEIGHT.fullmatch(piece)
+            if _is_known(piece, catalog):
+                pieces.append((piece, 1.0))
+            elif weighted is not None and _is_known(weighted[1], catalog):
+                pieces.append((weighted[1], float(weighted[2])))
+            else:
+                continue
+            at = end
+            break
+        else:
+            weighted = _WEIGHT.fullmatch(tokens[at])
+            pieces.append((tokens[at], 1.0) if weighted is None else (weighted[1], float(weighted[2])))
+            at += 1
+    return pieces
+
+
+def _is_known(text: str, catalog: Catalog) -> bool:
+    """Whether something of that very name is there, as far as that can be told without the network."""
+    if text.startswith(HUB_SCHEME):
+        return Path(text).suffix.lower() in _SUFFIXES
+    name, equals, file = text.partition("=")
+    if equals and name in catalog:
+        return os.path.exists(os.path.expanduser(file))
+    return text in catalog or os.path.exists(os.path.expanduser(text))
 
 
 def _file_in(path: Path) -> Path:

@@ -13,6 +13,7 @@ import tomli_w
 import torch
 from safetensors.torch import load_file
 
+from sepcli.engine.combine import Combiner
 from sepcli.engine.pipeline import Engine
 from sepcli.engine.settings import Settings
 from sepcli.errors import ModelError, UsageError
@@ -220,6 +221,24 @@ def test_the_mixer_of_the_ensemble(tmp_path):
     expected = io["mixed"][[stems.index("drums"), stems.index("bass")]]
     assert (result - expected).abs()[..., :same].max() < case["tolerance_by_group"]["mixed"]["tolerance"]
     assert same > 3 * max(steps)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "blended"),
+    [
+        ("mdx-kuielab-a-complete", "mixed", "blend_A"),
+        ("mdx-kuielab-b-complete", "base", "blend_B_without_mixer"),
+    ],
+)
+def test_the_weights_of_both_ensembles(name, ours, blended):
+    """Beside stand-ins for the stems of Demucs."""
+    case, io = case_of("v2_mixer_blend")
+    entry, bound = load_catalog()[name], case["tolerance_by_group"][blended]["tolerance"]
+    for number, stem in enumerate(case["config"]["stems_order"]):
+        weights = [part.weights[entry.sources.index(stem)] for part in entry.parts]
+        both = torch.stack([io[ours][number], io["demucs.bass_drums_other_vocals"][number]])
+        result = Combiner(entry.blend, weights).process(both)
+        assert (result - io[blended][number]).abs().max() < bound
 
 
 # --- .onnx files ---------------------------------------------------------------------------------------------
