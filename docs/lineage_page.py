@@ -136,8 +136,8 @@ GROUPS = (
             System(
                 "danna-sep (Kazane Team)",
                 2021,
-                "a U-Net with local attention, a Demucs of four decoders and X-UMX, blended",
-                "not yet: two of its three files are TorchScript programs, of which only the tensors could be read, and no hash is known",
+                "a U-Net with local attention (15.7 M parameters), a Demucs of four decoders (191.9 M) and X-UMX, blended",
+                "load files of the first two ([page](danna.md)); its X-UMX not",
                 "MDX21 7.686 / 7.018 / 6.993 / 4.901, mean 6.649",
             ),
         ),
@@ -235,8 +235,8 @@ GROUPS = (
             System(
                 "Meta-TasNet",
                 2020,
-                "Conv-TasNet on three rates, its weights generated from the wanted stem",
-                "not yet",
+                "Conv-TasNet on three rates, its weights generated from the wanted stem (45.5 M values)",
+                "not yet; its only file, a pickle on Dropbox, has no known hash",
                 "6.40 / 5.91 / 5.58 / 4.19, mean 5.52",
             ),
             System(

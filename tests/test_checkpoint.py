@@ -301,9 +301,58 @@ def test_the_handmade_tensor_would_be_read(tmp_path):
     assert read_checkpoint(path).payload.tolist() == [2, 3, 4]
 
 
-def test_refuses_torchscript(tmp_path):
-    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "a.pt"))
-    assert "TorchScript" in refused(tmp_path / "a.pt").message
+class Inner(torch.nn.Module):
+    """With all kinds of attributes that TorchScript keeps."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("kernel", torch.arange(3.0))
+        self.sizes, self.words, self.shares = [1, 2], ["a"], {"a": 0.5}
+        self.several = [torch.ones(2)]
+
+    def forward(self, x):
+        return x * self.kernel.sum() * self.sizes[0] * self.shares[self.words[0]] * self.several[0].sum()
+
+
+class Outer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        norm = torch.nn.BatchNorm1d(1)
+        self.layers = torch.nn.ModuleList([torch.nn.Sequential(torch.nn.Conv1d(1, 1, 3), norm)])
+        self.lstm = torch.nn.LSTM(2, 2, 2, bidirectional=True)
+        self.inner = Inner()
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return self.inner(self.lstm(x)[0])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_is_read_for_its_tensors(tmp_path):
+    """Its program is not looked at: what is written in its place changes nothing."""
+    network = Outer().eval()
+    torch.jit.script(network).save(str(tmp_path / "a.pt"))
+    with zipfile.ZipFile(tmp_path / "a.pt") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    assert any(name.startswith("a/code/") for name in parts)
+    with zipfile.ZipFile(tmp_path / "b.pt", "w") as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data if name.startswith("a/data") else b"import os; os.abort()")
+    state = network.state_dict()
+    for name in ("a.pt", "b.pt"):
+        read = read_checkpoint(tmp_path / name).payload
+        assert read.keys() == state.keys()
+        assert all(torch.equal(read[key], state[key]) for key in state)
+
+
+@pytest.mark.parametrize("data", [b"}.", b"c__torch__\nM\n)\x81q\x00}X\x01\x00\x00\x00ah\x00sb."])
+def test_torchscript_without_an_end_or_a_network(tmp_path, data):
+    """A dict; and a module that is its own child."""
+    path = zip_of(tmp_path / "a.pt", b"\x80\x02" + data)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("archive/code/__torch__.py", "")
+    assert refused(path).code == "checkpoint_damaged"
 
 
 def test_refuses_whole_modules(tmp_path):

@@ -9,6 +9,7 @@ is small and stable:
 
     zip     <name>/data.pkl        the object; each storage a persistent id (type, key, device, elements)
             <name>/data/<key>      the bytes of one storage, not compressed: mapped, not read
+            <name>/code/           TorchScript only, never read; the tensors are taken (`torchscript.py`)
     legacy  five pickles (magic, version, system, the object, storage keys), then all storages
 
 TensorFlow's bundles may lie in an archive (`bundle.py`, `bundlefiles.py`). Files of torch.save and of NNabla
@@ -42,6 +43,7 @@ from sepcli.weights.memory import flat, mapped
 from sepcli.weights.modelspec import INDEX
 from sepcli.weights.onnx import Graph, looks_like_onnx, read_onnx
 from sepcli.weights.opcodes import next_pickle
+from sepcli.weights.torchscript import PACKAGE, module_tensors
 from sepcli.weights.unpickling import CONVERT, Unpickler
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of a file by torch.save before 1.6
@@ -57,7 +59,7 @@ class Checkpoint:
     """The content of one file.
 
     payload: of torch.save the unpickled object, with an `Inert` (`unpickling.py`) in the place of each class
-    that it names; of all others {name: Tensor}.
+    that it names; of TorchScript and of all others {name: Tensor}.
     metadata: the strings in the header of safetensors; else empty.
     """
 
@@ -280,14 +282,14 @@ def _read_zip(path: Path, foreign: Collection[str], content: io.BytesIO | None =
     with zipfile.ZipFile(path if content is None else content) as archive:
         entries = {info.filename: info for info in archive.infolist()}
         pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
-        if len(pickles) != 1 or any("/code/" in name for name in entries):
+        if len(pickles) != 1:
             raise ModelError(
-                f"The zip file '{path}' is not a checkpoint of torch.save: it has "
-                f"{'program code (TorchScript)' if len(pickles) == 1 else 'no data.pkl'}.",
+                f"The zip file '{path}' is not a checkpoint of torch.save: it has no data.pkl.",
                 remedy=CONVERT,
                 code="not_a_checkpoint",
             )
         root = pickles[0].removesuffix("data.pkl")
+        script = any(name.startswith(f"{root}code/") for name in entries)
         order = archive.read(root + "byteorder").strip() if root + "byteorder" in entries else b"little"
         if order != b"little":
             raise ModelError(
@@ -322,6 +324,8 @@ def _read_zip(path: Path, foreign: Collection[str], content: io.BytesIO | None =
 
         buffer, offset, size = stored(pickles[0])
         data = next_pickle(io.BytesIO(buffer[offset : offset + size]))
+        if script:
+            return module_tensors(Unpickler(io.BytesIO(data), path, {PACKAGE}, storage).load())
         return Unpickler(io.BytesIO(data), path, foreign, storage).load()
 
 

@@ -154,6 +154,11 @@ def _parameter(data: Tensor, *_: Any) -> Tensor:
     return data
 
 
+def _list(values: Any, *_: Any) -> Any:
+    """A list of TorchScript, which says what it holds; nothing reads them."""
+    return values
+
+
 _STORAGES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -187,6 +192,8 @@ for _module in ("builtins", "__builtin__"):
     _plain = (set, frozenset, complex, dict, list, tuple, str, int, float, bool)
     _LISTED |= {f"{_module}.{kind.__name__}": _Call(kind) for kind in _plain}
 _LISTED |= {"__builtin__.long": _Call(int), "__builtin__.unicode": _Call(str)}  # protocol 2 calls them so
+for _name in ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist", "restore_type_tag"):
+    _LISTED[f"torch.jit._pickle.{_name}"] = _Call(_list)
 for _name, _kind in _STORAGES.items():
     _LISTED[f"torch.{_name}"] = _LISTED[f"torch.storage.{_name}"] = _StorageType(_kind)
 _MARKED = ("torch.torch_version.TorchVersion",)  # of no package of the caller's; in asteroid's files

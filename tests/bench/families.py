@@ -80,6 +80,8 @@ NETWORKS = {
     "resunet143": Network(entry="resunet143"),
     "mobilenet": Network(entry="mobilenet-subband"),
     "waveunet-m5": Network(family="waveunet", arch="WaveUNet"),
+    "danna-unet": Network(family="danna", arch="UNetAttn"),
+    "danna-demucs": Network(family="danna", arch="DemucsSplit"),
     "waveunet-torch": Network(family="waveunet", arch="WaveUNetTorch"),
 }
 

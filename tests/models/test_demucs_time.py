@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sepcli.models.demucs.demucs import Demucs, DemucsConfig, valid_length
-from sepcli.models.demucs.resampling import downsampled, sinc_filters, upsampled
+from sepcli.nn.resampling import downsampled, sinc_filters, upsampled
 from tests.contracts import Case, check_reduced
 from tests.needs import package
 

@@ -29,9 +29,9 @@ from sepcli.engine.separator import Segment, Separator, source_indices
 from sepcli.models.demucs.dconv import BLSTM, DConv
 from sepcli.models.demucs.hybrid import EPSILON, freeze_lists, segment_samples
 from sepcli.models.demucs.layers import group_norm, keep_outputs, rescale_convolutions
-from sepcli.models.demucs.resampling import double_and_halve, downsampled, upsampled
 from sepcli.nn.lengths import centred
 from sepcli.nn.modules import ModuleListOf
+from sepcli.nn.resampling import double_and_halve, downsampled, upsampled
 from sepcli.nn.sharing import sharing_copy
 
 if TYPE_CHECKING:

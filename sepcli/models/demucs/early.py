@@ -35,9 +35,9 @@ from sepcli.engine.separator import Segment, Separator, source_indices
 from sepcli.models.demucs.dconv import BLSTM
 from sepcli.models.demucs.hybrid import freeze_lists
 from sepcli.models.demucs.layers import keep_outputs, rescale_convolutions
-from sepcli.models.demucs.resampling import double_and_halve, downsampled, upsampled
 from sepcli.nn.lengths import centred
 from sepcli.nn.modules import ModuleListOf
+from sepcli.nn.resampling import double_and_halve, downsampled, upsampled
 from sepcli.nn.sharing import sharing_copy
 
 if TYPE_CHECKING:
