@@ -86,8 +86,12 @@ class FrequencyLinear(nn.Module):
         """The same with what `fold` has set up: frames [n, F, C] -> [n, F', C]."""
         assert self.ready is not None
         weight, factor, summand = self.ready
-        rows = torch.bmm(weight.expand(len(rows), -1, -1), rows)
-        return torch.addcmul(summand, rows, factor).relu_()
+        outputs, inputs = weight.shape
+        weight = weight.expand(len(rows), -1, -1)
+        # The factor of a channel may come before the product as well: it goes where there are fewer bins.
+        if outputs < inputs:
+            return torch.addcmul(summand, torch.bmm(weight, rows), factor).relu_()
+        return torch.baddbmm(summand.expand(len(rows), outputs, -1), weight, rows * factor).relu_()
 
 
 class Block(nn.Module):
