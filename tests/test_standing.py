@@ -123,6 +123,20 @@ def test_the_instrumental_is_made_of_the_vocals_though_nobody_asks_for_them(cata
     assert np.abs(new - ours).max() <= 1
 
 
+def test_other_weights_or_another_way_to_blend_are_other_stems(catalog):
+    """Of several models; and a stem depends on those alone that give it."""
+    song("a.wav")
+    both = {"model": "fake+unhashed", "template": "{track}/{stem}.{ext}"}
+    assert statuses(batch(catalog, ["a.wav"], **both)[1]) == ["done"]
+    assert statuses(batch(catalog, ["a.wav"], **both)[1]) == ["skipped"]
+    _, results, heard = told(catalog, ["a.wav"], **{**both, "blend": "max_wave"})
+    assert statuses(results) == ["done"] and "other settings (blend)" in heard[0]
+    _, results, heard = told(catalog, ["a.wav"], **{**both, "model": "fake:2+unhashed"})
+    assert statuses(results) == ["done"] and set(results[0].outputs) == set(STEMS)
+    again = told(catalog, ["a.wav"], **{**both, "model": "fake:2+unhashed", "targets": ("bass",)})
+    assert statuses(again[1]) == ["skipped"]
+
+
 def test_only_the_missing_stems_are_made(catalog, monkeypatch):
     song("a.wav")
     batch(catalog, ["a.wav"], targets=("vocals",))
