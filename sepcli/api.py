@@ -24,12 +24,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sepcli.batch.inputs import Source
-from sepcli.batch.names import Stems, guard_inputs, name_files
-from sepcli.batch.outputs import DEFAULT_TEMPLATE, check_writable, rest_name
+from sepcli.batch.names import PREVIEW, Stems, guard_inputs, name_files
+from sepcli.batch.outputs import DEFAULT_TEMPLATE, check_pages, check_writable, page_folder, rest_name
 from sepcli.batch.outputspec import OutputSpec
+from sepcli.batch.pages import doubled, license_of, not_written, put_page, settings_text
 from sepcli.batch.queries import Query, load_asked, make_queries, narrow, needs_one
 from sepcli.batch.request import Request, check_understood, output_spec
-from sepcli.batch.track import loudest_part, render
+from sepcli.batch.track import Rendered, loudest_part, render
 from sepcli.batch.words import Meaning, meaning
 from sepcli.batch.workspace import Workspace, publish, remove
 from sepcli.engine.device import choose_device, choose_precision
@@ -37,7 +38,8 @@ from sepcli.engine.pipeline import Engine, Progress
 from sepcli.engine.separator import Separator
 from sepcli.engine.settings import Settings
 from sepcli.engine.streams import separated
-from sepcli.errors import InputError, UsageError, Warned, parameter
+from sepcli.errors import InputError, SepcliError, UsageError, Warned, parameter
+from sepcli.player.page import About, Stem
 from sepcli.sound.levels import Levels, Scale
 from sepcli.sound.measures import StemLevels
 from sepcli.sound.probe import probe
@@ -46,6 +48,7 @@ from sepcli.weights.modelspec import read_model
 
 if TYPE_CHECKING:
     from sepcli.batch.queries import Audio
+    from sepcli.weights.entries import Entry
 
 _BLOCK_FRAMES = 65536
 
@@ -174,6 +177,7 @@ class TrackResult:
     warnings: list[Warned] = field(default_factory=list)  # sentences; each has a `code`, as in docs/cli.md
     levels: dict[str, StemLevels] = field(default_factory=dict)  # how loud each stem is
     silent: tuple[str, ...] = ()  # stems that have no file because they are silent (skip_silent)
+    player: Path | None = None  # the page that plays the stems
 
 
 def separate_file(
@@ -199,6 +203,7 @@ def separate_file(
     duration: float | None = None,
     preview: bool = False,
     force: bool = False,
+    player: bool = False,
     device: str = "auto",
     precision: str = "auto",
     overlap: float = 0.25,
@@ -233,9 +238,12 @@ def separate_file(
         start=start,
         duration=duration,
         preview=preview,
+        player=player,
+        force=force,
     )
     loaded = "" if isinstance(model, str) else model.name or request.model
-    named = loaded or read_model(request.model, load_catalog()).name
+    known = None if loaded else read_model(request.model, load_catalog())
+    named = known.name if known else loaded
     file = Path(path)
     spec = output_spec(request.spec, some=bool(targets or queries))
     examples = make_queries(queries or {}, request.targets, rest=spec.rest)
@@ -261,6 +269,8 @@ def separate_file(
     )
     for text in notices:
         notice(text)
+    if player:
+        check_pages(template, [outputs])
     guard_inputs([source], examples, list(outputs.values()))
     there = [final for final in outputs.values() if os.path.lexists(final)]
     if there and not force:
@@ -286,6 +296,12 @@ def separate_file(
         publish([(unfinished, outputs[stem]) for stem, unfinished in made.files.items()])
         for stem in made.silent:
             remove(outputs[stem])
+        page, problems = None, []
+        if player and made.files:
+            try:
+                page = _page(request, named, known and known.entry, source, outputs, stems, made, work)
+            except SepcliError as error:  # the stems are there
+                problems = [not_written(error)]
     return TrackResult(
         outputs={stem: outputs[stem] for stem in made.files},
         sizes=made.sizes,
@@ -295,9 +311,41 @@ def separate_file(
         wall_seconds=made.seconds,
         gain=made.gain,
         damaged_seconds=made.damaged_seconds,
-        warnings=list(made.warnings),
+        warnings=[*made.warnings, *problems],
         levels=dict(made.levels),
         silent=made.silent,
+        player=page,
+    )
+
+
+def _page(
+    request: Request,
+    model: str,
+    entry: Entry | None,
+    source: Source,
+    outputs: Mapping[str, Path],
+    stems: Stems,
+    made: Rendered,
+    work: Workspace,
+) -> Path:
+    """The player's page beside stems that have their final names."""
+    folder = page_folder(request.template, outputs)
+    assert folder is not None, "checked before"
+    muted = doubled(stems)
+    return put_page(
+        folder,
+        About(
+            source.track + (PREVIEW if request.preview else ""),
+            model,
+            license_of(entry),
+            settings_text(request),
+        ),
+        [
+            Stem(stem, outputs[stem], outputs[stem].relative_to(folder).as_posix(), muted=stem in muted)
+            for stem in made.files
+        ],
+        work,
+        force=request.force,
     )
 
 

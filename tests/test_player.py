@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import soundfile
 
+import sepcli
 from sepcli.batch import pages
 from sepcli.batch.names import Stems
 from sepcli.batch.pages import doubled
 from sepcli.batch.request import Request
 from sepcli.cli.app import main
-from sepcli.errors import OutputError
+from sepcli.errors import OutputError, UsageError
 from sepcli.player import page, sounds
 from sepcli.player.overview import write_overview
 from sepcli.player.page import About, Stem, remove_page, shown, write_page
@@ -25,6 +26,7 @@ from sepcli.sound.submix import Submix
 from tests import fake_model
 from tests.sounds import music
 from tests.test_jobs import song, tree
+from tests.toys import Split
 
 NASTY = "</script><img src=x onerror=alert(1)> {{data}} <!-- sounds --> \u2028 Ünïcode 日本語 \udcff"
 RATE = 44100
@@ -380,6 +382,18 @@ def test_a_submix_of_stems_that_play_is_muted_at_first(capfd):
     }
     alone = Stems(("vocals",), (), (Submix("a", 1.0), Submix("b", 0.5)), hidden=("vocals",))
     assert doubled(alone) == {"b"}
+
+
+def test_python_writes_the_page_too():
+    song("a.wav")
+    done = sepcli.separate_file("a.wav", "out", model=Split(), player=True, targets=["bass"], rest=True)
+    assert done.player == Path("out/split/a/index.html") and not done.warnings
+    assert [stem["name"] for stem in Tags(done.player.read_text()).data["stems"]] == ["bass", "no_bass"]
+    done.player.write_text("mine")
+    again = sepcli.separate_file("a.wav", "out", model=Split(), player=True, targets=["drums"])
+    assert again.player is None and [each.code for each in again.warnings] == ["player"]
+    with pytest.raises(UsageError, match="player="):
+        sepcli.separate_file("a.wav", "out", model=Split(), player=True, template="{track}-{stem}.{ext}")
 
 
 def test_settings_that_matter_are_shown():

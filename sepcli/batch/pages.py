@@ -8,6 +8,7 @@ anything. It is no part of what stems depend on. Knows the manifest, names and p
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,14 +16,15 @@ from sepcli.batch.decisions import Fingerprint
 from sepcli.batch.manifest import Manifest, settings_hash
 from sepcli.batch.names import PREVIEW, Named, Stems, Track
 from sepcli.batch.outputs import page_folder
-from sepcli.batch.request import Batch, Request
+from sepcli.batch.request import Request
 from sepcli.batch.results import Listener
 from sepcli.errors import OutputError, SepcliError, Warned, from_os, parameter
 from sepcli.sound.submix import Submix
 
 if TYPE_CHECKING:
     from sepcli.batch.workspace import Workspace
-    from sepcli.player.page import Shown
+    from sepcli.player.page import About, Shown, Stem
+    from sepcli.weights.entries import Entry
 
 WARNED = "player"  # the code of what is said where a page could not be written
 
@@ -41,7 +43,7 @@ class Pages:
 
         The page's path, and sentences about what went wrong. All stems of the track stand.
         """
-        from sepcli.player.page import INDEX, remove_page, shown
+        from sepcli.player.page import remove_page, shown
 
         folder = page_folder(self._request.template, track.outputs)
         if self._request.stdout is not None or folder is None:
@@ -56,16 +58,10 @@ class Pages:
                         f"{parameter('player', True)} makes it again."
                     )
                 return None, []
-            if os.path.lexists(folder / INDEX) and page is None and not self._request.force:
-                raise OutputError(
-                    f"'{folder / INDEX}' exists, and sepcli did not make it.",
-                    remedy=f"Rename it, or replace it with {parameter('force', True)}.",
-                    code="exists",
-                )
             written = self._written(track, folder)
             return written and os.fspath(written), []
         except SepcliError as error:
-            return None, [Warned(f"The player's page was not written. {error}", WARNED)]
+            return None, [not_written(error)]
 
     def _still_right(self, track: Track, folder: Path, page: Shown) -> bool:
         """Whether none of the track's files that a page shows has changed."""
@@ -78,8 +74,7 @@ class Pages:
 
     def _written(self, track: Track, folder: Path) -> Path | None:
         """The page, written if it isn't there already; None where every stem is silent and left out."""
-        from sepcli.batch.workspace import flush, publish
-        from sepcli.player.page import INDEX, About, Stem, remove_page, shown, write_page
+        from sepcli.player.page import INDEX, About, Stem, shown
 
         muted = doubled(self._stems)
         stems = [
@@ -90,15 +85,13 @@ class Pages:
         page = shown(folder)
         if not stems or (page is not None and page.is_of(stems)):
             return folder / INDEX if stems else None
-        title = track.source.track + (PREVIEW if self._request.preview else "")
-        about = About(title, self._batch.model.name, license_of(self._batch), self._settings())
-        with self._work.track() as place:
-            files = write_page(place, about, stems)
-            for file in files:
-                flush(file)
-            remove_page(folder)
-            publish([(file, folder / file.relative_to(place)) for file in files])
-        return folder / INDEX
+        about = About(
+            track.source.track + (PREVIEW if self._request.preview else ""),
+            self._batch.model.name,
+            license_of(self._batch.entry),
+            settings_text(self._request, str(self._prints.made_with["precision"])),
+        )
+        return put_page(folder, about, stems, self._work, force=self._request.force)
 
     def _key(self, path: Path) -> str:
         """Another for other samples: what the file's samples depend on, and its size."""
@@ -119,9 +112,6 @@ class Pages:
             }
         )
 
-    def _settings(self) -> dict[str, str]:
-        return settings_text(self._request, str(self._prints.made_with["precision"]))
-
     def close(self) -> None:
         """Write the overview of all pages in the output folder, where there are several."""
         from sepcli.player.overview import write_overview
@@ -131,6 +121,31 @@ class Pages:
                 write_overview(self._request.out)
             except OutputError as error:
                 self._listener.notice(f"The overview of the pages was not written. {error}")
+
+
+def put_page(folder: Path, about: About, stems: Sequence[Stem], work: Workspace, *, force: bool) -> Path:
+    """Write the page of these stems into their folder, in place of an older one. OutputError, InputError."""
+    from sepcli.batch.workspace import flush, publish
+    from sepcli.player.page import INDEX, remove_page, shown, write_page
+
+    if os.path.lexists(folder / INDEX) and shown(folder) is None and not force:
+        raise OutputError(
+            f"'{folder / INDEX}' exists, and sepcli did not make it.",
+            remedy=f"Rename it, or replace it with {parameter('force', True)}.",
+            code="exists",
+        )
+    with work.track() as place:
+        files = write_page(place, about, stems)
+        for file in files:
+            flush(file)
+        remove_page(folder)
+        publish([(file, folder / file.relative_to(place)) for file in files])
+    return folder / INDEX
+
+
+def not_written(error: SepcliError) -> Warned:
+    """Why there is no page."""
+    return Warned(f"The player's page was not written. {error}", WARNED)
 
 
 def _below(path: Path, folder: Path) -> str:
@@ -144,15 +159,15 @@ def doubled(stems: Stems) -> set[str]:
     return set(found if stems.written else found[1:])
 
 
-def license_of(batch: Batch) -> str:
+def license_of(entry: Entry | None) -> str:
     """The licence of the weights, with what is to be known of it; "" for a file of the user's."""
-    if batch.entry is None:
+    if entry is None:
         return ""
-    note = batch.entry.license_note.rstrip(".")
-    return f"{batch.entry.license} ({note})" if note else batch.entry.license
+    note = entry.license_note.rstrip(".")
+    return f"{entry.license} ({note})" if note else entry.license
 
 
-def settings_text(request: Request, precision: str) -> dict[str, str]:
+def settings_text(request: Request, precision: str = "") -> dict[str, str]:
     """The settings of a run for people: those that matter to a listener."""
     settings, spec = request.settings, request.spec
     found = {
