@@ -435,6 +435,7 @@ def test_open_says_the_path_where_there_is_no_browser(capfd, monkeypatch):
     song("a.wav")
     main(["separate", "-m", "fake", "-o", "out", "a.wav", "--player"])
     code, _, out, err = opened(capfd, monkeypatch, "out", browser=False)
+    assert not code, err
     assert code == 0 and out == f"{(FOLDER / 'index.html').resolve()}\n" and "No browser" in err
 
 
