@@ -82,6 +82,7 @@ NETWORKS = {
     "waveunet-m5": Network(family="waveunet", arch="WaveUNet"),
     "danna-unet": Network(family="danna", arch="UNetAttn"),
     "danna-demucs": Network(family="danna", arch="DemucsSplit"),
+    "meta-tasnet": Network(family="metatasnet", arch="MetaTasNet"),
     "waveunet-torch": Network(family="waveunet", arch="WaveUNetTorch"),
 }
 
