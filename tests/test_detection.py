@@ -83,7 +83,7 @@ def test_no_list_of_keys_is_forgotten():
     tests = "".join(path.read_text() for path in (KEYS.parent / "models").glob("test_*.py"))
     lists = {path.stem for folder in (KEYS, KEYS / "lasaft") for path in folder.glob("*.json")}
     assert lists == {name for name, (file, *_) in FOUND.items() if file in (demucs, lasaft)} | NOT_FOUND
-    for folder in (folder for folder in KEYS.iterdir() if folder.is_dir()):
+    for folder in {path.parent for path in KEYS.glob("*/*.json")}:
         place = f'"keys" / "{folder.name}"'
         assert place in tests, folder.name
         whole = f'{place}).glob("*.json")' in tests  # all that lie there
