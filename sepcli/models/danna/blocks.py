@@ -83,7 +83,7 @@ class LocalAttention(nn.Module):
         q = q.unflatten(-1, (-1, QUERIES))
         k, v = (F.pad(each, (MEMORY, MEMORY)).unfold(-1, QUERIES + 2 * MEMORY, QUERIES) for each in (k, v))
         # [B, heads, D, F, blocks, frames] -> [B, heads, blocks, F * frames, D]
-        tokens = [each.permute(0, 1, 4, 3, 5, 2).flatten(3, 4) for each in (q, k, v)]
-        y = F.scaled_dot_product_attention(*tokens)
+        q, k, v = (each.permute(0, 1, 4, 3, 5, 2).flatten(3, 4) for each in (q, k, v))
+        y = F.scaled_dot_product_attention(q, k, v)
         y = y.unflatten(3, (-1, QUERIES)).permute(0, 1, 5, 3, 2, 4)  # [B, heads, D, F, blocks, frames]
         return self.out_conv(y.flatten(4, 5).flatten(1, 2)[..., :frames])
