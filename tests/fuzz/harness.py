@@ -63,7 +63,9 @@ def fuzz(
             command = [sys.executable, "-m", "tests.fuzz", target, "--worker", mark.name, "--seed", str(seed)]
             command += ["--first", str(at), "--count", str(size)]
             command += ["--memory", str(memory), "--seconds", str(seconds)]
-            environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+            # One heap: a thread with its own reserves 64 MB of addresses, and how many have one is luck.
+            threads = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+            environment = {**os.environ, "PYTHONPATH": str(ROOT), **threads}
             worker = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, env=environment, cwd=ROOT)
             for line in worker.stdout.splitlines():
                 _take(report, json.loads(line))
