@@ -94,7 +94,7 @@ loads: list[str] = []  # specs that were loaded in this process
 
 def load_model(spec, *, catalog, config=None, targets=None, options=None, blend="", progress=None, notice=None):
     loads.append(spec)
-    entry = read_model(spec, catalog, blend=blend).entry
+    entry = catalog[spec] if spec in catalog else read_model(spec, catalog, blend=blend).entry
     sources = entry.sources
     if entry.parts:
         members = [Slow(part.entry.sources, Segment(samples=22050)) for part in entry.parts]
