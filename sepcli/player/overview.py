@@ -43,15 +43,14 @@ def write_overview(folder: Path) -> Path | None:
     if not tracks:
         return None
     title = plain_text(folder.resolve().name or str(folder))
-    text = filled(
-        "overview.html",
+    page = filled(
+        "overview",
         title=title,
         made=json.dumps({"version": VERSION, "kind": _KIND}),
         data={"title": title, "tracks": tracks},
-        script="overview.js",
     )
     with atomic_output(target, shared=True) as unfinished:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
+        unfinished.write_text("".join(page), encoding="utf-8", newline="\n")
     return target
 
 

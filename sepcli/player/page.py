@@ -118,9 +118,7 @@ def write_page(folder: Path, about: About, stems: Sequence[Stem]) -> list[Path]:
         }
         page = folder / INDEX
         with open(page, "w", encoding="utf-8", newline="\n") as out:
-            head, tail = filled(
-                "page.html", title=track["title"], made=json.dumps(shown), data=track, script="script.js"
-            ).split("<!-- sounds -->")
+            head, tail = filled("track", title=track["title"], made=json.dumps(shown), data=track)
             out.write(head)
             if mode == "inline":
                 for number, sound in enumerate(encoded):
@@ -190,17 +188,23 @@ def read_made(page: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def filled(name: str, *, title: str, made: str, data: Mapping[str, Any], script: str) -> str:
-    """A page of the package with its parts put in. made: JSON. data: for the script, in any characters."""
+def filled(name: str, *, title: str, made: str, data: Mapping[str, Any]) -> tuple[str, str]:
+    """A page of the package, cut where further scripts may stand.
+
+    name: of the files with its body and its script. made: JSON. data: for the script, in any characters.
+    """
     values = {
+        "kind": name,
+        "body": _part(f"{name}.html"),
         "title": html.escape(title),
         "made": html.escape(made),
         "style": _part("style.css"),
         # Inside <script> only "<" can end the script or begin a comment; JSON knows it as an escape.
         "data": json.dumps(data).replace("<", "\\u003c"),
-        "script": _part(script),
+        "script": _part(f"{name}.js"),
     }
-    return _FIELD.sub(lambda match: values[match[1]], _part(name))
+    head, tail = _FIELD.sub(lambda match: values[match[1]], _part("frame.html")).split("<!-- scripts -->")
+    return head, tail
 
 
 def _part(name: str) -> str:
