@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from sepcli.errors import UsageError
+from sepcli.nn.sharing import sharing_copy
 from sepcli.stems import EVERYTHING_ELSE
 
 if TYPE_CHECKING:
@@ -167,6 +168,20 @@ class Coder(Separator):
     def dequantize(self, codes: Tensor) -> Tensor:
         """Codes [Q, B, N] -> latents [B, D, N]."""
         raise NotImplementedError
+
+
+AnySeparator = TypeVar("AnySeparator", bound=Separator)
+
+
+def narrowed_copy(model: AnySeparator, sources: Sequence[str]) -> AnySeparator:
+    """A second module tree over the model's weights (nn.sharing) with these stems, in this order, as its own.
+
+    What it needn't do for them is the caller's to leave out. UsageError for a stem that the model lacks.
+    """
+    source_indices(model.sources, sources)
+    narrowed = sharing_copy(model)
+    narrowed.sources, narrowed.whole = tuple(sources), model.whole or model.sources
+    return narrowed
 
 
 def source_indices(model_sources: Sequence[str], wanted: Sequence[str]) -> list[int]:

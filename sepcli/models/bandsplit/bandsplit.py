@@ -23,9 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sepcli.engine.separator import Segment, Separator, source_indices
+from sepcli.engine.separator import Segment, Separator, narrowed_copy, source_indices
 from sepcli.nn.modules import ModuleListOf
-from sepcli.nn.sharing import sharing_copy
 
 if TYPE_CHECKING:
     from sepcli.engine.noise import Noise
@@ -143,8 +142,7 @@ class BandSplit(Separator):
     def select(self, sources: Sequence[str]) -> BandSplit:
         """See Separator: the masks of other stems are not computed; the blocks know no stems and are shared."""
         index = source_indices(self.sources, sources)
-        narrowed = sharing_copy(self)
-        narrowed.sources, narrowed.whole = tuple(sources), self.whole or self.sources
+        narrowed = narrowed_copy(self, sources)
         narrowed.mask_out = nn.ParameterList(
             nn.Parameter(weight[:, :, index], weight.requires_grad) for weight in self.mask_out
         )

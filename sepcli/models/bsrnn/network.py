@@ -18,12 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sepcli.engine.separator import Segment, Separator, source_indices
+from sepcli.engine.separator import Segment, Separator, narrowed_copy, source_indices
 from sepcli.models.bsrnn.bands import BandSplit, Masker, standardised
 from sepcli.models.bsrnn.blocks import Block
 from sepcli.models.bsrnn.config import BSRNNConfig
 from sepcli.nn.modules import ModuleListOf
-from sepcli.nn.sharing import sharing_copy
 from sepcli.nn.stft import centred_istft, centred_stft
 
 if TYPE_CHECKING:
@@ -70,8 +69,7 @@ class BSRNN(Separator):
     def select(self, sources: Sequence[str]) -> BSRNN:
         """See Separator: masks of other stems are not estimated, unless they are subtracted from the mix."""
         rows = [self.rows[k] for k in source_indices(self.sources, sources)]
-        narrowed = sharing_copy(self)
-        narrowed.sources, narrowed.whole = tuple(sources), self.whole or self.sources
+        narrowed = narrowed_copy(self, sources)
         if self.subtracts and len(self.maskers) in rows:
             narrowed.rows = rows
         else:

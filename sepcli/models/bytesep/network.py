@@ -17,12 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sepcli.engine.separator import Segment, Separator, source_indices
+from sepcli.engine.separator import Segment, Separator, narrowed_copy, source_indices
 from sepcli.models.bytesep.blocks import Stage, Up
 from sepcli.models.bytesep.config import ResUNetConfig
 from sepcli.models.bytesep.filters import FilterBank
 from sepcli.nn.modules import ModuleListOf
-from sepcli.nn.sharing import sharing_copy
 from sepcli.nn.stft import centred_istft, centred_stft
 
 if TYPE_CHECKING:
@@ -75,8 +74,7 @@ class ResUNet(Separator):
     def select(self, sources: Sequence[str]) -> ResUNet:
         """See Separator: all stems come from one network; only its last layer becomes smaller."""
         index = source_indices(self.sources, sources)
-        narrowed = sharing_copy(self)
-        narrowed.sources, narrowed.whole = tuple(sources), self.whole or self.sources
+        narrowed = narrowed_copy(self, sources)
         head, count = narrowed.head, len(self.sources)
         assert head.bias is not None
         weight, bias = head.weight.unflatten(0, (count, -1)), head.bias.unflatten(0, (count, -1))

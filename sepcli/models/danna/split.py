@@ -23,11 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sepcli.engine.separator import Segment, Separator, source_indices
+from sepcli.engine.separator import Segment, Separator, narrowed_copy, source_indices
 from sepcli.nn.lengths import centred
 from sepcli.nn.modules import ModuleListOf
 from sepcli.nn.resampling import double_and_halve, downsampled, upsampled
-from sepcli.nn.sharing import sharing_copy
 
 if TYPE_CHECKING:
     from sepcli.engine.noise import Noise
@@ -103,8 +102,7 @@ class DemucsSplit(Separator):
     def select(self, sources: Sequence[str]) -> DemucsSplit:
         """See Separator: the decoders of other stems are left out."""
         index, count = source_indices(self.sources, sources), len(self.sources)
-        narrowed = sharing_copy(self)
-        narrowed.sources, narrowed.whole = tuple(sources), self.whole or self.sources
+        narrowed = narrowed_copy(self, sources)
         convs = [*narrowed.dec_pre_convs, *narrowed.convs_1x1, *[layer[0] for layer in narrowed.decoder]]
         for layer in [narrowed.lstm_linear, *convs]:
             for name, parameter in layer.named_parameters():

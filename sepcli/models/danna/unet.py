@@ -22,11 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sepcli.engine.separator import Segment, Separator, source_indices
+from sepcli.engine.separator import Segment, Separator, narrowed_copy, source_indices
 from sepcli.models.config import check_options
 from sepcli.models.danna.blocks import D3, LocalAttention
 from sepcli.nn.modules import ModuleListOf
-from sepcli.nn.sharing import sharing_copy
 from sepcli.nn.stft import centred_istft, centred_stft
 from sepcli.nn.wiener import wiener
 
@@ -117,10 +116,7 @@ class UNetAttn(Separator):
 
     def select(self, sources: Sequence[str]) -> UNetAttn:
         """See Separator. The filter needs the masks of all stems, which are made by one last layer."""
-        source_indices(self.sources, sources)
-        narrowed = sharing_copy(self)
-        narrowed.sources, narrowed.whole = tuple(sources), self.whole or self.sources
-        return narrowed
+        return narrowed_copy(self, sources)
 
     def used(self) -> dict[str, Any]:
         """See Separator."""

@@ -25,14 +25,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sepcli.engine.separator import Segment, Separator, source_indices
+from sepcli.engine.separator import Segment, Separator, narrowed_copy, source_indices
 from sepcli.models.demucs.dconv import BLSTM, DConv
 from sepcli.models.demucs.hybrid import EPSILON, freeze_lists, segment_samples
 from sepcli.models.demucs.layers import group_norm, keep_outputs, rescale_convolutions
 from sepcli.nn.lengths import centred
 from sepcli.nn.modules import ModuleListOf
 from sepcli.nn.resampling import double_and_halve, downsampled, upsampled
-from sepcli.nn.sharing import sharing_copy
 
 if TYPE_CHECKING:
     from sepcli.engine.noise import Noise
@@ -166,8 +165,7 @@ class Demucs(Separator):
     def select(self, sources: Sequence[str]) -> Demucs:
         """See Separator. Only the very last convolution knows the sources: it is narrowed."""
         positions = source_indices(self.sources, sources)
-        narrowed = sharing_copy(self)
-        narrowed.sources, narrowed.whole = tuple(sources), self.whole or self.sources
+        narrowed = narrowed_copy(self, sources)
         last = narrowed.decoder[-1][-1]
         assert isinstance(last, nn.ConvTranspose1d)
         keep_outputs(last, [self.channels * p + c for p in positions for c in range(self.channels)])

@@ -31,14 +31,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sepcli.engine.separator import Segment, Separator, source_indices
+from sepcli.engine.separator import Segment, Separator, narrowed_copy, source_indices
 from sepcli.models.demucs.dconv import BLSTM
 from sepcli.models.demucs.hybrid import freeze_lists
 from sepcli.models.demucs.layers import keep_outputs, rescale_convolutions
 from sepcli.nn.lengths import centred
 from sepcli.nn.modules import ModuleListOf
 from sepcli.nn.resampling import double_and_halve, downsampled, upsampled
-from sepcli.nn.sharing import sharing_copy
 
 if TYPE_CHECKING:
     from sepcli.engine.noise import Noise
@@ -163,8 +162,7 @@ class EarlyDemucs(Separator):
     def select(self, sources: Sequence[str]) -> EarlyDemucs:
         """See Separator. Only the very last convolution knows the sources: it is narrowed."""
         positions = source_indices(self.sources, sources)
-        narrowed = sharing_copy(self)
-        narrowed.sources, narrowed.whole = tuple(sources), self.whole or self.sources
+        narrowed = narrowed_copy(self, sources)
         last = narrowed.decoder[-1][-1] if narrowed.final is None else narrowed.final
         assert isinstance(last, nn.Conv1d | nn.ConvTranspose1d)
         keep_outputs(last, [self.channels * p + c for p in positions for c in range(self.channels)])

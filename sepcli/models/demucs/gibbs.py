@@ -34,12 +34,11 @@ import torch
 from torch import Tensor
 
 from sepcli.engine.noise import Noise
-from sepcli.engine.separator import source_indices
+from sepcli.engine.separator import narrowed_copy, source_indices
 from sepcli.models.config import check_options
 from sepcli.models.demucs.demucs import Demucs, DemucsConfig
 from sepcli.models.objective import Examples, Objective, check_trains
 from sepcli.nn.losses import Criterion, Loss
-from sepcli.nn.sharing import sharing_copy
 
 
 @dataclass(frozen=True)
@@ -120,10 +119,7 @@ class GibbsDemucs(Demucs):
 
     def select(self, sources: Sequence[str]) -> GibbsDemucs:
         """See Separator. Every stem depends on all others, so narrowing saves no work."""
-        source_indices(self.sources, sources)
-        narrowed = sharing_copy(self)
-        narrowed.sources, narrowed.whole = tuple(sources), self.whole or self.sources
-        return narrowed
+        return narrowed_copy(self, sources)
 
 
 class Orderless(Objective):

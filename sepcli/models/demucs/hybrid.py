@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 import sepcli.models.demucs.spectral as spectral
-from sepcli.engine.separator import Separator, source_indices
+from sepcli.engine.separator import Separator, narrowed_copy, source_indices
 from sepcli.errors import ModelError
 from sepcli.models.demucs.dconv import fold_refinements
 from sepcli.models.demucs.layers import (
@@ -37,7 +37,6 @@ from sepcli.models.demucs.layers import (
     rescale_convolutions,
 )
 from sepcli.nn.modules import ModuleListOf
-from sepcli.nn.sharing import sharing_copy
 from sepcli.nn.stft import demucs_istft, demucs_stft, demucs_window
 
 if TYPE_CHECKING:
@@ -270,8 +269,7 @@ class HybridUNet(Separator):
     def select(self, sources: Sequence[str]) -> HybridUNet:
         """See Separator. Only the last layers know the sources: their convolutions are narrowed."""
         positions = source_indices(self.sources, sources)
-        narrowed = sharing_copy(self)
-        narrowed.sources, narrowed.whole = tuple(sources), self.whole or self.sources
+        narrowed = narrowed_copy(self, sources)
         if self.config.norm_starts > 0:
             for decoder in (narrowed.decoder, narrowed.tdecoder):
                 size = decoder[-1].chout // self.computed  # channels of one source, which adjoin

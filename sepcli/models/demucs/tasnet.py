@@ -24,11 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sepcli.engine.separator import Segment, Separator, source_indices
+from sepcli.engine.separator import Segment, Separator, narrowed_copy, source_indices
 from sepcli.models.demucs.hybrid import freeze_lists
 from sepcli.models.demucs.layers import keep_outputs
 from sepcli.nn.modules import ModuleListOf
-from sepcli.nn.sharing import sharing_copy
 
 if TYPE_CHECKING:
     from sepcli.engine.noise import Noise
@@ -122,8 +121,7 @@ class ConvTasNet(Separator):
     def select(self, sources: Sequence[str]) -> ConvTasNet:
         """See Separator. The convolution that makes masks is narrowed, but a softmax needs all of them."""
         positions = source_indices(self.sources, sources)
-        narrowed = sharing_copy(self)
-        narrowed.sources, narrowed.whole = tuple(sources), self.whole or self.sources
+        narrowed = narrowed_copy(self, sources)
         if self.config.mask_nonlinear == "softmax":
             kept = range(len(self.sources)) if self.kept is None else self.kept
             narrowed.kept = tuple(kept[position] for position in positions)

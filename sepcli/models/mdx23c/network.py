@@ -22,11 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sepcli.engine.separator import Segment, Separator, source_indices
+from sepcli.engine.separator import Segment, Separator, narrowed_copy, source_indices
 from sepcli.models.mdx23c.blocks import Down, TfcTdf, Up, activation
 from sepcli.models.mdx23c.config import MDX23CConfig
 from sepcli.nn.modules import ModuleListOf
-from sepcli.nn.sharing import sharing_copy
 from sepcli.nn.stft import centred_istft, centred_stft
 
 if TYPE_CHECKING:
@@ -86,8 +85,7 @@ class MDX23C(Separator):
     def select(self, sources: Sequence[str]) -> MDX23C:
         """See Separator: of the last layer only these stems' rows are computed."""
         index = source_indices(self.sources, sources)
-        narrowed = sharing_copy(self)
-        narrowed.sources, narrowed.whole = tuple(sources), self.whole or self.sources
+        narrowed = narrowed_copy(self, sources)
         narrowed.final_conv.select(index, len(self.sources))
         return narrowed
 

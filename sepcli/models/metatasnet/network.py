@@ -25,11 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sepcli.engine.separator import Segment, Separator, source_indices
+from sepcli.engine.separator import Segment, Separator, narrowed_copy, source_indices
 from sepcli.models.metatasnet.masks import GROUPS, Masks, MaskShape
 from sepcli.nn.modules import ModuleListOf
 from sepcli.nn.resampling import double_and_halve, downsampled
-from sepcli.nn.sharing import sharing_copy
 from sepcli.nn.stft import centred_stft
 
 if TYPE_CHECKING:
@@ -98,10 +97,7 @@ class MetaTasNet(Separator):
 
     def select(self, sources: Sequence[str]) -> MetaTasNet:
         """See Separator. The masks of all stems depend on each other."""
-        source_indices(self.sources, sources)
-        narrowed = sharing_copy(self)
-        narrowed.sources, narrowed.whole = tuple(sources), self.whole or self.sources
-        return narrowed
+        return narrowed_copy(self, sources)
 
     def used(self) -> dict[str, Any]:
         """See Separator."""

@@ -17,13 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sepcli.engine.separator import Segment, Separator, source_indices
+from sepcli.engine.separator import Segment, Separator, narrowed_copy, source_indices
 from sepcli.models.roformer.bands import BandSplit, Layout, mel, side_by_side
 from sepcli.models.roformer.config import BSRoformerConfig, MelBandRoformerConfig, RoformerConfig
 from sepcli.models.roformer.masks import MaskEstimator
 from sepcli.models.roformer.transformer import Polar, RMSNorm, Trunk
 from sepcli.nn.modules import ModuleListOf
-from sepcli.nn.sharing import sharing_copy
 from sepcli.nn.stft import centred_istft, centred_stft
 
 if TYPE_CHECKING:
@@ -66,8 +65,7 @@ class Roformer(Separator):
     def select(self, sources: Sequence[str]) -> Roformer:
         """See Separator: the masks of other stems are not estimated."""
         index = source_indices(self.sources, sources)
-        narrowed = sharing_copy(self)
-        narrowed.sources, narrowed.whole = tuple(sources), self.whole or self.sources
+        narrowed = narrowed_copy(self, sources)
         narrowed.estimators = ModuleListOf(narrowed.estimators[k] for k in index)
         return narrowed
 

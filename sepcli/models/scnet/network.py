@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sepcli.engine.separator import Segment, Separator, source_indices
+from sepcli.engine.separator import Segment, Separator, narrowed_copy, source_indices
 from sepcli.models.scnet.config import SCNetConfig
 from sepcli.models.scnet.levels import (
     EncoderLevel,
@@ -33,7 +33,6 @@ from sepcli.models.scnet.levels import (
 )
 from sepcli.models.scnet.trunk import Trunk
 from sepcli.nn.modules import ModuleListOf
-from sepcli.nn.sharing import sharing_copy
 from sepcli.nn.stft import centred_istft, centred_stft
 
 if TYPE_CHECKING:
@@ -88,8 +87,7 @@ class SCNet(Separator):
     def select(self, sources: Sequence[str]) -> SCNet:
         """See Separator: other stems are not widened to the spectrogram; masks need all of them that far."""
         index = source_indices(self.sources, sources)
-        narrowed = sharing_copy(self)
-        narrowed.sources, narrowed.whole = tuple(sources), self.whole or self.sources
+        narrowed = narrowed_copy(self, sources)
         if narrowed.masks is not None:
             narrowed.masks.outs = ModuleListOf(narrowed.masks.outs[k] for k in index)
         else:

@@ -18,12 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sepcli.engine.separator import Separator, source_indices
+from sepcli.engine.separator import Separator, narrowed_copy, source_indices
 from sepcli.models.waveunet.config import WaveUNetTorchConfig
 from sepcli.models.waveunet.windows import Windows
 from sepcli.nn.lengths import centred
 from sepcli.nn.modules import ModuleListOf
-from sepcli.nn.sharing import sharing_copy
 
 if TYPE_CHECKING:
     from sepcli.engine.noise import Noise
@@ -58,8 +57,7 @@ class WaveUNetTorch(Separator):
     def select(self, sources: Sequence[str]) -> WaveUNetTorch:
         """See Separator: only the networks of the wanted stems, where each has one."""
         index = source_indices(self.sources, sources)
-        narrowed = sharing_copy(self)
-        narrowed.sources, narrowed.whole = tuple(sources), self.whole or self.sources
+        narrowed = narrowed_copy(self, sources)
         if self.config.separate:
             narrowed.networks = ModuleListOf(narrowed.networks[k] for k in index)
             narrowed.known = narrowed.sources

@@ -21,12 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sepcli.engine.separator import Segment, Separator, source_indices
+from sepcli.engine.separator import Segment, Separator, narrowed_copy
 from sepcli.models.waveunet.config import WaveUNetConfig
 from sepcli.models.waveunet.windows import Windows
 from sepcli.nn.lengths import centred
 from sepcli.nn.modules import ModuleListOf
-from sepcli.nn.sharing import sharing_copy
 
 if TYPE_CHECKING:
     from sepcli.engine.noise import Noise
@@ -82,10 +81,7 @@ class WaveUNet(Separator):
 
     def select(self, sources: Sequence[str]) -> WaveUNet:
         """See Separator: only the last layers of the wanted stems run, or all of them for the difference."""
-        source_indices(self.sources, sources)
-        narrowed = sharing_copy(self)
-        narrowed.sources, narrowed.whole = tuple(sources), self.whole or self.sources
-        return narrowed
+        return narrowed_copy(self, sources)
 
     def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
         """[B, C, T] -> [B, S, C, T]."""
