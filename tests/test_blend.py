@@ -17,7 +17,7 @@ from sepcli.engine.statistics import measure
 from sepcli.errors import UsageError
 from sepcli.stems import BLENDS, all_of
 from tests.test_combine import combined
-from tests.toys import Context, Split
+from tests.toys import Context, Split, separate
 
 CPU = torch.device("cpu")
 RATE = 4000
@@ -25,12 +25,6 @@ RATE = 4000
 
 def noise(length, groups=1, channels=2):
     return torch.randn(groups, channels, length, generator=torch.Generator().manual_seed(3)) * 0.3 + 0.1
-
-
-def separate(model, x, block=777, progress=None, **settings):
-    engine = Engine(model, Settings(**settings), CPU, torch.float32)
-    stats = engine.measure(x.split(block, dim=-1))
-    return torch.cat([*engine.separate(iter(x.split(block, dim=-1)), stats, progress)], dim=-1)
 
 
 def model(sources, samples, seed, normalize=False):

@@ -11,7 +11,7 @@ from sepcli.engine.pipeline import Engine, measure
 from sepcli.engine.separator import Segment
 from sepcli.engine.settings import Settings
 from sepcli.errors import UsageError
-from tests.toys import Context, Split
+from tests.toys import Context, Split, separate
 
 CPU = torch.device("cpu")
 
@@ -22,12 +22,6 @@ def voice(**settings):
 
 def band(samples=1400, **settings):
     return Split(["drums", "bass", "other"], Segment(samples=samples), samplerate=1000, **settings)
-
-
-def separate(model, x, block=777, progress=None, **settings):
-    engine = Engine(model, Settings(**settings), CPU, torch.float32)
-    stats = engine.measure(x.split(block, dim=-1))
-    return torch.cat([*engine.separate(iter(x.split(block, dim=-1)), stats, progress)], dim=-1)
 
 
 def noise(length, groups=1):
@@ -76,11 +70,11 @@ def test_what_no_wanted_stem_needs_does_not_run():
     alone = model.select(["vocals"])
     assert not isinstance(alone, Chain) and alone.sources == ("vocals",) and alone.whole == model.sources
     some = model.select(["other", "vocals"])
-    assert isinstance(some, Chain) and [step.sources for step in some.steps] == [
+    assert isinstance(some, Chain) and [step.sources for step in some.members] == [
         ("vocals", "music"),
         ("other",),
     ]
-    assert model.select(["bass"]).steps[0].sources == ("music",)
+    assert model.select(["bass"]).members[0].sources == ("music",)
     x = noise(3000)
     whole = separate(model, x)
     torch.testing.assert_close(separate(some, x), whole[[3, 0]])

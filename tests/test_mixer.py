@@ -7,11 +7,10 @@ import torch
 
 from sepcli.engine.ensemble import Ensemble
 from sepcli.engine.mixer import Mixed
-from sepcli.engine.pipeline import Engine, measure
+from sepcli.engine.pipeline import measure
 from sepcli.engine.separator import Segment
-from sepcli.engine.settings import Settings
 from tests.contracts import peak_error
-from tests.toys import Context, Split
+from tests.toys import Context, Split, separate
 
 CPU = torch.device("cpu")
 
@@ -22,12 +21,6 @@ def mixed(*, normalize=False, sources=("drums", "bass")):
     matrix = torch.randn(2, 2, 3, 2, generator=torch.Generator().manual_seed(1))
     whole = Mixed(Ensemble([drums, bass], [[1, 0], [0, 1]], ["drums", "bass"]), matrix, ["drums", "bass"])
     return whole.select(sources) if sources != whole.sources else whole
-
-
-def separate(model, x, block=777, **settings):
-    engine = Engine(model, Settings(**settings), CPU, torch.float32)
-    stats = engine.measure(x.split(block, dim=-1))
-    return torch.cat([*engine.separate(iter(x.split(block, dim=-1)), stats)], dim=-1)
 
 
 @pytest.mark.parametrize("length", [1, 999, 1751, 12345])

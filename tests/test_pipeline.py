@@ -11,20 +11,13 @@ from sepcli.engine.pipeline import Engine, Stats, measure
 from sepcli.engine.separator import Segment
 from sepcli.engine.settings import Settings
 from sepcli.errors import DeviceError, UsageError
-from tests.toys import Context, Split
+from tests.toys import Context, Split, separate
 
 CPU = torch.device("cpu")
 
 
 def blocks_of(x, size=777):
     return iter(x.split(size, dim=-1))
-
-
-def separate(model, x, block=777, progress=None, **settings):
-    engine = Engine(model, Settings(**settings), CPU, torch.float32)
-    stats = measure(blocks_of(x, block))
-    out = list(engine.separate(blocks_of(x, block), stats, progress))
-    return torch.cat(out, dim=-1) if out else None
 
 
 def noise(length, groups=1, channels=2, seed=0):

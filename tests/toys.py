@@ -5,7 +5,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sepcli.engine.pipeline import Engine
 from sepcli.engine.separator import Queryable, Segment, Separator, source_indices
+from sepcli.engine.settings import Settings
+
+
+def separate(model, x, block=777, progress=None, **settings):
+    """What the engine makes of x [G, C, T], given in blocks: [S, G, C, T]; None for no samples."""
+    engine = Engine(model, Settings(**settings), torch.device("cpu"), torch.float32)
+    blocks = x.split(block, dim=-1)
+    made = list(engine.separate(iter(blocks), engine.measure(blocks), progress))
+    return torch.cat(made, dim=-1) if made else None
+
+
+def unsettled(model):
+    """The network in eval mode, with every batch norm off its trivial value."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for tensor in (module.weight.data, module.bias.data, module.running_mean):
+                tensor += 0.3 * torch.randn_like(tensor)
+            module.running_var.uniform_(0.3, 3)
+    return model.eval()
 
 
 class Split(Separator):

@@ -7,24 +7,24 @@ narrower and cheaper thing: networks of one model, which share one buffer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from sepcli.engine.noise import Noise
-from sepcli.engine.separator import Segment, Separator, source_indices
-from sepcli.nn.modules import ModuleListOf
+from sepcli.engine.separator import Separator, source_indices
+from sepcli.engine.several import Several
 from sepcli.stems import WEIGHTED, gives
 
 
-class Blend(Separator):
+class Blend(Several):
     """The stems `sources`, each combined of those of the members that give it.
 
     members: separators. weights: a tuple for each member, in it a weight (>= 0) for each source; 0 where it
     does not count. A member that counts for a source has it, or its complement (stems.COMPLEMENTS): then it
     gives the mix minus that. method: one of stems.BLENDS; where it takes no weights, they only say who counts.
+
+    It has no `forward`: there is no single call for members that differ in rate and channels.
     """
 
     def __init__(
@@ -34,31 +34,11 @@ class Blend(Separator):
         sources: Sequence[str],
         method: str = "avg_wave",
     ):
-        super().__init__()
-        self.members = ModuleListOf(members)
+        super().__init__(members)
         self.weights = tuple(tuple(float(weight) for weight in row) for row in weights)
         self.sources, self.method = tuple(sources), method
         for k, source in enumerate(self.sources):
             assert any(row[k] > 0 for row in self.weights), f"no member makes {source}"
-        # The highest, so that no member's sounds are lost; a resampled one goes there and back.
-        self.samplerate = max(member.samplerate for member in members)
-        self.channels = max(member.channels for member in members)
-        self.normalize = any(member.normalize for member in members)
-        self.half = all(member.half for member in members)
-        self.segment = Segment(samples=None)  # it has none of its own
-
-    def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
-        """See Separator: prepares every member."""
-        for member in self.members:
-            member.prepare(samples, device, dtype)
-
-    def notices(self, device: torch.device) -> Sequence[str]:
-        """See Separator: the notices of all members, each once."""
-        return tuple(dict.fromkeys(text for member in self.members for text in member.notices(device)))
-
-    def used(self) -> Mapping[str, Any]:
-        """See Separator: the options of all members."""
-        return {name: value for member in self.members for name, value in member.used().items()}
 
     def select(self, sources: Sequence[str]) -> Blend:
         """See Separator: only the members that these sources need, each narrowed to its share of them."""
@@ -92,7 +72,3 @@ class Blend(Separator):
         """The weights of the members that count for the source at that position."""
         own = [row[source] for row in self.weights if row[source] > 0]
         return own if self.method in WEIGHTED else [1.0] * len(own)
-
-    def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
-        """Members may differ in rate and channels, so there is no single call: engine.pipeline runs them."""
-        raise NotImplementedError("a blend is run by the pipeline")

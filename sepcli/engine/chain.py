@@ -7,20 +7,18 @@ Knows no family. The pipeline runs each step by its own plan of chunks, and hand
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from sepcli.engine.noise import Noise
 from sepcli.engine.separator import Separator, source_indices
-from sepcli.nn.modules import ModuleListOf
+from sepcli.engine.several import Several
 from sepcli.stems import leaves
 
 
-class Chain(Separator):
+class Chain(Several):
     """Steps of any rate and channel count; each after the first takes a stem apart.
 
     steps: the separators. takes: for each step after the first the stem it takes, of an earlier step. sources:
@@ -32,41 +30,19 @@ class Chain(Separator):
     """
 
     def __init__(self, steps: Sequence[Separator], takes: Sequence[str], sources: Sequence[str] | None = None):
-        super().__init__()
-        first = steps[0]
-        self.steps, self.takes = ModuleListOf(steps), tuple(takes)
+        super().__init__(steps)
+        self.takes = tuple(takes)
         assert len(self.takes) == len(steps) - 1
         pairs = [(taken, step.sources) for taken, step in zip(self.takes, steps[1:], strict=True)]
-        self.made = tuple(leaves(first.sources, pairs))
+        self.made = tuple(leaves(steps[0].sources, pairs))
         assert len(set(self.made)) == len(self.made), f"two stems with one name: {self.made}"
         self.sources = self.made if sources is None else tuple(sources)
-        # The highest, so that no step loses a sound; one of a lower rate gets there and back.
-        self.samplerate = max(step.samplerate for step in steps)
-        self.channels = max(step.channels for step in steps)
-        self.normalize = any(step.normalize for step in steps)
-        self.half = all(step.half for step in steps)
-        # For a caller of `forward` itself: a length that every step takes in one call.
-        lengths = [step.segment.samples for step in steps if step.segment.samples is not None]
-        self.segment = replace(first.segment, samples=min(lengths, default=None), exact=False)
-
-    def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
-        """See Separator: prepares every step."""
-        for step in self.steps:
-            step.prepare(samples, device, dtype)
-
-    def notices(self, device: torch.device) -> Sequence[str]:
-        """See Separator: the notices of all steps, each once."""
-        return tuple(dict.fromkeys(text for step in self.steps for text in step.notices(device)))
-
-    def used(self) -> Mapping[str, Any]:
-        """See Separator: the options of all steps."""
-        return {name: value for step in self.steps for name, value in step.used().items()}
 
     def select(self, sources: Sequence[str]) -> Separator:
         """See Separator. Steps that no wanted stem needs are left out."""
         source_indices(self.sources, sources)
         needed, kept, takes = set(sources), [], []
-        for step, taken in zip(reversed(self.steps), (*reversed(self.takes), ""), strict=True):
+        for step, taken in zip(reversed(self.members), (*reversed(self.takes), ""), strict=True):
             own = [name for name in step.sources if name in needed]
             if own:
                 needed = needed.difference(own) | {taken}
@@ -77,9 +53,9 @@ class Chain(Separator):
         return narrowed.eval()
 
     def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
-        """[B, C, T] -> [B, S, C, T], in one call of each step; all must take this T."""
+        """[B, C, T] -> [B, S, C, T], in one call of each step; all must have one rate and take this T."""
         found = dict[str, Tensor]()
-        for step, taken in zip(self.steps, ("", *self.takes), strict=True):
+        for step, taken in zip(self.members, ("", *self.takes), strict=True):
             stems = step(found.pop(taken) if taken else mix, noise=noise)
             found |= dict(zip(step.sources, stems.unbind(1), strict=True))
         return torch.stack([found[name] for name in self.sources], dim=1)

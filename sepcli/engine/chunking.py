@@ -15,6 +15,7 @@ Source Separation", 2021, and its published code.)
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -153,6 +154,34 @@ class OverlapAdd:
         total[..., keep:] = 0
         self._weight_sum[:keep] = self._weight_sum[done:].clone()
         self._weight_sum[keep:] = 0
+
+
+class BlockQueue:
+    """Blocks [..., T] that wait; taken out in other lengths than they came in."""
+
+    def __init__(self) -> None:
+        self._blocks: deque[Tensor] = deque()
+        self.end = 0  # samples that have come in
+        self.held = 0  # samples that wait
+
+    def put(self, block: Tensor) -> None:
+        """Add a block behind the others."""
+        self._blocks.append(block)
+        self.end += block.shape[-1]
+        self.held += block.shape[-1]
+
+    def take(self, count: int) -> Tensor:
+        """The first `count` samples, [..., count]; as many wait."""
+        parts, missing = [], count
+        while missing:
+            block = self._blocks.popleft()
+            if block.shape[-1] > missing:
+                self._blocks.appendleft(block[..., missing:])
+                block = block[..., :missing]
+            parts.append(block)
+            missing -= block.shape[-1]
+        self.held -= count
+        return torch.cat(parts, dim=-1)
 
 
 class StreamBuffer:

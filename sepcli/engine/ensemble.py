@@ -6,19 +6,16 @@ by its own plan, and the results are weighted and summed as samples become final
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from sepcli.engine.noise import Noise
 from sepcli.engine.separator import Separator, source_indices
-from sepcli.nn.modules import ModuleListOf
+from sepcli.engine.several import Several
 
 
-class Ensemble(Separator):
+class Ensemble(Several):
     """Networks of one samplerate, channel count and `normalize`, with a weight for each network and source.
 
     members: the networks. Each has all sources of the ensemble, or only those where its weight is not 0.
@@ -28,14 +25,10 @@ class Ensemble(Separator):
     def __init__(
         self, members: Sequence[Separator], weights: Sequence[Sequence[float]], sources: Sequence[str]
     ):
-        super().__init__()
-        first = members[0]
-        self.members = ModuleListOf(members)
+        super().__init__(members)
         self.weights = tuple(tuple(float(w) for w in row) for row in weights)
         self.sources = tuple(sources)
-        self.samplerate, self.channels, self.normalize = first.samplerate, first.channels, first.normalize
-        self.half = all(member.half for member in members)
-        for member in members[1:]:
+        for member in members:
             assert (member.samplerate, member.channels, member.normalize) == (
                 self.samplerate,
                 self.channels,
@@ -43,9 +36,6 @@ class Ensemble(Separator):
             ), "members of an ensemble share one samplerate, channel count and normalisation"
         for k, source in enumerate(self.sources):
             assert self.total(k) > 0, f"no member makes {source}"
-        # For a caller of `forward` itself: a length that every member takes in one call.
-        lengths = [member.segment.samples for member in members if member.segment.samples is not None]
-        self.segment = replace(first.segment, samples=min(lengths, default=None), exact=False)
 
     @classmethod
     def of(cls, model: Separator) -> Ensemble:
@@ -59,19 +49,6 @@ class Ensemble(Separator):
     def total(self, source: int) -> float:
         """The sum of the weights for the source at that position."""
         return sum(row[source] for row in self.weights)
-
-    def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
-        """See Separator: prepares every member."""
-        for member in self.members:
-            member.prepare(samples, device, dtype)
-
-    def notices(self, device: torch.device) -> Sequence[str]:
-        """See Separator: the notices of all members, each once."""
-        return tuple(dict.fromkeys(text for member in self.members for text in member.notices(device)))
-
-    def used(self) -> Mapping[str, Any]:
-        """See Separator: the options of the members, which have the same ones or none."""
-        return {name: value for member in self.members for name, value in member.used().items()}
 
     def select(self, sources: Sequence[str]) -> Ensemble:
         """See Separator: only the members that these sources need, each narrowed to its share of them."""

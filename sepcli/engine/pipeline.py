@@ -11,7 +11,6 @@ Sees only Separators and tensors: no file, no model's name, no progress bar.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import tee
 from typing import Protocol
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from sepcli.engine.blend import Blend
 from sepcli.engine.chain import Chain
+from sepcli.engine.chunking import BlockQueue
 from sepcli.engine.combine import Combiner
 from sepcli.engine.separator import Separator
 from sepcli.engine.settings import Settings
@@ -47,10 +47,9 @@ class Engine:
     def _made(self, model: Separator, settings: Settings, device: torch.device, dtype: torch.dtype) -> Node:
         """What runs the model; its stages, the first one first, are in `stages`."""
         if isinstance(model, (Chain, Blend)):
-            parts = model.steps if isinstance(model, Chain) else model.members
             made = [
-                _fitted(self._made(part, settings, device, dtype), model.samplerate, model.channels)
-                for part in parts
+                _fitted(self._made(member, settings, device, dtype), model.samplerate, model.channels)
+                for member in model.members
             ]
             return _Chained(model, made) if isinstance(model, Chain) else _Blended(model, made)
         self.stages.append(Stage(model, settings, device, dtype))
@@ -163,15 +162,15 @@ def _taken_apart(
 
     The other stems wait until the step has made as many samples.
     """
-    waiting: deque[Tensor] = deque()
+    waiting = BlockQueue()
 
     def taken() -> Iterator[Tensor]:
         for block in stems:
-            waiting.append(block)
+            waiting.put(block)
             yield block[at]
 
     for made in step.separate(taken(), stats, progress):
-        others = _first_samples(waiting, made.shape[-1])
+        others = waiting.take(made.shape[-1])
         yield torch.cat([others[:at], made, others[at + 1 :]])
 
 
@@ -195,9 +194,9 @@ class _Blended(_Group):
             )
         ]
         combiners = [Combiner(self.model.method, self.model.factors(k)) for k in range(len(self.sources))]
-        made = [_Queue() for _ in streams]  # stems of each member, [S', G, C, T]
-        combined = [_Queue() for _ in combiners]  # each source, [G, C, T]
-        mix = _Queue()
+        made = [BlockQueue() for _ in streams]  # stems of each member, [S', G, C, T]
+        combined = [BlockQueue() for _ in combiners]  # each source, [G, C, T]
+        mix = BlockQueue()
         running = set(range(len(streams)))
         while running:
             behind = min(running, key=lambda index: made[index].end)
@@ -221,38 +220,6 @@ class _Blended(_Group):
             count = min(queue.held for queue in combined)
             if count:
                 yield torch.stack([queue.take(count) for queue in combined])
-
-
-class _Queue:
-    """Blocks [..., T] that wait; taken out in other lengths than they came in."""
-
-    def __init__(self) -> None:
-        self._blocks: deque[Tensor] = deque()
-        self.end = 0  # samples that have come in
-        self.held = 0  # samples that wait
-
-    def put(self, block: Tensor) -> None:
-        self._blocks.append(block)
-        self.end += block.shape[-1]
-        self.held += block.shape[-1]
-
-    def take(self, count: int) -> Tensor:
-        """The first `count` samples, [..., count]; so many wait."""
-        self.held -= count
-        return _first_samples(self._blocks, count)
-
-
-def _first_samples(waiting: deque[Tensor], count: int) -> Tensor:
-    """Take the first `count` samples, [..., count], out of blocks [..., T] that hold as many or more."""
-    parts, missing = [], count
-    while missing:
-        block = waiting.popleft()
-        if block.shape[-1] > missing:
-            waiting.appendleft(block[..., missing:])
-            block = block[..., :missing]
-        parts.append(block)
-        missing -= block.shape[-1]
-    return torch.cat(parts, dim=-1)
 
 
 class _SharedProgress:

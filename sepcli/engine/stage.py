@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sepcli.engine.chunking import Chunk, ChunkPlan, OverlapAdd, StreamBuffer, plan_chunks
+from sepcli.engine.chunking import BlockQueue, Chunk, ChunkPlan, OverlapAdd, StreamBuffer, plan_chunks
 from sepcli.engine.device import free_bytes, is_out_of_memory, told_of_memory
 from sepcli.engine.ensemble import Ensemble
 from sepcli.engine.mixer import Mixed
@@ -140,26 +140,17 @@ class _Pass:
     plan: ChunkPlan
     next: int  # where the next chunk begins
     adder: OverlapAdd
-    final: list[Tensor] = field(default_factory=list)  # [S', G, C, T] blocks not yet handed on, from `done`
     lead: int = 0  # samples before the track's beginning that are still to be dropped
-    ready: int = 0  # samples in `final`
+    final: BlockQueue = field(default_factory=BlockQueue)  # [S', G, C, T] blocks not yet handed on
     finished: bool = False
 
     def accept(self, out: Tensor, last: bool) -> None:
-        """Add the stems of the next chunk, [S', G, C, T]; what becomes final is kept until `take`."""
+        """Add the stems of the next chunk, [S', G, C, T]; what becomes final waits in `final`."""
         block = self.adder.add(out, last=last)
         drop = min(self.lead, block.shape[-1])
         self.lead -= drop
-        block = block[..., drop:]
-        self.ready += block.shape[-1]
-        self.final.append(block)
+        self.final.put(block[..., drop:])
         self.finished = last
-
-    def take(self, count: int) -> Tensor:
-        """The next `count` final samples, [S', G, C, count]."""
-        block = torch.cat(self.final, dim=-1)
-        self.final, self.ready = [block[..., count:]], self.ready - count
-        return block[..., :count]
 
 
 class _Track:
@@ -263,14 +254,14 @@ class _Track:
     def _emit(self) -> Iterator[Tensor]:
         """The samples that are final in every pass: their mean over shifts, then over members, at the track's
         own level."""
-        count = min(one.ready for one in self.passes)
+        count = min(one.final.held for one in self.passes)
         if not count:
             return
         ensemble = self.stage.ensemble
         shifts = max(self.stage.settings.shifts, 1)
         sums: list[Tensor | None] = [None] * len(ensemble.members)
         for one in self.passes:
-            block = one.take(count)
+            block = one.final.take(count)
             so_far = sums[one.member]
             sums[one.member] = block if so_far is None else so_far + block
         scattered = []

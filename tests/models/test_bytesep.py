@@ -21,6 +21,7 @@ from sepcli.models.config import make_config
 from sepcli.weights.catalog import load_catalog
 from sepcli.weights.checkpoint import Checkpoint, read_checkpoint
 from tests.contracts import Case, peak_error, run
+from tests.toys import unsettled
 
 TESTS = Path(__file__).parents[1]
 KEYS = {path.stem: path for path in sorted((TESTS / "keys" / "bytesep").glob("*.json"))}
@@ -33,12 +34,7 @@ def tiny(*sources, **other):
     """With every norm off its trivial value."""
     torch.manual_seed(0)
     model = ResUNet(ResUNetConfig(**{"sources": sources, **TINY, **other}))
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            for tensor in (module.weight.data, module.bias.data, module.running_mean):
-                tensor += 0.3 * torch.randn_like(tensor)
-            module.running_var.uniform_(0.3, 3)
-    return model.eval()
+    return unsettled(model)
 
 
 NETWORKS = {

@@ -17,6 +17,7 @@ from sepcli.models.danna.split import DemucsSplit, DemucsSplitConfig, whole_leng
 from sepcli.models.danna.unet import UNetAttn, UNetAttnConfig, UNetAttnOptions
 from sepcli.weights.checkpoint import Checkpoint, read_checkpoint
 from tests.contracts import Case, peak_error, run
+from tests.toys import unsettled
 
 TESTS = Path(__file__).parents[1]
 TINY = dict(nfft=64, hop=16, bins=30, growth=2, levels=2, attended=4, width=8, heads=2, frames=20)
@@ -27,12 +28,7 @@ def unet(*sources, iterations=1, **other):
     torch.manual_seed(0)
     model = UNetAttn(UNetAttnConfig(**{"sources": sources, **TINY, **other}))
     model.options = UNetAttnOptions(iterations)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            for tensor in (module.weight.data, module.bias.data, module.running_mean):
-                tensor += 0.3 * torch.randn_like(tensor)
-            module.running_var.uniform_(0.3, 3)
-    return model.eval()
+    return unsettled(model)
 
 
 def split(*sources, **other):
