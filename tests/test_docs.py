@@ -18,7 +18,7 @@ import pytest
 import soundfile
 import torch
 
-from sepcli.weights.catalog import bundled_catalog, read_catalog
+from sepcli.weights.catalog import bundled_catalog, load_catalog, read_catalog
 from tests import fake_model
 from tests.test_jobs import song
 
@@ -205,3 +205,10 @@ assert main(["separate", "song.wav", "-m", "own.ckpt", "-o", "stems", "--device"
     stems = {path.stem: soundfile.read(path)[0] for path in (tmp_path / "stems" / "own" / "song").iterdir()}
     assert set(stems) == {"stem1", "stem2", "stem3"}
     assert stems["stem1"].tolist() == [[0.125, 0.125]] * 100
+
+
+def test_the_readme_counts_the_models():
+    (count,) = re.findall(
+        r"sepcli knows (\d+) pretrained models", (DOCS.parent / "README.md").read_text("utf-8")
+    )
+    assert int(count) == len(load_catalog())
