@@ -29,13 +29,8 @@ OLD_TEMPLATE = "{track}/{stem}.{ext}"  # the default before each model had a fol
 _NO_SETTINGS = ("engine", "template")  # the template was one up to version 0 of the engine
 _IMPLIED = {"model": ("weights", "networks")}  # a setting -> those that differ with it
 _THERE, _IN_PART = "there already", "there in part, and is made as a whole"
-_BY_STEMS = (
-    "stems",
-    "submixes",
-    "weights",
-    "networks",
-    "queries",
-)  # they differ also where other stems were asked for
+# Settings that differ also where other stems were asked for.
+_BY_STEMS = ("stems", "submixes", "weights", "networks", "queries")
 
 
 @dataclass(frozen=True)

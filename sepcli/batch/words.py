@@ -39,9 +39,8 @@ WORDS = (ACAPELLA[0], *INSTRUMENTAL[:2], KARAOKE)  # for the shell to complete
 class Meaning:
     """The words for stems as a model's stems, and the submixes."""
 
-    targets: tuple[
-        str, ...
-    ]  # what the model has to make, in the order asked; unknown words as they are; () = all
+    # What the model has to make, in the order asked; unknown words as they are; () = all.
+    targets: tuple[str, ...]
     submixes: tuple[Submix, ...] = ()  # a mix minus a stem that was asked for by a word, then the user's own
     hidden: tuple[str, ...] = ()  # targets that nobody asked for: submixes need them, and they are not written
     notices: tuple[str, ...] = ()  # what the words were taken for

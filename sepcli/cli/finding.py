@@ -17,7 +17,7 @@ from sepcli.cli import console
 from sepcli.cli.options import complete_model
 from sepcli.errors import UsageError, did_you_mean, parameter
 from sepcli.weights.catalog import load_catalog
-from sepcli.weights.entries import TASKS, Catalog, Entry, Part, Step, WeightFile
+from sepcli.weights.entries import TASKS, Catalog, Entry, Part, Step, WeightFile, weighted
 from sepcli.weights.finding import (
     Yardstick,
     about_size,
@@ -258,9 +258,7 @@ def _step(step: Step) -> str:
 
 
 def _part(entry: Entry, part: Part) -> str:
-    weights = zip(entry.sources, part.weights, strict=True)
-    used = [stem if weight == 1 else f"{stem} x {weight:g}" for stem, weight in weights if weight]
-    return f"{part.entry.name}, for {', '.join(used)}"
+    return f"{part.entry.name}, for {weighted(entry.sources, part.weights)}"
 
 
 _CHECKS = {

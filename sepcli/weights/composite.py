@@ -27,8 +27,8 @@ def side_by_side(
     for entry in entries:
         if entry.min_query is not None:
             raise ValueError(f"'{entry.name}' takes queries, and can't be one of several models")
-        if len({other.name for other in entries}) < len(entries):
-            raise ValueError("one model is named twice")
+    if len({entry.name for entry in entries}) < len(entries):
+        raise ValueError("one model is named twice")
     sources = all_of([entry.sources for entry in entries])
     rows = blend_weights(
         sources, [entry.sources for entry in entries], [weights for _, weights in models], method

@@ -6,7 +6,7 @@ networks, caches or downloads.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -144,6 +144,12 @@ class Step:
     def made(self) -> tuple[str, ...]:
         """The stems that it gives."""
         return self.stems or self.entry.sources
+
+
+def weighted(stems: Sequence[str], weights: Sequence[float]) -> str:
+    """Stems with their weights, as people read them: "drums, bass x 2". A weight of 0 leaves a stem out."""
+    pairs = zip(stems, weights, strict=False)
+    return ", ".join(stem if weight == 1 else f"{stem} x {weight:g}" for stem, weight in pairs if weight)
 
 
 @dataclass(frozen=True)
