@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 # What models call the stem that holds everything else.
 EVERYTHING_ELSE = ("other", "instrumental", "accompaniment", "no_vocals", "background", "rest")
@@ -15,16 +16,70 @@ BLENDS = tuple(f"{kind}_{domain}" for domain in ("wave", "fft") for kind in ("av
 WEIGHTED = ("avg_wave", "avg_fft")  # those that take weights
 
 
-def leaves(first: Sequence[str], later: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
-    """The stems that a chain leaves in the end, in order.
+@dataclass(frozen=True)
+class Chained:
+    """The stems of a chain."""
+
+    made: tuple[tuple[str, ...], ...]  # of each step: what its stems are called in the chain
+    left: tuple[str, ...]  # that are there in the end, in order
+    more: Mapping[str, tuple[str, ...]]  # those that are given on request: that, and all stems in them
+
+
+def chained(first: Sequence[str], later: Sequence[tuple[str, Sequence[str]]]) -> Chained:
+    """The stems of a chain, and what they are called.
 
     first: those of its first step. later: of each other step the stem that it takes, and those it makes.
+
+    A step's stems replace the one that it takes. One whose name another stem has is called as the one it is
+    taken from, too: "vocals-drums". On request there are the stems that steps take, and what a step leaves of
+    one, "vocals-rest": that minus the step's stems.
+    ValueError for a stem that is not there.
     """
-    names = list(first)
-    for taken, made in later:
-        at = names.index(taken)
-        names[at : at + 1] = made
-    return names
+    left, made = list(first), [tuple(first)]
+    parts = dict[str, tuple[str, ...]]()  # a stem that was taken -> the names of those made of it
+    for taken, stems in later:
+        if taken not in left:
+            gone = f"'{taken}' was taken apart before" if taken in parts else f"there is no stem '{taken}' then"
+            raise ValueError(f"{gone}; there are {', '.join(left)}")
+        at = left.index(taken)
+        others = {*left[:at], *left[at + 1 :]}
+        names = []
+        for stem in stems:
+            while stem in others:
+                stem = f"{taken}-{stem}"
+            names.append(stem)
+            others.add(stem)
+        left[at : at + 1] = names
+        made.append(tuple(names))
+        parts[taken] = (*names, rest_of(taken))
+    return Chained(tuple(made), tuple(left), _on_request(left, parts))
+
+
+def rest_of(stem: str) -> str:
+    """What a step of a chain leaves of the stem that it takes apart."""
+    return f"{stem}-rest"
+
+
+def needed_of(made: Sequence[str], taken: str | None, needed: Collection[str]) -> tuple[list[str], set[str]]:
+    """What a step of a chain has to make, and what those before it have to.
+
+    made: what its stems are called. taken: the stem it takes; None for the first step. needed: the stems that
+    are needed of it and of those before it.
+    """
+    rest = rest_of(taken) if taken else ""
+    own = [stem for stem in made if stem in needed or rest in needed]
+    return own, {*needed}.difference(own, [rest]).union([taken] if taken and own else [])
+
+
+def _on_request(left: Sequence[str], parts: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Each stem that is not `left`, and all stems in it. A name that one of those left has is theirs."""
+    more = dict[str, tuple[str, ...]]()
+    for taken, names in reversed(parts.items()):
+        inner = [name for each in names for name in (each, *more.get(each, ()))]
+        for name, within in ((taken, tuple(dict.fromkeys(inner))), (names[-1], ())):
+            if name not in left:
+                more[name] = within
+    return dict(reversed(more.items()))
 
 
 def all_of(models: Sequence[Sequence[str]]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from sepcli.engine.pipeline import Engine, measure
 from sepcli.engine.separator import Segment
 from sepcli.engine.settings import Settings
 from sepcli.errors import UsageError
+from sepcli.stems import chained
 from tests.toys import Context, Split, separate
 
 CPU = torch.device("cpu")
@@ -78,8 +79,8 @@ def test_what_no_wanted_stem_needs_does_not_run():
     x = noise(3000)
     whole = separate(model, x)
     torch.testing.assert_close(separate(some, x), whole[[3, 0]])
-    with pytest.raises(UsageError, match="no stem 'music'"):
-        model.select(["music"])
+    with pytest.raises(UsageError, match="no stem 'flute'"):
+        model.select(["flute"])
 
 
 def test_a_call_of_its_own():
@@ -126,6 +127,61 @@ def test_no_more_is_kept_than_the_next_step_waits_for():
         assert given == count * 500
 
 
-def test_two_stems_of_one_name_are_refused():
-    with pytest.raises(AssertionError, match="one name"):
-        Chain([voice(), Split(["vocals"], samplerate=1000)], ["music"])
+def test_a_stem_whose_name_is_there_already():
+    model = Chain([voice(), Split(["vocals", "drums"], samplerate=1000)], ["music"])
+    assert model.sources == ("vocals", "music-vocals", "drums")
+    x = noise(3000)
+    whole = separate(model, x)
+    share = Split.SHARES["vocals"]
+    torch.testing.assert_close(whole[1], x * (1 - share) * share, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(separate(model.select(["music-vocals"]), x)[0], whole[1])
+    # The name is free again once the stem was taken apart.
+    cleaned = Chain([voice(), Split(["vocals"], samplerate=1000)], ["vocals"])
+    assert cleaned.sources == ("vocals", "music") and "vocals" not in cleaned.more
+    torch.testing.assert_close(separate(cleaned, x)[0], x * share * share, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(separate(cleaned.select(["vocals-rest"]), x)[0], x * share * (1 - share))
+
+
+def test_stems_on_request():
+    hits = Split(["lead", "backing"], Segment(samples=300), samplerate=1000)
+    model = Chain([voice(), band(), hits], ["music", "drums"])
+    assert model.sources == ("vocals", "lead", "backing", "bass", "other")
+    assert model.more == {
+        "music": ("drums", "lead", "backing", "drums-rest", "bass", "other", "music-rest"),
+        "music-rest": (),
+        "drums": ("lead", "backing", "drums-rest"),
+        "drums-rest": (),
+    }
+    x = noise(4000)
+    wanted = ["drums-rest", "backing", "music", "drums", "vocals", "music-rest"]
+    found = dict(zip(wanted, separate(model.select(wanted), x), strict=True))
+    assert torch.equal(found["drums-rest"], separate(model.select(["drums-rest"]), x)[0])
+    leaves = dict(zip(model.sources, separate(model, x), strict=True))
+    near = {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(found["vocals"] + found["music"], x, **near)
+    inside = leaves["lead"] + leaves["backing"] + found["drums-rest"]
+    torch.testing.assert_close(inside, found["drums"], **near)
+    inside = found["drums"] + leaves["bass"] + leaves["other"] + found["music-rest"]
+    torch.testing.assert_close(inside, found["music"], **near)
+    torch.testing.assert_close(
+        model.select(wanted)(x[..., :300]), separate(model.select(wanted), x[..., :300])[:, 0][None], **near
+    )
+    for stem in ("music", "drums"):  # no step that takes it runs for it
+        alone = model.select([stem])
+        assert (
+            alone.sources == (stem,)
+            and len(getattr(alone, "members", [1])) == ("music", "drums").index(stem) + 1
+        )
+
+
+def test_the_leaves_add_up_where_those_of_each_step_do():
+    model = Chain([voice(), WithCounterpart(Split(["drums"], samplerate=1000), "rest")], ["music"])
+    x = noise(5000)
+    torch.testing.assert_close(separate(model, x).sum(0), x, rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_takes_what_is_there():
+    with pytest.raises(ValueError, match="'music' was taken apart before; there are vocals, drums"):
+        chained(["vocals", "music"], [("music", ["drums"]), ("music", ["bass"])])
+    with pytest.raises(ValueError, match="there is no stem 'flute' then; there are vocals, music"):
+        chained(["vocals", "music"], [("flute", ["drums"])])

@@ -8,6 +8,7 @@ Knows no family. The pipeline runs each step by its own plan of chunks, and hand
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,47 +16,102 @@ from torch import Tensor
 from sepcli.engine.noise import Noise
 from sepcli.engine.separator import Separator, source_indices
 from sepcli.engine.several import Several
-from sepcli.stems import leaves
+from sepcli.stems import chained, needed_of, rest_of
+
+
+@dataclass(frozen=True)
+class Taking:
+    """What a step takes from those before it, and which stems it gives for that."""
+
+    stem: str  # the stem that it takes
+    made: tuple[str, ...]  # what its own stems are called
+    keeps: bool  # whether the stem itself is wanted too
+    leaves: bool  # whether the stem minus the step's is wanted
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The stems that stand in the place of the one it takes."""
+        kept = [self.stem] if self.keeps else []
+        return (*self.made, *kept, *([rest_of(self.stem)] if self.leaves else []))
+
+    def instead(self, stem: Tensor, made: Tensor) -> Tensor:
+        """The stem [..., T] and the step's own of it [S, ..., T] -> [S', ..., T], as `given` names them."""
+        parts = [made]
+        if self.keeps:
+            parts.append(stem[None])
+        if self.leaves:
+            parts.append((stem - made.sum(0))[None])
+        return torch.cat(parts)
 
 
 class Chain(Several):
     """Steps of any rate and channel count; each after the first takes a stem apart.
 
-    steps: the separators. takes: for each step after the first the stem it takes, of an earlier step. sources:
-    the stems that are left in the end, in the order they are wanted; None: all, in the steps' order. No two
-    stems have the same name.
+    steps: the separators. takes: for each step after the first the stem it takes, of an earlier step, by its
+    name in the chain. names: what the stems of each step are called in the chain, in the order of its
+    `sources`; None: as stems.chained calls them. sources: the stems that are wanted, in that order; None: all
+    that are left in the end. Also on request: `more`, the stems that steps take apart and what they leave.
 
     A step that wants a standardised track (`normalize`) gets it by the statistics of the whole mix, since those
     of its own stem are known only when the track is over.
     """
 
-    def __init__(self, steps: Sequence[Separator], takes: Sequence[str], sources: Sequence[str] | None = None):
+    def __init__(
+        self,
+        steps: Sequence[Separator],
+        takes: Sequence[str],
+        sources: Sequence[str] | None = None,
+        names: Sequence[Sequence[str]] | None = None,
+    ):
         super().__init__(steps)
-        self.takes = tuple(takes)
-        assert len(self.takes) == len(steps) - 1
-        pairs = [(taken, step.sources) for taken, step in zip(self.takes, steps[1:], strict=True)]
-        self.made = tuple(leaves(steps[0].sources, pairs))
-        assert len(set(self.made)) == len(self.made), f"two stems with one name: {self.made}"
-        self.sources = self.made if sources is None else tuple(sources)
+        assert len(takes) == len(steps) - 1
+        own = [step.sources for step in steps]
+        if names is None:
+            found = chained(own[0], list(zip(takes, own[1:], strict=True)))
+            names, self.more = found.made, found.more
+            sources = found.left if sources is None else sources
+        assert sources is not None
+        self.names = tuple(map(tuple, names))
+        assert [len(each) for each in self.names] == [len(each) for each in own]
+        self.sources = tuple(sources)
+        self.takings = tuple(self._taking(step, takes) for step in range(1, len(steps)))
+
+    def _taking(self, step: int, takes: Sequence[str]) -> Taking:
+        stem, names = takes[step - 1], self.names[step]
+        # Two stems of one name are never there at once, and a name on request means the later one.
+        made_again = any(stem in later for later in self.names[step:])
+        taken_again = stem in takes[step:]
+        return Taking(
+            stem,
+            names,
+            keeps=stem in self.sources and not made_again,
+            leaves=rest_of(stem) in self.sources and not taken_again,
+        )
 
     def select(self, sources: Sequence[str]) -> Separator:
         """See Separator. Steps that no wanted stem needs are left out."""
-        source_indices(self.sources, sources)
-        needed, kept, takes = set(sources), [], []
-        for step, taken in zip(reversed(self.members), (*reversed(self.takes), ""), strict=True):
-            own = [name for name in step.sources if name in needed]
+        source_indices((*self.sources, *self.more), sources)
+        needed = set(sources)
+        kept, names, takes = list[Separator](), list[list[str]](), list[str]()
+        for step in range(len(self.members) - 1, -1, -1):
+            taking = self.takings[step - 1] if step else None
+            own, needed = needed_of(self.names[step], taking and taking.stem, needed)
             if own:
-                needed = needed.difference(own) | {taken}
-                kept.insert(0, step.select(own))
-                takes.insert(0, taken)
-        narrowed = Chain(kept, takes[1:], sources) if len(kept) > 1 else kept[0].select(sources)
+                at = [self.names[step].index(name) for name in own]
+                member = self.members[step]
+                kept.insert(0, member.select([member.sources[index] for index in at]))
+                names.insert(0, own)
+                takes.insert(0, taking.stem if taking else "")
+        narrowed = Chain(kept, takes[1:], sources, names) if len(kept) > 1 else kept[0].select(sources)
         narrowed.whole = self.whole or self.sources
         return narrowed.eval()
 
     def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
         """[B, C, T] -> [B, S, C, T], in one call of each step; all must have one rate and take this T."""
-        found = dict[str, Tensor]()
-        for step, taken in zip(self.members, ("", *self.takes), strict=True):
-            stems = step(found.pop(taken) if taken else mix, noise=noise)
-            found |= dict(zip(step.sources, stems.unbind(1), strict=True))
+        first, *later = self.members
+        found = dict(zip(self.names[0], first(mix, noise=noise).unbind(1), strict=True))
+        for step, taking in zip(later, self.takings, strict=True):
+            stem = found.pop(taking.stem)
+            made = taking.instead(stem, step(stem, noise=noise).transpose(0, 1))
+            found |= dict(zip(taking.given, made, strict=True))
         return torch.stack([found[name] for name in self.sources], dim=1)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sepcli.engine.blend import Blend
-from sepcli.engine.chain import Chain
+from sepcli.engine.chain import Chain, Taking
 from sepcli.engine.chunking import BlockQueue
 from sepcli.engine.combine import Combiner
 from sepcli.engine.separator import Separator
@@ -136,7 +136,7 @@ class _Chained(_Group):
 
     def __init__(self, model: Chain, members: list[Node]):
         super().__init__(model, members)
-        self.takes = model.takes
+        self.names, self.takings = model.names, model.takings
 
     def separate(
         self, blocks: Iterator[Tensor], stats: Stats | None = None, progress: Progress | None = None
@@ -144,11 +144,11 @@ class _Chained(_Group):
         """See Node."""
         (first, *later), (of_first, *of_later) = self.members, self._stats(stats)
         stems = first.separate(blocks, of_first, None if later else progress)
-        names = list(first.sources)
-        for step, taken, its in zip(later, self.takes, of_later, strict=True):
-            at = names.index(taken)
-            stems = _taken_apart(stems, at, step, its, progress if step is later[-1] else None)
-            names = [*names[:at], *step.sources, *names[at + 1 :]]
+        names = list(self.names[0])
+        for step, taking, its in zip(later, self.takings, of_later, strict=True):
+            at = names.index(taking.stem)
+            stems = _taken_apart(stems, at, step, taking, its, progress if step is later[-1] else None)
+            names[at : at + 1] = taking.given
         if names == list(self.sources):
             return stems
         order = [names.index(name) for name in self.sources]
@@ -156,9 +156,14 @@ class _Chained(_Group):
 
 
 def _taken_apart(
-    stems: Iterator[Tensor], at: int, step: Node, stats: Stats | None, progress: Progress | None
+    stems: Iterator[Tensor],
+    at: int,
+    step: Node,
+    taking: Taking,
+    stats: Stats | None,
+    progress: Progress | None,
 ) -> Iterator[Tensor]:
-    """[S, G, C, T] blocks of stems -> the same with those of `step` in place of the stem at that position.
+    """[S, G, C, T] blocks of stems -> the same with what `step` gives in place of the stem at that position.
 
     The other stems wait until the step has made as many samples.
     """
@@ -170,8 +175,8 @@ def _taken_apart(
             yield block[at]
 
     for made in step.separate(taken(), stats, progress):
-        others = waiting.take(made.shape[-1])
-        yield torch.cat([others[:at], made, others[at + 1 :]])
+        before = waiting.take(made.shape[-1])
+        yield torch.cat([before[:at], taking.instead(before[at], made), before[at + 1 :]])
 
 
 class _Blended(_Group):

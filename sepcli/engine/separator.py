@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -53,9 +54,10 @@ class Separator(nn.Module):
     """
 
     sources: tuple[str, ...]  # stem names, in output order
-    whole: tuple[
-        str, ...
-    ] = ()  # of a narrowed model: the stems that it had before `select`; () = none were left out
+    # Of a narrowed model: the stems that it had before `select`; () = none were left out.
+    whole: tuple[str, ...] = ()
+    # Stems that it gives too, but to `select` only: each with the stems that are parts of it (stems.chained).
+    more: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     samplerate: int  # Hz
     channels: int  # 1 mono, 2 stereo
     segment: Segment
