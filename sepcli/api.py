@@ -61,13 +61,16 @@ def load(
     queries: Mapping[str, Audio] | None = None,
     options: Mapping[str, str] | None = None,
     blend: str = "",
+    then: Sequence[str] = (),
     notice: Callable[[str], None] = lambda text: None,
 ) -> Separator:
     """The model of that name, on the CPU and in eval mode; downloaded first where it is not cached.
 
     name: as for `sepcli separate --model`: a catalogue name, a path, NAME=FILE or hf://owner/repo/file; or
     several with + between them, as "a:2+b" with weights. blend: how the stems of several become one
-    (docs/cli.md); "": their mean, or as the catalogue says.
+    (docs/cli.md); "": their mean, or as the catalogue says. then: models after it, "STEM: MODEL" each: that
+    model takes this stem apart, and its stems replace it. With targets, also the stems that models take apart
+    ("vocals") and what they leave ("vocals-rest") can be had.
     config: the YAML of the training toolkit that belongs to a checkpoint, a path or hf://owner/repo/file; one
     beside the checkpoint that is called like it is found without this.
     targets: the stems it is to make, None for all; what only other stems need is not even downloaded. Their
@@ -83,7 +86,7 @@ def load(
     examples = make_queries(queries or {}, targets or ())
     catalog = load_catalog()
     spec, meant = _understood(
-        name, targets, examples, config=config, options=options, blend=blend, notice=notice
+        name, targets, examples, config=config, options=options, blend=blend, then=then, notice=notice
     )
     if meant.submixes:
         submix = meant.submixes[0]
@@ -103,9 +106,10 @@ def load(
             config=config,
             options=options,
             blend=blend,
+            then=then,
             notice=notice,
         ).model
-    model.name = read_model(name, catalog).name
+    model.name = read_model(name, catalog, then=then).name
     return model
 
 
@@ -359,6 +363,7 @@ def _understood(
     config: str | None = None,
     options: Mapping[str, str] | None = None,
     blend: str = "",
+    then: Sequence[str] = (),
     notice: Callable[[str], None] = lambda text: None,
 ) -> tuple[str | Separator, Meaning]:
     """What targets and submixes mean for this model; and the model, loaded if nothing else tells its stems."""
@@ -367,20 +372,29 @@ def _understood(
     catalog = load_catalog()
     if isinstance(model, str):
         name = model
-        entry = read_model(name, catalog).entry
+        entry = read_model(name, catalog, then=then).entry
         if entry is None:
             loaded = load_asked(
-                name, None, (), catalog=catalog, config=config, options=options, blend=blend, notice=notice
+                name,
+                None,
+                (),
+                catalog=catalog,
+                config=config,
+                options=options,
+                blend=blend,
+                then=then,
+                notice=notice,
             )
-            model, sources = loaded.model, loaded.sources
+            model, sources, more = loaded.model, loaded.sources, loaded.more
         else:
-            sources = entry.sources
+            sources, more = entry.sources, entry.more
     else:
-        name, sources = type(model).__name__, model.sources
+        name, sources, more = type(model).__name__, model.sources, model.more
     others = [query.name for query in queries]
     meant = meaning(
         tuple(targets or ()),
         sources,
+        more,
         rest=rest,
         others=others,
         submixes=tuple((submixes or {}).items()),

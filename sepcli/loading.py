@@ -6,8 +6,8 @@ Knows no family by name; asks each whether it knows a file. Downloads only what 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from math import isclose
 from pathlib import Path
@@ -32,7 +32,7 @@ from sepcli.weights.checkpoint import Checkpoint, network_state, read_checkpoint
 from sepcli.weights.compact import compact, expand
 from sepcli.weights.composite import blend_weights
 from sepcli.weights.entries import Catalog, Entry, Member, WeightFile
-from sepcli.weights.modelspec import HUB_SCHEME, HubFile, ModelSpec, hub_file, read_model
+from sepcli.weights.modelspec import HUB_SCHEME, HubFile, ModelSpec, cannot_be, hub_file, read_model
 from sepcli.weights.toolkit import SUFFIXES, beside, read_toolkit
 from sepcli.weights.transfer import ByteProgress
 
@@ -45,7 +45,7 @@ class Loaded:
     """A model and where it came from.
 
     model: narrowed to the wanted stems. sources: all stems the model has by name. hashes: sha256 of each file
-    used, in the members' order.
+    used, in the members' order. more: stems that it gives on request (Separator.more).
     """
 
     name: str
@@ -54,6 +54,7 @@ class Loaded:
     hashes: tuple[str, ...]
     origin: str
     entry: Entry | None = None
+    more: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def network(self) -> Separator:
@@ -69,6 +70,7 @@ def load_model(
     targets: Sequence[str] | None = None,
     options: Mapping[str, str] | None = None,
     blend: str = "",
+    then: Sequence[str] = (),
     progress: ByteProgress | None = None,
     notice: Notice = lambda text: None,
 ) -> Loaded:
@@ -78,15 +80,26 @@ def load_model(
     the checkpoint with its name, if there is one.
     targets: the wanted stems, None for all; what only other stems need is not downloaded. options: the model's
     own, {name: value as text}. blend: how several models become one, one of stems.BLENDS; "": their mean, or as
-    the catalogue says. progress: bytes done and in all, during a download. notice: called with each
-    sentence the user should see.
+    the catalogue says. then: models after it, "STEM: MODEL" each. progress: bytes done and in all, during a
+    download. notice: called with each sentence the user should see.
     ModelError where the model can't be had, UsageError for a stem or option it does not have.
     """
     catalog = load_catalog() if catalog is None else catalog
-    options = options or {}
-    wanted = read_model(spec, catalog, blend=blend)
-    if wanted.parts and wanted.entry is None:
-        return _load_parts(wanted, config, catalog, targets, options, progress, notice)
+    wanted = read_model(spec, catalog, blend=blend, then=then)
+    return _load_spec(wanted, config, catalog, targets, options or {}, progress, notice)
+
+
+def _load_spec(
+    wanted: ModelSpec,
+    config: str | None,
+    catalog: Catalog,
+    targets: Sequence[str] | None,
+    options: Mapping[str, str],
+    progress: ByteProgress | None,
+    notice: Notice,
+) -> Loaded:
+    if wanted.entry is None and (wanted.parts or wanted.steps):
+        return _load_several(wanted, config, catalog, targets, options, progress, notice)
     if wanted.entry is not None:
         if config is not None:
             raise UsageError(
@@ -134,7 +147,7 @@ def _load_entry(
     progress: ByteProgress | None,
     notice: Notice,
 ) -> Loaded:
-    wanted = _wanted(entry.sources, targets)
+    wanted = _wanted(entry.sources, targets, entry.more)
     if entry.models:
         _refuse_for_several(entry, local, options)
         load = _load_chain if entry.chain else _load_blend
@@ -195,12 +208,12 @@ def _refuse_for_several(entry: Entry, local: Path | None, options: Mapping[str, 
 def _load_chain(entry: Entry, wanted: tuple[str, ...], progress: ByteProgress | None, notice: Notice) -> Loaded:
     """The steps that the wanted stems need, one after another."""
     needed = entry.steps_for(wanted)
-    loaded = [_load_entry(step.entry, None, stems, {}, progress, notice) for step, stems in needed]
+    loaded = [_load_entry(step.entry, None, own, {}, progress, notice) for step, own, _ in needed]
     if len(loaded) == 1:
         model = loaded[0].model.select(wanted)
     else:
-        takes = [step.of for step, _ in needed[1:]]
-        model = Chain([each.model for each in loaded], takes, wanted).eval().requires_grad_(False)
+        takes, names = [step.of for step, _, _ in needed[1:]], [names for _, _, names in needed]
+        model = Chain([each.model for each in loaded], takes, wanted, names).eval().requires_grad_(False)
     model.whole = entry.sources
     return _together(entry.name, model, entry.sources, loaded, entry)
 
@@ -216,7 +229,7 @@ def _load_blend(entry: Entry, wanted: tuple[str, ...], progress: ByteProgress | 
     return _together(entry.name, model, entry.sources, loaded, entry)
 
 
-def _load_parts(
+def _load_several(
     spec: ModelSpec,
     config: str | None,
     catalog: Catalog,
@@ -225,27 +238,32 @@ def _load_parts(
     progress: ByteProgress | None,
     notice: Notice,
 ) -> Loaded:
-    """Several models side by side of which some are files of the user's: each is loaded to know its stems."""
+    """Several models of which some are files of the user's: each is loaded to know its stems."""
     for given, name in ((config, "config"), (options, "options")):
         if given:
             raise UsageError(
                 f"'{spec.text}' names several models, which take no {parameter(name)} together.",
                 remedy=f"Leave {parameter(name)} out.",
             )
-    loaded = [
-        load_model(part.text, catalog=catalog, progress=progress, notice=notice) for part, _ in spec.parts
-    ]
+    members = [*(part for part, _ in spec.parts), *(step for _, step in spec.steps)]
+    loaded = [_load_spec(each, None, catalog, None, {}, progress, notice) for each in members]
     for each in loaded:
         if isinstance(each.model, Queryable):
             raise UsageError(
                 f"'{each.name}' takes queries, and can't be one of several models.", remedy="Use it alone."
             )
-    sources = all_of([each.sources for each in loaded])
-    named = [{"": weight} for _, weight in spec.parts]
-    weights = blend_weights(sources, [each.sources for each in loaded], named, spec.blend)
-    whole = Blend([each.model for each in loaded], weights, sources, spec.blend)
-    model = whole.select(_wanted(sources, targets)).requires_grad_(False)
-    return _together(spec.name, model, sources, loaded, None)
+    models, stems = [each.model for each in loaded], [each.sources for each in loaded]
+    try:
+        if spec.steps:
+            whole = Chain(models, [of for of, _ in spec.steps[1:]])
+        else:
+            sources = all_of(stems)
+            weights = blend_weights(sources, stems, [{"": weight} for _, weight in spec.parts], spec.blend)
+            whole = Blend(models, weights, sources, spec.blend)
+    except ValueError as error:
+        raise cannot_be(spec, error) from error
+    model = whole.select(_wanted(whole.sources, targets, whole.more)).requires_grad_(False)
+    return replace(_together(spec.name, model, whole.sources, loaded, None), more=whole.more)
 
 
 def _together(
@@ -335,11 +353,11 @@ def _refuse_disagreement(name: str, arch: Arch, ours: Any, package: Package, exe
             remedy="Correct `arch` in the catalogue, or the file it names.",
         )
     theirs = make_config(arch, package.config)
-    for field in fields(ours):
-        a, b = getattr(ours, field.name), getattr(theirs, field.name)
-        if field.name not in exempt and not same_setting(a, b):
+    for each in fields(ours):
+        a, b = getattr(ours, each.name), getattr(theirs, each.name)
+        if each.name not in exempt and not same_setting(a, b):
             raise ModelError(
-                f"The catalogue gives '{name}' {field.name} = {a!r}, but its file says {b!r}.",
+                f"The catalogue gives '{name}' {each.name} = {a!r}, but its file says {b!r}.",
                 remedy="Correct [config] in the catalogue, or the file it names.",
                 code="config_mismatch",
             )
@@ -499,10 +517,12 @@ def _narrowed(model: Separator, wanted: Sequence[str]) -> Separator:
     return model.select(wanted).eval().requires_grad_(False) if wanted else model
 
 
-def _wanted(sources: Sequence[str], targets: Sequence[str] | None) -> tuple[str, ...]:
-    """The targets, each once, or all sources. UsageError for a stem that the model lacks."""
+def _wanted(
+    sources: Sequence[str], targets: Sequence[str] | None, more: Collection[str] = ()
+) -> tuple[str, ...]:
+    """The targets, each once, or all sources. more: stems on request. UsageError for a stem that it lacks."""
     wanted = tuple(dict.fromkeys(targets or sources))
-    source_indices(sources, wanted)
+    source_indices((*sources, *more), wanted)
     return wanted
 
 

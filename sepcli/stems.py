@@ -21,6 +21,7 @@ class Chained:
     """The stems of a chain."""
 
     made: tuple[tuple[str, ...], ...]  # of each step: what its stems are called in the chain
+    taken: tuple[str, ...]  # the stem that each step after the first takes
     left: tuple[str, ...]  # that are there in the end, in order
     more: Mapping[str, tuple[str, ...]]  # those that are given on request: that, and all stems in them
 
@@ -28,21 +29,25 @@ class Chained:
 def chained(first: Sequence[str], later: Sequence[tuple[str, Sequence[str]]]) -> Chained:
     """The stems of a chain, and what they are called.
 
-    first: those of its first step. later: of each other step the stem that it takes, and those it makes.
+    first: those of its first step. later: of each other step the stem that it takes (case does not count), and
+    those it makes.
 
-    A step's stems replace the one that it takes. One whose name another stem has is called as the one it is
-    taken from, too: "vocals-drums". On request there are the stems that steps take, and what a step leaves of
+    A step's stems replace the one that it takes. One whose name another stem has, or had, is called
+    as the one it is taken from, too: "vocals-drums". On request there are the stems that steps take, and what a step leaves of
     one, "vocals-rest": that minus the step's stems.
     ValueError for a stem that is not there.
     """
-    left, made = list(first), [tuple(first)]
+    left, made, takes = list(first), [tuple(first)], list[str]()
     parts = dict[str, tuple[str, ...]]()  # a stem that was taken -> the names of those made of it
-    for taken, stems in later:
+    for asked, stems in later:
+        taken = asked if asked in left else _alike(asked, left) or asked
         if taken not in left:
-            gone = f"'{taken}' was taken apart before" if taken in parts else f"there is no stem '{taken}' then"
+            gone = (
+                f"'{taken}' was taken apart before" if taken in parts else f"there is no stem '{taken}' by then"
+            )
             raise ValueError(f"{gone}; there are {', '.join(left)}")
         at = left.index(taken)
-        others = {*left[:at], *left[at + 1 :]}
+        others = {*left, *parts}.difference([taken])
         names = []
         for stem in stems:
             while stem in others:
@@ -51,8 +56,14 @@ def chained(first: Sequence[str], later: Sequence[tuple[str, Sequence[str]]]) ->
             others.add(stem)
         left[at : at + 1] = names
         made.append(tuple(names))
+        takes.append(taken)
         parts[taken] = (*names, rest_of(taken))
-    return Chained(tuple(made), tuple(left), _on_request(left, parts))
+    return Chained(tuple(made), tuple(takes), tuple(left), _on_request(left, parts))
+
+
+def _alike(name: str, names: Sequence[str]) -> str | None:
+    """The first that differs in case only."""
+    return next((each for each in names if each.casefold() == name.casefold()), None)
 
 
 def rest_of(stem: str) -> str:
@@ -60,10 +71,10 @@ def rest_of(stem: str) -> str:
     return f"{stem}-rest"
 
 
-def needed_of(made: Sequence[str], taken: str | None, needed: Collection[str]) -> tuple[list[str], set[str]]:
+def needed_of(made: Sequence[str], taken: str, needed: Collection[str]) -> tuple[list[str], set[str]]:
     """What a step of a chain has to make, and what those before it have to.
 
-    made: what its stems are called. taken: the stem it takes; None for the first step. needed: the stems that
+    made: what its stems are called. taken: the stem it takes; "" for the first step. needed: the stems that
     are needed of it and of those before it.
     """
     rest = rest_of(taken) if taken else ""
@@ -76,7 +87,7 @@ def _on_request(left: Sequence[str], parts: Mapping[str, tuple[str, ...]]) -> di
     more = dict[str, tuple[str, ...]]()
     for taken, names in reversed(parts.items()):
         inner = [name for each in names for name in (each, *more.get(each, ()))]
-        for name, within in ((taken, tuple(dict.fromkeys(inner))), (names[-1], ())):
+        for name, within in ((names[-1], ()), (taken, tuple(dict.fromkeys(inner)))):
             if name not in left:
                 more[name] = within
     return dict(reversed(more.items()))

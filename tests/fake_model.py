@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sepcli import loading
 from sepcli.engine.blend import Blend
+from sepcli.engine.chain import Chain
 from sepcli.engine.separator import Segment
 from sepcli.weights.modelspec import read_model
 from tests.toys import Asked, Split
@@ -92,15 +93,27 @@ class Slow(Split):
 loads: list[str] = []  # specs that were loaded in this process
 
 
-def load_model(spec, *, catalog, config=None, targets=None, options=None, blend="", progress=None, notice=None):
-    loads.append(spec)
-    entry = catalog[spec] if spec in catalog else read_model(spec, catalog, blend=blend).entry
+def several(entry):
+    """A model of several, of Slow ones."""
+    members = [
+        several(each) if each.models else Slow(each.sources, Segment(samples=22050)) for each in entry.models
+    ]
+    if entry.chain:
+        return Chain(members, [step.of for step in entry.chain[1:]])
+    return Blend(members, [part.weights for part in entry.parts], entry.sources, entry.blend)
+
+
+def load_model(
+    spec, *, catalog, config=None, targets=None, options=None, blend="", then=(), progress=None, notice=None
+):
+    loads.append(" then ".join([spec, *then]))
+    known = spec in catalog and not then
+    entry = catalog[spec] if known else read_model(spec, catalog, blend=blend, then=then).entry
     sources = entry.sources
-    if entry.parts:
-        members = [Slow(part.entry.sources, Segment(samples=22050)) for part in entry.parts]
-        model = Blend(members, [part.weights for part in entry.parts], sources, entry.blend)
+    if entry.models:
+        model = several(entry).select(targets or sources)
         hashes = ("f" * 64,) * len(entry.members_for(targets))
-        return loading.Loaded(entry.name, model.select(targets or sources), sources, hashes, "fake", entry)
+        return loading.Loaded(entry.name, model, sources, hashes, "fake", entry, entry.more)
     if entry.min_query is not None:
         model = Asked(sources).select(targets) if targets else Asked(sources)
         return loading.Loaded(spec, model, sources, (entry.files[0].sha256,), "fake", entry)

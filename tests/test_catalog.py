@@ -482,7 +482,12 @@ def test_a_chain_is_made_of_the_models_above_it(write):
     assert [(step.entry, step.of) for step in both.chain] == [(voice, ""), (toy, "music")]
     assert both.files == voice.files == toy.files  # equal here, so named once
     assert both.members_for(["vocals"]) == voice.members
-    assert both.steps_for(["bass"]) == [(both.chain[0], ("music",)), (both.chain[1], ("bass",))]
+    assert both.steps_for(["bass"]) == [
+        (both.chain[0], ("music",), ("music",)),
+        (both.chain[1], ("bass",), ("bass",)),
+    ]
+    assert both.more == {"music": ("drums", "bass", "music-rest"), "music-rest": ()}
+    assert both.members_for(["music"]) == voice.members and both.members_for(["music-rest"]) == both.members
     assert (both.samplerate, both.channels, both.license) == (44100, 2, "MIT")
     ordered = CHAIN.replace('license = "MIT"', 'sources = ["drums", "bass", "vocals"]')
     entry = read_catalog(write(ordered))["both"]
@@ -491,6 +496,39 @@ def test_a_chain_is_made_of_the_models_above_it(write):
     ]
     assert fewer.sources == ("vocals", "bass") and fewer.steps_for(["bass"])[1][1] == ("bass",)
     assert entry.sources == ("drums", "bass", "vocals") and entry.license == "unspecified"  # as of its models
+
+
+def test_a_stem_of_a_step_whose_name_is_there_already(write):
+    entries = read_catalog(write(CHAIN.replace('["drums", "bass"]', '["vocals", "bass"]')))
+    both = entries["both"]
+    assert both.sources == ("vocals", "music-vocals", "bass")
+    assert both.steps_for(["music-vocals"])[1][1:] == (("vocals",), ("music-vocals",))
+
+
+def test_models_of_several_among_several(write):
+    more = """
+[more]
+chain = [{ model = "both" }, { model = "toy", of = "drums" }]
+[beside]
+models = [{ model = "more" }, { model = "voice" }]
+"""
+    entries = read_catalog(write(CHAIN + more))
+    assert entries["more"].sources == ("vocals", "drums", "drums-bass", "bass")
+    assert entries["beside"].sources == (*entries["more"].sources, "music")
+    assert entries["more"].members_for(["vocals"]) == entries["voice"].members
+
+
+def test_a_catalogue_is_made_of_models_of_those_before_it(write, tmp_path):
+    first = write(SINGLE)
+    second = tmp_path / "second.toml"
+    second.write_text('[own]\nchain = [{ model = "duo" }, { model = "toy", of = "vocals" }]\n')
+    own = load_catalog([first, second])["own"]
+    assert own.chain[0].entry.name == "duo" and own.chain[1].entry.name == "toy"
+    assert own.sources == ("drums", "bass", "other", "vocals-drums", "vocals")
+    with pytest.raises(
+        ModelError, match="is 'toy', but must be a model that stands above it, or in a catalogue"
+    ):
+        load_catalog([second, first])
 
 
 @pytest.mark.parametrize(
@@ -505,10 +543,14 @@ def test_a_chain_is_made_of_the_models_above_it(write):
         ('{ model = "voice" }', '{ model = "voice", of = "music" }', "is not for the first step"),
         ('of = "music"', 'of = "music", stems = ["bass", "bass"]', "must be some of drums, bass, each once"),
         ('of = "music"', 'of = "music", stems = ["piano"]', "must be some of drums, bass, each once"),
-        ('of = "music"', 'of = "drums"', "is 'drums', but must be a stem of a step: vocals, music"),
+        ('of = "music"', 'of = "drums"', "there is no stem 'drums' by then; there are vocals, music"),
+        (', of = "music"', "", "`of`: is missing"),
         (', { model = "toy", of = "music" }', "", "needs two models or more"),
-        ('["drums", "bass"]', '["drums", "vocals"]', "has two stems 'vocals'"),
-        ('license = "MIT"', 'sources = ["bass", "drums"]', "must be vocals, drums, bass in any order"),
+        (
+            'license = "MIT"',
+            'sources = ["bass", "drums"]',
+            "the stems that are left are vocals, drums, bass, not bass, drums",
+        ),
         ('license = "MIT"', 'family = "demucs"', "`family`: is not a key of this table"),
         ('license = "MIT"', 'task = "singing"', "is 'singing', but must be one of"),
         ("bass = 5.0", "piano = 5.0", "names 'piano', but the model's stems are vocals, drums, bass"),

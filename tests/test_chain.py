@@ -183,5 +183,5 @@ def test_the_leaves_add_up_where_those_of_each_step_do():
 def test_a_step_takes_what_is_there():
     with pytest.raises(ValueError, match="'music' was taken apart before; there are vocals, drums"):
         chained(["vocals", "music"], [("music", ["drums"]), ("music", ["bass"])])
-    with pytest.raises(ValueError, match="there is no stem 'flute' then; there are vocals, music"):
+    with pytest.raises(ValueError, match="there is no stem 'flute' by then; there are vocals, music"):
         chained(["vocals", "music"], [("flute", ["drums"])])

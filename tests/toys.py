@@ -32,7 +32,7 @@ class Split(Separator):
     """Source k is the mix times a share; those of SHARES add up to 1."""
 
     SHARES = {"drums": 0.5, "bass": 0.25, "other": 0.125, "vocals": 0.125}
-    MORE = {"lead": 0.5, "backing": 0.25}  # of a second step, which leaves a quarter
+    MORE = {"lead": 0.5, "backing": 0.25, "choir": 0.5}  # of a second step, which leaves a quarter
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ from sepcli.errors import UsageError, parameter
 from sepcli.sound.formats import FORMATS
 from sepcli.sound.submix import Submix
 from sepcli.system.files import content_sha256
+from sepcli.weights.entries import Entry
 from sepcli.weights.modelspec import ModelSpec
 
 SEPARATE, REPLACE, SKIP, REFUSE = "separate", "replace", "skip", "refuse"
@@ -70,7 +71,7 @@ def fingerprint(named: Named, weights: Sequence[str], precision: str) -> Fingerp
     common: dict[str, Any] = {
         "engine": ENGINE_VERSION,
         "model": batch.model.name,
-        **_blend(batch.model),
+        **_together(batch.model),
         "overlap": settings.overlap,
         "segment": settings.segment,
         "shifts": settings.shifts,
@@ -102,10 +103,12 @@ def fingerprint(named: Named, weights: Sequence[str], precision: str) -> Fingerp
     return Fingerprint(settings_hash(made_with), made_with, files)
 
 
-def _blend(model: ModelSpec) -> dict[str, Any]:
-    """How several models become one; nothing for one model."""
+def _together(model: ModelSpec) -> dict[str, Any]:
+    """How several models become one; nothing for one model, and for what the catalogue knows (`_network`)."""
     if model.entry is not None:
         return {"blend": model.entry.blend} if model.entry.parts else {}
+    if model.steps:
+        return {"chain": [[of, _together(step)] for of, step in model.steps]}
     return {"blend": [model.blend, *(weight for _, weight in model.parts)]} if model.parts else {}
 
 
@@ -117,18 +120,29 @@ def _network(batch: Batch, stems: Sequence[str], weights: Sequence[str], of: Seq
     described = {
         "segment": batch.entry.segment,
         "members": [[member.arch, dict(member.config), member.weights] for member in members],
+        **_models(batch.entry, stems),
     }
-    if batch.entry.chain:
-        steps = batch.entry.steps_for(stems)
-        described["chain"] = [[step.entry.family, step.entry.segment, step.of] for step, _ in steps]
-    for part, own in batch.entry.parts_for(stems):
-        described.setdefault("blend", []).append([part.entry.family, part.entry.segment, part.weights, own])
     networks = settings_hash(described)
     known = batch.entry.members_for(of)
     if len(known) != len(weights):  # nothing is known of them
         return {"weights": list(weights), "networks": networks}
     needed = [digest for member, digest in zip(known, weights, strict=True) if member in members]
     return {"weights": needed, "networks": networks}
+
+
+def _models(entry: Entry, stems: Sequence[str]) -> dict[str, Any]:
+    """How the models of which an entry is made come together for these stems; nothing for one model."""
+
+    def one(model: Entry, own: Sequence[str]) -> list[Any]:
+        several = [{**_models(model, own), "way": model.blend}] if model.models else []
+        return [model.family, model.segment, *several]
+
+    if entry.chain:
+        return {"chain": [[*one(step.entry, own), step.of] for step, own, _ in entry.steps_for(stems)]}
+    if entry.parts:
+        parts = entry.parts_for(stems)
+        return {"blend": [[*one(part.entry, own), part.weights, own] for part, own in parts]}
+    return {}
 
 
 def decide(named: Named, tracks: Iterable[Track], prints: Fingerprint, manifest: Manifest) -> list[Decision]:

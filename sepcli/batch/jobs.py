@@ -141,11 +141,11 @@ def preview(batch: Batch, listener: Listener | None = None, named: Named | None 
 def _named(batch: Batch, model: Model, listener: Listener) -> Named:
     """The stems and paths, for a model that had to be loaded to know what the words for its stems mean."""
     if batch.entry is None:
-        understood = understand(batch, model.sources)
+        understood = understand(batch, model.sources, model.more)
         for text in understood.notices[len(batch.notices) :]:
             listener.notice(text)
         batch = understood
-    return names(batch, model.sources)
+    return names(batch, model.sources, model.more)
 
 
 @contextmanager

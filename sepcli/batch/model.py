@@ -6,7 +6,7 @@ do loads nothing. A file of the user's has to be loaded to learn either.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,12 @@ class Model:
         """The stems that the model has by name, in its order."""
         entry = self.batch.entry
         return self._load_whole().sources if entry is None else entry.sources
+
+    @property
+    def more(self) -> Mapping[str, tuple[str, ...]]:
+        """The stems that it gives on request, each with those in it."""
+        entry = self.batch.entry
+        return self._load_whole().more if entry is None else entry.more
 
     def weights(self, stems: Stems, *, may_load: bool = True) -> list[str] | None:
         """The SHA-256 of each file that these stems need; None where it is not known.
@@ -116,6 +122,7 @@ class Model:
                 config=self.batch.request.config,
                 options=self.batch.request.options,
                 blend=self.batch.request.blend,
+                then=self.batch.request.then,
                 progress=progress,
                 notice=self.listener.notice,
             )

@@ -118,15 +118,17 @@ class Named:
     notices: tuple[str, ...] = ()  # sentences the user should see
 
 
-def names(batch: Batch, sources: Sequence[str]) -> Named:
+def names(batch: Batch, sources: Sequence[str], more: Collection[str] = ()) -> Named:
     """Give every track of the batch its paths, for a model of these stems.
 
+    more: stems that it gives only where they are asked for.
     UsageError for a stem that the model lacks or for no stem at all, a template that can't do, two inputs that
     land on one path, or an output that is an input or a query.
     """
     request = batch.request
     stems = choose_stems(
         sources,
+        more,
         request.targets,
         batch.queries,
         rest=batch.spec.rest,
@@ -158,11 +160,12 @@ def names(batch: Batch, sources: Sequence[str]) -> Named:
 
 def names_if_known(batch: Batch) -> Named | None:
     """`names` for a model of the catalogue; None for others, which have to be loaded to know their stems."""
-    return None if batch.entry is None else names(batch, batch.entry.sources)
+    return None if batch.entry is None else names(batch, batch.entry.sources, batch.entry.more)
 
 
 def choose_stems(
     sources: Sequence[str],
+    more: Collection[str],
     targets: Sequence[str],
     queries: Sequence[Query],
     *,
@@ -174,6 +177,7 @@ def choose_stems(
 ) -> Stems:
     """The wanted stems of a model: first its own, in its order, then the stems of the queries.
 
+    more: stems that it gives only where they are among the targets.
     rest: whether the mix minus the written stems is a file too. hidden: targets that only the submixes need.
     model: its name in errors. catalog: where others are looked for that have a stem which this one lacks.
     UsageError for such a stem, where there is nothing to make, and for a name that the rest has too.
@@ -181,11 +185,12 @@ def choose_stems(
     if not sources and not queries:
         raise needs_one(model)
     for target in targets:
-        if target not in sources:
-            raise unknown_stem(target, sources, model, catalog)
+        if target not in sources and target not in more:
+            raise unknown_stem(target, (*sources, *more), model, catalog)
     asked = tuple(query.name for query in queries)
     wanted = (*targets, *asked)
-    named = tuple(source for source in sources if not wanted or source in targets)
+    all_named = (*sources, *more) if wanted else sources
+    named = tuple(source for source in all_named if not wanted or source in targets)
     stems = Stems(named, asked, tuple(submixes), tuple(hidden))
     return stems.with_rest(rest_name([stem for stem in wanted if stem not in hidden])) if rest else stems
 

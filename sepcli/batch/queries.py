@@ -256,6 +256,7 @@ def load_asked(
     config: str | None = None,
     options: Mapping[str, str] | None = None,
     blend: str = "",
+    then: Sequence[str] = (),
     progress: Callable[[int, int | None], None] | None = None,
     notice: Callable[[str], None] = lambda text: None,
 ) -> Loaded:
@@ -266,7 +267,7 @@ def load_asked(
     """
     from sepcli import loading
 
-    entry = read_model(spec, catalog, blend=blend).entry
+    entry = read_model(spec, catalog, blend=blend, then=then).entry
     if queries and entry is not None and entry.min_query is None:  # known before a download
         raise takes_none(entry.name, entry.sources)
     # A query may take the place of a stem of the model, so the whole model is bound before it is narrowed.
@@ -277,6 +278,7 @@ def load_asked(
         targets=None if queries else targets,
         options=options,
         blend=blend,
+        then=then,
         progress=progress,
         notice=notice,
     )

@@ -52,6 +52,7 @@ class Request:
     player: bool = False  # a page beside each track's stems, which plays them
     config: str | None = None  # the YAML of the training toolkit for a checkpoint: a path or hf://...
     blend: str = ""  # how the stems of several models become one; "": their mean, or as the catalogue says
+    then: tuple[str, ...] = ()  # "STEM: MODEL": models after it, of which each takes a stem apart
     stdout: int | None = None  # a descriptor that takes the one stem of the one input; `out` is then temporary
 
     @property
@@ -121,7 +122,7 @@ def look_up(request: Request, arguments: Sequence[str], catalog: Catalog, suffix
     from sepcli.sound.writers import check_format
 
     check_format(request.spec.format, bitrate=request.spec.bitrate)
-    model = read_model(request.model, catalog, blend=request.blend)
+    model = read_model(request.model, catalog, blend=request.blend, then=request.then)
     spec = output_spec(request.spec, some=bool(request.targets or request.queries))
     queries = _queries(request, spec, model.entry, catalog)
     found = find_inputs(arguments, request.out, frozenset(suffixes))
@@ -137,18 +138,20 @@ def look_up(request: Request, arguments: Sequence[str], catalog: Catalog, suffix
         notices=(*(warning for query in queries for warning in query.warnings), *found.notices),
         spec=spec,
     )
-    return batch if model.entry is None else understand(batch, model.entry.sources)
+    return batch if model.entry is None else understand(batch, model.entry.sources, model.entry.more)
 
 
-def understand(batch: Batch, sources: Sequence[str]) -> Batch:
+def understand(batch: Batch, sources: Sequence[str], more: Mapping[str, Sequence[str]]) -> Batch:
     """The batch with the user's words for stems replaced by those of a model that has `sources`.
 
+    more: what it gives on request (stems.chained).
     For a model of the catalogue `look_up` has done it. UsageError for a word that means nothing there.
     """
     asked = [query.name for query in batch.queries]
     meant = meaning(
         batch.request.targets,
         sources,
+        more,
         rest=batch.spec.rest,
         others=asked,
         submixes=batch.request.submixes,

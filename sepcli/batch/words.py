@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from sepcli.batch.outputs import legal_name, name_key
 from sepcli.batch.submixes import MIX, parse_terms
@@ -32,6 +33,7 @@ INSTRUMENTAL = ("instrumental", "accompaniment", "no_vocals", "instrum")
 KARAOKE = "karaoke"
 REMAINDER = "other"  # in a model of the voice and one more stem, that is the instrumental
 
+NONE: Mapping[str, Sequence[str]] = MappingProxyType({})
 WORDS = (ACAPELLA[0], *INSTRUMENTAL[:2], KARAOKE)  # for the shell to complete
 
 
@@ -49,6 +51,7 @@ class Meaning:
 def meaning(
     words: Sequence[str],
     sources: Sequence[str],
+    more: Mapping[str, Sequence[str]] = NONE,
     *,
     rest: bool,
     others: Sequence[str] = (),
@@ -58,11 +61,13 @@ def meaning(
 ) -> Meaning:
     """What the words mean for a model of these sources.
 
+    more: stems that it gives on request, each with those in it (stems.chained).
     rest: whether the rest of all is wanted too. others: stems besides, of queries. submixes: the user's own, as
     (name, sum) pairs. model: its name in errors. catalog: where stems are looked for that it lacks.
     UsageError for a word that needs a stem which the model lacks, for a rest that is none, and for submixes
     that can't be read, lack a stem or have a name that is taken.
     """
+    all_sources, sources = sources, (*sources, *more)
     own = [name for name, _ in submixes]
     stems: list[str] = []
     notices: list[str] = []
@@ -83,7 +88,7 @@ def meaning(
         else:
             stems.append(word)
     if rest:
-        _check_rest(found, stems, others, only=bool(words))
+        _check_rest(found, stems, others, more, only=bool(words))
     made: dict[str, Submix] = {}  # by the stem that they are without
     for word, stem in found.items():
         submix = Submix.without(_folded(word), [stem])
@@ -100,18 +105,28 @@ def meaning(
         *made.values(),
         *(_submix(name, text, sources, others, model, catalog) for name, text in submixes),
     )
-    if not words and not others:
-        return Meaning((), sums, notices=tuple(notices))
     needed = [stem for submix in sums for stem in submix.stems if stem not in others]
+    if not words and not others:
+        if all(stem in all_sources for stem in needed):
+            return Meaning((), sums, notices=tuple(notices))
+        asked = [*all_sources]
     targets = tuple(dict.fromkeys([*asked, *needed]))
     hidden = tuple(stem for stem in targets if stem not in asked)
     return Meaning(targets, sums, hidden, tuple(notices))
 
 
-def _check_rest(found: Mapping[str, str], stems: Sequence[str], others: Sequence[str], *, only: bool) -> None:
+def _check_rest(
+    found: Mapping[str, str],
+    stems: Sequence[str],
+    others: Sequence[str],
+    more: Mapping[str, Sequence[str]],
+    *,
+    only: bool,
+) -> None:
     """UsageError where the rest would not be one: files that are no stems can't have any.
 
-    found: words for a mix minus a stem, and that stem. only: whether only some stems are asked for.
+    found: words for a mix minus a stem, and that stem. more: the stems in others. only:
+    whether only some stems are asked for.
     """
     if len(set(found.values())) > 1:
         raise UsageError(
@@ -127,6 +142,13 @@ def _check_rest(found: Mapping[str, str], stems: Sequence[str], others: Sequence
                 f"{', '.join(more)} among them.",
                 remedy=f"Leave out {parameter('rest')} and {parameter('sum')}, or "
                 f"{parameter('targets', more[0])}.",
+                code="two_rests",
+            )
+    for stem in stems:
+        if inside := [other for other in stems if other in more.get(stem, ())]:
+            raise UsageError(
+                f"{inside[0]} is a part of {stem}, so the files would not add up to the mix.",
+                remedy=f"Leave out {parameter('rest')} and {parameter('sum')}, or ask for one of them only.",
                 code="two_rests",
             )
     if only and not (found or stems or others):

@@ -117,6 +117,17 @@ def separate(
             "says.",
         ),
     ] = None,
+    then: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--then",
+            metavar='"STEM: MODEL"',
+            rich_help_panel=WHAT,
+            help='Give a stem to another model, whose stems replace it; repeatable: --then "vocals: '
+            'karaoke-becruily" --then "lead: dereverb-anvuew". Then -t vocals and -t vocals-rest also write '
+            "that stem, and what the other model leaves of it.",
+        ),
+    ] = None,
     config: Annotated[
         str | None,
         typer.Option(
@@ -447,6 +458,7 @@ def separate(
         model=model or DEFAULT_MODEL,
         config=config,
         blend=blend or "",
+        then=tuple(then or ()),
         out=Path(os.path.expanduser(out)),
         targets=tuple(dict.fromkeys(target or ())),
         queries=tuple(query or ()),

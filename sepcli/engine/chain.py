@@ -68,7 +68,7 @@ class Chain(Several):
         own = [step.sources for step in steps]
         if names is None:
             found = chained(own[0], list(zip(takes, own[1:], strict=True)))
-            names, self.more = found.made, found.more
+            names, takes, self.more = found.made, found.taken, found.more
             sources = found.left if sources is None else sources
         assert sources is not None
         self.names = tuple(map(tuple, names))
@@ -94,14 +94,14 @@ class Chain(Several):
         needed = set(sources)
         kept, names, takes = list[Separator](), list[list[str]](), list[str]()
         for step in range(len(self.members) - 1, -1, -1):
-            taking = self.takings[step - 1] if step else None
-            own, needed = needed_of(self.names[step], taking and taking.stem, needed)
+            taken = self.takings[step - 1].stem if step else ""
+            own, needed = needed_of(self.names[step], taken, needed)
             if own:
                 at = [self.names[step].index(name) for name in own]
                 member = self.members[step]
                 kept.insert(0, member.select([member.sources[index] for index in at]))
                 names.insert(0, own)
-                takes.insert(0, taking.stem if taking else "")
+                takes.insert(0, taken)
         narrowed = Chain(kept, takes[1:], sources, names) if len(kept) > 1 else kept[0].select(sources)
         narrowed.whole = self.whole or self.sources
         return narrowed.eval()

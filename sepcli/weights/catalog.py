@@ -56,7 +56,8 @@ def load_catalog(catalogs: Sequence[Path] = ()) -> Catalog:
     UsageError for a named catalogue that does not exist, ModelError for one that is wrong. One of an installed
     package that is wrong is left out with a SepcliWarning: its user did not write it.
     """
-    files = [_bundled(), _installed()]
+    files = [_bundled()]
+    files.append(_installed(files[0]))
     user = user_catalog()
     paths = [user] if user is not None and user.is_file() else []
     for name in filter(None, os.environ.get("SEPCLI_CATALOG", "").split(os.pathsep)):
@@ -75,7 +76,9 @@ def load_catalog(catalogs: Sequence[Path] = ()) -> Catalog:
                 code="no_catalog",
             )
         paths.append(path)
-    return Catalog(*files, *map(read_catalog, paths))
+    for path in paths:
+        files.append(read_catalog(path, Catalog(*files)))
+    return Catalog(*files)
 
 
 def list_models(catalogs: Sequence[Path] = ()) -> list[Entry]:
@@ -83,15 +86,17 @@ def list_models(catalogs: Sequence[Path] = ()) -> list[Entry]:
     return list(load_catalog(catalogs).values())
 
 
-def read_catalog(path: Path) -> dict[str, Entry]:
-    """The entries of one file by name; ModelError names the file, the table and the key that is wrong."""
+def read_catalog(path: Path, above: Mapping[str, Entry] | None = None) -> dict[str, Entry]:
+    """The entries of one file by name; ModelError names the file, the table and the key that is wrong.
+
+    above: the models of the catalogues before it, which its own may be made of.
+    """
     from sepcli.weights.entryfile import read_entries  # not for `--help`
 
     path = Path(path).resolve()
     try:
         status = path.stat()
-        # A copy: what was read is remembered for the next call.
-        return dict(read_entries(path, status.st_mtime_ns, status.st_size))
+        return read_entries(path, status.st_mtime_ns, status.st_size, above or {})
     except OSError as error:
         raise from_os(error, path, reading=ModelError) from error
 
@@ -115,7 +120,7 @@ def _bundled() -> Mapping[str, Entry]:
 # --- catalogues of installed packages ---
 
 
-def _installed() -> dict[str, Entry]:
+def _installed(above: Mapping[str, Entry]) -> dict[str, Entry]:
     """The entries of all catalogues that installed packages bring; a broken catalogue is left out."""
     if not _may_be_installed():
         return {}
@@ -124,7 +129,7 @@ def _installed() -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
         try:
-            entries |= read_catalog(_file_of(point))
+            entries |= read_catalog(_file_of(point), above)
         except Exception as error:  # noqa: BLE001  (other people's package: its faults are not the user's)
             reason = error.message if isinstance(error, SepcliError) else f"{first_line(error)}."
             package = point.dist.name if point.dist is not None else point.value

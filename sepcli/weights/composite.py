@@ -7,10 +7,11 @@ can't be, as the end of a sentence about the key at fault: the caller knows wher
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from sepcli.stems import BLENDS, WEIGHTED, all_of, gives
-from sepcli.weights.entries import Entry, Part
+from sepcli.stems import BLENDS, WEIGHTED, all_of, chained, gives
+from sepcli.weights.entries import Entry, Part, Step
 
 
 def side_by_side(
@@ -63,9 +64,26 @@ def blend_weights(
     return rows
 
 
-def one_after_another(name: str, entries: Sequence[Entry], sources: Sequence[str], **said: Any) -> Entry:
-    """What follows for a chain of these models that leaves `sources`; its steps are among what is said."""
-    return Entry(**{**_following(name, entries, sources), **said})
+def one_after_another(name: str, steps: Sequence[Step], sources: Sequence[str] = (), **said: Any) -> Entry:
+    """Models of which each takes a stem of those before it apart.
+
+    steps: without names. sources: all stems that are left, in another order than the steps'. said: as for
+    `side_by_side`.
+    ValueError for a model that can't be in a chain, and for a stem that is not there.
+    """
+    for step in steps:
+        if step.entry.min_query is not None:
+            raise ValueError(f"'{step.entry.name}' takes queries, and can't be one of several models")
+    first, *later = steps
+    stems = chained(first.made, [(step.of, step.made) for step in later])
+    if sources and sorted(sources) != sorted(stems.left):
+        raise ValueError(f"the stems that are left are {', '.join(stems.left)}, not {', '.join(sources)}")
+    chain = tuple(
+        replace(step, of=taken, names=names)
+        for step, taken, names in zip(steps, ("", *stems.taken), stems.made, strict=True)
+    )
+    fields = _following(name, [step.entry for step in steps], sources or stems.left)
+    return Entry(**{**fields, "chain": chain, "more": dict(stems.more), **said})
 
 
 def _following(name: str, entries: Sequence[Entry], sources: Sequence[str]) -> dict[str, Any]:

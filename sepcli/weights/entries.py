@@ -7,14 +7,14 @@ networks, caches or downloads.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sepcli.errors import ModelError, did_you_mean
-from sepcli.stems import gives
+from sepcli.stems import gives, needed_of
 
 CHECKS = ("full", "sha1", "md5", "prefix", "size", "none")  # the strictest first
 
@@ -139,11 +139,17 @@ class Step:
     entry: Entry
     of: str = ""  # a stem of an earlier step; "" for the first, which takes the mix
     stems: tuple[str, ...] = ()  # those of its stems that are wanted; () = all
+    names: tuple[str, ...] = ()  # what these are called in the chain; () = as they are
 
     @property
     def made(self) -> tuple[str, ...]:
-        """The stems that it gives."""
+        """The stems that it gives, by its model's names."""
         return self.stems or self.entry.sources
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The stems that it gives, by their names in the chain."""
+        return self.names or self.made
 
 
 def weighted(stems: Sequence[str], weights: Sequence[float]) -> str:
@@ -175,6 +181,8 @@ class Entry:
     members: tuple[Member, ...]  # of several models together: those of all
     joined: bool = False  # its members are the parts of one network, each under the name of its file
     chain: tuple[Step, ...] = ()  # models one after another, in place of networks of its own
+    # Stems that are given only where they are asked for, each with the stems that are parts of it.
+    more: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()  # models side by side, likewise
     blend: str = ""  # how the stems of those become one: one of stems.BLENDS
     mixer: Mixer | None = None  # what is behind the members
@@ -205,7 +213,7 @@ class Entry:
             return self.members
         if self.chain:
             needed = self.steps_for(targets)
-            return tuple(member for step, stems in needed for member in step.entry.members_for(stems))
+            return tuple(member for step, own, _ in needed for member in step.entry.members_for(own))
         if self.parts:
             shared = self.parts_for(targets)
             return tuple(member for part, stems in shared for member in part.entry.members_for(stems))
@@ -216,14 +224,17 @@ class Entry:
             if member.weights is None or any(member.weights[index] for index in wanted)
         )
 
-    def steps_for(self, targets: Collection[str]) -> list[tuple[Step, tuple[str, ...]]]:
-        """The steps of a chain that the stems in `targets` need, each with its stems that are needed."""
+    def steps_for(self, targets: Collection[str]) -> list[tuple[Step, tuple[str, ...], tuple[str, ...]]]:
+        """The steps of a chain that the stems in `targets` need, each with its stems that are needed.
+
+        Those twice: by the names that its model has for them, and by their names in the chain.
+        """
         needed, found = set(targets), []
         for step in reversed(self.chain):
-            own = tuple(stem for stem in step.made if stem in needed)
-            if own:
-                needed = needed.difference(own) | {step.of}
-                found.insert(0, (step, own))
+            names, needed = needed_of(step.named, step.of, needed)
+            if names:
+                own = tuple(step.made[step.named.index(name)] for name in names)
+                found.insert(0, (step, own, tuple(names)))
         return found
 
     def parts_for(self, targets: Collection[str]) -> list[tuple[Part, tuple[str, ...]]]:

@@ -11,6 +11,7 @@ The dataclasses here are the tables as they are written, the functions check wha
 from __future__ import annotations
 
 import re
+from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,11 +19,11 @@ from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from sepcli import __version__
 from sepcli.errors import ModelError
-from sepcli.stems import BLENDS, all_of
+from sepcli.stems import BLENDS
 from sepcli.system.remembered import recall, remember
 from sepcli.system.tables import TableError, read_table
 from sepcli.weights.composite import one_after_another, side_by_side
@@ -116,7 +117,7 @@ class _CompositeTable:
 
 @dataclass(frozen=True)
 class _StepTable:
-    """An item of `chain`: a model above it in the same file, and the stem that it takes apart."""
+    """An item of `chain`: a model above it, and the stem that it takes apart."""
 
     model: str
     of: str = ""
@@ -133,7 +134,7 @@ class _ChainTable(_CompositeTable):
 
 @dataclass(frozen=True)
 class _PartTable:
-    """An item of `models`: a model above it in the same file, and its weight in each stem."""
+    """An item of `models`: a model above it, and its weight in each stem."""
 
     model: str
     weight: float = 1.0
@@ -231,15 +232,23 @@ def _table(values: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]
 # --- from tables to entries ---
 
 
-@lru_cache(maxsize=32)  # one command asks several times; a changed file has another key
-def read_entries(path: Path, mtime_ns: int, size: int) -> dict[str, Entry]:
-    """The entries of a file as it was then; OSError where it can't be read, ModelError where it is wrong."""
+def read_entries(path: Path, mtime_ns: int, size: int, above: Mapping[str, Entry]) -> dict[str, Entry]:
+    """The entries of a file as it was then.
+
+    above: the models of other catalogues, which its own may be made of.
+    OSError where it can't be read, ModelError where it is wrong.
+    """
     with _faults_of(path):
-        tables = entry_tables(path.read_text(encoding="utf-8"))
-        entries: dict[str, Entry] = {}
-        for name, values in tables.items():
-            entries[name] = _entry(name, values, path, entries)
+        entries = dict[str, Entry]()
+        known = ChainMap(entries, cast("dict[str, Entry]", above))  # is only read
+        for name, values in _tables(path, mtime_ns, size).items():
+            entries[name] = _entry(name, values, path, known)
         return entries
+
+
+@lru_cache(maxsize=32)  # one command asks several times; a changed file has another key
+def _tables(path: Path, mtime_ns: int, size: int) -> Mapping[str, Any]:
+    return entry_tables(path.read_text(encoding="utf-8"))
 
 
 @lru_cache(maxsize=1)
@@ -249,8 +258,8 @@ def remembered_entries(path: Path, mtime_ns: int, size: int, memory: Path) -> Ma
     tables = recall(memory, depends)
     if isinstance(tables, dict):
         return _Remembered(tables, path)
-    entries = read_entries(path, mtime_ns, size)
-    remember(memory, depends, entry_tables(path.read_text(encoding="utf-8")))
+    entries = read_entries(path, mtime_ns, size, {})
+    remember(memory, depends, _tables(path, mtime_ns, size))
     return entries
 
 
@@ -354,34 +363,29 @@ def _entry(name: str, values: Any, path: Path, above: Mapping[str, Entry]) -> En
 def _chain(name: str, table: _ChainTable, path: Path, above: Mapping[str, Entry]) -> Entry:
     """Models one after another as one."""
     _check_words(table, name)
-    steps, left = [], list[str]()
+    steps = []
     for index, step in enumerate(table.chain):
         where = f"{name}.chain[{index}]"
         entry = _above(step.model, above, where)
         unknown = [stem for stem in step.stems if stem not in entry.sources]
         if unknown or len(set(step.stems)) < len(step.stems):
             raise TableError(where, "stems", f"must be some of {', '.join(entry.sources)}, each once")
-        made = Step(entry, step.of, step.stems)
-        if index == 0:
-            if step.of:
-                raise TableError(where, "of", "is not for the first step, which takes the mix")
-            left = [*made.made]
-        elif step.of not in left:
-            raise TableError(where, "of", f"is {step.of!r}, but must be a stem of a step: {', '.join(left)}")
-        else:
-            at = left.index(step.of)
-            left[at : at + 1] = made.made
-        steps.append(made)
-    for stem in left:
-        if left.count(stem) > 1:
-            raise TableError(name, "chain", f"has two stems '{stem}'")
+        if bool(step.of) != bool(index):
+            fact = (
+                "is missing: the stem that the model takes apart"
+                if index
+                else "is not for the first step, which takes the mix"
+            )
+            raise TableError(where, "of", fact)
+        steps.append(Step(entry, step.of, step.stems))
     if len(steps) < 2:
         raise TableError(name, "chain", "needs two models or more")
-    if table.sources and sorted(table.sources) != sorted(left):
-        raise TableError(name, "sources", f"must be {', '.join(left)} in any order")
-    sources = table.sources or tuple(left)
-    entries = [step.entry for step in steps]
-    return one_after_another(name, entries, sources, chain=tuple(steps), **_said(table, name, sources, path))
+    said = _said(table, name, path)
+    try:
+        made = one_after_another(name, steps, table.sources, **said)
+    except ValueError as error:
+        raise TableError(name, "chain", f"can't be: {error}") from error
+    return replace(made, scores=_scores(table.scores, made.sources, name))
 
 
 def _blend(name: str, table: _BlendTable, path: Path, above: Mapping[str, Entry]) -> Entry:
@@ -393,38 +397,33 @@ def _blend(name: str, table: _BlendTable, path: Path, above: Mapping[str, Entry]
         models.append((entry, {"": part.weight, **part.weights}))
     if len(models) < 2:
         raise TableError(name, "models", "needs two models or more")
-    sources = all_of([entry.sources for entry, _ in models])
+    said = _said(table, name, path)
     try:
-        return side_by_side(name, models, table.blend, **_said(table, name, sources, path))
+        made = side_by_side(name, models, table.blend, **said)
     except ValueError as error:
         raise TableError(name, "models", f"can't be: {error}") from error
+    return replace(made, scores=_scores(table.scores, made.sources, name))
 
 
 def _above(model: str, above: Mapping[str, Entry], where: str) -> Entry:
     """The model that one of several names."""
-    entry = above.get(model)
-    if entry is None or entry.models or entry.min_query is not None:
+    if model not in above:
         raise TableError(
             where,
             "model",
-            f"is {model!r}, but must be a model that stands above it in the same file, not one of several "
-            "models and no model of queries",
+            f"is {model!r}, but must be a model that stands above it, or in a catalogue that is read before",
         )
-    return entry
+    return above[model]
 
 
-def _said(table: _CompositeTable, name: str, sources: Sequence[str], path: Path) -> dict[str, Any]:
-    """What the table of several models says of itself."""
+def _said(table: _CompositeTable, name: str, path: Path) -> dict[str, Any]:
+    """What the table of several models says of itself, but its scores."""
     said: dict[str, Any] = {
         key: getattr(table, key)
         for key in ("purpose", "half_note", "license_note", "paper", "origin", "training_data", "limits", "run")
     }
     said |= {key: getattr(table, key) for key in ("task", "license") if getattr(table, key)}
-    return said | {
-        "scores": _scores(table.scores, sources, name),
-        "aliases": table.aliases,
-        "catalog_path": path,
-    }
+    return said | {"aliases": table.aliases, "catalog_path": path}
 
 
 def _check_words(table: _EntryTable | _CompositeTable, name: str) -> None:

@@ -7,19 +7,22 @@ spleeter:2stems=my/2stems        the same with a folder that holds one checkpoin
 hf://owner/repo[@revision]/file  a checkpoint on the hub that says what it is, or with a YAML beside it
 a+b  a:2+b                       several of these side by side, with weights; a file or model of that very name
                                  goes first
+
+And then, as "STEM: MODEL", models of any of these kinds, each of which takes a stem of those before it apart.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sepcli.errors import ModelError, UsageError, parameter
 from sepcli.stems import BLENDS, WEIGHTED
-from sepcli.weights.composite import side_by_side
-from sepcli.weights.entries import Catalog, Entry
+from sepcli.weights.composite import one_after_another, side_by_side
+from sepcli.weights.entries import Catalog, Entry, Step
 
 HUB_SCHEME = "hf://"
 RUN_FILE = "model.safetensors"  # what a run folder holds
@@ -27,6 +30,7 @@ INDEX = ".index"  # the suffix of a TensorFlow checkpoint's first file
 _SUFFIXES = frozenset(
     {".safetensors", ".th", ".pt", ".pth", ".ckpt", ".onnx", INDEX, ".gz", ".tgz", ".tar", ".zip"}
 )
+STEP = '"STEM: MODEL"'  # how a step is written
 _WEIGHT = re.compile(r"(.+):(\d+(?:\.\d+)?|\.\d+)")
 _COMMON = (RUN_FILE, f"model{INDEX}")  # names of files that say less than their folder's
 
@@ -45,27 +49,31 @@ class ModelSpec:
     """A model as it was asked for.
 
     Either a catalogue's entry, or an entry with a local file in the place of its own, or a file, or a hub
-    file; or several of these side by side. If the catalogue has all of several models, they are an entry as
-    well.
+    file; or several of these side by side or one after another. If the catalogue has all of several models,
+    they are an entry as well.
     """
 
     text: str  # as it was given
     entry: Entry | None = None
     file: Path | None = None
     hub: HubFile | None = None
-    parts: tuple[tuple[ModelSpec, float], ...] = ()  # several models, each with its weight
-    blend: str = ""  # how the stems of several become one: one of stems.BLENDS
+    parts: tuple[tuple[ModelSpec, float], ...] = ()  # models side by side, each with its weight
+    blend: str = ""  # how the stems of those become one: one of stems.BLENDS
+    steps: tuple[tuple[str, ModelSpec], ...] = ()  # models one after another, each with the stem it takes
 
     @property
     def is_remote(self) -> bool:
         """Whether only a download tells which stems it has: a file on the hub."""
-        return self.hub is not None or (self.entry is None and any(part.is_remote for part, _ in self.parts))
+        several = [*(part for part, _ in self.parts), *(step for _, step in self.steps)]
+        return self.hub is not None or (self.entry is None and any(each.is_remote for each in several))
 
     @property
     def name(self) -> str:
         """A name for people and for {model} in paths: the entry's, the file's or folder's, the repository's."""
         if self.parts:
             return "+".join(part.name for part, _ in self.parts)
+        if self.steps:
+            return "-then-".join(step.name for _, step in self.steps)
         if self.entry is not None:
             return self.entry.name
         if self.hub is not None:
@@ -76,12 +84,19 @@ class ModelSpec:
         return self.file.parent.resolve().name
 
 
-def read_model(text: str, catalog: Catalog, *, blend: str = "") -> ModelSpec:
+def read_model(text: str, catalog: Catalog, *, blend: str = "", then: Sequence[str] = ()) -> ModelSpec:
     """What `text` names. blend: how the stems of several models become one, if the user has said it.
 
-    ModelError if there is no such entry or file, UsageError for a bad hub address or for models that can't be
-    blended like that.
+    then: models that come after it, "STEM: MODEL" each.
+    ModelError if there is no such entry or file, UsageError for a bad hub address, and for models that can't be
+    side by side or one after another like that.
     """
+    first = _first(text, catalog, blend)
+    return _chain(first, then, catalog) if then else first
+
+
+def _first(text: str, catalog: Catalog, blend: str) -> ModelSpec:
+    """`read_model` for what the mix is given to."""
     if blend and blend not in BLENDS:
         raise UsageError(
             f"{parameter('blend')} is '{blend}', but must be one of {', '.join(BLENDS)}.",
@@ -166,7 +181,40 @@ def _several(text: str, pieces: list[tuple[str, float]], catalog: Catalog, blend
     try:
         return replace(spec, entry=side_by_side(spec.name, models, blend))
     except ValueError as error:
-        raise UsageError(f"'{text}' can't be: {error}.", remedy="Correct it, or name one model.") from error
+        raise cannot_be(spec, error) from error
+
+
+def _chain(first: ModelSpec, then: Sequence[str], catalog: Catalog) -> ModelSpec:
+    """That model, and those after it."""
+    steps = [("", first)]
+    for text in then:
+        stem, colon, model = (part.strip() for part in text.partition(":"))
+        if not (stem and colon and model):
+            raise UsageError(
+                f"'{text}' does not say which model takes which stem apart.",
+                remedy=f'Write it as {parameter("then", "STEM: MODEL")}, as in "vocals: karaoke-becruily".',
+                code="step",
+            )
+        steps.append((stem, _first(model, catalog, "")))
+    spec = ModelSpec(" then ".join([first.text, *then]), steps=tuple(steps))
+    if any(step.entry is None or step.file is not None for _, step in steps):
+        return spec
+    entries = [Step(step.entry, of) for of, step in steps if step.entry is not None]
+    try:
+        return replace(spec, entry=one_after_another(spec.name, entries))
+    except ValueError as error:
+        raise cannot_be(spec, error) from error
+
+
+def cannot_be(spec: ModelSpec, error: ValueError) -> UsageError:
+    """The error of several models that can't be together. error: why, as the end of a sentence."""
+    if not spec.steps:
+        return UsageError(f"'{spec.text}' can't be: {error}.", remedy="Correct it, or name one model.")
+    return UsageError(
+        f"'{spec.text}' can't be: {error}.",
+        remedy=f"Correct the stem in {parameter('then', STEP)}, or leave that step out.",
+        code="step",
+    )
 
 
 def _pieces(text: str, catalog: Catalog) -> list[tuple[str, float]]:
