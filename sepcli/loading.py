@@ -214,6 +214,8 @@ def _load_chain(entry: Entry, wanted: tuple[str, ...], progress: ByteProgress | 
     else:
         takes, names = [step.of for step, _, _ in needed[1:]], [names for _, _, names in needed]
         model = Chain([each.model for each in loaded], takes, wanted, names).eval().requires_grad_(False)
+        if set(wanted) >= set(entry.sources):  # every step is there, with all its stems
+            model.more = entry.more
     model.whole = entry.sources
     return _together(entry.name, model, entry.sources, loaded, entry)
 

@@ -32,9 +32,9 @@ def chained(first: Sequence[str], later: Sequence[tuple[str, Sequence[str]]]) ->
     first: those of its first step. later: of each other step the stem that it takes (case does not count), and
     those it makes.
 
-    A step's stems replace the one that it takes. One whose name another stem has, or had, is called
-    as the one it is taken from, too: "vocals-drums". On request there are the stems that steps take, and what a step leaves of
-    one, "vocals-rest": that minus the step's stems.
+    A step's stems replace the one that it takes. One whose name another stem has, or had, is called as the one
+    it is taken from, too: "vocals-drums". On request there are the stems that steps take, and what a step
+    leaves of one, "vocals-rest": that minus the step's stems.
     ValueError for a stem that is not there.
     """
     left, made, takes = list(first), [tuple(first)], list[str]()

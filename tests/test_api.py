@@ -9,6 +9,7 @@ import torch
 
 import sepcli
 from sepcli import loading
+from sepcli.engine.chain import Chain
 from sepcli.errors import InputError, SepcliError, UsageError
 from tests.toys import Split
 
@@ -90,6 +91,27 @@ def test_words_for_stems_of_an_array():
     assert list(stems) == ["drums", "instrumental"]
     np.testing.assert_allclose(stems["instrumental"], mix * (1 - SHARES["vocals"]), atol=1e-6)
     assert list(sepcli.separate(Split(), mix, 44100, targets=["acapella"])) == ["vocals"]
+
+
+def test_stems_on_request_of_a_chain():
+    chain = Chain([Split(), Split(["lead", "backing"])], ["vocals"])
+    mix = noise(2, 20_000)
+    stems = sepcli.separate(chain, mix, 44100, targets=["Vocals", "vocals-rest"], submixes={"all": "mix-lead"})
+    assert list(stems) == ["vocals", "vocals-rest", "all"]
+    np.testing.assert_allclose(stems["vocals-rest"], stems["vocals"] / 4, atol=1e-6)
+    assert list(sepcli.separate(chain, mix, 44100, targets=["acapella"])) == ["vocals"]
+    assert list(sepcli.separate(chain, mix, 44100)) == ["drums", "bass", "other", "lead", "backing"]
+
+
+@pytest.mark.slow  # the bundled networks
+def test_a_chain_by_name(tmp_path):
+    model = sepcli.load("duo", then=["drums: mini"])
+    assert model.name == "duo-then-mini" and "drums-bass" in model.sources
+    mix = noise(2, 44100)
+    stems = sepcli.separate(model, mix, 44100, targets=["drums-bass", "drums-rest"])
+    alone = sepcli.load("duo", then=["drums: mini"], targets=["drums-rest"])
+    assert alone.sources == ("drums-rest",)
+    np.testing.assert_allclose(sepcli.separate(alone, mix, 44100)["drums-rest"], stems["drums-rest"], atol=1e-5)
 
 
 def test_words_for_stems_of_a_file(tmp_path, song):

@@ -325,6 +325,32 @@ def test_models_side_by_side_load_only_what_the_targets_need(tmp_path, two_model
         load_model("voice+band", catalog=entries, config="my.yaml")
 
 
+def test_models_one_after_another_load_only_what_the_targets_need(tmp_path, two_models):
+    text, files, fetched = two_models
+    entries = catalog(tmp_path, text)
+    then = ["music: band"]
+    taken = load_model("voice", then=then, catalog=entries, targets=["music"])
+    assert fetched == ["voice"] and taken.model.sources == ("music",) and taken.name == "voice-then-band"
+    rest = load_model("voice", then=then, catalog=entries, targets=["music-rest", "vocals"]).model
+    whole = load_model("voice", then=then, catalog=entries).model
+    # The same of a file of the user's, which has to be loaded to know its stems.
+    own = load_model("voice", then=[f"music: band={files['band']}"], catalog=entries)
+    assert own.entry is None and own.sources == whole.sources == ("vocals", "drums", "bass", "other")
+    assert own.more == {"music": ("drums", "bass", "other", "music-rest"), "music-rest": ()}
+    mix = torch.randn(1, 2, 5000)
+    with torch.inference_mode():
+        stems = whole(mix)
+        torch.testing.assert_close(own.model(mix), stems, rtol=0, atol=0)
+        (music,) = taken.model(mix).unbind(1)
+        left, vocals = rest(mix).unbind(1)
+        torch.testing.assert_close(vocals, stems[:, 0])
+        torch.testing.assert_close(left, music - stems[:, 1:].sum(1))
+    narrowed = load_model("voice", then=[f"music: band={files['band']}"], catalog=entries, targets=["music"])
+    torch.testing.assert_close(narrowed.model(mix)[:, 0], music)
+    with pytest.raises(UsageError, match="there is no stem 'flute' by then; there are vocals, music"):
+        load_model("voice", then=[f"flute: band={files['band']}"], catalog=entries)
+
+
 def test_files_of_the_users_side_by_side(tmp_path, two_models):
     text, files, fetched = two_models
     entries = catalog(tmp_path, text)
