@@ -156,8 +156,9 @@ fallback = { url = "https://example.org/model.th", sha256_prefix = "8726e21a" }
 | `scores` | an array of `metric`, `set`, `value` (over all stems, if there is such a figure), `by` ("published" or "ours"), `stems = { vocals = 9.2 }`, `note` |
 | `published_overlap` | the share by which the paper overlapped segments, if it was not 0.25; `sepcli evaluate` uses it |
 
-Models above it in the same file make a chain: each takes one stem of what was made before it, and its stems replace
-that one, or those of them that `stems` names. A step that wants a standardised track gets it by the
+Models above it, or of a catalogue that is read before, make a chain: each takes one stem of what was made before it, and
+its stems replace that one, or those of them that `stems` names, as `names` calls them. A stem of a name that there is
+already is called after the one it is taken from, `vocals-drums`. A step that wants a standardised track gets it by the
 statistics of the whole mix. What is not said follows from the steps; `sources` may give another order of the stems.
 
 ```toml
@@ -165,10 +166,11 @@ statistics of the whole mix. What is not said follows from the steps; `sources` 
 chain = [
     { model = "my_vocals" },                     # vocals, accompaniment
     { model = "my_band", of = "accompaniment" }, # drums, bass, other: the chain has these three and vocals
+    { model = "karaoke-becruily", of = "vocals", names = { karaoke = "backing" } }, # lead and backing for vocals
 ]
 ```
 
-Models above it in the same file may also stand side by side. `blend` says how a stem that several of them give becomes
+Such models may also stand side by side. `blend` says how a stem that several of them give becomes
 one, by the ways of `--blend` ([what they are](cli.md#rules-of-a-batch)); `weight` counts a model for more or less, `weights` in single stems; a weight
 of 0 leaves it out. A model that lacks a stem is left out for it; the instrumental of a model of vocals is the mix minus
 them. Models of other rates or channels are brought to the highest of all and back.
@@ -280,7 +282,7 @@ def _model(entry: Entry) -> str:
         for step in entry.chain:
             name = step.entry.name
             taken = f"its {step.of}" if step.of else "the mix"
-            text += f"- [`{name}`](#{_anchor(name)}) takes {taken} apart: {', '.join(step.made)}\n"
+            text += f"- [`{name}`](#{_anchor(name)}) takes {taken} apart: {', '.join(step.named)}\n"
     for part in entry.parts:
         used = weighted(entry.sources, part.weights)
         text += f"- [`{part.entry.name}`](#{_anchor(part.entry.name)}) for {used}, by {entry.blend}\n"

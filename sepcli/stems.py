@@ -85,12 +85,12 @@ def needed_of(made: Sequence[str], taken: str, needed: Collection[str]) -> tuple
 def _on_request(left: Sequence[str], parts: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     """Each stem that is not `left`, and all stems in it. A name that one of those left has is theirs."""
     more = dict[str, tuple[str, ...]]()
-    for taken, names in reversed(parts.items()):
+    for taken, names in reversed(list(parts.items())):
         inner = [name for each in names for name in (each, *more.get(each, ()))]
         for name, within in ((names[-1], ()), (taken, tuple(dict.fromkeys(inner)))):
             if name not in left:
                 more[name] = within
-    return dict(reversed(more.items()))
+    return dict(reversed(list(more.items())))
 
 
 def all_of(models: Sequence[Sequence[str]]) -> tuple[str, ...]:

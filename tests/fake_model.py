@@ -99,7 +99,8 @@ def several(entry):
         several(each) if each.models else Slow(each.sources, Segment(samples=22050)) for each in entry.models
     ]
     if entry.chain:
-        return Chain(members, [step.of for step in entry.chain[1:]])
+        steps = [member.select(step.made) for member, step in zip(members, entry.chain, strict=True)]
+        return Chain(steps, [step.of for step in entry.chain[1:]])
     return Blend(members, [part.weights for part in entry.parts], entry.sources, entry.blend)
 
 

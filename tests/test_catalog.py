@@ -505,6 +505,13 @@ def test_a_stem_of_a_step_whose_name_is_there_already(write):
     assert both.steps_for(["music-vocals"])[1][1:] == (("vocals",), ("music-vocals",))
 
 
+def test_a_step_calls_its_stems_as_it_likes(write):
+    named = CHAIN.replace('of = "music"', 'of = "music", names = { bass = "low", drums = "vocals" }')
+    both = read_catalog(write(named.replace("bass = 5.0", "low = 5.0")))["both"]
+    assert both.sources == ("vocals", "music-vocals", "low") and both.chain[1].made == ("drums", "bass")
+    assert both.steps_for(["low"])[1][1:] == (("bass",), ("low",))
+
+
 def test_models_of_several_among_several(write):
     more = """
 [more]
@@ -545,6 +552,13 @@ def test_a_catalogue_is_made_of_models_of_those_before_it(write, tmp_path):
         ('of = "music"', 'of = "music", stems = ["piano"]', "must be some of drums, bass, each once"),
         ('of = "music"', 'of = "drums"', "there is no stem 'drums' by then; there are vocals, music"),
         (', of = "music"', "", "`of`: is missing"),
+        (
+            'of = "music"',
+            'of = "music", names = { piano = "keys" }',
+            "has 'piano', but must name some of drums",
+        ),
+        ('of = "music"', 'of = "music", names = { bass = "a b" }', "has 'a b', which is no stem name"),
+        ('of = "music"', 'of = "music", names = { bass = "drums" }', "gives two stems one name"),
         (', { model = "toy", of = "music" }', "", "needs two models or more"),
         (
             'license = "MIT"',

@@ -54,7 +54,7 @@ def test_what_was_taken_and_what_is_left_of_it_are_there_on_request(capfd):
     assert outputs(out) == ["drums-bass", "other", "other-rest"]
     folder = "separated/fake-then-vox-then-fake"
     assert share("other", folder) == pytest.approx(0.125, abs=1e-3)
-    assert share("other-rest", folder) == pytest.approx(0.125 * 3 / 8, abs=1e-3)  # of vocals and choir
+    assert share("other-rest", folder) == pytest.approx(0.125 * 5 / 8, abs=1e-3)  # of vocals and choir
     assert share("drums-bass", folder) == pytest.approx(0.125, abs=1e-3)
 
 

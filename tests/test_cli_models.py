@@ -103,6 +103,8 @@ def test_list_by_stem(catalog, run):
 
 def test_list_by_what_one_wants(catalog, run):
     assert names(run("list", "--task", "codec")[1]) == ["encodec-48k"]
+    chains = names(run("list", "--task", "chain")[1])
+    assert {"duo", "clean-vocals", "lead-and-backing"} <= set(chains) and "mini" not in chains
     assert names(run("list", "--license", "MIT", "-t", "kazoo")[1]) == ["toy"]
     assert names(run("list", "--license", "cc-by", "-t", "kazoo")[1]) == []
     assert names(run("list", "--search", "slakh2100 in few steps")[1]) == ["dicose-cd"]

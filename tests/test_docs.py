@@ -128,6 +128,7 @@ def test_the_examples_in_python_run(fake, capsys):
     assert set(given["stems"]) == {"drums", "bass", "other", "vocals"}
     mix = given["samples"].T
     assert {stem.shape for stem in given["stems"].values()} == {mix.shape}
+    assert list(given["found"]) == ["drums-rest", "vocals"] and given["voice"].shape == mix.shape
     assert list(given["done"].outputs) == ["vocals", "no_drums", "quiet_voice"]
     left, _ = soundfile.read(given["done"].outputs["no_drums"])
     np.testing.assert_allclose(left.T, mix - given["stems"]["drums"], atol=1e-4)

@@ -32,7 +32,7 @@ class Split(Separator):
     """Source k is the mix times a share; those of SHARES add up to 1."""
 
     SHARES = {"drums": 0.5, "bass": 0.25, "other": 0.125, "vocals": 0.125}
-    MORE = {"lead": 0.5, "backing": 0.25, "choir": 0.5}  # of a second step, which leaves a quarter
+    ANOTHER = 0.25  # the share of any other stem
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Split(Separator):
 
     def forward(self, mix: Tensor, *, noise=None) -> Tensor:
         self.calls.append(tuple(mix.shape))
-        shares = torch.tensor([(self.SHARES | self.MORE)[name] for name in self.sources], device=mix.device)
+        shares = torch.tensor([self.SHARES.get(name, self.ANOTHER) for name in self.sources], device=mix.device)
         return mix[:, None] * shares[:, None, None]
 
     def select(self, sources) -> Split:

@@ -136,12 +136,12 @@ def _check_rest(
             code="two_rests",
         )
     for word, stem in found.items():
-        if more := [*(other for other in stems if other != stem), *others]:
+        if beside := [*(other for other in stems if other != stem), *others]:
             raise UsageError(
                 f"{word} is the mix minus {stem}, so the files would not add up to the mix with "
-                f"{', '.join(more)} among them.",
+                f"{', '.join(beside)} among them.",
                 remedy=f"Leave out {parameter('rest')} and {parameter('sum')}, or "
-                f"{parameter('targets', more[0])}.",
+                f"{parameter('targets', beside[0])}.",
                 code="two_rests",
             )
     for stem in stems:

@@ -89,7 +89,7 @@ def list_(
     entries = list(known.values()) if target is None else _having(known, target)
     if task is not None:
         _check_task(task)
-        entries = [entry for entry in entries if entry.task == task]
+        entries = [entry for entry in entries if entry.task == task or (task == "chain" and entry.chain)]
     if license is not None:
         entries = [entry for entry in entries if has_license(entry, license)]
     if search is not None:
@@ -187,6 +187,7 @@ def info(name: Name, json: AsJson = False, catalog: Catalogs = None) -> None:
         *(("blend" if not index else "", _part(entry, part)) for index, part in enumerate(entry.parts)),
         ("blended by", entry.blend),
         ("stems", entry.stems_text),
+        ("with --target", f"also {', '.join(entry.more)}" if entry.more else ""),
         (
             "",
             f"{entry.counterpart} is the mix minus {entry.own_sources[0]}, in every sample"
@@ -254,7 +255,7 @@ def info(name: Name, json: AsJson = False, catalog: Catalogs = None) -> None:
 
 
 def _step(step: Step) -> str:
-    return f"{step.entry.name} takes {step.of or 'the mix'} apart: {', '.join(step.made)}"
+    return f"{step.entry.name} takes {step.of or 'the mix'} apart: {', '.join(step.named)}"
 
 
 def _part(entry: Entry, part: Part) -> str:
@@ -439,6 +440,7 @@ def described(entry: Entry) -> dict[str, Any]:
             for part in entry.parts
         ],
         "stems": list(entry.sources),
+        "stems_on_request": list(entry.more),
         "counterpart": entry.counterpart or None,
         "min_query": entry.min_query,
         "samplerate": entry.samplerate,

@@ -104,6 +104,8 @@ class Chain(Several):
                 takes.insert(0, taken)
         narrowed = Chain(kept, takes[1:], sources, names) if len(kept) > 1 else kept[0].select(sources)
         narrowed.whole = self.whole or self.sources
+        if set(sources) >= set(self.sources):  # every step is still there, with all its stems
+            narrowed.more = self.more
         return narrowed.eval()
 
     def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:

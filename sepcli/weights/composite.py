@@ -13,6 +13,8 @@ from typing import Any
 from sepcli.stems import BLENDS, WEIGHTED, all_of, chained, gives
 from sepcli.weights.entries import Entry, Part, Step
 
+_UNKNOWN = Entry.license  # where nobody states one, the others don't count
+
 
 def side_by_side(
     name: str, models: Sequence[tuple[Entry, Mapping[str, float]]], method: str, **said: Any
@@ -67,39 +69,42 @@ def blend_weights(
 def one_after_another(name: str, steps: Sequence[Step], sources: Sequence[str] = (), **said: Any) -> Entry:
     """Models of which each takes a stem of those before it apart.
 
-    steps: without names. sources: all stems that are left, in another order than the steps'. said: as for
-    `side_by_side`.
+    steps: their names may differ in the end (stems.chained). sources: all stems that are left, in another
+    order than the steps'. said: as for `side_by_side`.
     ValueError for a model that can't be in a chain, and for a stem that is not there.
     """
     for step in steps:
         if step.entry.min_query is not None:
             raise ValueError(f"'{step.entry.name}' takes queries, and can't be one of several models")
     first, *later = steps
-    stems = chained(first.made, [(step.of, step.made) for step in later])
+    stems = chained(first.named, [(step.of, step.named) for step in later])
     if sources and sorted(sources) != sorted(stems.left):
         raise ValueError(f"the stems that are left are {', '.join(stems.left)}, not {', '.join(sources)}")
     chain = tuple(
         replace(step, of=taken, names=names)
         for step, taken, names in zip(steps, ("", *stems.taken), stems.made, strict=True)
     )
-    fields = _following(name, [step.entry for step in steps], sources or stems.left)
+    fields = _following(name, [step.entry for step in steps], sources or stems.left, "chain")
     return Entry(**{**fields, "chain": chain, "more": dict(stems.more), **said})
 
 
-def _following(name: str, entries: Sequence[Entry], sources: Sequence[str]) -> dict[str, Any]:
-    """The fields of an entry of several models that follow from theirs."""
+def _following(
+    name: str, entries: Sequence[Entry], sources: Sequence[str], task: str = "separation"
+) -> dict[str, Any]:
+    """The fields of an entry of several models that follow from theirs. task: where theirs differ."""
+    licences = dict.fromkeys(entry.license for entry in entries)
     costs, tasks = [entry.cost for entry in entries], {entry.task for entry in entries}
     return {
         "name": name,
         "family": "",
         "sources": tuple(sources),
         "members": tuple(member for entry in entries for member in entry.members),
-        "task": tasks.pop() if len(tasks) == 1 else "separation",
+        "task": tasks.pop() if len(tasks) == 1 else task,
         "cost": None if None in costs else sum(cost or 0 for cost in costs),
         "run": all(entry.run for entry in entries),
         # The highest: no model loses a sound.
         "samplerate": max(entry.samplerate for entry in entries),
         "channels": max(entry.channels for entry in entries),
         "half": all(entry.half for entry in entries),
-        "license": "; ".join(dict.fromkeys(entry.license for entry in entries)),
+        "license": _UNKNOWN if _UNKNOWN in licences else "; ".join(licences),
     }

@@ -31,6 +31,7 @@ TASKS = {
     "speech": "speech, music and effects from each other",
     "stereo": "what both channels have in common from what differs",
     "codec": "no separation: latents and back",
+    "chain": "a mix in several steps, by models one after another",
 }
 
 
@@ -139,7 +140,7 @@ class Step:
     entry: Entry
     of: str = ""  # a stem of an earlier step; "" for the first, which takes the mix
     stems: tuple[str, ...] = ()  # those of its stems that are wanted; () = all
-    names: tuple[str, ...] = ()  # what these are called in the chain; () = as they are
+    names: tuple[str, ...] = ()  # what these are called in the chain; () = as its model calls them
 
     @property
     def made(self) -> tuple[str, ...]:

@@ -122,6 +122,7 @@ class _StepTable:
     model: str
     of: str = ""
     stems: tuple[str, ...] = ()  # only these of its stems
+    names: dict[str, str] = field(default_factory=dict)  # what some of them are called in the chain
 
 
 @dataclass(frozen=True)
@@ -367,9 +368,6 @@ def _chain(name: str, table: _ChainTable, path: Path, above: Mapping[str, Entry]
     for index, step in enumerate(table.chain):
         where = f"{name}.chain[{index}]"
         entry = _above(step.model, above, where)
-        unknown = [stem for stem in step.stems if stem not in entry.sources]
-        if unknown or len(set(step.stems)) < len(step.stems):
-            raise TableError(where, "stems", f"must be some of {', '.join(entry.sources)}, each once")
         if bool(step.of) != bool(index):
             fact = (
                 "is missing: the stem that the model takes apart"
@@ -377,7 +375,7 @@ def _chain(name: str, table: _ChainTable, path: Path, above: Mapping[str, Entry]
                 else "is not for the first step, which takes the mix"
             )
             raise TableError(where, "of", fact)
-        steps.append(Step(entry, step.of, step.stems))
+        steps.append(_step(step, entry, where))
     if len(steps) < 2:
         raise TableError(name, "chain", "needs two models or more")
     said = _said(table, name, path)
@@ -386,6 +384,23 @@ def _chain(name: str, table: _ChainTable, path: Path, above: Mapping[str, Entry]
     except ValueError as error:
         raise TableError(name, "chain", f"can't be: {error}") from error
     return replace(made, scores=_scores(table.scores, made.sources, name))
+
+
+def _step(table: _StepTable, entry: Entry, where: str) -> Step:
+    step = Step(entry, table.of, table.stems)
+    if len(set(table.stems).intersection(entry.sources)) < len(table.stems):
+        raise TableError(where, "stems", f"must be some of {', '.join(entry.sources)}, each once")
+    for stem, name in table.names.items():
+        if stem not in step.made:
+            raise TableError(where, "names", f"has '{stem}', but must name some of {', '.join(step.made)}")
+        if not _STEM.fullmatch(name):
+            raise TableError(
+                where, "names", f"has '{name}', which is no stem name", "Use a-z, 0-9, '_' and '-'."
+            )
+    names = tuple(table.names.get(stem, stem) for stem in step.made)
+    if len(set(names)) < len(names):
+        raise TableError(where, "names", f"gives two stems one name: {', '.join(names)}")
+    return replace(step, names=names)
 
 
 def _blend(name: str, table: _BlendTable, path: Path, above: Mapping[str, Entry]) -> Entry:
