@@ -104,6 +104,13 @@ processes on two threads, one run. Each runs twice: *equal*, with chunks and ove
 its defaults. MDX-Net overlaps by a quarter everywhere, so there one run serves both.
 """,
     ),
+    "chain": (
+        "A chain beside its models",
+        """\
+Spleeter's vocals network, then htdemucs (random weights) on the accompaniment, as one chain and each by itself: the engine
+alone, without files. Neither the time nor the memory of a chain should be more than its models need.
+""",
+    ),
     "onnxruntime": (
         "MDX-Net beside onnxruntime",
         """\

@@ -17,6 +17,7 @@ from sepcli.models.spleeter import Spleeter, SpleeterConfig
 from tests import bundles
 from tests.bench import (
     bundled,
+    chain,
     dicose,
     gpu,
     lasaft,
@@ -108,6 +109,13 @@ def test_dicose(tmp_path, page):
     calls = record.runs["MSDM"]["seconds"][0]
     scaled = figures(record)["MSDM, 150 steps of 2 / deterministic (paper: 42.9)"]
     assert scaled == pytest.approx(75 * min(calls) / min(record.runs["Deterministic"]["seconds"][0]))
+
+
+@pytest.mark.slow  # three processes
+def test_chain(page, tmp_path):
+    record = chain.bench(tmp_path, "duo-vocals", "accompaniment", "mini", seconds=1.5, runs=1)
+    check(record, page(record))
+    assert figures(record)["CPU time, chain"] > 0 and set(record.runs) == {"first", "second", "chain"}
 
 
 def test_noise(page):

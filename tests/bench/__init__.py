@@ -4,6 +4,7 @@
     python -m tests.bench.memory         peak memory against the length of the audio; --full 60, --demucs
     python -m tests.bench.startup        what `sepcli --help` costs
     python -m tests.bench.rtf            time over duration, one thread
+    python -m tests.bench.chain          a chain of models beside its models one by one
     python -m tests.bench.gpu            a CUDA device
     python -m tests.bench.dicose         the real time factors of DiCoSe's table
     python docs/generate.py              results/*.json -> docs/benchmarks.md
