@@ -16,16 +16,18 @@ from typing import Any
 import torch
 
 from sepcli.engine.blend import Blend
-from sepcli.engine.chain import Chain
+from sepcli.engine.chain import ROOM, Chain
 from sepcli.engine.counterpart import WithCounterpart
 from sepcli.engine.ensemble import Ensemble
 from sepcli.engine.mixer import Mixed
+from sepcli.engine.ondemand import OnDemand
 from sepcli.engine.separator import Queryable, Separator, source_indices
 from sepcli.errors import ModelError, Notice, UsageError, parameter
 from sepcli.models.config import make_config, parse_options, plain_config
 from sepcli.models.detection import entry_config, find_configured, find_network, same_setting, takes_toolkit
 from sepcli.models.family import Arch, Family, Package, all_families, get_family, hidden_family
 from sepcli.stems import all_of
+from sepcli.system.memory import free_memory
 from sepcli.weights import download
 from sepcli.weights.catalog import load_catalog
 from sepcli.weights.checkpoint import Checkpoint, network_state, read_checkpoint
@@ -208,7 +210,8 @@ def _refuse_for_several(entry: Entry, local: Path | None, options: Mapping[str, 
 def _load_chain(entry: Entry, wanted: tuple[str, ...], progress: ByteProgress | None, notice: Notice) -> Loaded:
     """The steps that the wanted stems need, one after another."""
     needed = entry.steps_for(wanted)
-    loaded = [_load_entry(step.entry, None, own, {}, progress, notice) for step, own, _ in needed]
+    in_turn = len(needed) > 1 and _too_large(entry, wanted, notice)
+    loaded = [_load_step(step.entry, own, in_turn, progress, notice) for step, own, _ in needed]
     if len(loaded) == 1:
         model = loaded[0].model.select(wanted)
     else:
@@ -218,6 +221,30 @@ def _load_chain(entry: Entry, wanted: tuple[str, ...], progress: ByteProgress | 
             model.more = entry.more
     model.whole = entry.sources
     return _together(entry.name, model, entry.sources, loaded, entry)
+
+
+def _load_step(
+    entry: Entry, wanted: tuple[str, ...], in_turn: bool, progress: ByteProgress | None, notice: Notice
+) -> Loaded:
+    """A model of a chain. in_turn: it is to be in memory only while it runs."""
+    loaded = _load_entry(entry, None, wanted, {}, progress, notice)
+    if not in_turn or entry.models:
+        return loaded
+    load = lambda: _load_entry(entry, None, wanted, {}, None, lambda text: None).model  # noqa: E731
+    return replace(loaded, model=OnDemand(load, loaded.model))
+
+
+def _too_large(entry: Entry, wanted: tuple[str, ...], notice: Notice) -> bool:
+    """Whether the files that the stems need are too large for the memory of this machine together."""
+    size = sum(file.about_bytes or 0 for file in entry.files_for(wanted))
+    free = free_memory()
+    if free is None or size < ROOM * free:
+        return False
+    notice(
+        f"The networks of '{entry.name}' have {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free: "
+        "each goes over the whole track, with temporary files between them."
+    )
+    return True
 
 
 def _load_blend(entry: Entry, wanted: tuple[str, ...], progress: ByteProgress | None, notice: Notice) -> Loaded:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+from weakref import WeakSet
+
 import pytest
 import torch
 
 from sepcli.engine.chain import Chain
 from sepcli.engine.counterpart import WithCounterpart
+from sepcli.engine.ondemand import OnDemand
 from sepcli.engine.pipeline import Engine, measure
 from sepcli.engine.separator import Segment
 from sepcli.engine.settings import Settings
@@ -187,3 +191,76 @@ def test_a_step_takes_what_is_there():
         chained(["vocals", "music"], [("music", ["drums"]), ("music", ["bass"])])
     with pytest.raises(ValueError, match="there is no stem 'flute' by then; there are vocals, music"):
         chained(["vocals", "music"], [("flute", ["drums"])])
+
+
+# --- networks that do not fit together ---
+
+
+def on_demand(make, alive, most):
+    """`make` on demand. alive: those that are in memory; most: how many there ever were."""
+
+    def load():
+        model = make()
+        alive.add(model)
+        gc.collect()
+        most.append(len(alive))
+        return model
+
+    return OnDemand(load, make())
+
+
+@pytest.mark.parametrize("length", [1, 5000, 70_000])
+def test_steps_in_turn_give_the_same_and_are_never_there_together(tmp_path, length):
+    makes = [voice, lambda: band(normalize=True), lambda: Split(["lead", "backing"], samplerate=500)]
+    takes = ["music", "drums"]
+    x = noise(length, groups=2)
+    together = Chain([make().eval() for make in makes], takes)
+    alive, most = WeakSet(), list[int]()
+    in_turn = Chain([on_demand(make, alive, most) for make in makes], takes)
+    assert in_turn.in_turn and not together.in_turn and in_turn.sources == together.sources
+    wanted = [*together.sources, "drums-rest"]
+    seen: list[tuple[float, float | None]] = []
+    engine = Engine(in_turn.select(wanted), Settings(), CPU, torch.float32, tmp_path)
+    most.clear()
+    blocks = list(x.split(999, dim=-1))
+    stats = engine.measure(iter(blocks))
+    made = []
+    for block in engine.separate(iter(blocks), stats, lambda *now: seen.append(now)):
+        made.append(block)
+        assert len(list(tmp_path.rglob("stems"))) <= 2  # what is read, and what is written
+    torch.testing.assert_close(torch.cat(made, -1), separate(together.select(wanted), x), rtol=0, atol=0)
+    gc.collect()
+    assert most == [1, 1, 1] and not alive and not list(tmp_path.iterdir())
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen) and seen[-1][0] == pytest.approx(
+        length / 1000, abs=1e-3
+    )
+
+
+def test_steps_in_turn_leave_nothing_where_they_are_stopped(tmp_path):
+    alive, most = WeakSet(), list[int]()
+    chain = Chain([on_demand(voice, alive, most), on_demand(band, alive, most)], ["music"])
+    stems = Engine(chain, Settings(), CPU, torch.float32, tmp_path).separate(iter([noise(9000)]))
+    next(stems)
+    assert alive and list(tmp_path.iterdir())
+    stems.close()
+    gc.collect()
+    assert not alive and not list(tmp_path.iterdir())
+
+
+def test_a_chain_that_has_no_room_on_a_device_works_in_turn(monkeypatch):
+    class Weights(Split):
+        def __init__(self, *arguments, **more):
+            super().__init__(*arguments, **more)
+            self.weight = torch.nn.Parameter(torch.ones(250))
+
+    inner = Chain([voice(), Weights(["drums"], samplerate=1000)], ["music"])
+    model = Chain([inner, Weights(["lead", "backing"], samplerate=1000)], ["vocals"]).eval()
+    x = noise(3000)
+    expected = separate(model, x)
+    assert model.fits(CPU) and not model.notices(CPU)
+    for free, fits in ((10_000, True), (3000, False)):  # 2,000 bytes of weights
+        monkeypatch.setattr("sepcli.engine.chain.free_bytes", lambda device, free=free: free)
+        assert model.fits(CPU) == fits and len(model.notices(CPU)) == (not fits)
+        torch.testing.assert_close(separate(model, x), expected, rtol=0, atol=0)
+    assert "too much for the memory of cpu" in model.notices(CPU)[0]
+    assert model.one_by_one().in_turn and model.members[1].weight is not None

@@ -5,7 +5,10 @@ from fractions import Fraction
 import pytest
 import torch
 
+from sepcli import loading
 from sepcli.engine.ensemble import Ensemble
+from sepcli.engine.pipeline import Engine
+from sepcli.engine.settings import Settings
 from sepcli.errors import ModelError, UsageError
 from sepcli.loading import load_model, save_model
 from sepcli.models.config import make_config, parse_options
@@ -307,6 +310,31 @@ def test_a_chain_loads_only_the_steps_that_the_targets_need(tmp_path, two_models
         load_model(f"both={files['voice']}", catalog=entries)
     with pytest.raises(UsageError, match="take no options together.*voice, band"):
         load_model("both", catalog=entries, options={"steps": "2"})
+
+
+def test_a_chain_too_large_for_the_memory_works_in_turn(tmp_path, two_models, monkeypatch):
+    text, _, fetched = two_models
+    text = text.replace('"}\n', '", bytes = 50000}\n')
+    chain = '[both]\nchain = [{model = "voice"}, {model = "band", of = "music"}]\n'
+    entries = catalog(tmp_path, text + chain)
+    together = load_model("both", catalog=entries)
+    monkeypatch.setattr(loading, "free_memory", lambda: 150_000)
+    said = []
+    in_turn = load_model("both", catalog=entries, notice=said.append)
+    assert not together.model.in_turn and in_turn.model.in_turn and "of memory are free: each goes" in said[0]
+    assert in_turn.hashes == together.hashes and in_turn.model.sources == together.model.sources
+    assert not list(in_turn.model.parameters()) and len(said) == 1
+    mix = torch.randn(1, 2, 60_000)
+
+    def separated(model):
+        engine = Engine(model, Settings(), torch.device("cpu"), torch.float32)
+        stats = engine.measure(iter([mix])) if engine.normalize else None
+        return torch.cat(list(engine.separate(iter([mix]), stats)), dim=-1)
+
+    torch.testing.assert_close(separated(in_turn.model), separated(together.model), rtol=0, atol=0)
+    fetched.clear()
+    assert not hasattr(load_model("both", catalog=entries, targets=["vocals"]).model, "in_turn")
+    assert fetched == ["voice"] and len(said) == 1  # one network is no chain
 
 
 def test_models_side_by_side_load_only_what_the_targets_need(tmp_path, two_models):

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sepcli.batch.workspace import PREFIX, Spool, Workspace, flush, is_alive, publish, remove_leftovers
+from sepcli.batch.workspace import PREFIX, Workspace, flush, is_alive, publish, remove_leftovers
 from sepcli.errors import OutputError
+from sepcli.sound.spool import Spool
 
 
 def everything(folder: Path) -> list[str]:

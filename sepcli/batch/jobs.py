@@ -249,7 +249,9 @@ class _Loop:
                     self.listener.notice(text)
             if tuple(model.sources) != stems.targets:
                 model = model.select(stems.targets)
-            engine = Engine(model, self.request.settings, self.device.torch, self.precision.dtype)
+            engine = Engine(
+                model, self.request.settings, self.device.torch, self.precision.dtype, self.work.path
+            )
             self._engines[stems.targets] = engine
         return engine
 

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sepcli.batch.outputspec import OutputSpec, Resolved
-from sepcli.batch.workspace import Spool, flush
+from sepcli.batch.workspace import flush
 from sepcli.engine.pipeline import Engine, Progress
 from sepcli.engine.streams import Block, InputStream, MixStream, OutputStream
 from sepcli.errors import InputError, Warned, parameter
@@ -41,6 +41,7 @@ from sepcli.sound.losses import DAMAGES, Loss, said
 from sepcli.sound.measures import StemLevels, StemMeter
 from sepcli.sound.probe import AudioInfo, probe
 from sepcli.sound.resample import frames_at
+from sepcli.sound.spool import Spool
 from sepcli.sound.submix import Submix
 from sepcli.sound.tags import read_tags
 from sepcli.sound.writers import check_format

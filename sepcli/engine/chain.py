@@ -13,10 +13,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sepcli.engine.device import free_bytes
 from sepcli.engine.noise import Noise
+from sepcli.engine.ondemand import OnDemand, kept, weight_bytes
 from sepcli.engine.separator import Separator, source_indices
 from sepcli.engine.several import Several
 from sepcli.stems import chained, needed_of, rest_of
+
+ROOM = 0.6  # of the free memory, for the weights of all networks of a chain
+IN_TURN = (
+    "The networks of this chain have {weights:.1f} GB of weights, too much for the memory of {device}: each "
+    "goes over the whole track, with temporary files between them."
+)
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,38 @@ class Chain(Several):
             keeps=stem in self.sources and not made_again,
             leaves=rest_of(stem) in self.sources and not taken_again,
         )
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether its steps run one after another over the whole track, since they do not fit together."""
+        return any(
+            isinstance(member, OnDemand) or (isinstance(member, Chain) and member.in_turn)
+            for member in self.members
+        )
+
+    def one_by_one(self) -> Chain:
+        """The same with no more than one step at once on the device that it runs on."""
+        members = [
+            member.one_by_one()
+            if isinstance(member, Chain)
+            else member
+            if isinstance(member, (OnDemand, Several))  # those side by side are needed at once
+            else kept(member)
+            for member in self.members
+        ]
+        chain = Chain(members, [taking.stem for taking in self.takings], self.sources, self.names)
+        chain.whole, chain.more = self.whole, self.more
+        return chain.eval()
+
+    def notices(self, device: torch.device) -> Sequence[str]:
+        """See Separator."""
+        own = [IN_TURN.format(weights=weight_bytes(self) / 1e9, device=device)] if not self.fits(device) else []
+        return (*own, *super().notices(device))
+
+    def fits(self, device: torch.device) -> bool:
+        """Whether all networks have room on the device at once; on a CPU they are there already."""
+        free = free_bytes(device)
+        return self.in_turn or free is None or weight_bytes(self) < ROOM * free
 
     def select(self, sources: Sequence[str]) -> Separator:
         """See Separator. Steps that no wanted stem needs are left out."""

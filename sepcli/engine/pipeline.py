@@ -11,8 +11,10 @@ Sees only Separators and tensors: no file, no model's name, no progress bar.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import tee
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, tee
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -23,37 +25,56 @@ from sepcli.engine.blend import Blend
 from sepcli.engine.chain import Chain, Taking
 from sepcli.engine.chunking import BlockQueue
 from sepcli.engine.combine import Combiner
+from sepcli.engine.ondemand import OnDemand, forget
 from sepcli.engine.separator import Separator
 from sepcli.engine.settings import Settings
+from sepcli.engine.several import Several
 from sepcli.engine.stage import Progress, Stage
 from sepcli.engine.statistics import Measuring, Meter, Stats, measure
 from sepcli.sound.resample import Resampler
+from sepcli.sound.spool import Spool
 
 
 class Engine:
     """A model made ready for one device, precision and way of cutting; then any number of tracks.
 
     model: narrowed to the wanted stems already. The order of the stems that come out is `model.sources`.
+    scratch: the folder for temporary files of chains that need them; None: the system's.
     """
 
-    def __init__(self, model: Separator, settings: Settings, device: torch.device, dtype: torch.dtype):
-        self.stages: list[Stage] = []
-        self._root = self._made(model, settings, device, dtype)
-        self.settings = settings
+    def __init__(
+        self,
+        model: Separator,
+        settings: Settings,
+        device: torch.device,
+        dtype: torch.dtype,
+        scratch: Path | None = None,
+    ):
+        self.settings, self._device, self._dtype, self._scratch = settings, device, dtype, scratch
+        self._root = self._made(model)
         self.sources = model.sources
         self.samplerate, self.channels = model.samplerate, model.channels
         self.normalize = model.normalize
 
-    def _made(self, model: Separator, settings: Settings, device: torch.device, dtype: torch.dtype) -> Node:
-        """What runs the model; its stages, the first one first, are in `stages`."""
-        if isinstance(model, (Chain, Blend)):
-            made = [
-                _fitted(self._made(member, settings, device, dtype), model.samplerate, model.channels)
-                for member in model.members
-            ]
-            return _Chained(model, made) if isinstance(model, Chain) else _Blended(model, made)
-        self.stages.append(Stage(model, settings, device, dtype))
-        return self.stages[-1]
+    def _made(self, model: Separator) -> Node:
+        """What runs the model."""
+        if isinstance(model, Chain):
+            model = model if model.fits(self._device) else model.one_by_one()
+            return _Chained(model, self._members(model), self._scratch)
+        if isinstance(model, Blend):
+            return _Blended(model, self._members(model))
+        if isinstance(model, OnDemand):
+            return _Waiting(model, self._made, self._device)
+        return Stage(model, self.settings, self._device, self._dtype)
+
+    def _members(self, model: Several) -> list[Node]:
+        return [_fitted(self._made(member), model.samplerate, model.channels) for member in model.members]
+
+    @property
+    def stage(self) -> Stage:
+        """What a model runs in that is one network, or an ensemble."""
+        assert isinstance(self._root, Stage)
+        return self._root
 
     def measure(self, blocks: Iterable[Tensor]) -> Stats:
         """[G, C, T] blocks at the model's rate -> what `separate` wants where the model is `normalize`."""
@@ -128,31 +149,83 @@ class _GroupMeter(Meter):
         return Stats(own.mean, own.scale, own.frames, members)
 
 
+class _Waiting:
+    """A node that is there only while it works."""
+
+    def __init__(self, model: OnDemand, made: Callable[[Separator], Node], device: torch.device):
+        self._model, self._made, self._device = model, made, device
+        self.sources, self.normalize = model.sources, model.normalize
+        self.samplerate, self.channels = model.samplerate, model.channels
+
+    def meter(self) -> Measuring:
+        """See Node."""
+        return Meter()
+
+    def separate(
+        self, blocks: Iterator[Tensor], stats: Stats | None = None, progress: Progress | None = None
+    ) -> Iterator[Tensor]:
+        """See Node."""
+        first = next(blocks, None)  # after which nothing before it needs its memory any more
+        if first is None:
+            return
+        node = self._made(self._model.load())
+        try:
+            yield from node.separate(chain([first], blocks), stats, progress)
+        finally:
+            del node
+            forget(self._device)
+
+
 class _Chained(_Group):
     """Steps one after another: a stem of what was made before is the next one's mix.
 
-    A step that wants a standardised track gets it by the statistics of the whole mix.
+    A step that wants a standardised track gets it by the statistics of the whole mix. scratch: where temporary
+    files go, if the steps work in turn.
     """
 
-    def __init__(self, model: Chain, members: list[Node]):
+    def __init__(self, model: Chain, members: list[Node], scratch: Path | None):
         super().__init__(model, members)
         self.names, self.takings = model.names, model.takings
+        self.in_turn, self.scratch = model.in_turn, scratch
 
     def separate(
         self, blocks: Iterator[Tensor], stats: Stats | None = None, progress: Progress | None = None
     ) -> Iterator[Tensor]:
         """See Node."""
         (first, *later), (of_first, *of_later) = self.members, self._stats(stats)
-        stems = first.separate(blocks, of_first, None if later else progress)
+        last = len(later)
+        shared = _SharedProgress(last + 1, progress)
+        # Side by side they end together, so the last one tells.
+        told = [shared.of(n) if self.in_turn else progress if n == last else None for n in range(last + 1)]
+        stems = first.separate(blocks, of_first, told[0])
         names = list(self.names[0])
-        for step, taking, its in zip(later, self.takings, of_later, strict=True):
+        for n, (step, taking, its) in enumerate(zip(later, self.takings, of_later, strict=True), 1):
             at = names.index(taking.stem)
-            stems = _taken_apart(stems, at, step, taking, its, progress if step is later[-1] else None)
+            if self.in_turn:
+                stems = _through_file(stems, self.scratch)
+            stems = _taken_apart(stems, at, step, taking, its, told[n])
             names[at : at + 1] = taking.given
         if names == list(self.sources):
             return stems
         order = [names.index(name) for name in self.sources]
         return (block[order] for block in stems)
+
+
+def _through_file(stems: Iterator[Tensor], scratch: Path | None) -> Iterator[Tensor]:
+    """The same blocks, once all of them are made; they wait in a temporary file."""
+    first = next(stems, None)
+    if first is None:
+        return
+    shape = first.shape[:-1]
+    with tempfile.TemporaryDirectory(prefix="chain-", dir=scratch) as folder:
+        spool = Spool(Path(folder) / "stems", shape.numel())
+        try:
+            for block in chain([first], stems):
+                spool.write(block.reshape(-1, block.shape[-1]).numpy())
+            for flat in spool.blocks():
+                yield torch.from_numpy(flat.copy("C")).view(*shape, -1)
+        finally:
+            spool.close()
 
 
 def _taken_apart(

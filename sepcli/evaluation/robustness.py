@@ -256,7 +256,7 @@ def study(
         scores,
         {
             "samplerate": codec.samplerate,
-            "window": engine.stages[0].plans[0].size,
+            "window": engine.stage.plans[0].size,
             "overlap": cut.overlap,
             "seed": cut.seed,
             "seconds": seconds,

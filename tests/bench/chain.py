@@ -24,7 +24,7 @@ MB = 1e6
 
 
 def bench(work: Path, first: str, stem: str, second: str, *, seconds: float = 60, runs: int = 3) -> Record:
-    """The chain of `first`, then `second` on one of its stems, beside both alone. The best of the runs counts."""
+    """The chain of `first`, then `second` on one of its stems, beside both alone. The best run counts."""
     kinds = {"first": [first], "second": [second], "chain": [first, f"{stem}: {second}"]}
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
     for _ in range(runs):

@@ -91,7 +91,7 @@ def sepcli(weights: Weights, device: str, precision: str, batch: int | None) -> 
         stats = measure(iter(blocks)) if engine.normalize else None
         return torch.cat(list(engine.separate(iter(blocks), stats)), dim=-1)[:, 0]
 
-    return separate, lambda: engine.stages[0].batches[0].size
+    return separate, lambda: engine.stage.batches[0].size
 
 
 def demucs(weights: Weights, device: str) -> Separate:
