@@ -231,9 +231,8 @@ def test_steps_in_turn_give_the_same_and_are_never_there_together(tmp_path, leng
     torch.testing.assert_close(torch.cat(made, -1), separate(together.select(wanted), x), rtol=0, atol=0)
     gc.collect()
     assert most == [1, 1, 1] and not alive and not list(tmp_path.iterdir())
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen) and seen[-1][0] == pytest.approx(
-        length / 1000, abs=1e-3
-    )
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1][0] == pytest.approx(length / 1000, abs=1e-3)
 
 
 def test_steps_in_turn_leave_nothing_where_they_are_stopped(tmp_path):
