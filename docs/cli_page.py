@@ -195,6 +195,21 @@ instrumental of a model of vocals is the mix minus them. A file or model of that
 
 Time and memory are the sums of those of the models.
 
+**Chains.** `--then "STEM: MODEL"` gives a stem to another model, whose stems replace it; as often as wanted, in that
+order. MODEL may be anything that `-m` takes:
+
+```sh
+sepcli separate song.wav -m mel-roformer-kim --then "vocals: karaoke-becruily" --then "lead: dereverb-anvuew"
+```
+
+leaves `dry`, `reverb`, `karaoke` and `instrumental`. The models stream: each gets what the one before has finished, and
+nothing between them is written. A stem of a name that there is already is called after the one that it is taken from,
+`vocals-drums`. Two more kinds of stems are there where `-t` or a submix asks for them: the one that a step takes
+(`-t vocals`), and what its model leaves of it (`-t vocals-rest`, that minus the model's stems). What no wanted stem needs
+does not run. Where the networks are too large for the memory together, each goes over the whole track, with temporary
+files in the output folder between them, and a notice says so. The stems add up to the input where those of each model do.
+`models list --task chain` has chains that are made already ([how to make one of your own](models.md#your-own-models)).
+
 **Words for stems.** `-t` and `--two-stems` take stems in any case, `-t Vocals`. A stem that the model has under the very
 name that is asked for comes first; else these words have a meaning, and a notice says which one was taken:
 
