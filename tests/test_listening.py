@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
+import itertools
 import json
 import random
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -178,6 +182,25 @@ def test_what_is_asked(whole):
             assert (root / mixture).is_file()
 
 
+def test_what_is_compared(whole):
+    """All pairs but those with the mixture, of each excerpt; the same samples as in webMUSHRA's files."""
+    key, folder, _ = whole
+    data = json.loads(re.search(r'id="data">(.*?)</script>', (folder / "abx/index.html").read_text())[1])
+    trials = [trial for pair in data["pairs"] for trial in pair]
+    compared = [{key.items[item].stimuli[each] for each in two} for (item, *two) in trials]
+    named = [model for model in MODELS if model != "mixture"]
+    pairs = [set(pair) for pair in itertools.combinations(named, 2)]
+    assert len(compared) == 18 and all(compared.count(pair) == 3 for pair in pairs)
+    assert not re.search("fake|vox|oracle|irm|reference", json.dumps({**data, "items": list(data["items"])}))
+    found = data["items"]["item2"]["sounds"]
+    assert {key.items["item2"].stimuli[stimulus] for stimulus in found} == set(named)
+    stimulus, (_, file) = next(iter(found.items()))
+    script = (folder / "abx" / file).read_text()
+    heard = soundfile.read(io.BytesIO(base64.b64decode(script.split('"')[1])), dtype="int16")[0]
+    true = soundfile.read(sounds(folder, key) / f"item2/{stimulus}.wav", dtype="int16")[0]
+    np.testing.assert_array_equal(heard, true)
+
+
 @pytest.mark.slow
 def test_the_same_command_goes_on(capfd, data, monkeypatch):
     made = make(capfd, data, models=["fake", "mixture"])
@@ -210,7 +233,8 @@ def test_number_and_json(capfd, data):
     code, out, _ = make(capfd, data, "--listening-tracks", "2", "--json", "-q", models=["mixture"])
     said = json.loads(out)
     assert code == 0 and [each["item"] for each in said["items"]] == ["item1", "item2"]
-    assert set(said) == {"test", "target", "config", "items"} and Path(said["config"]).is_file()
+    assert set(said) == {"test", "target", "config", "page", "items"} and Path(said["config"]).is_file()
+    assert said["page"] is None  # for one model there is nothing to compare
     assert "mixture" not in out
 
 

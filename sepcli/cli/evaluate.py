@@ -210,9 +210,9 @@ def evaluate(
             "--listening-test",
             metavar="DIR",
             rich_help_panel=LISTENING,
-            help="Make a listening test for webMUSHRA in this folder: the vocals (or the stem of -t) of "
-            "excerpts, by each model and without names; -m reference is the real stem. The same command"
-            " goes on where it stopped.",
+            help="Make a listening test in this folder: the vocals (or the stem of -t) of excerpts, by each "
+            "model and without names, as a page of blind comparisons (ABX) and for webMUSHRA; -m reference "
+            "is the real stem. The same command goes on where it stopped.",
         ),
     ] = None,
     listening_tracks: Annotated[
@@ -227,13 +227,13 @@ def evaluate(
         ),
     ] = None,
     listening_results: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             "--listening-results",
             metavar="FILE",
             rich_help_panel=LISTENING,
-            help="Print the mean answers of the listeners, from webMUSHRA's lms.csv, for the test in "
-            "--listening-test.",
+            help="Print what listeners said in the test of --listening-test: from the files that they saved "
+            "on the page of blind comparisons (repeatable; or their folder), or from webMUSHRA's lms.csv.",
         ),
     ] = None,
 ) -> None:
@@ -243,11 +243,11 @@ def evaluate(
     counts if the track has it and the model makes it. docs/evaluation.md has the formulas.
     """
     console.report_as("quiet" if quiet else "text")
-    if listening_results is not None:
+    if listening_results:
         if listening_test is None or model or data is not None:
             raise UsageError(
                 "--listening-results needs --listening-test, and neither --model nor --data.",
-                remedy="Name the folder of the test that was heard, and webMUSHRA's lms.csv.",
+                remedy="Name the folder of the test that was heard, and the files of answers.",
             )
         from sepcli.cli.listening import show_results
 

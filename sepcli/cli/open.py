@@ -20,14 +20,15 @@ def open_page(
         typer.Argument(
             metavar="DIR",
             show_default=False,
-            help="A track's folder, or a folder of many; as `sepcli separate --player` has made them.",
+            help="A track's folder, or a folder of many, as `sepcli separate --player` has made them; or of a "
+            "listening test.",
         ),
     ],
 ) -> None:
     """Listen to stems in the browser.
 
     Opens the page that `sepcli separate --player` wrote beside the stems; for a folder of several tracks, a
-    page with all of them and a search.
+    page with all of them and a search. For a listening test, the page of blind comparisons.
     """
     page = find_page(Path(os.path.expanduser(folder)))
     if _open(page):
@@ -39,6 +40,7 @@ def open_page(
 
 def find_page(folder: Path) -> Path:
     """The page to show for a folder; an overview is brought up to date. InputError where there is none."""
+    from sepcli.player.abx import KIND, is_abx
     from sepcli.player.overview import pages_below, write_overview
     from sepcli.player.page import INDEX, shown
 
@@ -46,7 +48,9 @@ def find_page(folder: Path) -> Path:
         raise InputError(f"'{folder}' does not exist.", remedy="Check the path.", code="missing")
     if not folder.is_dir():
         folder = folder.parent
-    if shown(folder) is not None:
+    if is_abx(folder / KIND):  # of a listening test
+        folder = folder / KIND
+    if shown(folder) is not None or is_abx(folder):
         return folder.resolve() / INDEX
     pages = [path for path, _ in pages_below(folder)]
     if len(pages) == 1:

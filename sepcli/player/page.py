@@ -36,6 +36,10 @@ _MADE = re.compile(rf'<meta name="{_NAME}" content="([^"]*)">')
 _HEAD = 1 << 20  # bytes of a page in which that is looked for
 _OURS = re.compile(rf"{FOLDER}/[A-Za-z0-9_-]+\.(js|mp3)")
 _FIELD = re.compile(r"\{\{(\w+)\}\}")
+_SCRIPTS = {
+    "track": ("deck.js", "track.js"),
+    "abx": ("deck.js", "abx.js"),
+}  # of a page; else the one with its name
 _DEVICE = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]")  # no names of files on Windows
 
 
@@ -102,7 +106,12 @@ def write_page(folder: Path, about: About, stems: Sequence[Stem]) -> list[Path]:
             "mode": mode,
             "folded": encoded[0].folded,
             "stems": [
-                {"name": plain_text(stem.name), "file": file, "muted": stem.muted, **_waveform(sound)}
+                {
+                    "name": plain_text(stem.name),
+                    "file": file,
+                    "muted": stem.muted,
+                    **waveform(sound.peaks, sound.bin_seconds),
+                }
                 for stem, file, sound in zip(stems, files, encoded, strict=True)
             ],
         }
@@ -123,7 +132,7 @@ def write_page(folder: Path, about: About, stems: Sequence[Stem]) -> list[Path]:
             if mode == "inline":
                 for number, sound in enumerate(encoded):
                     out.write("<script>")
-                    _write_call(out, number, sound.file)
+                    write_call(out, number, sound.file)
                     out.write("</script>\n")
             out.write(tail)
         for number, (file, sound) in enumerate(zip(files, encoded, strict=True)):
@@ -132,7 +141,7 @@ def write_page(folder: Path, about: About, stems: Sequence[Stem]) -> list[Path]:
                 continue
             if mode == "files":
                 with open(folder / file, "w", encoding="ascii", newline="\n") as out:
-                    _write_call(out, number, sound.file)
+                    write_call(out, number, sound.file)
             sound.file.unlink()
         if mode == "inline":
             made.rmdir()
@@ -195,13 +204,13 @@ def filled(name: str, *, title: str, made: str, data: Mapping[str, Any]) -> tupl
     """
     values = {
         "kind": name,
-        "body": _part(f"{name}.html"),
+        "body": _FIELD.sub(lambda match: _part(f"{match[1]}.html"), _part(f"{name}.html")),
         "title": html.escape(title),
         "made": html.escape(made),
         "style": _part("style.css"),
         # Inside <script> only "<" can end the script or begin a comment; JSON knows it as an escape.
         "data": json.dumps(data).replace("<", "\\u003c"),
-        "script": _part(f"{name}.js"),
+        "script": "\n".join(_part(part) for part in _SCRIPTS.get(name, (f"{name}.js",))),
     }
     head, tail = _FIELD.sub(lambda match: values[match[1]], _part("frame.html")).split("<!-- scripts -->")
     return head, tail
@@ -230,15 +239,15 @@ def _listed(stems: Sequence[Stem]) -> tuple[tuple[str, str, str], ...]:
     return tuple((plain_text(stem.name), plain_text(stem.called), stem.key) for stem in stems)
 
 
-def _waveform(sound: sounds.Sound) -> dict[str, Any]:
-    """Maxima in 255 steps of the largest one, rounded up, so that what sounds is seen."""
-    peaks = np.array(sound.peaks)
+def waveform(maxima: Sequence[float], bin_seconds: float) -> dict[str, Any]:
+    """Maxima of bins in 255 steps of the largest one, rounded up, so that what sounds is seen."""
+    peaks = np.array(maxima)
     highest = float(peaks.max()) if len(peaks) else 0.0
     steps = np.ceil(peaks * (255 / highest)) if highest else peaks
     return {
         "peak": highest,
         "peaks": base64.b64encode(np.minimum(steps, 255).astype(np.uint8).tobytes()).decode("ascii"),
-        "bin": sound.bin_seconds,
+        "bin": bin_seconds,
     }
 
 
@@ -250,7 +259,7 @@ def _click(file: Path, like: sounds.Sound) -> dict[str, Any]:
     return {"data": text, "frame": frame}
 
 
-def _write_call(out: TextIO, number: int, sound: Path) -> None:
+def write_call(out: TextIO, number: int, sound: Path) -> None:
     """The script that hands a sound to the page."""
     out.write(f'sepcliSound({number}, "')
     out.writelines(sounds.base64_of(sound))

@@ -146,6 +146,39 @@ def encode(source: Path, target: Path, stop: Event | None = None) -> Sound:
     )
 
 
+def lossless(source: Path, target: Path) -> None:
+    """Encode a WAV of 16 bits as FLAC, which Chrome, Firefox and Safari decode to the same samples.
+
+    InputError, OutputError, as `encode_all`.
+    """
+    info = probe(source)
+    with AudioWriter(
+        target, samplerate=info.samplerate, channels=info.channels, format="flac", depth="16"
+    ) as writer:
+        for block in AudioReader(source, info):
+            writer.write(block)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The waveform of a file, as in `Sound`."""
+
+    samplerate: int
+    seconds: float
+    peaks: tuple[float, ...]
+    bin_seconds: float
+
+
+def outline(source: Path) -> Outline:
+    """Read a file for its waveform. InputError where it can't be read."""
+    info = probe(source)
+    peaks, reader = Peaks(), AudioReader(source, info)
+    for block in reader:
+        peaks.add(block)
+    rate = info.samplerate
+    return Outline(rate, reader.frames_read / rate, tuple(map(float, peaks.values())), peaks.hop / rate)
+
+
 def click(target: Path, samplerate: int, channels: int) -> int:
     """Write a click as an MP3 like those of `encode`; the frame of its middle."""
     middle = round(_CLICK_SECONDS * samplerate)

@@ -4,6 +4,7 @@ Knows runs and tracks from evaluate.py, and voices from metrics/voice.py. The qu
 
     tracks, drawn -> a voiced excerpt of each -> key.json
     excerpt with its surroundings -> every model -> the stem, cut, equally loud -> webmushra/.../stimulusK.wav
+    those of two models or more -> abx/index.html, abx/sounds/...
 
 This is the method of LDM-dmx (2025, section IV-C): some random tracks; of each a random excerpt of 30 s, more
 than half of it voiced; the mixture for comparison; stimuli without names. All that is random follows from the
@@ -30,12 +31,14 @@ from sepcli.engine.device import tune_process
 from sepcli.errors import InputError, UsageError, parameter, require
 from sepcli.evaluation.evaluate import find_material, row_key
 from sepcli.evaluation.evaluator import EvaluationListener, Evaluator
+from sepcli.evaluation.listening.abx import stimulus_pairs
 from sepcli.evaluation.listening.key import Item, Key, read_key, write_text
 from sepcli.evaluation.listening.webmushra import AUDIO, MIXTURE, configuration
 from sepcli.evaluation.runs import VOICES, EvaluationRequest, Run, expand
 from sepcli.evaluation.scoring import Material
 from sepcli.metrics.loudness import loudness
 from sepcli.metrics.voice import VoiceSums
+from sepcli.player.abx import Excerpt, write_abx
 from sepcli.sound.encode import AudioWriter
 from sepcli.system.files import atomic_output
 
@@ -47,6 +50,7 @@ CONTEXT = 10.0  # seconds before and after the excerpt that models get, too
 LOUDNESS = -23.0  # LUFS, of every sound: EBU R 128
 MOST_GAIN = 20.0  # dB that an estimate may be amplified more than the reference: nearly silent ones stay quiet
 WEB = "webmushra"  # the folder whose content is copied into webMUSHRA's
+ABX = "abx"  # the folder of the page of blind comparisons
 VERSION = 1  # raised when the files change: no test of an earlier version goes on
 
 Wave = NDArray[np.float32]
@@ -59,6 +63,7 @@ class Made:
     key: Key
     folder: Path
     config: Path  # the configuration of webMUSHRA
+    page: Path | None  # of blind comparisons; None for one model
 
 
 def make(
@@ -130,7 +135,18 @@ def make(
     config = folder / WEB / "configs" / f"{test}.yaml"
     names = {name: list(item.stimuli) for name, item in key.items.items()}
     write_text(config, configuration(test, stem, names))
-    return Made(key, folder, config)
+    page = None
+    if pairs := stimulus_pairs(key):
+        heard = sorted({(name, each) for pair in pairs for name, *two in pair for each in two})
+        excerpts = {
+            name: Excerpt(
+                sounds / name / f"{MIXTURE}.wav",
+                {each: sounds / name / f"{each}.wav" for item, each in heard if item == name},
+            )
+            for name in key.items
+        }
+        page = write_abx(folder / ABX, test, stem, excerpts, pairs)
+    return Made(key, folder, config, page)
 
 
 def _single(request: EvaluationRequest) -> tuple[str, int]:
