@@ -202,6 +202,7 @@ def separate_file(
     sum: str = "none",
     tags: bool = True,
     skip_silent: bool = False,
+    video: bool = False,
     audio_track: str | None = None,
     start: float = 0.0,
     duration: float | None = None,
@@ -223,7 +224,7 @@ def separate_file(
     path: audio or video. out: the folder; `template` names the files in it, and {model} in it stands for the
     catalogue's name of the model, for its file's without the suffix, or for its repository's. queries,
     submixes: as for `separate`. Everything else is the command's option of the same name: times in seconds,
-    sample_rate in Hz, bitrate in kbit/s. force: replace files that are there.
+    sample_rate in Hz, bitrate in kbit/s. force: replace files that are there. video: of a video make videos.
 
     The files appear together, complete, under their final names, or none does. There is no manifest and no
     resuming here: that is the command's. TrackResult: paths, frames, Hz, the common gain, warnings.
@@ -234,7 +235,7 @@ def separate_file(
     request = Request(
         model=model if isinstance(model, str) else type(model).__name__.lower(),
         out=Path(out),
-        spec=OutputSpec(format, bit_depth, bitrate, sample_rate, clip, sum, rest, tags, skip_silent),
+        spec=OutputSpec(format, bit_depth, bitrate, sample_rate, clip, sum, rest, tags, skip_silent, video),
         settings=Settings(overlap, segment, shifts, seed, batch_size),
         targets=tuple(dict.fromkeys(targets or ())),
         template=template,
@@ -268,7 +269,7 @@ def separate_file(
         out=request.out,
         template=template,
         model=named,
-        ext=spec.format,
+        ext=spec.ext,
         preview=preview,
     )
     for text in notices:

@@ -68,6 +68,8 @@ def fingerprint(named: Named, weights: Sequence[str], precision: str) -> Fingerp
     request, settings = batch.request, batch.request.settings
     spec = asdict(batch.spec)
     del spec["rest"], spec["skip_silent"]  # they don't change what is in a file
+    if not batch.spec.video:
+        del spec["video"]  # as in manifests from before there were videos
     common: dict[str, Any] = {
         "engine": ENGINE_VERSION,
         "model": batch.model.name,
@@ -190,7 +192,9 @@ def decide_track(
         # Levels between stems are those of the mix, so what was lowered stands for nothing new.
         kept = {stem: standing for stem, standing in equal.items() if standing.record.gain == 1}
         left = named.stems.without_files(kept)
-        parts = _parts(left, identity, prints, manifest) if FORMATS[named.batch.spec.format].lossless else {}
+        spec = named.batch.spec
+        exact = FORMATS[spec.format].lossless and not spec.video
+        parts = _parts(left, identity, prints, manifest) if exact else {}
     replaced = tuple(stem for stem in there if stem not in kept)
     whys = []
     for stem in replaced:

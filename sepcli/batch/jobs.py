@@ -168,7 +168,8 @@ def _readable(track: Track, folder: Path) -> Track:
     """The track with a file that can be read twice: a pipe is read to its end, into `folder`."""
     if track.file is not None:
         return track
-    file = folder / "stdin"  # as its stems are called: without tags the name becomes their title
+    suffix = f".{track.source.suffix}" if track.source.suffix else ""
+    file = folder / f"stdin{suffix}"  # as its stems are called: without tags the name becomes their title
     path = track.source.path
     try:
         file.parent.mkdir()

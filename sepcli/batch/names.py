@@ -28,6 +28,7 @@ from sepcli.batch.request import Batch
 from sepcli.batch.words import unknown_stem
 from sepcli.errors import UsageError, parameter
 from sepcli.sound.submix import Submix
+from sepcli.sound.video import container_of
 from sepcli.weights.entries import Catalog
 
 PREVIEW = " (preview)"  # behind the name of a track of which only a part is separated to listen to it
@@ -143,7 +144,7 @@ def names(batch: Batch, sources: Sequence[str], more: Collection[str] = ()) -> N
         out=request.out,
         template=request.template,
         model=batch.model.name,
-        ext=batch.spec.format,
+        ext=batch.spec.ext,
         preview=request.preview,
     )
     if request.player:
@@ -212,8 +213,8 @@ def name_files(
 
     Inputs that would get the same paths are told apart by their folder or suffix, with a notice. Where their
     names differ only in what the paths can't hold (Unicode normalisation, case, forbidden characters), by a
-    number. preview: the tracks are called parts of the inputs. UsageError where the template can't do, or where
-    inputs of one name can't be told apart.
+    number. ext: their suffix; "" for videos, which get that of the input. preview: the tracks are called parts
+    of the inputs. UsageError where the template can't do, or where inputs of one name can't be told apart.
     """
     check_template(template, stems)
     naming = _Naming(stems, out, template, model, ext, PREVIEW if preview else "")
@@ -286,7 +287,7 @@ class _Naming:
     def _values(self, source: Source) -> dict[str, str]:
         return {
             "track": source.track + self.added,
-            "ext": self.ext,
+            "ext": self.ext or container_of(source.suffix).suffix,
             "model": self.model,
             "parent": source.parent,
             "trackext": source.suffix,

@@ -11,10 +11,11 @@ anything slow happens. What each format can hold stands in sound/formats.py. `Ou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sepcli.errors import UsageError, parameter
+from sepcli.sound import video
 from sepcli.sound.formats import (
     DEPTHS,
     FORMATS,
@@ -47,9 +48,24 @@ class OutputSpec:
     rest: bool = False  # also write mix minus stems
     tags: bool = True  # carry the input's tags over
     skip_silent: bool = False  # write no file of a stem that is silent throughout
+    video: bool = False  # the files are videos, with the input's picture; `format` is their sound's
+
+    @property
+    def ext(self) -> str:
+        """The suffix of the files; "" where it is that of the input's kind of video."""
+        return "" if self.video else self.format
+
+    @property
+    def sound(self) -> str:
+        """The format of the sound; of videos the usual one, as far as it does not depend on the input."""
+        return video.USUAL if self.video and self.format == video.UNASKED else self.format
 
     def validate(self) -> None:
         """UsageError where the request contradicts itself, whatever the input may be."""
+        if self.video:
+            self._check_video()
+            replace(self, format=self.sound, video=False).validate()
+            return
         _choice("format", self.format, tuple(FORMATS))
         _choice("bit_depth", self.depth, DEPTHS)
         _choice("sum", self.sum, SUMS)
@@ -89,6 +105,17 @@ class OutputSpec:
                 f"below full scale.",
             )
 
+    def _check_video(self) -> None:
+        _choice("format", self.format, tuple(FORMATS))
+        video.check_sound(self.format)
+        if self.sum == "exact" and not FORMATS[self.sound].lossless:
+            exact = [name for name in video.SOUNDS if FORMATS[name].lossless]
+            raise UsageError(
+                f"{parameter('sum', 'exact')} can't hold for the sound of these videos: {self.sound} is lossy.",
+                remedy=f"Choose {listed(exact, 'or')} with {parameter('format')}, or leave "
+                f"{parameter('sum')} out.",
+            )
+
     def _check_depth(self) -> None:
         depths = FORMATS[self.format].depths
         if self.depth == "keep" or self.depth in depths:
@@ -106,7 +133,12 @@ class OutputSpec:
         )
 
     def resolve(self, info: AudioInfo, model_rate: int) -> Resolved:
-        """What the files of one input are. `validate` has passed; model_rate: Hz."""
+        """What the files of one input are. `validate` has passed; model_rate: Hz.
+
+        UsageError where the input's kind of video can't hold the sound that is asked for.
+        """
+        if self.video:
+            return self._resolve_video(info, model_rate)
         wanted = self.samplerate
         if isinstance(wanted, str):
             wanted = {"keep": info.samplerate, "model": model_rate}[wanted]
@@ -128,6 +160,15 @@ class OutputSpec:
             skip_silent=self.skip_silent,
             notices=tuple(notices),
         )
+
+    def _resolve_video(self, info: AudioInfo, model_rate: int) -> Resolved:
+        given = info.path.suffix.lower().lstrip(".")
+        container = video.container_of(given)
+        sound = replace(self, format=container.sound(self.format), video=False).resolve(info, model_rate)
+        notices = sound.notices
+        if given and given != container.suffix:
+            notices += (f"A video of the kind {given} is written as {container.suffix}.",)
+        return replace(sound, video=container.suffix, notices=notices)
 
     def _depth(self, info: AudioInfo) -> str:
         spec = FORMATS[self.format]
@@ -151,6 +192,7 @@ class Resolved:
     tags: bool
     skip_silent: bool = False
     notices: tuple[str, ...] = ()
+    video: str = ""  # the suffix of the videos that they become; "": they stay sound
 
     @property
     def spools(self) -> bool:

@@ -75,6 +75,14 @@ class Request:
                 f"{parameter('preview', True)} finds the loudest part, so {parameter('start')} has no place.",
                 remedy=f"Leave one of them out; {parameter('duration')} says how long the part is.",
             )
+        if self.spec.video and (self.start or self.seconds is not None):
+            raise UsageError(
+                f"{parameter('video', True)} copies the whole picture: a part of it could begin at a key frame "
+                "only, and not where the sound does.",
+                remedy=f"Leave out {parameter('start')}, {parameter('duration')} and {parameter('preview')}, "
+                "or cut the video first.",
+                code="video",
+            )
         self.spec.validate()
 
     @property
@@ -121,7 +129,7 @@ def look_up(request: Request, arguments: Sequence[str], catalog: Catalog, suffix
     """
     from sepcli.sound.writers import check_format
 
-    check_format(request.spec.format, bitrate=request.spec.bitrate)
+    check_format(request.spec.sound, bitrate=request.spec.bitrate)
     model = read_model(request.model, catalog, blend=request.blend, then=request.then)
     spec = output_spec(request.spec, some=bool(request.targets or request.queries))
     queries = _queries(request, spec, model.entry, catalog)

@@ -59,10 +59,14 @@ def _look(named: Named, file: Path) -> tuple[float, int, int] | None:
     UsageError where the format can't hold stems of this length.
     """
     from sepcli.sound.probe import probe
+    from sepcli.sound.remux import check_picture
     from sepcli.sound.resample import frames_at
+    from sepcli.sound.video import container_of
 
     request, entry = named.batch.request, named.batch.entry
     info = probe(file, request.audio_track)
+    if named.batch.spec.video:
+        check_picture(file, container_of(file.suffix.lstrip(".")).suffix)
     seconds = info.duration if info.frames is None else info.frames / info.samplerate
     if seconds is None:
         return None
@@ -78,4 +82,7 @@ def _look(named: Named, file: Path) -> tuple[float, int, int] | None:
     stems = named.stems
     mix = files.exact or any(submix.mix for submix in stems.submixes)
     room = files.room(frames, info.samplerate, info.channels, len(stems.files), len(stems.targets) + mix)
-    return seconds, room.results if request.stream is None else 0, room.spool
+    results = room.results if request.stream is None else 0
+    if files.video:  # a copy of the picture in each
+        results += len(stems.files) * file.stat().st_size
+    return seconds, results, room.spool

@@ -21,6 +21,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from fractions import Fraction
 from math import log10
 from pathlib import Path
 from typing import Protocol
@@ -33,13 +34,15 @@ from sepcli.batch.outputspec import OutputSpec, Resolved
 from sepcli.batch.workspace import flush
 from sepcli.engine.pipeline import Engine, Progress
 from sepcli.engine.streams import Block, InputStream, MixStream, OutputStream
-from sepcli.errors import InputError, Warned, parameter
+from sepcli.errors import InputError, Warned, from_os, parameter
 from sepcli.sound.decode import AudioReader
 from sepcli.sound.encode import AudioWriter
+from sepcli.sound.formats import listed
 from sepcli.sound.levels import Levels, PeakMeter, Scale
 from sepcli.sound.losses import DAMAGES, Loss, said
 from sepcli.sound.measures import StemLevels, StemMeter
 from sepcli.sound.probe import AudioInfo, probe
+from sepcli.sound.remux import check_picture, put_sound
 from sepcli.sound.resample import frames_at
 from sepcli.sound.spool import Spool
 from sepcli.sound.submix import Submix
@@ -106,6 +109,8 @@ def render(
     info = info or probe(source)
     plan = spec.resolve(info, engine.samplerate)
     check_format(plan.format, channels=info.channels, layout=info.layout, bitrate=plan.bitrate)
+    if plan.video:
+        check_picture(source, plan.video)
     levels = Levels(
         engine.sources, submixes=submixes, exact=plan.exact, scale=Scale.of(plan.depth), hidden=hidden
     )
@@ -142,6 +147,9 @@ def render(
         gain = sink.finish()
         files.close()
         audio_seconds = mix.frames / info.samplerate
+    if plan.video:
+        begins = next((reader.begins for reader in readers if reader.begins is not None), Fraction(0))
+        files.put_pictures(begins)
     losses = dict.fromkeys(loss for reader in readers for loss in reader.losses)
     channels = [Warned(mix.channel_map.notice, "channels")] if mix.channel_map.notice else []
     return _rendered(files, out.frames, audio_seconds, began, losses, progress, gain=gain, notices=channels)
@@ -370,7 +378,7 @@ class _Files:
 
     def _open(self) -> None:
         tags = None
-        if self.plan.tags:
+        if self.plan.tags and not self.plan.video:
             rate = self.info.samplerate
             first = round(self.start * rate)  # frame
             tags = read_tags(self.info.path, self.info).moved(first, rate, self.plan.samplerate)
@@ -401,6 +409,29 @@ class _Files:
         for writer in self._writers:
             writer.abort()
         self._writers = []
+
+    def put_pictures(self, begins: Fraction) -> None:
+        """Make videos of the closed files. begins: the time of their first sample, in seconds of the input."""
+        for name in self.names:
+            sound = self.paths[name]
+            self.paths[name] = sound.with_name(f"{sound.stem}.video.{self.plan.video}")
+            try:
+                left_out = put_sound(
+                    self.info.path,
+                    self.info.track,
+                    begins,
+                    sound,
+                    self.paths[name],
+                    container=self.plan.video,
+                    stem=name,
+                    tags=self.plan.tags,
+                )
+            except OSError as error:
+                raise from_os(error, self.paths[name]) from error
+            sound.unlink()
+            if left_out:
+                text = f"The {self.plan.video} files could not keep {listed(left_out, 'and')}."
+                self._warnings.append(Warned(text, "video"))
 
     def heard(self) -> tuple[dict[str, StemLevels], tuple[str, ...]]:
         """How loud each stem is, and which are left out for that. Called once, when all files are closed."""

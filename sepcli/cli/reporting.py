@@ -358,7 +358,8 @@ def _print_plan(batch: Batch, known: Stems | None, decisions: Sequence[Decision]
     weights = "on this machine" if size == 0 else f"{bytes_text(size)} to download"
     console.sentence(f"model     {batch.model.name}: {stems}; {weights}", indent=10)
     console.sentence(f"licence   {license_text(batch)}", indent=10)
-    console.line(f"output    {batch.request.out}, {batch.spec.format}")
+    kind = "video" if batch.spec.video else batch.spec.format
+    console.line(f"output    {batch.request.out}, {kind}")
     for decision in decisions:
         console.sentence(f"{decision.action:<9} {decision.track.source.name}", indent=10)
         if decision.why:

@@ -310,6 +310,15 @@ def separate(
         bool,
         typer.Option("--no-tags", rich_help_panel=FILES, help="Leave out the tags and cover of the input."),
     ] = False,
+    video: Annotated[
+        bool,
+        typer.Option(
+            "--video",
+            rich_help_panel=FILES,
+            help="Of a video make videos: the picture, copied untouched, with the stem as its sound, such as "
+            "STEM.mp4. The sound is AAC, in WebM Opus, or what --format says.",
+        ),
+    ] = False,
     clip: Annotated[
         Clip | None,
         typer.Option(
@@ -440,10 +449,10 @@ def separate(
             )
         target, rest = [two_stems], True
     to_stdout = out == STDOUT
-    if to_stdout and (json or dry_run or skip_silent or player):
+    if to_stdout and (json or dry_run or skip_silent or player or video):
         raise UsageError(
-            "With -o - standard output is the stem, so --json, --dry-run, --skip-silent and --player have no "
-            "place there.",
+            "With -o - standard output is the stem, so --json, --dry-run, --skip-silent, --player and --video "
+            "have no place there.",
             remedy="Leave them out, or choose a folder with -o.",
         )
 
@@ -474,6 +483,7 @@ def separate(
             rest=rest,
             tags=not no_tags,
             skip_silent=skip_silent,
+            video=video,
         ),
         start=parse_time(start, "--start") if start is not None else 0.0,
         duration=parse_time(duration, "--duration") if duration is not None else None,

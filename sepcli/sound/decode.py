@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,7 @@ class AudioReader:
         self.samplerate, self.channels = self.info.samplerate, self.info.channels
         self.losses: list[Loss] = []  # times in the file, not in the part
         self.frames_read = 0
+        self.begins: Fraction | None = None  # the file's time of its first sample, in seconds; None: not stated
         self._block = block
         self._start = round(start * self.samplerate)  # frames
         self._limit = None if duration is None else round(duration * self.samplerate)
@@ -115,6 +117,7 @@ class AudioReader:
         except OSError as error:
             raise unreadable(self.path, error) from None
         finally:
+            self.begins = reader.begins
             begin = self._start / self.samplerate
             self.losses = [loss for loss in reader.losses if loss.start + loss.seconds >= begin]
 

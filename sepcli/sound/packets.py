@@ -32,6 +32,7 @@ from av.audio.stream import AudioStream
 from av.error import FFmpegError as Error
 from av.packet import Packet
 from av.stream import Discard, Disposition
+from av.video.stream import VideoStream
 
 from sepcli.sound import icy, layouts, ogg
 from sepcli.sound.losses import CUT_SHORT, DAMAGED, GAP, JOINED, LATE, TIMES, Loss
@@ -50,6 +51,7 @@ _STATED = frozenset("ogg flac mov,mp4,m4a,3gp,3g2,mj2 wv ape tta tak mpc mpc8 ds
 _CHECKED = frozenset("flac ac3 eac3 mlp truehd tta wavpack ape".split())
 
 JITTER = Fraction(50, 1000)  # seconds: times of packets are rounded, and blocks of different size overlap
+PATIENCE = 16  # errors of a container in a row, behind which more packets are looked for
 LONGEST_GAP = 600  # seconds: a greater leap is another clock, and no sound is missing
 _TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}  # of samples
 _SCALES = {"u8": 1 / 128, "s16": 2.0**-15, "s32": 2.0**-31, "s64": 2.0**-63}
@@ -134,6 +136,12 @@ def _channels(stream: AudioStream) -> int:
     return stream.codec_context.layout.nb_channels
 
 
+def pictures(container: InputContainer) -> list[VideoStream]:
+    """The streams whose pictures move: no covers."""
+    still = Disposition.attached_pic | Disposition.still_image
+    return [stream for stream in container.streams.video if not stream.disposition & still]
+
+
 def default_track(streams: list[AudioStream]) -> int:
     """The index of the track that is meant to be heard: the first that is marked so, else the first."""
     marked = [i for i, stream in enumerate(streams) if stream.disposition & Disposition.default]
@@ -191,7 +199,7 @@ def _seconds(ticks: int | None, base: Fraction | None) -> float | None:
     return float(ticks * base) if ticks and base else None
 
 
-def _time(ticks: int | None, base: Fraction | None) -> Fraction:
+def moment(ticks: int | None, base: Fraction | None) -> Fraction:
     """In seconds; 0 where it is not known."""
     return ticks * base if ticks and base else Fraction(0)
 
@@ -247,6 +255,7 @@ class Reader:
         self.layout = header.layout or layouts.default(channels)
         self.losses: list[Loss] = []
         self.given = 0  # frames
+        self.begins: Fraction | None = None  # the file's time of the first sample, in seconds
         self._clock = Fraction(0)  # seconds of sound so far, at the rates that the parts have
         self._timed = header.format in _TIMED
         self._origin: Fraction | None = None  # the file's time at which the output begins
@@ -311,7 +320,7 @@ class Reader:
     def _packets(self, container: InputContainer, stream: AudioStream) -> Iterator[Packet]:
         """The track's packets, also behind damage of the container; at the end one without data."""
         stuck = 0
-        while stuck < 16:
+        while stuck < PATIENCE:
             try:
                 for packet in container.demux(stream):
                     stuck = 0
@@ -323,19 +332,18 @@ class Reader:
 
     def _late(self, container: InputContainer, stream: AudioStream) -> Iterator[np.ndarray]:
         """Silence from the beginning of the picture to that of the sound."""
-        pictures = [
-            video
-            for video in container.streams.video
-            if video.start_time is not None
-            and not video.disposition & (Disposition.attached_pic | Disposition.still_image)
+        starts = [
+            moment(each.start_time, each.time_base)
+            for each in pictures(container)
+            if each.start_time is not None
         ]
-        if not pictures or stream.start_time is None or not self._timed:
+        if not starts or stream.start_time is None or not self._timed:
             return
-        begin = min(_time(video.start_time, video.time_base) for video in pictures)
-        late = _time(stream.start_time, stream.time_base) - begin
+        begin = min(starts)
+        late = moment(stream.start_time, stream.time_base) - begin
         whole = container.duration / av.time_base if container.duration else 0
         if 0 < late <= whole:
-            self._origin = begin
+            self._origin = self.begins = begin
             frames = round(late * self.rate)
             if late > JITTER:
                 self.losses.append(Loss(LATE, 0.0, float(late)))
@@ -353,6 +361,8 @@ class Reader:
             yield from self._until(time)
         elif self._lost:
             yield from self._silence_for_lost()
+        if self.begins is None and time is not None:
+            self.begins = time - self._clock
         part = (rate, layout_names(frame.layout), channels)
         if part != self._part:
             yield from self._flushed()

@@ -110,7 +110,7 @@ def read_tags(path: Path, info: AudioInfo) -> Tags:
     chunks = Chunks()
     with suppress(OSError):
         chunks = read_chunks(path)
-    text = {name: _clean(value) for name, value in found.items() if _kept(name) and value.strip()}
+    text = {name: _clean(value) for name, value in found.items() if is_kept(name) and value.strip()}
     title = text.get("title") or os.fsencode(path.stem).decode("utf-8", "replace")
     return Tags(text=text, title=title, chunks=chunks, cover=cover)
 
@@ -151,7 +151,8 @@ def _cover(container: InputContainer) -> bytes:
     return b""
 
 
-def _kept(name: str) -> bool:
+def is_kept(name: str) -> bool:
+    """Whether a tag of this name, in lower case, says something about the music."""
     return name not in _DROPPED and not name.startswith(_DROPPED_PREFIXES)
 
 
