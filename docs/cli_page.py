@@ -283,6 +283,8 @@ two. A page takes about 2 MB a minute and stem:
 | up to 12 minutes | `index.html`, `player/STEM.js` | all stems on one clock, together to the sample; in memory they take 21 MB a minute and stem |
 | longer | `index.html`, `player/STEM.mp3` (1.4 MB a minute) | each stem on a clock of its own, some hundredths of a second apart; no pan, no saved mix. The page says so |
 
+`--dry-run` names the page, and the check of the disk before the work counts what it takes.
+
 The page shows the stems of the run that wrote it; a submix that would sound together with its own stems is muted at
 first. It is written when they stand, so a page that can't be written costs
 no stem (a warning says why), and `--player` on stems that stand adds it without separating again. A run that replaces a

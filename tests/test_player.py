@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 import sepcli
-from sepcli.batch import pages
+from sepcli.batch import jobs, pages
 from sepcli.batch.names import Stems
 from sepcli.batch.pages import doubled
 from sepcli.batch.request import Request
@@ -278,6 +278,36 @@ def test_player_writes_a_page_beside_the_stems(capfd):
     )
     assert data["license"] == "MIT" and ["Overlap", "0.25"] in data["settings"]
     assert Tags(Path("out/index.html").read_text()).data["tracks"][0]["page"] == "fake/a/index.html#../../"
+
+
+@pytest.mark.parametrize("mode", ["inline", "files", "long"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_page_takes_as_much_as_was_said(tmp_path, monkeypatch, mode, channels):
+    seconds = 10.0
+    monkeypatch.setattr(page, "SHORT", 60 if mode == "inline" else 0.1)
+    monkeypatch.setattr(page, "LONG", 0.1 if mode == "long" else 60)
+    file = tmp_path / "stem.wav"
+    soundfile.write(file, 0.1 * music(round(seconds * RATE), channels).T, RATE)
+    (tmp_path / "page").mkdir()
+    write_page(tmp_path / "page", About("a", "fake"), [Stem(name, file, name) for name in ("one", "two")])
+    taken = sum(path.stat().st_size for path in (tmp_path / "page").rglob("*") if path.is_file())
+    said, making = page.page_bytes(seconds, channels, 2)
+    assert 0.8 * said < taken <= said and making == 2 * seconds * 12_000 * channels
+
+
+def test_the_check_of_the_disk_counts_pages_and_a_dry_run_names_them(capfd, monkeypatch):
+    song("a.wav"), song("b.wav", seed=1)
+    separate(capfd, "a.wav")
+    needed = []
+    monkeypatch.setattr(jobs, "check_space", lambda folder, size: needed.append(size))
+    _, found, _ = separate(capfd, "a.wav", "b.wav", "--player", "--dry-run")
+    assert [result["player"] for result in found] == [str(FOLDER / "index.html"), "out/fake/b/index.html"]
+    assert main(["separate", "b.wav", "-o", "out", "-m", "fake", "--player", "--dry-run"]) == 0
+    assert "-> out/fake/b/index.html\n" in capfd.readouterr().out and not Path("out/fake/b").exists()
+    separate(capfd, "b.wav", "--player")
+    separate(capfd, "b.wav", "--force")
+    kept, making = page.page_bytes(soundfile.info("b.wav").duration, 2, 4)
+    assert kept <= needed[0] - needed[1] <= kept + making  # another temporary file may be the larger one
 
 
 def test_a_page_is_added_to_stems_that_stand_without_separating_them_again(capfd):

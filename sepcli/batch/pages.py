@@ -19,6 +19,7 @@ from sepcli.batch.outputs import page_folder
 from sepcli.batch.request import Request
 from sepcli.batch.results import Listener
 from sepcli.errors import OutputError, SepcliError, Warned, from_os, parameter
+from sepcli.player import INDEX
 from sepcli.sound.submix import Submix
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Pages:
 
     def _written(self, track: Track, folder: Path) -> Path | None:
         """The page, written if it isn't there already; None where every stem is silent and left out."""
-        from sepcli.player.page import INDEX, About, Stem, shown
+        from sepcli.player.page import About, Stem, shown
 
         muted = doubled(self._stems)
         stems = [
@@ -123,10 +124,16 @@ class Pages:
                 self._listener.notice(f"The overview of the pages was not written. {error}")
 
 
+def planned_page(request: Request, track: Track) -> Path | None:
+    """The page that a run would write, or has written; None where none is asked for."""
+    folder = page_folder(request.template, track.outputs)
+    return folder / INDEX if request.player and folder is not None else None
+
+
 def put_page(folder: Path, about: About, stems: Sequence[Stem], work: Workspace, *, force: bool) -> Path:
     """Write the page of these stems into their folder, in place of an older one. OutputError, InputError."""
     from sepcli.batch.workspace import flush, publish
-    from sepcli.player.page import INDEX, remove_page, shown, write_page
+    from sepcli.player.page import remove_page, shown, write_page
 
     if os.path.lexists(folder / INDEX) and shown(folder) is None and not force:
         raise OutputError(

@@ -1,4 +1,4 @@
-"""How much audio there is to separate, and how much room its stems need: estimated before the work begins.
+"""How much audio there is to separate, and how much room its stems (and pages) need: estimated before the work.
 
 Looks into files only for so long; those that follow are taken to be like those before, byte for byte.
 """
@@ -21,7 +21,7 @@ class Survey:
     """What was found about the tracks together."""
 
     seconds: float  # of audio
-    bytes: int  # of all stems, and of the largest temporary file
+    bytes: int  # of all stems and the player's pages, and of the largest temporary file
     # Files that are no audio, and files whose stems would be larger than the format allows.
     failures: tuple[tuple[Track, SepcliError], ...]
 
@@ -54,7 +54,7 @@ def survey(named: Named, tracks: Iterable[Track]) -> Survey:
 
 
 def _look(named: Named, file: Path) -> tuple[float, int, int] | None:
-    """Audio seconds, bytes of the stems, bytes of the temporary file; None if only decoding would tell.
+    """Audio seconds, bytes of what is written, bytes of the temporary file; None if only decoding would tell.
 
     UsageError where the format can't hold stems of this length.
     """
@@ -82,7 +82,12 @@ def _look(named: Named, file: Path) -> tuple[float, int, int] | None:
     stems = named.stems
     mix = files.exact or any(submix.mix for submix in stems.submixes)
     room = files.room(frames, info.samplerate, info.channels, len(stems.files), len(stems.targets) + mix)
-    results = room.results if request.stream is None else 0
+    results, spool = room.results if request.stream is None else 0, room.spool
     if files.video:  # a copy of the picture in each
         results += len(stems.files) * file.stat().st_size
-    return seconds, results, room.spool
+    if request.player:
+        from sepcli.player.page import page_bytes
+
+        page, making = page_bytes(seconds, info.channels, len(stems.files))
+        results, spool = results + page, max(spool, making)
+    return seconds, results, spool

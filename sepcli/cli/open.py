@@ -11,6 +11,7 @@ import typer
 
 from sepcli.cli import console
 from sepcli.errors import InputError
+from sepcli.player import INDEX
 from sepcli.sound.suffixes import AUDIO_SUFFIXES
 
 
@@ -42,7 +43,7 @@ def find_page(folder: Path) -> Path:
     """The page to show for a folder; an overview is brought up to date. InputError where there is none."""
     from sepcli.player.abx import KIND, is_abx
     from sepcli.player.overview import pages_below, write_overview
-    from sepcli.player.page import INDEX, shown
+    from sepcli.player.page import shown
 
     if not folder.exists():
         raise InputError(f"'{folder}' does not exist.", remedy="Check the path.", code="missing")

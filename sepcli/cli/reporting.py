@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from sepcli.batch.decisions import REFUSE, SKIP, Decision
 from sepcli.batch.names import Named, Stems, Track
+from sepcli.batch.pages import planned_page
 from sepcli.batch.request import Batch
 from sepcli.batch.results import DAMAGED, DONE, FAILED, SKIPPED, Listener, Result
 from sepcli.cli import console
@@ -335,7 +336,9 @@ def print_plan(batch: Batch, stems: Stems | None, decisions: Sequence[Decision],
         for decision in decisions:
             outputs = {stem: str(path) for stem, path in decision.track.outputs.items()}
             status = {SKIP: "skipped", REFUSE: "failed"}.get(decision.action, "planned")
-            fields = {**Result(decision.track.source.name, SKIPPED, outputs).as_json(), "status": status}
+            page = None if decision.action == REFUSE else planned_page(batch.request, decision.track)
+            result = Result(decision.track.source.name, SKIPPED, outputs, player=page and str(page))
+            fields = {**result.as_json(), "status": status}
             if decision.action == REFUSE:
                 fields["error"] = {"code": "exists", "message": decision.why, "remedy": REFUSED_REMEDY}
             console.print_json(
@@ -370,6 +373,8 @@ def _print_plan(batch: Batch, known: Stems | None, decisions: Sequence[Decision]
         if decision.action not in (SKIP, REFUSE):
             for stem, path in decision.track.outputs.items():
                 console.line(f"          {'stays' if stem in decision.kept else '->'} {path}")
+            if (page := planned_page(batch.request, decision.track)) is not None:
+                console.line(f"          -> {page}")
             if decision.parts:
                 console.line("          from the stems that stand, without the model")
     for name, problem in batch.failures:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from sepcli import __version__
-from sepcli.player import sounds
-from sepcli.player.page import INDEX, filled, plain_text, read_made, waveform, write_call
+from sepcli.player import INDEX, sounds
+from sepcli.player.page import filled, plain_text, read_made, waveform, write_call
 from sepcli.system.files import atomic_output
 
 VERSION = 1  # of the page

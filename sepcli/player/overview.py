@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sepcli.player.page import INDEX, VERSION, Shown, filled, plain_text, read_made, shown
+from sepcli.player import INDEX
+from sepcli.player.page import VERSION, Shown, filled, plain_text, read_made, shown
 from sepcli.system.files import atomic_output
 
 _KIND = "overview"

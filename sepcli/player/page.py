@@ -26,11 +26,15 @@ import numpy as np
 
 from sepcli import __version__
 from sepcli.errors import from_os
-from sepcli.player import sounds
+from sepcli.player import INDEX, sounds
 
 VERSION = 1  # of the pages: those of another are written again
-INDEX, FOLDER = "index.html", "player"
+FOLDER = "player"
 SHORT, LONG = 60.0, 720.0  # seconds
+_PAGE_BYTES, _STEM_BYTES = (
+    80_000,
+    8_000,
+)  # at most: of a page without sounds; of a waveform and what stands around
 _NAME = "sepcli-player"  # of the element that says what the page shows
 _MADE = re.compile(rf'<meta name="{_NAME}" content="([^"]*)">')
 _HEAD = 1 << 20  # bytes of a page in which that is looked for
@@ -148,6 +152,13 @@ def write_page(folder: Path, about: About, stems: Sequence[Stem]) -> list[Path]:
     except OSError as error:
         raise from_os(error, folder) from error
     return [*(folder / file for file in files if file), page]
+
+
+def page_bytes(seconds: float, channels: int, stems: int) -> tuple[int, int]:
+    """How much disk the page of a track takes, and how much more while it is made. channels: of the stems."""
+    mp3 = stems * seconds * sounds.KBITS * 1000 / 8 * min(channels, 2)
+    text = mp3 * 4 / 3 if seconds <= LONG else mp3
+    return int(text) + stems * _STEM_BYTES + _PAGE_BYTES, int(mp3)
 
 
 def shown(folder: Path) -> Shown | None:
