@@ -137,7 +137,7 @@ GROUPS = (
                 "danna-sep (Kazane Team)",
                 2021,
                 "a U-Net with local attention (15.7 M parameters), a Demucs of four decoders (191.9 M) and X-UMX, blended",
-                "load files of the first two, and blend them ([page](danna.md)); its X-UMX not",
+                "load files of all three, and blend them ([page](danna.md))",
                 "MDX21 7.686 / 7.018 / 6.993 / 4.901, mean 6.649",
             ),
         ),

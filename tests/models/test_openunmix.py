@@ -17,7 +17,7 @@ from sepcli.models.family import all_families
 from sepcli.models.openunmix import FAMILY, XUMX, OpenUnmix, OpenUnmixConfig, UnmixOptions, XUMXConfig
 from sepcli.models.openunmix.core import Target
 from sepcli.weights.catalog import load_catalog
-from sepcli.weights.checkpoint import Checkpoint
+from sepcli.weights.checkpoint import Checkpoint, read_checkpoint
 from tests.contracts import Case, peak_error, run
 
 KEYS = Path(__file__).parents[1] / "keys" / "openunmix"
@@ -242,7 +242,9 @@ def loaded(checkpoint, model):
     return model
 
 
-@pytest.mark.parametrize("name, layout", [("xumx_asteroid", "torch"), ("xumx_nnabla", "nnabla")])
+@pytest.mark.parametrize(
+    "name, layout", [("xumx_asteroid", "torch"), ("xumx_nnabla", "nnabla"), ("xumx_danna", "torch")]
+)
 def test_published_files_of_xumx(name, layout):
     """All names, through our conversion into the network; and found out by the tensors alone."""
     checkpoint = Checkpoint(Path("model"), published(name), format=layout)
@@ -267,6 +269,68 @@ def test_published_files_of_open_unmix(name, listed):
         model = OpenUnmix(config)
     loaded(Checkpoint(Path("model"), parts, format="torch"), model)
     assert (model.samplerate, model.channels) == (entry.samplerate, entry.channels)
+
+
+def danna(channels=2, bins=33, heard=20, hidden=8, layers=2):
+    """A small file in the layout of danna-sep, with the magnitudes it gives of a mix [1, C, bins, 12].
+
+    Four stems side by side: convolutions of four groups, and one norm over all.
+    """
+    torch.manual_seed(0)
+    width, given, made = 4 * hidden, channels * heard, channels * bins
+    first = nn.Conv1d(4 * given, width, 1, bias=False, groups=4), nn.BatchNorm1d(width)
+    last = nn.Conv1d(width, 4 * made, 1, bias=False, groups=4), nn.BatchNorm1d(4 * made)
+    middle = nn.Conv1d(2 * hidden, width, 1, bias=False), nn.BatchNorm1d(width)
+    lstms = {
+        f"{stem}_lstm": nn.LSTM(hidden, hidden // 2, layers, bidirectional=True, batch_first=True)
+        for stem in ("drums", "bass", "other", "vocals")
+    }
+    affine1, affine2 = nn.Sequential(*first), nn.Sequential(*middle, nn.ReLU(), *last)
+    network = randomised(nn.ModuleDict({"affine1": affine1, "affine2": affine2, **lstms}))
+    means, scales = torch.rand(2, 4 * heard)
+    shifts, gains = torch.rand(2, 4 * bins)
+    own = {"input_means": means, "input_scale": scales, "output_means": shifts, "output_scale": gains}
+
+    def per_stem(values):
+        return values.view(4, 1, -1, 1)
+
+    mix = torch.rand(1, channels, bins, 12)
+    with torch.inference_mode():
+        x = (mix[:, None, :, :heard] + per_stem(means)) * per_stem(scales)
+        e = affine1(x.reshape(1, -1, 12)).tanh().view(1, 4, hidden, 12).mean(1)
+        recurred = torch.stack([lstm(e.mT)[0].mT for lstm in lstms.values()]).mean(0)
+        y = affine2(torch.cat([e, recurred], 1)).view(1, 4, channels, bins, 12)
+        made = (y * per_stem(gains) + per_stem(shifts)).relu() * mix[:, None]
+    return {**network.state_dict(), **own}, mix, made
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_file_of_danna_sep(tmp_path):
+    """The tensors of a TorchScript program, in tensors of all four stems."""
+    state, mix, made = danna()
+
+    class Holder(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    holder = Holder()
+    for name, tensor in state.items():
+        *path, leaf = name.split(".")
+        inside = holder
+        for part in path:
+            if not hasattr(inside, part):
+                inside.add_module(part, Holder())
+            inside = getattr(inside, part)
+        inside.register_buffer(leaf, tensor)
+    torch.jit.script(holder).save(str(tmp_path / "xumx_mwf.pth"))
+    checkpoint = read_checkpoint(tmp_path / "xumx_mwf.pth")
+    told = FAMILY.detect(checkpoint)
+    assert told.arch == "XUMX" and told.config["max_bin"] == 20
+    model = loaded(checkpoint, XUMX(XUMXConfig(**told.assumed, **told.config))).eval()
+    assert model.sources == ("bass", "drums", "vocals", "other")
+    with torch.inference_mode():
+        found = model.magnitudes(mix.mT, ("drums", "bass", "other", "vocals")).mT
+    assert made.std() > 0.05 and (found - made).abs().max() < 1e-5
 
 
 def as_published(model, number, *, constants=True):

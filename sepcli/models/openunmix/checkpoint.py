@@ -1,9 +1,10 @@
-"""Checkpoints of Open-Unmix and X-UMX, from three programs. Each has the same layers under names of its own.
+"""Checkpoints of Open-Unmix and X-UMX, from four programs. Each has the same layers under names of its own.
 
     open-unmix   one file a stem: fc1.weight, bn1.*, lstm.*, fc2.weight, ...: the names of core.py
     asteroid     X-UMX: layer_enc.STEM.enc.0.weight, layer_lstm.STEM.*, mean_scale.input_mean_STEM, ...
     NNabla       X-UMX: fc1_STEM/affine/W, fc1_STEM/bn/gamma, lstm_STEM/lstm/weight_l0, ...; Open-Unmix: a file
                  for each stem, without _STEM. Linear layers are [in, out]; LSTMs have an axis of gates.
+    danna-sep    X-UMX: STEM_lstm.*, and all else of all stems in one tensor: affine1.0.weight, input_means, ...
 
 Several files of Open-Unmix make one network: the payload is then {stem: the payload of its file}.
 """
@@ -41,6 +42,15 @@ _ASTEROID_LSTM = re.compile(r"layer_lstm\.(.+)\.((?:weight|bias)_\w+)")
 _ASTEROID_SCALE = re.compile(r"mean_scale\.((?:in|out)put_(?:mean|scale))_(.+)")
 _NNABLA = re.compile(r"(fc[123]|lstm)(?:_(.+?))?/(?:affine|bn|lstm)/(\w+)")
 _NNABLA_SCALE = re.compile(r"((?:in|out)put_(?:mean|scale))(?:_(.+))?")
+_DANNA = ("drums", "bass", "other", "vocals")  # the order of stems in its tensors
+_DANNA_LAYERS = {
+    "affine1.0": "fc1",
+    "affine1.1": "bn1",
+    "affine2.0": "fc2",
+    "affine2.1": "bn2",
+    "affine2.3": "fc3",
+    "affine2.4": "bn3",
+}
 _NORM = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "var": "running_var"}
 
 # Of published models, by their STFT window in samples: sample rate in Hz, hop in samples.
@@ -125,7 +135,8 @@ def detect(checkpoint: Checkpoint) -> Told | None:
 def _arch(checkpoint: Checkpoint) -> str:
     """X-UMX has all stems in one file."""
     state = state_in(checkpoint, _CONTAINERS) or {}
-    return "XUMX" if any(name.startswith(("layer_enc.", "fc1_")) for name in state) else "OpenUnmix"
+    bridged = any(name.startswith(("layer_enc.", "fc1_", "affine1.")) for name in state)
+    return "XUMX" if bridged else "OpenUnmix"
 
 
 def _place(stem: str) -> int:
@@ -145,11 +156,29 @@ def _stems(checkpoint: Checkpoint, expected: tuple[str, ...]) -> dict[str, dict[
         parts = {stem: _stems(replace(checkpoint, payload=part), (stem,)) for stem, part in payload.items()}
         return {stem: part[stem] for stem, part in parts.items()}
     found: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in (state_in(checkpoint, _CONTAINERS) or {}).items():
+    state = state_in(checkpoint, _CONTAINERS) or {}
+    if "affine1.0.weight" in state:
+        return _danna(state)
+    for name, tensor in state.items():
         if name not in _CONSTANTS:
             stem, ours = _our_name(name)
             for part, value in _values(ours, tensor).items():
                 found.setdefault(stem or expected[0], {})[part] = value
+    return found
+
+
+def _danna(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """{stem: {name in core.py: tensor}} of a file of danna-sep. Linear layers are convolutions of one frame."""
+    found: dict[str, dict[str, Tensor]] = {stem: {} for stem in _DANNA}
+    for name, tensor in state.items():
+        layer, _, part = name.rpartition(".")
+        if layer.endswith("_lstm"):
+            found.setdefault(layer.removesuffix("_lstm"), {})[f"lstm.{part}"] = tensor
+            continue
+        ours = f"{_DANNA_LAYERS[layer]}.{part}" if layer in _DANNA_LAYERS else name.replace("means", "mean")
+        parts = tensor.chunk(len(_DANNA)) if tensor.dim() else [tensor] * len(_DANNA)
+        for stem, value in zip(_DANNA, parts, strict=True):
+            found[stem][ours] = value.squeeze(-1) if value.dim() == 3 else value
     return found
 
 
