@@ -6,7 +6,8 @@ side. The last two are made of any of the three, each at its own rate and in its
 
     blocks -> stage | chain of ... | blend of ... -> stems
 
-Sees only Separators and tensors: no file, no model's name, no progress bar.
+Sees only Separators and tensors: no model's name and no progress bar; a file only between networks that have no
+room together.
 """
 
 from __future__ import annotations
