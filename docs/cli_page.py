@@ -117,7 +117,9 @@ def _names(param: Any) -> str:
 
 
 def _default(param: Any) -> str:
-    value = param.default
+    value, shown = param.default, getattr(param, "show_default", None)
+    if value is None and isinstance(shown, str):
+        return shown if " " in shown else f"`{shown}`"
     if param.param_type_name == "argument" or value is None or value is False or value == () or param.count:
         return ""
     if value is True:
@@ -291,6 +293,25 @@ no stem (a warning says why), and `--player` on stems that stand adds it without
 stem writes its page anew with `--player`, and removes it without. An `index.html` that sepcli did not make stays,
 except with `--force`. The output folder gets a page with all tracks below it and a search, and `sepcli open DIR` opens
 whichever page DIR has. `--template` must give each track a folder of its own.
+
+**Stem files.** `--format stem.mp4` writes one file a track for DJ programs (NI Stems: Traktor, Mixxx and others),
+`MODEL/TRACK.stem.mp4`. Its tracks are the mix, which other players play alone, and four stems that add up to it:
+
+| the stems of the run | drums | bass | everything else | vocals |
+|---|---|---|---|---|
+| drums, bass, other, vocals | drums | bass | other | vocals |
+| with guitar and piano besides | drums | bass | other, with guitar and piano | vocals |
+| vocals, instrumental | silence | silence | instrumental | vocals |
+| `-t vocals` | silence | silence | no_vocals | vocals |
+| guitar, bass, vocals of more (`-t`) | guitar | bass | rest | vocals |
+
+The stem for everything else is the mix minus the three others, as with `--sum exact`. If the model makes more than fit,
+a notice says which are in it. The tracks are AAC of 256 kbit/s each (`--bitrate`), or ALAC with `--bit-depth 16` or `24`:
+then the integers of the four add up to those of the mix, and the mix is the input (Traktor on Windows reads no ALAC).
+If one of the five would clip, one gain lowers all. They are stereo, also for a mono input, at 44.1 or 48 kHz;
+surround is refused. The file has the tags and the cover of the input, names and colours of the stems, and the compressor
+and limiter of the format turned off. `--submix`, `--skip-silent` and `--player` have no place there and end the run with
+2. In `--json` the file is called `stems`; the levels are those of its tracks.
 
 **Previews.** `--preview` separates the loudest 30 seconds of each input (by the sum of squares; `--duration` sets the
 length), as a track called `TRACK (preview)`. So the song itself does not replace it.

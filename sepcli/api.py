@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sepcli.batch.inputs import Source
 from sepcli.batch.names import PREVIEW, Stems, guard_inputs, name_files
-from sepcli.batch.outputs import DEFAULT_TEMPLATE, check_pages, check_writable, page_folder, rest_name
+from sepcli.batch.outputs import check_pages, check_writable, page_folder, rest_name, usual_template
 from sepcli.batch.outputspec import OutputSpec
 from sepcli.batch.pages import doubled, license_of, not_written, put_page, settings_text
 from sepcli.batch.queries import Query, load_asked, make_queries, narrow, needs_one
@@ -193,7 +193,7 @@ def separate_file(
     queries: Mapping[str, Audio] | None = None,
     rest: bool = False,
     submixes: Mapping[str, str] | None = None,
-    template: str = DEFAULT_TEMPLATE,
+    template: str | None = None,
     format: str = "wav",
     bit_depth: str = "keep",
     bitrate: int | None = None,
@@ -222,7 +222,8 @@ def separate_file(
     """Separate one file into files, of any length in constant memory, as `sepcli separate` does.
 
     path: audio or video. out: the folder; `template` names the files in it, and {model} in it stands for the
-    catalogue's name of the model, for its file's without the suffix, or for its repository's. queries,
+    catalogue's name of the model, for its file's without the suffix, or for its repository's. format:
+    "stem.mp4" makes one file, called "stems" among the outputs; its levels are by track. queries,
     submixes: as for `separate`. Everything else is the command's option of the same name: times in seconds,
     sample_rate in Hz, bitrate in kbit/s. force: replace files that are there. video: of a video make videos.
 
@@ -232,10 +233,12 @@ def separate_file(
     InputError: the file can't be separated. UsageError: a value or stem that can't be, or outputs that exist.
     OutputError: the files can't be written. ModelError, DeviceError: as `separate`.
     """
+    asked = OutputSpec(format, bit_depth, bitrate, sample_rate, clip, sum, rest, tags, skip_silent, video)
+    template = template or usual_template(packs=asked.packs)
     request = Request(
         model=model if isinstance(model, str) else type(model).__name__.lower(),
         out=Path(out),
-        spec=OutputSpec(format, bit_depth, bitrate, sample_rate, clip, sum, rest, tags, skip_silent, video),
+        spec=asked,
         settings=Settings(overlap, segment, shifts, seed, batch_size),
         targets=tuple(dict.fromkeys(targets or ())),
         template=template,
@@ -256,12 +259,19 @@ def separate_file(
     model, meant = _understood(
         model, request.targets, examples, rest=spec.rest, submixes=submixes, notice=notice
     )
+    own = model.sources if isinstance(model, Separator) else known and known.entry and known.entry.sources
     engine = _engine(model, meant.targets, examples, device, precision, request.settings)
     # The engine makes just the wanted stems; among the names, the queries' come last, as there.
     stems = Stems(engine.sources, (), meant.submixes, meant.hidden)
     if spec.rest:
-        asked = (*meant.targets, *(query.name for query in examples))
-        stems = stems.with_rest(rest_name([stem for stem in asked if stem not in meant.hidden]))
+        wanted = (*meant.targets, *(query.name for query in examples))
+        stems = stems.with_rest(rest_name([stem for stem in wanted if stem not in meant.hidden]))
+    if spec.packs:
+        stems = stems.packed(() if examples else own or engine.sources, format)
+        hidden = tuple(stem for stem in engine.sources if stem not in stems.named)
+        stems = replace(stems, named=engine.sources, hidden=hidden)
+    for text in [stems.pack.notice] if stems.pack is not None and stems.pack.notice else []:
+        notice(text)
     source = Source(file, os.fspath(path), PurePosixPath(file.name))
     (outputs,), notices = name_files(
         [source],
@@ -296,6 +306,7 @@ def separate_file(
             duration=request.seconds,
             submixes=stems.submixes,
             hidden=stems.hidden,
+            pack=stems.pack,
             progress=progress,
         )
         publish([(unfinished, outputs[stem]) for stem, unfinished in made.files.items()])

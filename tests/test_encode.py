@@ -21,7 +21,7 @@ from sepcli.errors import OutputError, UsageError
 from sepcli.sound import sink, wav
 from sepcli.sound.decode import AudioReader
 from sepcli.sound.encode import AudioWriter, quantize
-from sepcli.sound.formats import DEPTHS, FORMATS, LOSSLESS, LOSSY, is_integer, output_rate
+from sepcli.sound.formats import DEPTHS, FORMATS, LOSSLESS, LOSSY, SOUNDS, is_integer, output_rate
 from sepcli.sound.probe import probe
 from sepcli.sound.wav import WavFile
 from sepcli.sound.writers import check_format, sndfile_writes, writer_text
@@ -29,8 +29,9 @@ from tests.needs import need
 from tests.sounds import lag, music
 
 FRAMES = 50021
-INTEGERS = [(spec.name, depth) for spec in FORMATS.values() for depth in spec.depths if is_integer(depth)]
-FLOATS = [spec.name for spec in FORMATS.values() if "32f" in spec.depths]
+KINDS = [(format, depth) for format in LOSSLESS for depth in FORMATS[format].depths]
+INTEGERS = [(format, depth) for format, depth in KINDS if is_integer(depth)]
+FLOATS = [format for format, depth in KINDS if depth == "32f"]
 linux = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX")
 
@@ -137,14 +138,12 @@ def test_views_and_odd_layouts(tmp_path, suffix):
     assert np.array_equal(ints(path, "24"), quantize(x, "24"))
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", SOUNDS)
 def test_zero_frames_are_no_failure(tmp_path, suffix):
     write(tmp_path / f"a.{suffix}", np.zeros((2, 0), np.float32), samplerate=48000)
 
 
-@pytest.mark.parametrize(
-    ("format", "depth"), [(spec.name, depth) for spec in FORMATS.values() for depth in spec.depths]
-)
+@pytest.mark.parametrize(("format", "depth"), KINDS)
 def test_lossless_files_are_the_same_bytes_every_time_and_read_by_ffmpeg(tmp_path, format, depth):
     x = music(1002, 3, 48000)  # an even number of bytes: libsndfile counts an AIFF's pad byte as data
     paths = [tmp_path / f"{i}.{format}" for i in range(2)]
@@ -435,7 +434,7 @@ def test_ogg_is_quality_8(tmp_path):
 RATES = [8000, 11025, 12000, 16000, 22050, 32000, 37800, 44056, 44100, 48000, 88200, 96000, 192000, 352800]
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", SOUNDS)
 @pytest.mark.parametrize("samplerate", RATES)
 def test_every_rate_finds_one_that_the_format_has(tmp_path, format, samplerate):
     rate, notice = output_rate(format, samplerate)
@@ -469,11 +468,13 @@ def test_the_nearest_higher_rate_else_the_highest(format, asked, given):
 def test_everything_can_be_written_here(monkeypatch, tmp_path):
     """Without any program on the PATH."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert list(FORMATS) == ["wav", "flac", "aiff", "caf", "ogg", "opus", "mp3", "m4a"]
+    assert list(FORMATS) == ["wav", "flac", "aiff", "caf", "ogg", "opus", "mp3", "m4a", "stem.mp4"]
     assert LOSSLESS == ("wav", "flac", "aiff", "caf") and DEPTHS == ("keep", "16", "24", "32f")
-    for format in FORMATS:
+    for format in SOUNDS:
         check_format(format)
         write(tmp_path / f"a.{format}", music(1000), samplerate=48000)
+    check_format("stem.mp4")
+    assert writer_text(FORMATS["stem.mp4"]) == f"FFmpeg {av.ffmpeg_version_info} (aac, alac)"
     assert writer_text(FORMATS["m4a"]) == f"FFmpeg {av.ffmpeg_version_info} (aac)"
     assert all(writer_text(FORMATS[format]).startswith("libsndfile 1.") for format in ("flac", "aiff", "mp3"))
 
@@ -547,7 +548,7 @@ def fill(writer):
 
 
 @linux
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", SOUNDS)
 def test_a_full_disk(tmp_path, format):
     path = tmp_path / f"a.{format}"
     path.symlink_to("/dev/full")
@@ -558,7 +559,7 @@ def test_a_full_disk(tmp_path, format):
 
 
 @linux
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", SOUNDS)
 def test_a_disk_that_is_full_only_at_the_end(tmp_path, format):
     """A short file may all be buffered until `close`."""
     path = tmp_path / f"a.{format}"
@@ -571,7 +572,7 @@ def test_a_disk_that_is_full_only_at_the_end(tmp_path, format):
 
 
 @posix
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", SOUNDS)
 def test_a_disk_that_fills_up_midway(tmp_path, format):
     """By the limit that the kernel puts on a file's size: a short write first, then an error."""
     resource = pytest.importorskip("resource")
@@ -587,7 +588,7 @@ def test_a_disk_that_fills_up_midway(tmp_path, format):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", SOUNDS)
 def test_where_nothing_can_be_written(tmp_path, format):
     for path in (tmp_path / "missing" / f"a.{format}", tmp_path):
         with pytest.raises(OutputError) as caught:
@@ -627,7 +628,7 @@ def test_ctrl_c_inside_a_library_is_not_swallowed(tmp_path, monkeypatch, format)
         fill(writer)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", SOUNDS)
 def test_abort_leaves_nothing(tmp_path, format):
     with pytest.raises(KeyError):
         with AudioWriter(tmp_path / f"a.{format}", samplerate=48000, channels=2, format=format) as writer:
@@ -637,7 +638,7 @@ def test_abort_leaves_nothing(tmp_path, format):
 
 
 @posix
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", SOUNDS)
 def test_any_name(tmp_path, monkeypatch, format):
     monkeypatch.chdir(tmp_path)
     for name in (b"caf\xe9.", b"-o.", b"a:b.", b"x" * 250 + b"."):

@@ -13,7 +13,7 @@ from av.stream import Disposition
 from sepcli.sound import tags
 from sepcli.sound.decode import AudioReader
 from sepcli.sound.encode import AudioWriter
-from sepcli.sound.formats import FORMATS
+from sepcli.sound.formats import SOUNDS
 from sepcli.sound.probe import AudioInfo, probe
 from sepcli.sound.tags import Tags, read_tags
 from tests.needs import need
@@ -86,7 +86,7 @@ def test_reading(source):
     assert found.cover == picture(source) and found.cover_type == "image/jpeg"
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", SOUNDS)
 def test_tags_and_cover_go_over_and_no_sample_changes(tmp_path, source, format):
     found = read_tags(source, probe(source)).for_stem("vocals")
     path, bare = tmp_path / f"a.{format}", tmp_path / f"b.{format}"
@@ -109,7 +109,7 @@ def test_tags_and_cover_go_over_and_no_sample_changes(tmp_path, source, format):
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted([path.name, bare.name])
 
 
-@pytest.mark.parametrize("format", [format for format in FORMATS if format != "wav"])
+@pytest.mark.parametrize("format", [format for format in SOUNDS if format != "wav"])
 @pytest.mark.parametrize("frames", [1, 1000, 1025, 100_003])
 def test_lengths_survive_the_copy(tmp_path, source, format, frames):
     found = read_tags(source, probe(source)).for_stem("bass")
@@ -130,7 +130,7 @@ def test_tags_keep_the_depth(tmp_path, source, format, depth):
     assert info.depth == depth and info.frames == FRAMES and info.tags["title"].endswith("(x)")
 
 
-@pytest.mark.parametrize("format", [format for format in FORMATS if format != "m4a"])
+@pytest.mark.parametrize("format", [format for format in SOUNDS if format != "m4a"])
 def test_where_the_copy_fails_the_basic_tags_stand(tmp_path, source, monkeypatch, format):
     path = tmp_path / f"a.{format}"
     found = read_tags(source, probe(source)).for_stem("vocals")
@@ -215,14 +215,14 @@ def test_texts_too_long_for_the_format_are_left_out_and_named(tmp_path, monkeypa
 
 def test_odd_characters_in_tags(tmp_path):
     found = Tags(text={"title": "a\udcffb", "artist": "\x01 \u202e", "com=ment": "[x]\n; y"}, title="t")
-    for format in FORMATS:
+    for format in SOUNDS:
         path = tmp_path / f"a.{format}"
         write(path, found)
         assert read_tags(path, probe(path)).title == "a?b"
 
 
 @pytest.mark.parametrize("cover", [b"", b"no picture", b"\xff\xd8\xffbroken", b"\x89PNG\r\n\x1a\nbroken"])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", SOUNDS)
 def test_a_broken_cover_costs_no_sample(tmp_path, format, cover):
     path = tmp_path / f"a.{format}"
     write(path, Tags(text={"title": "x", "artist": "y"}, title="x", cover=cover))

@@ -1,3 +1,5 @@
 """A run over many inputs: which files, what they become, what stands already, and one track after another."""
 
-DEFAULT_TEMPLATE = "{model}/{track}/{stem}.{ext}"  # of outputs; here because a help page imports little
+# Of outputs; here because a help page imports little.
+DEFAULT_TEMPLATE = "{model}/{track}/{stem}.{ext}"
+STEMFILE_TEMPLATE = "{model}/{track}.{ext}"  # where one file has all stems

@@ -102,6 +102,10 @@ def fingerprint(named: Named, weights: Sequence[str], precision: str) -> Fingerp
     files = {stem: settings_hash(of(stem)) for stem in stems.targets}
     for submix in stems.submixes:
         files[submix.name] = settings_hash({**of(*sorted(submix.stems)), "submix": submix.gains})
+    if stems.pack is not None:
+        made_with["stems"] = list(stems.sounds)
+        tracks = {**of(*stems.targets), "tracks": stems.pack.names, "submixes": made_with["submixes"]}
+        files = {stem: settings_hash(tracks) for stem in stems.files}
     return Fingerprint(settings_hash(made_with), made_with, files)
 
 
@@ -170,9 +174,13 @@ def decide_track(
             for stem, path in track.outputs.items()
             if stem not in there and manifest.is_left_out(path)
         }
-    parts_may_stand = request.resume and any(
-        all(manifest.may_have(prints.files[stem], track.file) for stem in submix.stems)
-        for submix in named.stems.submixes
+    parts_may_stand = (
+        request.resume
+        and named.stems.pack is None
+        and any(
+            all(manifest.may_have(prints.files[stem], track.file) for stem in submix.stems)
+            for submix in named.stems.submixes
+        )
     )
     identity = _identity(track, manifest) if found or parts_may_stand else None
     equal = {

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sepcli.batch.decisions import (
     REFUSE,
@@ -427,6 +427,7 @@ class _Loop:
             duration=self.request.seconds,
             submixes=stems.submixes,
             hidden=stems.hidden,
+            pack=stems.pack,
             progress=self.listener.progress,
             stream=self.request.stream,
         )
@@ -462,7 +463,7 @@ class _Loop:
                 size,
                 files[stem].stat().st_mtime_ns,
                 self.prints.files[stem],
-                made.levels[stem].as_json(),
+                self._noted(made, stem),
             )
             for stem, size in made.sizes.items()
         )
@@ -485,6 +486,12 @@ class _Loop:
             query_ids(self.named),
             made.gain,
         )
+
+    def _noted(self, made: Rendered, stem: str) -> Mapping[str, Any]:
+        """The levels of the stem; those of all tracks, in a file that has several."""
+        if self.named.stems.pack is None:
+            return made.levels[stem].as_json()
+        return {name: levels.as_json() for name, levels in made.levels.items()}
 
     def _failed(self, track: Track, error: Exception) -> Result:
         from sepcli.engine.device import is_out_of_memory
@@ -544,11 +551,12 @@ def _left_out(track: Track, manifest: Manifest) -> tuple[str, ...]:
 
 def _levels(track: Track, manifest: Manifest) -> dict[str, Mapping[str, float | None]]:
     """The levels of the stems that stand, as far as they were noted."""
-    found = {}
+    found: dict[str, Any] = {}
     for stem, path in track.outputs.items():
         standing = manifest.standing(path)
         if standing is not None and standing.untouched and standing.output.levels is not None:
-            found[stem] = standing.output.levels
+            noted = standing.output.levels
+            found |= noted if any(isinstance(each, Mapping) for each in noted.values()) else {stem: noted}
     return found
 
 

@@ -65,7 +65,9 @@ class Output:
     bytes: int | None = None  # None while it is only planned
     mtime_ns: int | None = None  # its date; None where it was not noted
     made: str = ""  # settings_hash of all that its samples depend on, but for the input
-    levels: Mapping[str, float | None] | None = None  # of the stem, as in JSON; None where not noted
+    levels: Mapping[str, Any] | None = (
+        None  # of the stem, or of each track by name, as in JSON; None: not noted
+    )
     left_out: bool = False  # the stem is silent, and has no file
 
 

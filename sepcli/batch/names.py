@@ -23,10 +23,12 @@ from sepcli.batch.outputs import (
     output_path,
     rest_name,
 )
+from sepcli.batch.packing import PACKED, Pack, make_pack
 from sepcli.batch.queries import Query, needs_one, refuse_overwriting
 from sepcli.batch.request import Batch
 from sepcli.batch.words import unknown_stem
 from sepcli.errors import UsageError, parameter
+from sepcli.sound.formats import FORMATS
 from sepcli.sound.submix import Submix
 from sepcli.sound.video import container_of
 from sepcli.weights.entries import Catalog
@@ -43,6 +45,7 @@ class Stems:
     asked: tuple[str, ...]  # the queries'
     submixes: tuple[Submix, ...] = ()  # the rest is one of them, the last
     hidden: tuple[str, ...] = ()  # made for submixes only, and not written
+    pack: Pack | None = None  # all of them are tracks of one file
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -57,7 +60,14 @@ class Stems:
     @property
     def files(self) -> tuple[str, ...]:
         """The names of all written files: the stems, then the submixes."""
+        if self.pack is not None:
+            return (PACKED,)
         return (*self.written, *(submix.name for submix in self.submixes))
+
+    @property
+    def sounds(self) -> tuple[str, ...]:
+        """The names of all that can be heard in the files."""
+        return self.files if self.pack is None else self.pack.sounds
 
     def with_rest(self, name: str) -> Stems:
         """With the mix minus the written stems too, as the last file, where no submix is just that.
@@ -77,11 +87,33 @@ class Stems:
 
     def without_files(self, there: Collection[str]) -> Stems:
         """What is left to make where the files of these stems and submixes are there already."""
+        if self.pack is not None:
+            return self
         missing = set(self.files).difference(there)
         submixes = tuple(submix for submix in self.submixes if submix.name in missing)
         left = self.narrowed(missing.union(*(submix.stems for submix in submixes)))
         hidden = tuple(stem for stem in left.targets if stem not in missing)
         return replace(left, submixes=submixes, hidden=hidden)
+
+    def packed(self, sources: Sequence[str], format: str) -> Stems:
+        """The same as tracks of one file. sources: the model's own stems.
+
+        UsageError for submixes: the tracks add up to the mix.
+        """
+        rest = Submix.without("", self.written).gains
+        if others := [submix.name for submix in self.submixes if submix.gains != rest]:
+            raise UsageError(
+                f"The stems in a {format} file add up to the mix, so {', '.join(others)} has no place in it.",
+                remedy=f"Leave out {parameter('submixes')}, or choose another {parameter('format')}.",
+                code="submix",
+            )
+        pack = make_pack(
+            self.written,
+            whole=not self.asked and set(self.written) == set(sources),
+            rest=next((submix.name for submix in self.submixes), rest_name(self.written)),
+        )
+        named, asked = (tuple(s for s in stems if s in pack.kept) for stems in (self.named, self.asked))
+        return Stems(named, asked, pack.submixes, pack=pack)
 
     def narrowed(self, stems: Collection[str]) -> Stems:
         """Only these, and no submix."""
@@ -138,6 +170,8 @@ def names(batch: Batch, sources: Sequence[str], more: Collection[str] = ()) -> N
         model=batch.model.name,
         catalog=batch.catalog,
     )
+    if FORMATS[batch.spec.format].stems:
+        stems = stems.packed(sources, batch.spec.format)
     paths, notices = name_files(
         batch.everything,
         stems.files,
@@ -150,6 +184,8 @@ def names(batch: Batch, sources: Sequence[str], more: Collection[str] = ()) -> N
     if request.player:
         check_pages(request.template, paths)
     guard_inputs(batch.everything, batch.queries, [path for outputs in paths for path in outputs.values()])
+    if stems.pack is not None and stems.pack.notice:
+        notices = [stems.pack.notice, *notices]
     ours = set(batch.sources)
     tracks = [
         Track.of(source, outputs)

@@ -20,7 +20,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path, PurePath
 
-from sepcli.batch import DEFAULT_TEMPLATE
+from sepcli.batch import DEFAULT_TEMPLATE, STEMFILE_TEMPLATE
 from sepcli.errors import OutputError, UsageError, from_os, parameter
 
 TEMPLATE_FIELDS = ("track", "stem", "ext", "model", "parent", "trackext")
@@ -41,6 +41,11 @@ _SEPARATORS = re.compile(r"[/\\]" if os.name == "nt" else "/")
 def rest_name(targets: Collection[str]) -> str:
     """The name of the residual: `no_vocals` where vocals are the only target, else `rest`."""
     return f"no_{next(iter(targets))}" if len(targets) == 1 else "rest"
+
+
+def usual_template(*, packs: bool) -> str:
+    """How files are named where nothing is asked for. packs: whether a track becomes one file."""
+    return STEMFILE_TEMPLATE if packs else DEFAULT_TEMPLATE
 
 
 def check_template(template: str, stems: Collection[str]) -> None:

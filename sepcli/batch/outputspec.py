@@ -60,6 +60,21 @@ class OutputSpec:
         """The format of the sound; of videos the usual one, as far as it does not depend on the input."""
         return video.USUAL if self.video and self.format == video.UNASKED else self.format
 
+    @property
+    def packs(self) -> bool:
+        """Whether a track becomes one file with all stems in it."""
+        return self.format in FORMATS and FORMATS[self.format].stems > 0
+
+    @property
+    def sums(self) -> bool:
+        """Whether the stems add up to the mix."""
+        return self.sum == "exact" or self.packs
+
+    @property
+    def lossless(self) -> bool:
+        """Whether files give back the samples that were written."""
+        return FORMATS[self.format].lossless or self.depth != "keep"
+
     def validate(self) -> None:
         """UsageError where the request contradicts itself, whatever the input may be."""
         if self.video:
@@ -86,17 +101,31 @@ class OutputSpec:
                 "that are soft, but not zero.",
                 remedy="Leave out one of the two.",
             )
+        if self.skip_silent and self.packs:
+            raise UsageError(
+                f"A {self.format} file always has {FORMATS[self.format].stems} stems, so "
+                f"{parameter('skip_silent')} has nothing to leave out.",
+                remedy="Leave out one of the two.",
+            )
         self._check_depth()
         spec = FORMATS[self.format]
-        if not spec.lossless and self.sum == "exact":
+        if not self.lossless and self.sum == "exact":
+            choice = f"{listed(LOSSLESS, 'or')} with {parameter('format')}"
+            if spec.depths:
+                choice = f"{listed(spec.depths, 'or')} with {parameter('bit_depth')}"
             raise UsageError(
                 f"{parameter('sum', 'exact')} can't hold for {parameter('format', self.format)}: a lossy file "
                 f"does not give back the samples it was made from.",
-                remedy=f"Choose {listed(LOSSLESS, 'or')} with {parameter('format')}, or leave "
-                f"{parameter('sum')} out.",
+                remedy=f"Choose {choice}, or leave {parameter('sum')} out.",
             )
         if self.bitrate is not None:
             spec.check_bitrate(self.bitrate)
+            if self.depth != "keep":
+                raise UsageError(
+                    f"{parameter('bit_depth', self.depth)} makes {self.format} lossless, and then it has no "
+                    f"{parameter('bitrate')}.",
+                    remedy="Leave out one of the two.",
+                )
         if self.depth == "32f" and self.clip == "clamp":
             raise UsageError(
                 f"Float files are never clamped, so {parameter('clip', 'clamp')} contradicts "
@@ -155,7 +184,7 @@ class OutputSpec:
             bitrate=self.bitrate,
             samplerate=rate,
             clip=clip,
-            exact=self.sum == "exact",
+            exact=self.sums,
             tags=self.tags,
             skip_silent=self.skip_silent,
             notices=tuple(notices),
@@ -172,10 +201,10 @@ class OutputSpec:
 
     def _depth(self, info: AudioInfo) -> str:
         spec = FORMATS[self.format]
-        if not spec.lossless:
-            return "lossy"
         if self.depth != "keep":
             return self.depth
+        if not spec.lossless:
+            return "lossy"
         return spec.kept_depth({"8": "16", "lossy": "24", "64f": "32f"}.get(info.depth, info.depth))
 
 
@@ -218,9 +247,11 @@ class Resolved:
     def room(self, frames: int, samplerate: int, channels: int, files: int, spooled: int) -> Room:
         """How much disk one track takes: an upper bound for lossless files, a good one for lossy ones.
 
-        frames: of the input at `samplerate` Hz. files: that are written. spooled: stems, and the mix where
-        files are made of it.
+        frames: of the input at `samplerate` Hz. files: that are written, or tracks of one. spooled: stems, and
+        the mix where files are made of it.
         """
+        spool = -(-frames * self.samplerate // samplerate) * channels * 4 * spooled if self.spools else 0
+        channels = 2 if FORMATS[self.format].stems else channels
         seconds = frames / samplerate
         out = -(-frames * self.samplerate // samplerate)
         if self.depth == "lossy":
@@ -228,7 +259,6 @@ class Resolved:
             one = seconds * self._kbits * 1000 / 8 * max(1, channels / 2)
         else:
             one = out * channels * sample_bytes(self.depth)
-        spool = out * channels * 4 * spooled if self.spools else 0
         return Room(results=int(files * (one + HEADER_BYTES)), spool=spool)
 
 

@@ -84,6 +84,12 @@ class Request:
                 code="video",
             )
         self.spec.validate()
+        if self.player and self.spec.packs:
+            raise UsageError(
+                f"The player's page needs a file for each stem, and {parameter('format', self.spec.format)} "
+                "writes one for all of them.",
+                remedy=f"Leave out {parameter('player')}, or choose another {parameter('format')}.",
+            )
 
     @property
     def seconds(self) -> float | None:
@@ -92,8 +98,8 @@ class Request:
 
 
 def output_spec(spec: OutputSpec, *, some: bool) -> OutputSpec:
-    """`spec` with the residual where it is needed: an exact sum of only some stems is none without it."""
-    return replace(spec, rest=spec.rest or (spec.sum == "exact" and some))
+    """`spec` with the residual where it is needed: some stems alone have no exact sum, and no stem file."""
+    return replace(spec, rest=spec.rest or (spec.sums and some))
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,8 @@ def _look(named: Named, file: Path) -> tuple[float, int, int] | None:
         files.check_size(frames_at(frames, info.samplerate, files.samplerate), info.channels)
     stems = named.stems
     mix = files.exact or any(submix.mix for submix in stems.submixes)
-    room = files.room(frames, info.samplerate, info.channels, len(stems.files), len(stems.targets) + mix)
+    written = len(stems.files if stems.pack is None else stems.pack.tracks)
+    room = files.room(frames, info.samplerate, info.channels, written, len(stems.targets) + mix)
     results, spool = room.results if request.stream is None else 0, room.spool
     if files.video:  # a copy of the picture in each
         results += len(stems.files) * file.stat().st_size

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sepcli.batch.outputspec import OutputSpec, Resolved
+from sepcli.batch.packing import PACKED, Pack
 from sepcli.batch.workspace import flush
 from sepcli.engine.pipeline import Engine, Progress
 from sepcli.engine.streams import Block, InputStream, MixStream, OutputStream
@@ -45,6 +46,7 @@ from sepcli.sound.probe import AudioInfo, probe
 from sepcli.sound.remux import check_picture, put_sound
 from sepcli.sound.resample import frames_at
 from sepcli.sound.spool import Spool
+from sepcli.sound.stemfile import StemFileWriter
 from sepcli.sound.submix import Submix
 from sepcli.sound.tags import read_tags
 from sepcli.sound.writers import check_format
@@ -90,6 +92,7 @@ def render(
     duration: float | None = None,
     submixes: Sequence[Submix] = (),
     hidden: Collection[str] = (),
+    pack: Pack | None = None,
     progress: Progress | None = None,
     stream: int | None = None,
 ) -> Rendered:
@@ -99,6 +102,7 @@ def render(
     folder: exists, is on the file system of the final names, and is removed by the caller.
     start, duration: seconds; the part of the file to separate. The mix in a submix is that part's.
     submixes: written too, of stems that the engine makes. hidden: stems that are not written.
+    pack: of which of these one file is made.
     progress: called with (audio seconds done, audio seconds in all or None) of the main pass.
     stream: a descriptor that takes the stem, where it is only one, as soon as samples are final; no file then.
 
@@ -132,7 +136,7 @@ def render(
         frames = _frames_ahead(mix, info, start, duration, plan)
         if frames is not None:
             plan.check_size(frames, info.channels)
-        files = _Files(folder, plan, info, levels, frames, start, stream)
+        files = _Files(folder, plan, info, levels, frames, start, stream, pack)
         stack.callback(files.abort)
         sink: _Sink = _Spooled(folder, files, again) if plan.spools else _Direct(files, again)
         stack.callback(sink.abort)
@@ -345,12 +349,15 @@ class _Files:
         frames: int | None,
         start: float,
         stream: int | None = None,
+        pack: Pack | None = None,
     ):
         names = levels.files
         assert stream is None or len(names) == 1, names
         # Numbers and not stems: the names of some stems (of an audio query) are whatever the user typed.
-        self.paths = {name: folder / f"{i}.{plan.format}" for i, name in enumerate(names)}
+        written = names if pack is None else [PACKED]
+        self.paths = {name: folder / f"{i}.{plan.format}" for i, name in enumerate(written)}
         self.names = names
+        self.pack = pack  # the tracks of the one file
         self.plan = plan
         self.info = info
         self.levels = levels
@@ -359,7 +366,7 @@ class _Files:
         self.stream = stream  # a descriptor in the place of the one file
         self.meter = PeakMeter(len(names), levels.scale)  # of what was wanted, before any gain or clamping
         self._heard = [StemMeter(plan.samplerate, info.channels, info.layout) for _ in names]  # as written
-        self._writers: list[AudioWriter] = []
+        self._writers: list[AudioWriter | StemFileWriter] = []
         self._warnings: list[Warned] = []
 
     def write(self, block: np.ndarray) -> None:
@@ -368,13 +375,16 @@ class _Files:
             self._open()
         if self.plan.clamps:
             block = self.levels.clamp(block)
-        for writer, heard, samples in zip(self._writers, self._heard, block, strict=True):
+        for heard, samples in zip(self._heard, block, strict=True):
+            integers = self.levels.integers
+            heard.add((samples / self.levels.scale.steps).astype(np.float32) if integers else samples)
+        if self.pack is not None:
+            block = block[list(self.pack.tracks)][None]
+        for writer, samples in zip(self._writers, block, strict=True):
             if self.levels.integers:
                 writer.write_ints(samples.astype(np.int32))
-                heard.add((samples / self.levels.scale.steps).astype(np.float32))
             else:
                 writer.write(samples)
-                heard.add(samples)
 
     def _open(self) -> None:
         tags = None
@@ -382,6 +392,18 @@ class _Files:
             rate = self.info.samplerate
             first = round(self.start * rate)  # frame
             tags = read_tags(self.info.path, self.info).moved(first, rate, self.plan.samplerate)
+        if self.pack is not None:
+            writer = StemFileWriter(
+                self.paths[PACKED],
+                self.pack.titles,
+                samplerate=self.plan.samplerate,
+                format=self.plan.format,
+                depth=self.plan.depth,
+                bitrate=self.plan.bitrate,
+                tags=tags,
+            )
+            self._writers.append(writer)
+            return
         for name in self.names:
             self._writers.append(
                 AudioWriter(
@@ -436,6 +458,8 @@ class _Files:
     def heard(self) -> tuple[dict[str, StemLevels], tuple[str, ...]]:
         """How loud each stem is, and which are left out for that. Called once, when all files are closed."""
         levels = {name: heard.levels() for name, heard in zip(self.names, self._heard, strict=True)}
+        if self.pack is not None:
+            return {name: levels[name] for name in self.pack.sounds}, ()
         silent = tuple(name for name in self.names if self.plan.skip_silent and levels[name].silent)
         for name in silent:
             self.paths.pop(name).unlink()
@@ -465,7 +489,7 @@ class _Files:
         """By how much, and for the sake of which files."""
         by = [name for name, count in zip(self.names, self.meter.clipped, strict=True) if count]
         text = f"All stems were lowered by {_decibels(gain)}, for {' and '.join(by)} would have clipped."
-        if set(by).isdisjoint(self.levels.stems):
+        if self.pack is None and set(by).isdisjoint(self.levels.stems):
             text += f" Without {'it' if len(by) == 1 else 'them'} the others would keep their level."
         return Warned(text, "lowered")
 

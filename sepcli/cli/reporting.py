@@ -76,7 +76,7 @@ class Reporter(Listener):
             self.notice(text)
 
     def device(self, device: Device, precision: Precision) -> None:
-        stems = self.stems.files if self.stems else ()
+        stems = self.stems.sounds if self.stems else ()
         if console.reports_json():
             entry = self.batch.entry
             event = Start(
@@ -357,7 +357,7 @@ def print_plan(batch: Batch, stems: Stems | None, decisions: Sequence[Decision],
 
 
 def _print_plan(batch: Batch, known: Stems | None, decisions: Sequence[Decision], size: int | None) -> None:
-    stems = ", ".join(known.files) if known else "known only after its download"
+    stems = ", ".join(known.sounds) if known else "known only after its download"
     weights = "on this machine" if size == 0 else f"{bytes_text(size)} to download"
     console.sentence(f"model     {batch.model.name}: {stems}; {weights}", indent=10)
     console.sentence(f"licence   {license_text(batch)}", indent=10)

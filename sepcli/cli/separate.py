@@ -237,15 +237,16 @@ def separate(
         ),
     ] = "separated",
     template: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--template",
             metavar="TEXT",
+            show_default=DEFAULT_TEMPLATE,
             rich_help_panel=WHERE,
             help="How files are named in the output folder. {parent} (the input's folder) and {trackext} (its "
             "suffix) can be used as well.",
         ),
-    ] = DEFAULT_TEMPLATE,
+    ] = None,
     player: Annotated[
         bool,
         typer.Option(
@@ -272,7 +273,8 @@ def separate(
             callback=_one_of(FORMATS),
             autocompletion=lambda: list(FORMATS),
             rich_help_panel=FILES,
-            help=f"{listed(LOSSLESS, 'and')} are exact; the others are lossy.",
+            help=f"{listed(LOSSLESS, 'and')} are exact; the others are lossy. stem.mp4 is one file for DJs, "
+            "with the mix and four stems that add up to it: MODEL/TRACK.stem.mp4.",
         ),
     ] = "wav",
     depth: Annotated[
@@ -284,7 +286,7 @@ def separate(
             autocompletion=lambda: list(DEPTHS),
             rich_help_panel=FILES,
             help="For exact formats, in bits; 32f is float. keep: as the input, but at least 16; 24 if the "
-            "input is lossy.",
+            "input is lossy. For stem.mp4, 16 or 24 make it exact.",
         ),
     ] = "keep",
     bitrate: Annotated[
@@ -294,7 +296,7 @@ def separate(
             metavar="KBITS",
             min=1,
             rich_help_panel=FILES,
-            help=f"For lossy formats, in kbit/s. Default: {_default_bitrates()}.",
+            help=f"For lossy formats, in kbit/s, of each track in stem.mp4. Default: {_default_bitrates()}.",
         ),
     ] = None,
     samplerate: Annotated[
@@ -457,12 +459,25 @@ def separate(
         )
 
     from sepcli.batch.inputs import parse_shard
+    from sepcli.batch.outputs import usual_template
     from sepcli.batch.outputspec import OutputSpec
     from sepcli.batch.request import Request
     from sepcli.batch.submixes import parse_submixes
     from sepcli.engine.settings import Settings
     from sepcli.weights.catalog import load_catalog
 
+    spec = OutputSpec(
+        format=format,
+        depth=depth,
+        bitrate=bitrate,
+        samplerate=parse_rate(samplerate),
+        clip=clip.value if clip else None,
+        sum=sum.value,
+        rest=rest,
+        tags=not no_tags,
+        skip_silent=skip_silent,
+        video=video,
+    )
     request = Request(
         model=model or DEFAULT_MODEL,
         config=config,
@@ -472,19 +487,8 @@ def separate(
         targets=tuple(dict.fromkeys(target or ())),
         queries=tuple(query or ()),
         submixes=parse_submixes(submix or ()),
-        template=template,
-        spec=OutputSpec(
-            format=format,
-            depth=depth,
-            bitrate=bitrate,
-            samplerate=parse_rate(samplerate),
-            clip=clip.value if clip else None,
-            sum=sum.value,
-            rest=rest,
-            tags=not no_tags,
-            skip_silent=skip_silent,
-            video=video,
-        ),
+        template=template or usual_template(packs=spec.packs),
+        spec=spec,
         start=parse_time(start, "--start") if start is not None else 0.0,
         duration=parse_time(duration, "--duration") if duration is not None else None,
         preview=preview,

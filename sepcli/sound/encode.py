@@ -88,6 +88,7 @@ class AudioWriter:
         spec = FORMATS[format]
         layout = layout or layouts.default(channels)
         assert len(layout) in (0, channels), (layout, channels)
+        assert not spec.stems, "stemfile.py writes these"
         assert not isinstance(path, int) or SEPCLI in spec.writers, "only wav goes into a descriptor"
         assert not spec.lossless or depth in spec.depths, (format, depth)
         assert output_rate(format, samplerate)[0] == samplerate, (format, samplerate)
@@ -334,7 +335,7 @@ class _AvEncoder:
             self._sink, "w", format=spec.container, container_options=spec.muxer_options(samplerate)
         )
         try:
-            with self._reasons():
+            with ffmpeg_errors(self._sink):
                 stream = self._container.add_stream(
                     spec.codec, rate=samplerate, layout=self._layout, bit_rate=bitrate * 1000
                 )
@@ -353,11 +354,11 @@ class _AvEncoder:
         frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=self._layout)
         frame.sample_rate, frame.pts = self._samplerate, self._frames
         self._frames += len(frames)
-        with self._reasons():
+        with ffmpeg_errors(self._sink):
             self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        with self._reasons():
+        with ffmpeg_errors(self._sink):
             if self._frames:
                 self._container.mux(self._stream.encode(None))
             self._container.close()
@@ -368,13 +369,14 @@ class _AvEncoder:
         with suppress(FFmpegError):
             self._container.close()  # what FFmpeg still wants to write goes nowhere
 
-    @contextmanager
-    def _reasons(self) -> Iterator[None]:
-        """Errors of FFmpeg, and those that the sink remembers, become an OSError."""
-        try:
-            yield
-        except FFmpegError as error:
-            if self._sink.error is None:
-                raise OSError(errno.EIO, f"FFmpeg: {error.strerror}") from error
-        if self._sink.error is not None:
-            raise self._sink.error
+
+@contextmanager
+def ffmpeg_errors(sink: Sink) -> Iterator[None]:
+    """Errors of FFmpeg, and those that the sink remembers, become an OSError."""
+    try:
+        yield
+    except FFmpegError as error:
+        if sink.error is None:
+            raise OSError(errno.EIO, f"FFmpeg: {error.strerror}") from error
+    if sink.error is not None:
+        raise sink.error

@@ -46,7 +46,10 @@ class BitRates:
 
 @dataclass(frozen=True)
 class Format:
-    """One output format. It is lossless if it has `depths`, lossy if it has `bitrates`."""
+    """One output format. It is lossless if it has `depths` only, lossy if it has `bitrates`.
+
+    One with both is lossy unless a depth is asked for.
+    """
 
     name: str  # also the suffix of its files
     container: str  # FFmpeg's muxer
@@ -62,6 +65,8 @@ class Format:
     sndfile: str = ""  # libsndfile's format; "" = libsndfile does not write it
     subtype: str = ""  # libsndfile's sample type, if lossy
     codec: str = ""  # FFmpeg's encoder; "" = never by FFmpeg
+    exact_codec: str = ""  # FFmpeg's encoder for a depth, where there are bit rates too
+    stems: int = 0  # how many a file holds beside the mix, all in stereo; 0 = a file holds one sound
     muxing: Mapping[str, str] = field(default_factory=dict)  # options of FFmpeg's muxer; {rate}: the rate in Hz
     tags_in_stream: bool = False  # FFmpeg keeps its tags with the stream of samples, not with the file
     layouts: tuple[tuple[str, ...], ...] = ()  # of channels, that it can state, as stored; () = every layout
@@ -84,6 +89,11 @@ class Format:
     def subtypes(self) -> tuple[str, ...]:
         """The sample types that libsndfile must be able to write."""
         return (self.subtype,) if self.subtype else tuple(SUBTYPES[depth] for depth in self.depths)
+
+    @property
+    def codecs(self) -> tuple[str, ...]:
+        """The encoders that FFmpeg must have."""
+        return tuple(codec for codec in (self.codec, self.exact_codec) if codec)
 
     def muxer_options(self, samplerate: int) -> dict[str, str]:
         """Options of FFmpeg's muxer for such a file at `samplerate` Hz."""
@@ -241,11 +251,23 @@ _TABLE = (
         # The movie's clock ticks in milliseconds by default: its edit list would cut up to one off the end.
         muxing={"movie_timescale": "{rate}", "brand": "M4A "},
     ),
+    Format(
+        "stem.mp4", "mp4",  # NI Stems: stemfile.py
+        max_rate=48000, max_channels=2,
+        bitrates=BitRates(16, 529, default=256),  # of each stream
+        depths=("16", "24"),
+        rates=(44100, 48000),
+        layouts=layouts.AAC[:2],
+        codec="aac", exact_codec="alac",
+        stems=4,
+        muxing={"movie_timescale": "{rate}", "brand": "M4A "},
+    ),
 )  # fmt: skip
 
 FORMATS: dict[str, Format] = {format.name: format for format in _TABLE}
 LOSSLESS = tuple(format.name for format in _TABLE if format.lossless)
-LOSSY = tuple(format.name for format in _TABLE if not format.lossless)
+LOSSY = tuple(format.name for format in _TABLE if not (format.lossless or format.stems))
+SOUNDS = (*LOSSLESS, *LOSSY)  # formats of which a file holds one sound
 # The depths that may be asked for. 32-bit integers are only kept: the samples are float32, which holds 24 bits.
 DEPTHS = ("keep", *(depth for depth in SUBTYPES if depth != "32"))
 

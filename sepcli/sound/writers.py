@@ -54,14 +54,14 @@ def writer_text(spec: Format) -> str:
         )
     import av
 
-    if spec.codec not in av.codecs_available:
+    for codec in set(spec.codecs).difference(av.codecs_available):
         raise OutputError(
-            f"The FFmpeg that PyAV uses was built without {spec.codec}, which {spec.name} needs.",
+            f"The FFmpeg that PyAV uses was built without {codec}, which {spec.name} needs.",
             remedy="Install the av package with its own FFmpeg (pip install --force-reinstall av), "
             f"or choose {SEPCLI_WRITES}.",
             code="no_encoder",
         )
-    return f"{FFMPEG} {av.ffmpeg_version_info} ({spec.codec})"
+    return f"{FFMPEG} {av.ffmpeg_version_info} ({', '.join(spec.codecs)})"
 
 
 SEPCLI_WRITES = next(spec.name for spec in FORMATS.values() if SEPCLI in spec.writers)  # needs no library
