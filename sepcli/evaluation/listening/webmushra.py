@@ -11,7 +11,8 @@ That order is the one of LDM-dmx (2025, section IV-C). As in ITU-T P.835 a liste
 on a scale of 1 to 5 whose steps have words; the words are ours.
 
 The format follows doc/experimenter.md and the example configurations of webMUSHRA 1.4. Its parser reads plain
-YAML only, so every text is a quoted line of its own.
+YAML only, so every text is a quoted line of its own. It sends the answers unescaped: an & in the name of a
+listener would end them.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ def _finish() -> Iterator[str]:
     yield "      writeResults: true"
     yield "      questionnaire:"
     yield "          - type: text"
-    yield f"            label: {_quoted('Name or number')}"
+    yield f"            label: {_quoted('Name or number (letters and digits only)')}"
     yield f"            name: {LISTENER}"
 
 
