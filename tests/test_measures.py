@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pyloudnorm
 import pytest
 
 from sepcli.sound.measures import StemLevels, StemMeter
+from tests.needs import package
+
+pyloudnorm = package("pyloudnorm")
 
 
 def levels(wave, samplerate, layout=(), block=30011) -> StemLevels:

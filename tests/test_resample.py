@@ -29,7 +29,7 @@ def whole(x, a, b, size=65536, frames=None):
 def test_streaming_equals_one_shot(a, b, frames):
     x = music(frames)
     y = whole(x, a, b, 4099)
-    reference = soxr.resample(np.ascontiguousarray(x.T), a, b, "VHQ").T  # soxr 0.5 takes no other
+    reference = soxr.resample(x.T.copy(), a, b, "VHQ").T  # soxr 0.5 takes frames one behind another only
     assert y.shape[1] == frames_at(frames, a, b) >= frames * b / a
     assert 0 <= y.shape[1] - reference.shape[1] <= 1  # soxr rounds to nearest, we round up
     assert np.array_equal(y[:, : reference.shape[1]], reference)
