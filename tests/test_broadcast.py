@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from sepcli import __version__
 from sepcli.sound.broadcast import Chunks, read_chunks
 from sepcli.sound.encode import AudioWriter
 from sepcli.sound.probe import probe
@@ -61,9 +62,9 @@ def names(path):
     return found
 
 
-def stem(tmp_path, source, *, start=0, rate=44100, format="wav"):
+def stem(tmp_path, source, *, start=0, rate=44100, format="wav", name=""):
     found = read_tags(source, probe(source)).moved(start, 44100, rate).for_stem("vocals")
-    path = tmp_path / f"stem.{format}"
+    path = tmp_path / (name or f"stem.{format}")
     x = music(1000)
     with AudioWriter(path, samplerate=rate, channels=2, format=format, tags=found) as writer:
         writer.write(x)
@@ -75,11 +76,57 @@ def test_a_whole_file_keeps_everything_but_what_describes_the_mix(tmp_path):
     source = recording(tmp_path / "a.wav")
     path = stem(tmp_path, source)
     found = read_chunks(path)
-    assert found == read_chunks(source) and found.reference == HOUR and found.ixml == IXML
-    assert found.bext[:338] == bext()[:338] and len(found.bext) == 602
+    assert found.reference == HOUR and found.ixml == IXML
+    assert found.timeline == read_chunks(source).timeline
+    assert found.bext[:602] == read_chunks(source).bext[:602] and found.bext[:338] == bext()[:338]
     assert found.bext[348:412] == bytes(64) and found.bext[412:422] == b"\xff\x7f" * 5  # UMID, loudness
     assert b"acid" not in names(path) and set(names(path)) >= {b"bext", b"iXML", b"cue ", b"smpl", b"LIST"}
     assert names(path)[-1] == b"data"
+
+
+@pytest.mark.parametrize(
+    ("history", "kept"),
+    [
+        (b"A=PCM,F=44100\r\n", "A=PCM,F=44100\r\n"),
+        (b"A=PCM,F=44100\r\nA=MPEG1L3,B=128\r\n\0\0\0", "A=PCM,F=44100\r\nA=MPEG1L3,B=128\r\n"),
+        (b"no end of line", "no end of line\r\n"),
+        (b"", ""),
+        (bytes(9), ""),
+    ],
+)
+def test_the_coding_history_gets_a_line(tmp_path, history, kept):
+    source = recording(tmp_path / "a.wav", {b"bext": bext()[:602] + history})
+    written = read_chunks(stem(tmp_path, source)).bext[602:].decode()
+    assert written == f"{kept}A=PCM,F=44100,W=24,M=stereo,T=sepcli {__version__}; vocals\r\n"
+    again = stem(tmp_path, tmp_path / "stem.wav", name="again.wav")
+    assert read_chunks(again).bext[602:].decode() == written + written.removeprefix(kept)
+
+
+@pytest.mark.parametrize(
+    ("depth", "channels", "text", "line"),
+    [
+        ("16", 1, "a, b", "A=PCM,F=96000,W=16,M=mono,T=a_ b"),
+        ("32f", 6, "\u00fc\r\n", "A=PCM,F=96000,W=32,T=___; float; 6 channels"),
+    ],
+)
+def test_a_line_of_coding_history_has_one_line_and_its_commas(depth, channels, text, line):
+    ixml = b"<BWFXML><SPEED><AUDIO_BIT_DEPTH>24</AUDIO_BIT_DEPTH></SPEED></BWFXML>"
+    coded = Chunks(bext()[:602], ixml).coded(96000, depth, channels, text)
+    assert coded.bext[602:].decode() == line + "\r\n"
+    assert b"<AUDIO_BIT_DEPTH>%s</" % depth.rstrip("f").encode() in coded.ixml
+    assert Chunks().coded(96000, depth, channels, text) == Chunks()
+
+
+def test_an_rf64_has_them_too(tmp_path):
+    """As a recording of more than 4 GiB is."""
+    source = recording(tmp_path / "a.wav")
+    data = source.read_bytes()
+    sizes = struct.pack("<4sIQQQI", b"ds64", 28, len(data) + 28, 44100 * 4, 44100, 0)
+    at = data.rindex(b"data") + 4
+    (tmp_path / "b.wav").write_bytes(
+        b"RF64" + b"\xff" * 4 + b"WAVE" + sizes + data[12:at] + b"\xff" * 4 + data[at + 4 :]
+    )
+    assert read_chunks(tmp_path / "b.wav") == read_chunks(source)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """What a WAV says beside its samples for the place in a production: bext, iXML, cue points and loops.
 
 Knows bytes and sample counts only. An audio workstation puts a stem where the recording was ("spot to
-timestamp") by the time reference in bext, in samples since midnight (EBU Tech 3285). Tempo (acid), the UMID,
-loudness and coding history describe the mix or its file, and are left out.
+timestamp") by the time reference in bext, in samples since midnight (EBU Tech 3285). Its coding history gets a
+line for the new file. Tempo (acid), the UMID and loudness describe the mix or its file, and are left out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -50,6 +50,22 @@ class Chunks:
             bext = bext[:_REFERENCE] + struct.pack("<Q", reference) + bext[_REFERENCE + 8 :]
         return Chunks(bext, _moved_ixml(ixml, start, samplerate, out_rate))
 
+    def coded(self, samplerate: int, depth: str, channels: int, text: str) -> Chunks:
+        """The same for a file of this kind: a line more in bext's coding history (EBU R 98), the depth in iXML.
+
+        samplerate: Hz. depth: "16", "24", "32" or "32f". text: who made it, and what.
+        """
+        bits = depth.removesuffix("f")
+        ixml = _with_number(self.ixml, b"AUDIO_BIT_DEPTH", int(bits))
+        if not self.bext:
+            return replace(self, ixml=ixml)
+        mode = {1: "M=mono", 2: "M=stereo"}.get(channels)
+        more = ["float"] if depth != bits else []
+        more += [] if mode else [f"{channels} channels"]
+        line = ["A=PCM", f"F={samplerate}", f"W={bits}", *([mode] if mode else [])]
+        line.append("T=" + re.sub(r"[^ -~]|,", "_", "; ".join([text, *more])))
+        return replace(self, bext=self.bext + ",".join(line).encode() + b"\r\n", ixml=ixml)
+
     def in_order(self) -> list[tuple[bytes, bytes]]:
         """(name, payload) of each chunk for a new file."""
         named = [(b"bext", self.bext), (b"iXML", self.ixml), *self.timeline.items()]
@@ -78,12 +94,17 @@ def read_chunks(path: Path) -> Chunks:
 
 
 def _plain_bext(bext: bytes) -> bytes:
-    """Description, originator, date and time reference; b"" where the chunk is too short for them."""
+    """Description, originator, date, time reference and whole lines of coding history.
+
+    b"" where the chunk is too short for the time reference.
+    """
     if len(bext) < _REFERENCE + 10:
         return b""
     (version,) = struct.unpack_from("<H", bext, _REFERENCE + 8)
     loudness = struct.pack("<5H", *[_UNSET] * 5) if version >= 2 else b""
-    return (bext[: _REFERENCE + 10] + bytes(64) + loudness).ljust(_BEXT_BYTES, b"\0")
+    history = bext[_BEXT_BYTES:].partition(b"\0")[0].rstrip(b"\r\n")
+    start = (bext[: _REFERENCE + 10] + bytes(64) + loudness).ljust(_BEXT_BYTES, b"\0")
+    return start + history + (b"\r\n" if history else b"")
 
 
 # iXML states the time reference too, in halves of 32 bits, under two pairs of names (ixml.info).

@@ -19,6 +19,7 @@ import soundfile
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
+from sepcli import __version__
 from sepcli.errors import NOT_WRITABLE, Warned, from_os
 from sepcli.sound import layouts, writers
 from sepcli.sound.formats import FORMATS, SEPCLI, SUBTYPES, Format, is_integer, output_rate
@@ -110,14 +111,15 @@ class AudioWriter:
         self._encoder: _Encoder
         try:
             if SEPCLI in spec.writers:
-                text = tags.text if tags else {}
+                tags = tags or Tags()
+                by = f"sepcli {__version__}" + (f"; {tags.stem}" if tags.stem else "")
                 self._encoder = WavFile(
                     path,
                     samplerate,
                     channels,
                     depth,
-                    tags=text,
-                    chunks=tags.chunks.in_order() if tags else (),
+                    tags=tags.text,
+                    chunks=tags.chunks.coded(samplerate, depth, channels, by).in_order(),
                     frames=frames,
                     layout=self._layout,
                 )

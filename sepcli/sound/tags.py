@@ -57,11 +57,12 @@ class Tags:
     text: Mapping[str, str] = field(default_factory=dict)  # by FFmpeg's names, lower-case
     title: str = ""  # of the track: its title tag, else the name of its file
     chunks: Chunks = field(default_factory=Chunks)  # of a WAV, for WAVs
+    stem: str = ""  # of which the file is; "": of the input itself
     cover: bytes = b""  # the picture as its file would be, JPEG or PNG; b"": there is none
 
     def for_stem(self, stem: str) -> Tags:
         """The same with the title "TITLE (STEM)"."""
-        return replace(self, text={**self.text, "title": f"{self.title} ({stem})"})
+        return replace(self, text={**self.text, "title": f"{self.title} ({stem})"}, stem=stem)
 
     def moved(self, start: int, samplerate: int, out_rate: int) -> Tags:
         """The same for files of `out_rate` Hz that begin at frame `start` of an input of `samplerate` Hz."""
