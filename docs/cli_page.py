@@ -313,6 +313,31 @@ surround is refused. The file has the tags and the cover of the input, names and
 and limiter of the format turned off. `--submix`, `--skip-silent` and `--player` have no place there and end the run with
 2. In `--json` the file is called `stems`; the levels are those of its tracks.
 
+**Videos.** With `--video` the files of a video are videos: its picture, copied untouched, with a stem, the rest or a submix
+as its sound. `sepcli separate song.mp4 -t instrumental --video --template "{track}_{stem}.{ext}"` writes the karaoke video
+`song_instrumental.mp4`; with a model that has the stem `music`, `-t no_music --video` takes the music out of a film.
+
+| input | output | its sound, the usual one first; `--format` chooses another |
+|---|---|---|
+| `.mp4` | the same | `m4a` (AAC), `opus`, `flac`, `mp3` |
+| `.m4v`, `.mov` | the same | `m4a` (AAC), `mp3` |
+| `.webm` | the same | `opus`, `ogg` (Vorbis) |
+| `.mkv` and all others | `.mkv` | `m4a` (AAC), `opus`, `flac`, `mp3`, `ogg` |
+
+The new sound takes the place of the audio track that was separated, with its language, and is the first and the default
+one. The other audio tracks, subtitles, chapters, covers and attached files are kept, the way the picture is turned, and
+the tags; what a container can't hold is named in a warning. Sound and picture stay together as they were: the sound's
+first sample keeps its time, and gaps in it become silence (see below). Times are rounded to the container's clock, 1 ms in
+Matroska and WebM. `--start`, `--duration` and `--preview` have no place here, for a copied picture can begin at a key frame
+only. An input without a moving picture fails with the code `no_picture`, and so does one whose picture the container
+can't hold (`video`); the others go on. Each file takes the room of the whole picture, which is counted before the run.
+
+**Productions.** The stems of a WAV or RF64, written as WAV (RF64 from 4 GiB on), keep what an audio workstation needs: bext
+with description, originator and the time reference, which `--start` and `--sample-rate` move; its coding history, with one
+more line for the stem; iXML, with time, rate and depth of the stem; cue points, their labels and loops (smpl), where the
+samples stay in their places, so not with `--start` or at another rate. Left out is what describes the mix or its file: the
+UMID, loudness, tempo (acid) and, of all formats, ReplayGain. `--no-tags` leaves out everything.
+
 **Previews.** `--preview` separates the loudest 30 seconds of each input (by the sum of squares; `--duration` sets the
 length), as a track called `TRACK (preview)`. So the song itself does not replace it.
 
@@ -385,6 +410,7 @@ A lossy file is measured before it is encoded. A skipped track has the levels th
 | `channels` | channels without known names, or with other places in the files |
 | `clamped`, `sum` | samples beyond full scale were cut off; the stems do not add up there |
 | `lowered` | all stems were lowered by the common gain, and which of them would have clipped |
+| `video` | what the videos could not keep: tracks that their container can't hold |
 | `player` | why the player's page was not written; the stems are there |
 
 The first two make a track `damaged`.
