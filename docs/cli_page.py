@@ -183,6 +183,19 @@ Unicode composes a letter (`é` as one sign or two) get a number, in the order o
 run ends with 2 before any work and names both. Characters that Linux, macOS or Windows refuse become `_`; names that
 are too long are shortened, with a notice. An input or a query is never overwritten, whatever the options.
 
+`--layout` is a template by its name:
+
+| layout | template | song.flac becomes |
+|---|---|---|
+| `stems-by-track` (as usual) | `{model}/{track}/{stem}.{ext}` | `duo/song/vocals.wav` |
+| `tracks-by-stem` | `{model}/{stem}/{track}.{ext}` | `duo/vocals/song.wav` |
+| `flat` | `{model}/{track} - {stem}.{ext}` | `duo/song - vocals.wav` |
+
+`{tracknumber}` is the place of an input among those of the command (of a folder its files first), 01 and so on, and
+`{stemnumber}` that of a file among the files of its track: `--template '{track}/{stemnumber} {stem}.{ext}'` gives
+`song/1 drums.wav`, which programs that sort by name keep in this order. Numbers belong to the command: with other inputs
+or stems they are others, and so are the names.
+
 **Several models.** `-m A+B` runs models side by side, and each stem is made of what all of them give that have it. They may
 be anything that `-m` takes, and differ in stems, rate, channels and segment; each works as it does alone. The
 instrumental of a model of vocals is the mix minus them. A file or model of that very name, with its `+`, goes first.

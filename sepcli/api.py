@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sepcli.batch.inputs import Source
 from sepcli.batch.names import PREVIEW, Stems, guard_inputs, name_files
-from sepcli.batch.outputs import check_pages, check_writable, page_folder, rest_name, usual_template
+from sepcli.batch.outputs import check_pages, check_writable, choose_template, page_folder, rest_name
 from sepcli.batch.outputspec import OutputSpec
 from sepcli.batch.pages import doubled, license_of, not_written, put_page, settings_text
 from sepcli.batch.queries import Query, load_asked, make_queries, narrow, needs_one
@@ -194,6 +194,7 @@ def separate_file(
     rest: bool = False,
     submixes: Mapping[str, str] | None = None,
     template: str | None = None,
+    layout: str | None = None,
     format: str = "wav",
     bit_depth: str = "keep",
     bitrate: int | None = None,
@@ -234,7 +235,7 @@ def separate_file(
     OutputError: the files can't be written. ModelError, DeviceError: as `separate`.
     """
     asked = OutputSpec(format, bit_depth, bitrate, sample_rate, clip, sum, rest, tags, skip_silent, video)
-    template = template or usual_template(packs=asked.packs)
+    template = choose_template(template, layout, packs=asked.packs)
     request = Request(
         model=model if isinstance(model, str) else type(model).__name__.lower(),
         out=Path(out),

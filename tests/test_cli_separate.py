@@ -80,6 +80,36 @@ def test_a_template_and_a_format(capfd):
     assert code == 0 and "fake/a - bass.flac" in tree("o")
 
 
+def test_layouts_and_numbers(capfd):
+    song("in/A/a.wav"), song("in/b.wav", seed=1)
+    expected = {
+        "stems-by-track": ["A/a/bass.wav", "A/a/drums.wav", "b/bass.wav", "b/drums.wav"],
+        "tracks-by-stem": ["bass/A/a.wav", "bass/b.wav", "drums/A/a.wav", "drums/b.wav"],
+        "flat": ["A/a - bass.wav", "A/a - drums.wav", "b - bass.wav", "b - drums.wav"],
+    }
+    for layout, files in expected.items():
+        arguments = ("in", "-t", "bass", "-t", "drums", "--layout", layout, "-o", layout)
+        assert separate(capfd, *arguments)[0] == 0
+        assert tree(f"{layout}/fake") == files
+        assert "2 skipped" in separate(capfd, *arguments)[2]
+    template = "{tracknumber} {track}/{stemnumber} {stem}.{ext}"
+    numbered = ("in", "-t", "bass", "-t", "drums", "--template", template, "-o", "o")
+    assert (
+        separate(capfd, *numbered, "--shard", "1/2")[0] == separate(capfd, *numbered, "--shard", "2/2")[0] == 0
+    )
+    assert tree("o") == ["01 b/1 drums.wav", "01 b/2 bass.wav", "A/02 a/1 drums.wav", "A/02 a/2 bass.wav"]
+
+
+def test_a_layout_and_what_it_can_not_go_with(capfd):
+    song("a.wav")
+    code, _, err = separate(capfd, "a.wav", "--layout", "flat", "--template", "{track}.{ext}")
+    assert code == 2 and "--layout flat is short for --template {model}/{track} - {stem}.{ext}" in err
+    code, _, err = separate(capfd, "a.wav", "--layout", "tracks-by-stem", "--player")
+    assert code == 2 and "page into each track's own folder" in err
+    code, _, err = separate(capfd, "a.wav", "--layout", "folders")
+    assert code == 2 and "stems-by-track" in err
+
+
 @pytest.mark.parametrize("format", ["aiff", "caf"])
 def test_aiff_and_caf_add_up_to_the_input_and_are_kept_when_the_run_goes_on(capfd, format):
     song("a.wav")

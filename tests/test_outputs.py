@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sepcli.batch import outputs
+from sepcli.batch import LAYOUTS, outputs
 from sepcli.batch.outputs import (
     DEFAULT_TEMPLATE,
     check_space,
     check_template,
     check_writable,
+    choose_template,
     collision_key,
     folds_case,
     legal_name,
@@ -78,7 +79,41 @@ def test_bad_templates_are_refused_with_the_fields_there_are(template, said):
     assert DEFAULT_TEMPLATE in caught.value.remedy
 
 
+def test_layouts_are_templates_by_name():
+    for layout, template in LAYOUTS.items():
+        assert choose_template(None, layout, packs=False) == template
+        check_template(template, ["a", "b"])
+    assert choose_template(None, None, packs=False) == DEFAULT_TEMPLATE == LAYOUTS["stems-by-track"]
+    assert choose_template("{track}.{ext}", None, packs=True) == "{track}.{ext}"
+    check_template(choose_template(None, None, packs=True), ["stems"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((None, "by-artist", False), "stems-by-track, tracks-by-stem, flat"),
+        (("{track}.{ext}", "flat", False), "can't go together"),
+        ((None, "tracks-by-stem", True), "a track becomes one file"),
+    ],
+)
+def test_layouts_that_can_not_be(arguments, said):
+    template, layout, packs = arguments
+    with pytest.raises(UsageError, match=said):
+        choose_template(template, layout, packs=packs)
+
+
+@pytest.mark.parametrize("template", LAYOUTS.values())
+def test_every_layout_keeps_long_names_within_255_bytes_and_apart(template):
+    tracks = ["\u00e9" * 300, "\u00e9" * 300 + "x", "n" * 255]
+    stems = ["vocals", "s" * 255, "s" * 254 + "t"]
+    paths = [named(template, track=track, stem=stem) for track in tracks for stem in stems]
+    assert len(set(paths)) == 9
+    assert all(len(part.encode()) <= 255 for path in paths for part in PurePath(path).parts)
+    assert all(path.endswith(".wav") for path in paths)
+
+
 def test_good_templates_pass():
+    check_template("{track} {stemnumber}.{ext}", ["a", "b"])
     check_template(DEFAULT_TEMPLATE, ["a", "b"])
     check_template("{track}.{ext}", ["vocals"])
     check_template("{parent}/{track} ({stem}) [{model}].{ext}", ["a", "b"])

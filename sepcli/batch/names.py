@@ -266,9 +266,12 @@ class _Naming:
         self.added = added
         self.limit, self.fold = name_limit(out), folds_case(out)
         self.notices: list[str] = []
+        self.numbers: dict[Source, str] = {}  # in the order of the inputs: "01"
 
     def paths(self, sources: Sequence[Source]) -> list[dict[str, Path]]:
         """{stem: path} for each source, all different. UsageError where that can't be."""
+        width = max(2, len(str(len(sources))))
+        self.numbers = {source: f"{number:0{width}}" for number, source in enumerate(sources, 1)}
         templates = [self.template] * len(sources)
         numbered: set[int] = set()
         for last in (*[False] * (ROUNDS - 1), True):
@@ -327,20 +330,21 @@ class _Naming:
             "model": self.model,
             "parent": source.parent,
             "trackext": source.suffix,
+            "tracknumber": self.numbers[source],
         }
 
     def _fill(self, source: Source, template: str, number: int = 0) -> dict[str, Path]:
-        values = {**self._values(source), "number": str(number)}
+        values, width = {**self._values(source), "number": str(number)}, len(str(len(self.stems)))
         return {
             stem: output_path(
                 self.out,
                 template,
-                {**values, "stem": stem},
+                {**values, "stem": stem, "stemnumber": f"{at:0{width}}"},
                 below=source.relative.parent,
                 limit=self.limit,
                 notice=self._note,
             )
-            for stem in self.stems
+            for at, stem in enumerate(self.stems, 1)
         }
 
     def _tell_apart(self, group: Sequence[Source]) -> tuple[str | None, str]:

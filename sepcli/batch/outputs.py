@@ -20,12 +20,13 @@ import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path, PurePath
 
-from sepcli.batch import DEFAULT_TEMPLATE, STEMFILE_TEMPLATE
+from sepcli.batch import DEFAULT_TEMPLATE, LAYOUTS, STEMFILE_TEMPLATE
 from sepcli.errors import OutputError, UsageError, from_os, parameter
 
-TEMPLATE_FIELDS = ("track", "stem", "ext", "model", "parent", "trackext")
+TEMPLATE_FIELDS = ("track", "stem", "ext", "model", "parent", "trackext", "tracknumber", "stemnumber")
 
 NAME_BYTES = 255  # of one path component, on every file system in common use; see `name_limit`
+_LEGIBLE = 40  # bytes of a shortened value that are left while another is longer
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _ILLEGAL = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 _DEVICES = frozenset(
@@ -43,15 +44,39 @@ def rest_name(targets: Collection[str]) -> str:
     return f"no_{next(iter(targets))}" if len(targets) == 1 else "rest"
 
 
-def usual_template(*, packs: bool) -> str:
-    """How files are named where nothing is asked for. packs: whether a track becomes one file."""
-    return STEMFILE_TEMPLATE if packs else DEFAULT_TEMPLATE
+def choose_template(template: str | None, layout: str | None, *, packs: bool) -> str:
+    """How files are named: by the user's template, by a layout (a key of LAYOUTS), or as usual.
+
+    packs: whether a track becomes one file. UsageError for both at once, and for a layout that can't be.
+    """
+    if layout is None:
+        return template or (STEMFILE_TEMPLATE if packs else DEFAULT_TEMPLATE)
+    if layout not in LAYOUTS:
+        raise UsageError(
+            f"{parameter('layout', layout)} is unknown; the choices are {', '.join(LAYOUTS)}.",
+            remedy="Choose one of these.",
+        )
+    if template is not None:
+        raise UsageError(
+            f"{parameter('layout', layout)} is short for {parameter('template', LAYOUTS[layout])}, so the two "
+            "can't go together.",
+            remedy="Leave out one of them.",
+            code="template",
+        )
+    if packs:
+        raise UsageError(
+            f"{parameter('layout', layout)} arranges files of single stems, and here a track becomes one file.",
+            remedy=f"Leave it out, or name the files with {parameter('template')}.",
+            code="template",
+        )
+    return LAYOUTS[layout]
 
 
 def check_template(template: str, stems: Collection[str]) -> None:
     """Raises UsageError for a template that can't give good names, whatever the inputs are.
 
-    stems: the names of all outputs of one track; with more than one, `{stem}` must tell them apart.
+    stems: the names of all outputs of one track; with more than one, `{stem}` or its number must tell them
+    apart.
     """
     fields = _FIELD.findall(template)
     allowed = " ".join(f"{{{name}}}" for name in TEMPLATE_FIELDS)
@@ -69,7 +94,7 @@ def check_template(template: str, stems: Collection[str]) -> None:
         problem = "is an absolute path"
     elif any(part.strip() in ("..", ".") for part in parts):
         problem = "contains '.' or '..' as a folder"
-    elif len(stems) > 1 and "stem" not in fields:
+    elif len(stems) > 1 and {"stem", "stemnumber"}.isdisjoint(fields):
         problem = f"has no {{stem}}, so {', '.join(stems)} would all get one name"
     else:
         return
@@ -188,7 +213,10 @@ def _component(part: str, values: Mapping[str, str], limit: int, notice: Callabl
         longest = max(fields, key=lambda field: len(os.fsencode(shortened[field])), default=None)
         room = 0
         if longest is not None:
-            room = len(os.fsencode(shortened[longest])) - -(-excess // fields.count(longest))
+            size = len(os.fsencode(shortened[longest]))
+            room = size - -(-excess // fields.count(longest))
+            if room < _LEGIBLE < size:  # then another one gets shorter too
+                room = _LEGIBLE
         if longest is None or room < 16:
             raise UsageError(
                 f"The template part '{part}' alone fills the {limit} bytes that a file name may have.",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sepcli.batch import DEFAULT_TEMPLATE
+from sepcli.batch import DEFAULT_TEMPLATE, LAYOUTS
 from sepcli.cli import console
 from sepcli.cli.options import (
     COMPUTE,
@@ -243,8 +243,20 @@ def separate(
             metavar="TEXT",
             show_default=DEFAULT_TEMPLATE,
             rich_help_panel=WHERE,
-            help="How files are named in the output folder. {parent} (the input's folder) and {trackext} (its "
-            "suffix) can be used as well.",
+            help="How files are named in the output folder. {parent} (the input's folder), {trackext} (its "
+            "suffix), {tracknumber} and {stemnumber} can be used as well.",
+        ),
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            "--layout",
+            metavar="|".join(LAYOUTS),
+            callback=_one_of(LAYOUTS),
+            autocompletion=lambda: list(LAYOUTS),
+            rich_help_panel=WHERE,
+            help="A template by its name: a folder of stems for each track (as usual), a folder of tracks for "
+            "each stem, or TRACK - STEM without folders.",
         ),
     ] = None,
     player: Annotated[
@@ -459,7 +471,7 @@ def separate(
         )
 
     from sepcli.batch.inputs import parse_shard
-    from sepcli.batch.outputs import usual_template
+    from sepcli.batch.outputs import choose_template
     from sepcli.batch.outputspec import OutputSpec
     from sepcli.batch.request import Request
     from sepcli.batch.submixes import parse_submixes
@@ -487,7 +499,7 @@ def separate(
         targets=tuple(dict.fromkeys(target or ())),
         queries=tuple(query or ()),
         submixes=parse_submixes(submix or ()),
-        template=template or usual_template(packs=spec.packs),
+        template=choose_template(template, layout, packs=spec.packs),
         spec=spec,
         start=parse_time(start, "--start") if start is not None else 0.0,
         duration=parse_time(duration, "--duration") if duration is not None else None,
