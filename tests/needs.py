@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pytest
 
-ALSO = {"museval": ("ffmpeg",)}  # can't even be imported without
+ALSO = {"museval": ("ffmpeg",), "stempeg": ("ffmpeg",)}  # can't even be imported without
 PROGRAMS = ("chromium", "espeak-ng", "ffmpeg", "flite", "fluidsynth")
 # Debian's packages fluidr3mono-gm-soundfont, fluid-soundfont-gm, musescore-general-soundfont.
 SOUNDFONTS = [

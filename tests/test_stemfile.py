@@ -22,7 +22,7 @@ from sepcli.sound.probe import probe
 from sepcli.sound.stemfile import StemFileWriter, box, boxes, find_box, manifest
 from sepcli.sound.tags import Tags, read_tags
 from tests import fake_model
-from tests.needs import need, package
+from tests.needs import package
 from tests.sounds import lag, music
 from tests.test_encode import linux
 from tests.test_jobs import song, tree
@@ -128,9 +128,9 @@ def test_the_settings_of_the_mastering_are_off():
     assert [part["enabled"] for part in dsp.values()] == [False, False]
 
 
+@pytest.mark.slow  # stempeg runs ffmpeg and ffprobe once a track
 def test_stempeg_reads_names_and_sound(tmp_path):
     stempeg = package("stempeg")
-    need("ffmpeg")
     path = tmp_path / "a.stem.mp4"
     tracks = np.stack([music(9000, seed=seed) for seed in range(5)])
     write(path, tracks, depth="24")
