@@ -1,6 +1,7 @@
 """`--video`: the picture of a video with a stem as its sound. Clicks and flashes show if they are in sync."""
 
 import json
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -28,18 +29,21 @@ CODECS = {  # picture, sound, subtitles, by container
 EVENTS = (Fraction(2, 5), Fraction(7, 5))  # seconds: a flash and a click
 
 
-def film(path, *, late=0.0, early=0.0, gap=None, seconds=2, rotation=0, title="", more=False, tracks=1):
+def film(
+    path, *, codec="", late=0.0, early=0.0, gap=None, seconds=2, rotation=0, title="", more=False, tracks=1
+):
     """A dark picture and silence, with flashes and clicks.
 
     late: the sound's first packet, early: the picture's first frame, in seconds. gap: (from, to), without any
     packet. more: subtitles and chapters.
     """
-    codec, sound, subtitles = CODECS[path.suffix[1:]]
+    usual, sound, subtitles = CODECS[path.suffix[1:]]
+    codec = codec or usual
     packets = []
     with av.open(str(path), "w") as container:
         fast = {"deadline": "realtime", "cpu-used": "8"} if codec == "libvpx" else {}
         picture = container.add_stream(codec, rate=FPS, width=64, height=48, pix_fmt="yuv420p", options=fast)
-        if codec == "mpeg4":
+        if codec != "libvpx":
             picture.codec_context.max_b_frames = 2
         if rotation:
             picture.set_display_rotation(rotation)
@@ -224,6 +228,33 @@ def test_everything_but_the_old_sound_is_kept(tmp_path, suffix):
         assert frames[0].rotation == frames[1].rotation == (90 if suffix == "mp4" else 0)
 
 
+@pytest.mark.skipif("libx264" not in av.codecs_available, reason="this FFmpeg has no encoder for H.264")
+def test_pictures_out_of_order_keep_their_times(tmp_path):
+    """Of H.264 in Matroska FFmpeg does not know when the first ones are decoded."""
+    source = film(tmp_path / "a.mkv", codec="libx264")
+    with av.open(str(source)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    assert packets[0].dts is None and [each.pts for each in packets] != sorted(each.pts for each in packets)
+    assert picture(vocals(source)[0]) == picture(source)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("libx265" not in av.codecs_available, reason="this FFmpeg has no encoder for HEVC")
+@pytest.mark.parametrize("tag", ["hvc1", "hev1"])
+def test_the_name_of_hevc_is_kept(tmp_path, tag):
+    path = tmp_path / "a.mov"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx265", rate=FPS, width=64, height=48, pix_fmt="yuv420p")
+        stream.options = {"x265-params": "log-level=none:pools=1"}
+        stream.codec_context.codec_tag = tag
+        frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+        packets = [*stream.encode(frame), *stream.encode(None), *_sound(container, "aac", 1, 0, None, 0)]
+        for packet in packets:
+            container.mux(packet)
+    with av.open(str(vocals(path)[0])) as container:
+        assert container.streams.video[0].codec_context.codec_tag == tag
+
+
 def test_another_track_is_replaced_and_the_new_sound_comes_first(tmp_path):
     source = film(tmp_path / "a.mkv", tracks=2)
     made, _ = vocals(source, audio_track="eng")
@@ -345,6 +376,14 @@ def test_a_dry_run_names_the_videos(capfd, fake):
     code, out, _ = separate(capfd, ".", "-t", "bass", "-o", "../out", "--dry-run", "--json")
     made = [each["outputs"]["bass"] for each in map(json.loads, out.splitlines())]
     assert code == 0 and made == ["../out/fake/Film/bass.mov", "../out/fake/old/bass.mkv"]
+
+
+def test_the_page_names_what_each_container_holds():
+    page = (Path(__file__).parents[1] / "docs" / "cli.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:4] for line in page.splitlines() if line.startswith("| `.")]
+    for container in CONTAINERS.values():
+        (sounds,) = (row[2] for row in rows if f"`.{container.suffix}`" in row[0])
+        assert tuple(re.findall(r"`(\w+)`", sounds)) == container.sounds
 
 
 def test_the_picture_counts_for_the_room_on_the_disk(capfd, fake, monkeypatch):

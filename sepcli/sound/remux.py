@@ -148,14 +148,8 @@ class _Copy:
     ):
         """optional: kinds of streams beside the picture that are copied."""
         self.left_out: list[str] = []
-        self._film, self._old, self._new, self._sink, self._kind, self._optional = (
-            film,
-            old,
-            new,
-            sink,
-            kind,
-            optional,
-        )
+        self._film, self._old, self._new = film, old, new
+        self._sink, self._kind, self._optional = sink, kind, optional
         self._sound = new.streams.audio[0]
         self._replaced = packets.audio_streams(old)[track - 1]
         self._begins = self._zero = Fraction(0)
@@ -212,8 +206,11 @@ class _Copy:
         copy.disposition = stream.disposition
         if stream.type == "audio":
             copy.disposition &= ~Disposition.default
-        if isinstance(stream, VideoStream) and stream.sample_aspect_ratio:
-            cast(VideoStream, copy).codec_context.sample_aspect_ratio = stream.sample_aspect_ratio
+        if isinstance(stream, VideoStream) and (codec := cast(VideoStream, copy).codec_context):
+            if stream.sample_aspect_ratio:
+                codec.sample_aspect_ratio = stream.sample_aspect_ratio
+            if stream.codec_context.codec_tag == "hvc1" and self._kind.muxer in ("mp4", "mov"):
+                codec.codec_tag = "hvc1"  # Apple's players show no HEVC under its other name, hev1
         self._streams[stream.index] = copy
 
     def _describe(self, stem: str) -> None:
@@ -251,18 +248,18 @@ class _Copy:
     def _pictures(self) -> Iterator[tuple[Fraction, Packet]]:
         """Packets of the film and when they are decoded, in seconds."""
         last: dict[int, int] = {}
-        for packet in _demuxed(self._old, [self._old.streams[index] for index in self._streams]):
+        for packet in _ordered(_demuxed(self._old, [self._old.streams[index] for index in self._streams])):
             index, base = packet.stream.index, packet.time_base
             pts, dts = packet.pts, packet.dts
             shift = round(self._zero / base)
             if packet.stream.disposition & Disposition.attached_pic:
                 pts = dts = shift
             pts = dts if pts is None else pts
-            dts = pts if dts is None else dts
-            if pts is None or dts is None or not packet.size:
+            if pts is None or not packet.size:
                 continue
             # Each has to be decoded after the one before.
-            dts = max(dts - shift, last.get(index, dts - shift - 1) + 1)
+            dts = last.get(index, pts - shift - 1) + 1 if dts is None else dts - shift
+            dts = max(dts, last.get(index, dts - 1) + 1)
             last[index] = dts
             packet.pts, packet.dts = max(pts - shift, dts), dts
             packet.stream = self._streams[index]
@@ -303,6 +300,34 @@ def _demuxed(container: InputContainer, streams: list[Stream]) -> Iterator[Packe
             return
         except FFmpegError:
             stuck += 1
+
+
+_MOST_HELD = 64  # packets; no codec shows pictures so far out of order
+
+
+def _ordered(found: Iterator[Packet]) -> Iterator[Packet]:
+    """With times of decoding for the first packets of a stream.
+
+    Matroska states only when a picture is shown. Until FFmpeg has seen how far they are out of order, it does
+    not say when they are decoded.
+    """
+    waiting: dict[int, list[Packet] | None] = {}  # by stream; None once the times are known
+    for packet in found:
+        index = packet.stream.index
+        held = waiting.setdefault(index, [])
+        if held is None or packet.stream.disposition & Disposition.attached_pic:
+            yield packet
+            continue
+        held.append(packet)
+        if packet.dts is None and packet.size and len(held) < _MOST_HELD:
+            continue
+        if packet.dts is not None:
+            for back, earlier in enumerate(reversed(held)):
+                earlier.dts = packet.dts - back * (packet.duration or 1)
+        waiting[index] = None
+        yield from held
+    for held in waiting.values():
+        yield from held or []
 
 
 def _image(film: Path, index: int) -> bytes:
