@@ -91,8 +91,9 @@ def check_shape(model: Separator, mix: Tensor, **inputs: Any) -> None:
 
 
 def check_silence(model: Separator, samples: int, **inputs: Any) -> None:
-    """Digital silence gives numbers."""
-    assert run(model, torch.zeros(1, model.channels, samples), **inputs).isfinite().all()
+    """Digital silence gives numbers; and silence, where the model says so."""
+    stems = run(model, torch.zeros(1, model.channels, samples), **inputs)
+    assert stems.isfinite().all() and not (model.keeps_silence and stems.any())
 
 
 def check_batch(model: Separator, mix: Tensor, tolerance: float = TOLERANCE, **inputs: Any) -> None:

@@ -5,6 +5,7 @@ import tracemalloc
 import pytest
 import torch
 
+from sepcli.engine.counterpart import WithCounterpart
 from sepcli.engine.ensemble import Ensemble
 from sepcli.engine.noise import Noise
 from sepcli.engine.pipeline import Engine, Stats, measure
@@ -120,6 +121,22 @@ def test_select_runs_only_the_members_that_are_needed():
 def test_silence_gives_silence():
     stems = separate(Context(Segment(samples=400)), torch.zeros(1, 2, 1000))
     assert torch.isfinite(stems).all() and stems.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_chunk_of_digital_silence_is_not_run_where_it_stays_silent(batch):
+    x = noise(12_000, groups=2)
+    x[..., 2500:9000] = 0
+    x[:, 0, 5000] = 1e-30  # this is no silence
+    model, plain = Split(), Split()
+    model.keeps_silence = True
+    made = separate(model, x, batch_size=batch)
+    torch.testing.assert_close(made, separate(plain, x, batch_size=batch), rtol=0, atol=0)
+    assert 0 < len(model.calls) < len(plain.calls)
+    alone = model.select(["bass"])
+    alone.keeps_silence = True
+    both = separate(WithCounterpart(alone, "rest"), x[..., 2500:5000])
+    assert not alone.calls and not both.any()
 
 
 def test_measure_matches_the_whole_track():

@@ -235,7 +235,11 @@ class _Track:
             starts=[c.feed_start for _, c, _ in planned for _ in range(groups)],
             groups=[*range(groups)] * len(planned),
         )
-        outs = batch.run(self.stage.ensemble.members[member], windows, noise)  # [N*G, S', C, T]
+        model = self.stage.ensemble.members[member]
+        if model.keeps_silence and not windows.any():
+            outs = windows.new_zeros(len(windows), len(model.sources), *windows.shape[1:])
+        else:
+            outs = batch.run(model, windows, noise)  # [N*G, S', C, T]
         for i, (one, chunk, last) in enumerate(planned):
             out = outs[i * groups : (i + 1) * groups].transpose(0, 1)  # [S', G, C, T]
             one.accept(chunk.trim(out), last)

@@ -37,6 +37,7 @@ FAINTEST = 1e-9  # a peak that is raised as if it were this
 class BSRNN(Separator):
     """[B, C, T] -> [B, S, C, T]."""
 
+    keeps_silence = True
     window: Tensor  # [nfft]
 
     def __init__(self, config: BSRNNConfig):

@@ -34,6 +34,7 @@ FLOOR = 1e-10  # of squared magnitudes
 class ResUNet(Separator):
     """[B, C, T] -> [B, S, C, T]. ValueError for settings that no network can have."""
 
+    keeps_silence = True
     window: Tensor  # [nfft]
 
     def __init__(self, config: ResUNetConfig):

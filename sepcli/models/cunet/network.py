@@ -54,6 +54,7 @@ class CUNetConfig:
 class CUNet(Separator):
     """The networks of the file's head: [B, 1, T] -> [B, S, 1, T]."""
 
+    keeps_silence = True
     window: Tensor  # [nfft]
 
     def __init__(self, config: CUNetConfig):

@@ -68,6 +68,7 @@ class UNetAttnOptions:
 class UNetAttn(Separator):
     """[B, C, T] -> [B, S, C, T]. ValueError for settings that no network can have."""
 
+    keeps_silence = True
     window: Tensor  # [nfft]
     options: UNetAttnOptions
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 class MDX23C(Separator):
     """[B, C, T] -> [B, S, C, T]. ValueError for a Config whose bins can't be divided as it says."""
 
+    keeps_silence = True
     window: Tensor  # [nfft]
 
     def __init__(self, config: MDX23CConfig):

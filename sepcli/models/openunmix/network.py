@@ -87,6 +87,7 @@ class UnmixOptions:
 class Unmix(Separator):
     """What both have in common: all of the file's head but the order in which layers run."""
 
+    keeps_silence = True
     window: Tensor  # [nfft]
     options: UnmixOptions
     eps: float  # of the filter, see nn/wiener.py

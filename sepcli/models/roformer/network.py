@@ -35,6 +35,7 @@ class Roformer(Separator):
     norm_out: each transformer ends with a norm; otherwise only the last block does.
     """
 
+    keeps_silence = True
     window: Tensor  # [nfft]
 
     def __init__(self, config: RoformerConfig, layout: Layout, *, norm_out: bool):

@@ -51,6 +51,7 @@ class SCNet(Separator):
         self.sources = tuple(config.sources)
         self.samplerate, self.channels = config.samplerate, config.channels
         self.segment, self.normalize = Segment(samples=config.chunk), config.normalize
+        self.keeps_silence = config.mask_hidden > 0
         self.plans: list[tuple[Rows, ...]] = []
         rows = config.nfft // 2 + 1
         for _ in config.dims[1:]:

@@ -87,6 +87,7 @@ class SpleeterOptions:
 class Spleeter(Separator):
     """The networks of the file's head: [B, C, T] -> [B, S, C, T]."""
 
+    keeps_silence = True
     window: Tensor  # [frame_length]
     options: SpleeterOptions
 
