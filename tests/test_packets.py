@@ -1,5 +1,6 @@
 """Compressed files that are joined, damaged, cut, late or broken in time: nothing is lost in silence."""
 
+import io
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -11,9 +12,11 @@ import soundfile
 from av.stream import Disposition
 
 from sepcli.errors import InputError
+from sepcli.sound import packets
 from sepcli.sound.decode import AudioReader
 from sepcli.sound.losses import DAMAGES
 from sepcli.sound.probe import probe
+from sepcli.sound.tags import read_tags
 from tests.sounds import lag, music
 
 RATE = 44100
@@ -108,6 +111,34 @@ def _as(stream, frame):
 
 
 # Joined files
+
+
+def test_no_more_is_asked_for_at_once_than_a_file_may_have(tmp_path, monkeypatch):
+    """A damaged size makes FFmpeg want half a gigabyte, for which Python would make room."""
+    path = tmp_path / "huge.tta"
+    with av.open(str(path), "w", format="tta") as file:
+        stream = file.add_stream("tta", rate=RATE, layout="stereo")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8820), np.int16), format="s16", layout="stereo")
+        frame.sample_rate = RATE
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    data = bytearray(path.read_bytes())
+    at = data.lower().index(b"encoder\0") - 8  # a text of the tag at the end: its size comes first
+    data[at : at + 4] = struct.pack("<I", 1 << 29)
+    path.write_bytes(data)
+    asked = []
+
+    class Counting(io.FileIO):
+        def read(self, size=-1):
+            asked.append(size)
+            return super().read(size)
+
+    info = probe(path)
+    monkeypatch.setattr(Path, "open", lambda self, mode: Counting(self))
+    with packets.opened(path) as container:
+        assert container.streams.audio
+    read_tags(path, info)
+    assert 1 << 15 < max(asked) <= packets.MOST_AT_ONCE
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from sepcli.errors import ModelError
 from sepcli.system.remembered import recall, remember
 from sepcli.weights import entryfile
-from sepcli.weights.entryfile import read_entries, remembered_entries
+from sepcli.weights.entryfile import remembered_entries
 
 MODEL = """
 [{name}]
@@ -49,7 +49,7 @@ def test_a_catalogue_that_was_understood_is_not_read_again(tmp_path, monkeypatch
 
     def entries():
         remembered_entries.cache_clear()
-        read_entries.cache_clear()
+        entryfile._tables.cache_clear()
         status = path.stat()
         return remembered_entries(path, status.st_mtime_ns, status.st_size, memory)
 

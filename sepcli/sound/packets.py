@@ -51,6 +51,7 @@ _STATED = frozenset("ogg flac mov,mp4,m4a,3gp,3g2,mj2 wv ape tta tak mpc mpc8 ds
 _CHECKED = frozenset("flac ac3 eac3 mlp truehd tta wavpack ape".split())
 
 JITTER = Fraction(50, 1000)  # seconds: times of packets are rounded, and blocks of different size overlap
+MOST_AT_ONCE = 1 << 20  # bytes of a file
 PATIENCE = 16  # errors of a container in a row, behind which more packets are looked for
 LONGEST_GAP = 600  # seconds: a greater leap is another clock, and no sound is missing
 _TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}  # of samples
@@ -119,8 +120,12 @@ class _Named:
     """A file with a name of our choice, whose suffix is a hint for FFmpeg."""
 
     def __init__(self, file: Any, name: str):
-        self.name = name
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+        self.name, self._file = name, file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes. Python makes room for all it is asked for, which a damaged file may say."""
+        return self._file.read(min(size, MOST_AT_ONCE))
 
 
 def audio_streams(container: InputContainer) -> list[AudioStream]:

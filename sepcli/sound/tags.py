@@ -31,6 +31,7 @@ from sepcli.sound import layouts, ogg
 from sepcli.sound.broadcast import Chunks, read_chunks
 from sepcli.sound.formats import Format
 from sepcli.sound.id3 import id3v2
+from sepcli.sound.packets import MOST_AT_ONCE
 from sepcli.sound.probe import AudioInfo
 from sepcli.sound.sink import Sink
 
@@ -138,7 +139,7 @@ class _Excerpt:
 
     def read(self, size: int) -> bytes:
         """As a file's `read`."""
-        data = self._file.read(min(size, self.left))
+        data = self._file.read(min(size, self.left, MOST_AT_ONCE))
         self.left -= len(data)
         return data
 

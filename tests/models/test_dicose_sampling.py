@@ -213,7 +213,7 @@ def test_what_is_used_is_recorded():
     assert build("ISDM").used()["churn"] == 40.0
     model = build("ISDM", {"churn": "3", "constrained": "vocals"})
     assert (model.used()["churn"], model.used()["constrained"]) == (3.0, "vocals")
-    ensemble = Engine(model.select(["bass"]), Settings(), CPU, torch.float32).stages[0].ensemble
+    ensemble = Engine(model.select(["bass"]), Settings(), CPU, torch.float32).stage.ensemble
     assert ensemble.used() == model.used()
 
 

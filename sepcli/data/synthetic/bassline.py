@@ -76,17 +76,17 @@ def octaves(rng: np.random.Generator, low: int, high: int, beats_per_bar: int) -
     gate = float(rng.uniform(0.4, 0.95))
     up_first = rng.random() < 0.8
 
+    def octave(root: int) -> int:
+        """That above, or below where that leaves the range; the root itself in a range of less than two."""
+        return next((pitch for pitch in (root + 12, root - 12) if low <= pitch <= high), root)
+
     def play(chords: Sequence[Chord], kicks: Sequence[float]) -> list[Note]:
-        return [
-            Note(
-                beat,
-                size * gate,
-                range_.root(chord) + (12 if (number % 2 == 1) == up_first else 0),
-                104 if number % 2 == 0 else 92,
-            )
-            for number, beat in enumerate(grid(chords, size))
-            for chord in [at(chords, beat)]
-        ]
+        notes = []
+        for number, beat in enumerate(grid(chords, size)):
+            root = range_.root(at(chords, beat))
+            pitch = octave(root) if (number % 2 == 1) == up_first else root
+            notes.append(Note(beat, size * gate, pitch, 104 if number % 2 == 0 else 92))
+        return notes
 
     return play
 
