@@ -27,7 +27,7 @@ EXIT_WORDS = {
     3: "The model: an unknown name, a failed download, a wrong hash, a bad checkpoint, a failed upload.",
     4: "The device does not exist, or memory ran out.",
     5: "An output can't be written: no permission, a full disk, a missing encoder. The batch stops there; finished tracks remain.",
-    errors.INTERRUPTED: "Stopped by Ctrl-C, cleanly: nothing unfinished is left. A second Ctrl-C ends the process at once.",
+    errors.INTERRUPTED: "Stopped by Ctrl-C, cleanly: nothing unfinished is left. A second Ctrl-C ends the process at once. (With `--watch` that is its proper end: 0; so with the next two.)",
     errors.TERMINATED: "Stopped by SIGTERM, in the same way.",
     errors.HUNG_UP: "Stopped by SIGHUP, as when the terminal is closed, in the same way; `nohup` lets a run go on.",
 }
@@ -359,6 +359,32 @@ to it by the others, and what a killed process left is taken over. `--shard I/N`
 3/4 and 4/4 for four processes. The parts follow from a hash of the relative path, so they are the same on every machine,
 whatever other files there are. Use it where several machines share a folder whose file system has no locks, or where
 each has its own folder.
+
+**Watching.** `--watch` goes on after what is in the folders: it separates what arrives there, with the model loaded once.
+It needs the extra `watch` (`pip install 'sepcli[watch]'`: watchfiles).
+
+- A file has arrived when its size and dates have stayed the same for 5 seconds. A name that ends in `.part` or `.crdownload`,
+  or begins with a dot, is none of an audio file; under its final name the file arrives.
+- A file that changes is separated again, and its stems are replaced. One that fails is reported, and tried again when it has
+  changed, or at the next start.
+- Several folders may be given, and the output folder may be in one of them. A file that sepcli wrote is never an input.
+- Names stay as they are: a new file that would get those of another input's stems is told apart by `{trackext}`, `{parent}`
+  or a number. Files that arrive together are told apart as in any run. A file in the way fails its own track only.
+- Ctrl-C, SIGTERM and SIGHUP stop it, in the middle of a track too, and the exit code is 0, whatever failed before. The same
+  command goes on from there: it separates what came meanwhile, and skips what is done.
+- It ends by itself with 1 if a watched folder vanishes or is unmounted, with 5 if an output can't be written, and as any run
+  does before it begins. So `Restart=on-failure` is right for systemd:
+
+```ini
+[Service]
+ExecStart=/opt/sepcli/bin/sepcli separate /srv/inbox --watch -m htdemucs -o /srv/stems --progress json
+Restart=on-failure
+RestartSec=30
+```
+
+Where the system reports no changes (a network share), the folders are searched every 30 seconds; with the variable
+`WATCHFILES_FORCE_POLLING=1` watchfiles compares them several times a second. Several processes that watch one folder share
+the work. `--dry-run`, `--shard` and `-o -` don't go with it.
 
 **Failures.** An input that fails is reported and the next one begins. An output that can't be written ends the
 batch.

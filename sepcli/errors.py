@@ -247,6 +247,7 @@ EXTRAS = {
     "pesq": ("pesq", "measures PESQ"),
     "pyworld": ("sing", "makes speech sing"),
     "tomli_w": ("train", "writes settings as TOML"),
+    "watchfiles": ("watch", "tells when something changes in a folder"),
 }
 
 

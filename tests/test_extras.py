@@ -95,6 +95,7 @@ def test_the_base_installation_separates_lists_and_evaluates(tmp_path):
         ("tomli_w", ["train", "--preset", "tiny", "--data", "data", "-o", "run"]),
         ("matplotlib", ["inspect", str(CLIP), "-m", "lasaft-v2-large"]),
         ("mido", ["dataset", "render", "songs", "--hours", "0.1", "--soundfont", "a.sf2"]),
+        ("watchfiles", ["separate", "data", "--watch"]),
         ("librosa", ["evaluate", "-m", "mixture", "--data", "data", "--protocol", "ldm"]),
     ],
 )

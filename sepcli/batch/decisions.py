@@ -228,12 +228,17 @@ def refuse(decisions: Sequence[Decision]) -> None:
     refused = [decision for decision in decisions if decision.action == REFUSE]
     if refused:
         more = f"; so do outputs of {len(refused) - 1} more" if len(refused) > 1 else ""
-        raise UsageError(
-            f"{refused[0].why}{more}. Nothing was separated.",
-            remedy=f"Choose another folder with {parameter('out')}, other names with "
-            f"{parameter('template')}, or replace them with {parameter('force', True)}.",
-            code="exists",
-        )
+        raise in_the_way(f"{refused[0].why}{more}. Nothing was separated")
+
+
+def in_the_way(why: str) -> UsageError:
+    """The error of a refusal. why: a sentence without its full stop."""
+    return UsageError(
+        f"{why}.",
+        remedy=f"Choose another folder with {parameter('out')}, other names with "
+        f"{parameter('template')}, or replace them with {parameter('force', True)}.",
+        code="exists",
+    )
 
 
 def notices(decisions: Sequence[Decision], manifest: Manifest, request: Request) -> list[str]:

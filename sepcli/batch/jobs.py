@@ -6,6 +6,8 @@ shown to the user is the Listener's.
     device - output folder - stems and paths - weights' hashes - pipes copied - skip or refuse - room on disk -
     model - for each track: claim, render, line in the manifest, final names, second line
 
+`opened` is all of it that comes before the tracks, so that watch.py can go on with one model as files arrive.
+
 The model is loaded once, and not at all if every track is skipped. A track that fails is reported and the next
 one begins; only an output that can't be written ends the batch, as the next one could not be either. A track
 on which another process works is left to it, and looked at again at the end. An interruption
@@ -34,6 +36,7 @@ from sepcli.batch.decisions import (
     decide_track,
     fingerprint,
     identify,
+    in_the_way,
     notices,
     parts_stand,
     query_ids,
@@ -68,17 +71,27 @@ def run(batch: Batch, listener: Listener | None = None, named: Named | None = No
     A SepcliError out of it is the whole run's: no model, no device, no folder, or files in the way; no track
     was separated then.
     """
-    from sepcli.batch.hardware import remember
-    from sepcli.engine.device import choose_device, choose_precision, tune_process
-
     listener = listener or Listener()
     if not batch.sources:  # nothing but failures: no model and no folder is needed to report them
         yield from _failures(batch)
         return
+    with opened(batch, listener, named) as job:
+        yield from job.carry_out(job.named.tracks)
+
+
+@contextmanager
+def opened(batch: Batch, listener: Listener, named: Named | None = None) -> Iterator[Job]:
+    """All that is the same for every track of the batch, for as long as the context lasts.
+
+    named: as of `run`. SepcliError where there can't be a run.
+    """
+    from sepcli.batch.hardware import remember
+    from sepcli.engine.device import choose_device, choose_precision, tune_process
+
     request, model = batch.request, Model(batch, listener)
     tune_process()
     device = remember(request.device, choose_device(request.device))
-    with _output_folder(request.out) as work, work.track() as folder:
+    with _output_folder(request.out) as work:
         named = named or _named(batch, model, listener)
         listener.named(named)
         weights = model.weights(named.stems)
@@ -87,32 +100,7 @@ def run(batch: Batch, listener: Listener | None = None, named: Named | None = No
         prints = fingerprint(named, weights, precision.name)
         manifest = Manifest(request.out)
         pages = Pages(named, prints, manifest, work, listener)
-        tracks = [_readable(track, folder / str(number)) for number, track in enumerate(named.tracks)]
-        decisions = decide(named, tracks, prints, manifest)
-        refuse(decisions)
-        for notice in notices(decisions, manifest, request):
-            listener.notice(notice)
-        yield from _failures(batch)
-        for decision in decisions:
-            if decision.action == SKIP:
-                yield _skipped(decision, manifest, pages)
-        left = [decision for decision in decisions if decision.action != SKIP]
-        if not left:
-            pages.close()
-            return
-        listener.device(device, precision)
-        pending = [decision.track for decision in left]
-        found = survey(named, pending)
-        check_space(request.out, found.bytes)
-        listener.expected(found.seconds)
-        for track, problem in found.failures:
-            yield Result(track.source.name, FAILED, error=problem)
-            pending.remove(track)
-        if pending:
-            loop = _Loop(named, model, prints, manifest, pages, work, device, precision, listener)
-            loop.load([decision for decision in left if decision.track in pending])
-            yield from loop.results(pending)
-        pages.close()
+        yield Job(named, model, prints, manifest, pages, work, device, precision, listener)
 
 
 def preview(batch: Batch, listener: Listener | None = None, named: Named | None = None) -> list[Decision]:
@@ -183,8 +171,8 @@ def _readable(track: Track, folder: Path) -> Track:
     return track.read_from(file)
 
 
-class _Loop:
-    """Track after track, with all that they share."""
+class Job:
+    """Track after track, with all that they share: `carry_out`, as often as there are tracks (`opened`)."""
 
     def __init__(
         self,
@@ -205,6 +193,53 @@ class _Loop:
         self._whys: dict[str, str] = {}  # why files are replaced, as it was said before the first track
         self._engines: dict[tuple[str, ...], Engine] = {}  # by the stems that they make
         self._announced: Loaded | None = None  # whose notices the listener has
+        self._begun = False  # whether the listener knows the device
+
+    def carry_out(self, tracks: Sequence[Track], *, alone: bool = False) -> Iterator[Result]:
+        """Separate these tracks: a Result for each, and for each failure of the batch.
+
+        alone: a track whose files are in the way fails by itself; else UsageError before any work.
+        """
+        with self.work.track() as folder:
+            tracks = [_readable(track, folder / str(number)) for number, track in enumerate(tracks)]
+            decisions = decide(self.named, tracks, self.prints, self.manifest)
+            if not alone:
+                refuse(decisions)
+            for notice in notices(decisions, self.manifest, self.request):
+                self.listener.notice(notice)
+            yield from _failures(self.batch)
+            for decision in decisions:
+                if decision.action == SKIP:
+                    yield _skipped(decision, self.manifest, self.pages)
+                elif decision.action == REFUSE:
+                    yield Result(decision.track.source.name, FAILED, error=in_the_way(decision.why))
+            left = [decision for decision in decisions if decision.action not in (SKIP, REFUSE)]
+            if left:
+                yield from self._carry_out(left)
+            self.pages.close()
+
+    def _carry_out(self, left: Sequence[Decision]) -> Iterator[Result]:
+        self._begin()
+        pending = [decision.track for decision in left]
+        found = survey(self.named, pending)
+        check_space(self.request.out, found.bytes)
+        self.listener.expected(found.seconds)
+        for track, problem in found.failures:
+            yield Result(track.source.name, FAILED, error=problem)
+            pending.remove(track)
+        if pending:
+            self.load([decision for decision in left if decision.track in pending])
+            yield from self.results(pending)
+
+    def prepare(self) -> None:
+        """Load the model for all stems before there is a track, so that what can fail fails now."""
+        self._begin()
+        self._engine(self.named.stems.narrowed(self.named.stems.targets))
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self.listener.device(self.device, self.precision)
 
     def load(self, decisions: Sequence[Decision]) -> None:
         """Load what these need of the model, all at once, and make it ready. An error ends the whole run."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -35,6 +35,7 @@ from sepcli.weights.entries import Catalog
 
 PREVIEW = " (preview)"  # behind the name of a track of which only a part is separated to listen to it
 ROUNDS = 4  # of telling inputs apart, each of which may run into names of others
+APART = ((), ("{parent}",), ("{trackext}",), ("{parent}", "{trackext}"))  # fields that tell inputs apart
 
 
 @dataclass(frozen=True)
@@ -172,17 +173,7 @@ def names(batch: Batch, sources: Sequence[str], more: Collection[str] = ()) -> N
     )
     if FORMATS[batch.spec.format].stems:
         stems = stems.packed(sources, batch.spec.format)
-    paths, notices = name_files(
-        batch.everything,
-        stems.files,
-        out=request.out,
-        template=request.template,
-        model=batch.model.name,
-        ext=batch.spec.ext,
-        preview=request.preview,
-    )
-    if request.player:
-        check_pages(request.template, paths)
+    paths, notices = name_sources(batch, stems, batch.everything)
     guard_inputs(batch.everything, batch.queries, [path for outputs in paths for path in outputs.values()])
     if stems.pack is not None and stems.pack.notice:
         notices = [stems.pack.notice, *notices]
@@ -193,6 +184,26 @@ def names(batch: Batch, sources: Sequence[str], more: Collection[str] = ()) -> N
         if source in ours
     ]
     return Named(batch, stems, tuple(tracks), tuple(notices))
+
+
+def name_sources(
+    batch: Batch, stems: Stems, sources: Sequence[Source], owner: Owner | None = None
+) -> tuple[list[dict[str, Path]], list[str]]:
+    """`name_files` as the batch was asked for, with `check_pages` where pages are."""
+    request = batch.request
+    paths, notices = name_files(
+        sources,
+        stems.files,
+        out=request.out,
+        template=request.template,
+        model=batch.model.name,
+        ext=batch.spec.ext,
+        preview=request.preview,
+        owner=owner,
+    )
+    if request.player:
+        check_pages(request.template, paths)
+    return paths, notices
 
 
 def names_if_known(batch: Batch) -> Named | None:
@@ -234,6 +245,9 @@ def choose_stems(
 
 # --- paths ---
 
+# Whose the files under these paths are: True: of this source, False: of another, None: of none that is known.
+Owner = Callable[[Source, Mapping[str, Path]], bool | None]
+
 
 def name_files(
     sources: Sequence[Source],
@@ -244,6 +258,7 @@ def name_files(
     model: str,
     ext: str,
     preview: bool = False,
+    owner: Owner | None = None,
 ) -> tuple[list[dict[str, Path]], list[str]]:
     """Choose paths that differ from each other on this file system: ([{stem: path} of each source], notices).
 
@@ -251,19 +266,32 @@ def name_files(
     names differ only in what the paths can't hold (Unicode normalisation, case, forbidden characters), by a
     number. ext: their suffix; "" for videos, which get that of the input. preview: the tracks are called parts
     of the inputs. UsageError where the template can't do, or where inputs of one name can't be told apart.
+
+    owner: where the sources are not all there are. A source keeps the paths that are its own, and gets none of
+    another's; then whatever can't be told apart gets a number.
     """
     check_template(template, stems)
-    naming = _Naming(stems, out, template, model, ext, PREVIEW if preview else "")
+    naming = _Naming(stems, out, template, model, ext, PREVIEW if preview else "", owner)
     return naming.paths(sources), naming.notices
 
 
 class _Naming:
     """Fills the template, and a longer one for sources that collide."""
 
-    def __init__(self, stems: Sequence[str], out: Path, template: str, model: str, ext: str, added: str):
+    def __init__(
+        self,
+        stems: Sequence[str],
+        out: Path,
+        template: str,
+        model: str,
+        ext: str,
+        added: str,
+        owner: Owner | None = None,
+    ):
         """added: behind the name of every track."""
         self.stems, self.out, self.template, self.model, self.ext = stems, out, template, model, ext
-        self.added = added
+        self.added, self.owner = added, owner
+        self._kept: set[str] = set()  # keys of the paths that sources keep
         self.limit, self.fold = name_limit(out), folds_case(out)
         self.notices: list[str] = []
         self.numbers: dict[Source, str] = {}  # in the order of the inputs: "01"
@@ -272,16 +300,57 @@ class _Naming:
         """{stem: path} for each source, all different. UsageError where that can't be."""
         width = max(2, len(str(len(sources))))
         self.numbers = {source: f"{number:0{width}}" for number, source in enumerate(sources, 1)}
+        kept = {}
+        for at, source in enumerate(sources):
+            outputs = self._own(source)
+            if outputs is not None and self._kept.isdisjoint(keys := self._keys(outputs)):
+                kept[at] = outputs
+                self._kept.update(keys)
+        others = iter(self._new([source for at, source in enumerate(sources) if at not in kept]))
+        return [kept[at] if at in kept else next(others) for at in range(len(sources))]
+
+    def _own(self, source: Source) -> dict[str, Path] | None:
+        """The paths that are this source's already."""
+        if self.owner is None:
+            return None
+        templates = dict.fromkeys(_with_fields(self.template, fields) for fields in APART)
+        for template in templates:
+            outputs = self._fill(source, template, quiet=True)
+            if self.owner(source, outputs):
+                return outputs
+        for template in templates:
+            for number in count(1):
+                outputs = self._fill(source, _with_fields(template, ("{number}",)), number, quiet=True)
+                if (own := self.owner(source, outputs)) is None:
+                    break
+                if own:
+                    return outputs
+        return None
+
+    def _is_taken(self, source: Source, outputs: Mapping[str, Path]) -> bool:
+        """Whether these paths are of a source that is not among those to be named."""
+        if self.owner is None:
+            return False
+        return not self._kept.isdisjoint(self._keys(outputs)) or self.owner(source, outputs) is False
+
+    def _new(self, sources: Sequence[Source]) -> list[dict[str, Path]]:
         templates = [self.template] * len(sources)
         numbered: set[int] = set()
         for last in (*[False] * (ROUNDS - 1), True):
             found = [self._fill(*pair) for pair in zip(sources, templates, strict=True)]
-            groups = [group for group in self._groups(found) if not numbered.issuperset(group)]
+            groups = self._groups(found)
+            grouped = {at for group in groups for at in group}
+            groups += [
+                (at,)
+                for at, pair in enumerate(zip(sources, found, strict=True))
+                if at not in grouped and self._is_taken(*pair)
+            ]
+            groups = [group for group in groups if not numbered.issuperset(group)]
             for group in groups:
                 members = [sources[index] for index in group]
                 template, added = self._tell_apart(members)
                 if last or template is None or all(templates[index] == template for index in group):
-                    if not self._differ(members):
+                    if self.owner is None and not self._differ(members):
                         raise _collision(members, found[group[0]])
                     numbered.update(group)
                     added = "a number, by the order of their bytes,"
@@ -289,7 +358,10 @@ class _Naming:
                     for index in group:
                         templates[index] = template
                 names = " and ".join(source.name for source in members)
-                self._note(f"{names} would get the same names; {added} in theirs tells them apart.")
+                same, whose = "the same names", "theirs"
+                if len(members) == 1:
+                    same, whose = "the names of another input's stems", "its own"
+                self._note(f"{names} would get {same}; {added} in {whose} tells them apart.")
             if not groups:
                 break
         return self._numbered(sources, templates, numbered)
@@ -307,7 +379,7 @@ class _Naming:
             template = _with_fields(templates[at], ("{number}",))
             for number in count(1):
                 found[at] = self._fill(sources[at], template, number)
-                if taken.isdisjoint(self._keys(found[at])):
+                if taken.isdisjoint(self._keys(found[at])) and not self._is_taken(sources[at], found[at]):
                     break
             taken.update(self._keys(found[at]))
         return found
@@ -333,7 +405,7 @@ class _Naming:
             "tracknumber": self.numbers[source],
         }
 
-    def _fill(self, source: Source, template: str, number: int = 0) -> dict[str, Path]:
+    def _fill(self, source: Source, template: str, number: int = 0, *, quiet: bool = False) -> dict[str, Path]:
         values, width = {**self._values(source), "number": str(number)}, len(str(len(self.stems)))
         return {
             stem: output_path(
@@ -342,17 +414,19 @@ class _Naming:
                 {**values, "stem": stem, "stemnumber": f"{at:0{width}}"},
                 below=source.relative.parent,
                 limit=self.limit,
-                notice=self._note,
+                notice=(lambda text: None) if quiet else self._note,
             )
             for at, stem in enumerate(self.stems, 1)
         }
 
     def _tell_apart(self, group: Sequence[Source]) -> tuple[str | None, str]:
         """A template under which the group's paths differ, or None, and the fields that it has more."""
-        for fields in (("{parent}",), ("{trackext}",), ("{parent}", "{trackext}")):
+        alone = len(group) == 1  # with any folder in front its names differ, but its suffix says more
+        for fields in (*APART[2:3], *APART[1:]) if alone else APART[1:]:
             template = _with_fields(self.template, fields)
-            keys = {key for source in group for key in self._keys(self._fill(source, template))}
-            if len(keys) == len(group) * len(self.stems):
+            found = [self._fill(source, template) for source in group]
+            keys = {key for outputs in found for key in self._keys(outputs)}
+            if len(keys) == len(group) * len(self.stems) and not any(map(self._is_taken, group, found)):
                 return template, " and ".join(fields)
         return None, ""
 

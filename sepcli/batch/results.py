@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -113,6 +113,12 @@ class Listener:
 
     def expected(self, seconds: float) -> None:
         """There are about so many seconds of audio to separate in all."""
+
+    def arrived(self, tracks: Sequence[Track]) -> None:
+        """These have arrived in a watched folder, and are separated now."""
+
+    def waiting(self, folders: Sequence[str]) -> None:
+        """Everything in the watched folders has had its turn; the run waits for more."""
 
     def started(self, track: Track, number: int, count: int) -> None:
         """The track `number` of `count` begins."""

@@ -39,6 +39,13 @@ class Start(TypedDict):
     precision_reason: Annotated[str, "why that one, for people"]
 
 
+class Watching(TypedDict):
+    """With `--watch`: everything in the folders has had its turn, and the run waits for more; each time."""
+
+    event: Literal["watching"]
+    folders: Annotated[list[str], "the inputs, as given"]
+
+
 class TrackStarted(TypedDict):
     """A track begins."""
 
@@ -120,5 +127,17 @@ class Validation(TypedDict):
 
 
 # In the order in which they are documented. Of a step, every other key is a number.
-Event = Notice | Download | Start | TrackStarted | Progress | TrackEnded | Summary | Error | Step | Validation
+Event = (
+    Notice
+    | Download
+    | Start
+    | Watching
+    | TrackStarted
+    | Progress
+    | TrackEnded
+    | Summary
+    | Error
+    | Step
+    | Validation
+)
 MORE_NUMBERS = (Step,)

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING
 
 from sepcli.batch.decisions import REFUSE, SKIP, Decision
@@ -20,7 +21,7 @@ from sepcli.batch.request import Batch
 from sepcli.batch.results import DAMAGED, DONE, FAILED, SKIPPED, Listener, Result
 from sepcli.cli import console
 from sepcli.cli.console import PLAIN_INTERVAL, bytes_text, clock, shown
-from sepcli.cli.events import Progress, Start, Summary, TrackEnded, TrackStarted
+from sepcli.cli.events import Progress, Start, Summary, TrackEnded, TrackStarted, Watching
 from sepcli.cli.licences import license_text, new_license
 from sepcli.errors import UsageError, worst_exit_code
 from sepcli.sound.losses import DAMAGES
@@ -48,7 +49,9 @@ class Reporter(Listener):
         self.planning = planning
         self.batch, self.json, self.verbose = batch, json, verbose
         self.stems: Stems | None = None  # once they are known
-        self.results: list[Result] = []
+        self.results: list[Result] = []  # of a watch: of what has arrived together last
+        self._before = _Counts()  # of the results of a watch before these
+        self._watching = False  # whether that was said
         self._bars = _Bars() if bars and console.is_terminal(console.stream(2)) else None
         self._lines = bars and self._bars is None
         self._began = time.monotonic()
@@ -108,6 +111,28 @@ class Reporter(Listener):
         if self._bars is not None:
             self._bars.expected = seconds
 
+    def arrived(self, tracks: Sequence[Track]) -> None:
+        self._forget()
+        self.batch = replace(self.batch, sources=tuple(track.source for track in tracks))
+        if self._bars is not None:
+            self._bars = _Bars()
+
+    def waiting(self, folders: Sequence[str]) -> None:
+        self._forget()
+        if self._bars is not None:
+            self._bars.stop()
+        if console.reports_json():
+            console.event(Watching(event="watching", folders=list(folders)))
+        elif not self._watching:
+            console.say(f"Watching {', '.join(folders)}: what arrives is separated. Ctrl-C ends it.")
+        self._watching = True
+
+    def _forget(self) -> None:
+        """Keep the numbers of the results only: there may be any number of them."""
+        self._before += _Counts.of(self.results)
+        self.results = []
+        self.batch = replace(self.batch, sources=())
+
     def started(self, track: Track, number: int, count: int) -> None:
         self._track, self._number, self._count = track, number, count
         self._track_began = self._last_shown = time.monotonic()
@@ -158,6 +183,11 @@ class Reporter(Listener):
 
     # --- results ---
 
+    @property
+    def came_to_tracks(self) -> bool:
+        """Whether there is anything to sum up."""
+        return bool(self.results) or self._before != _Counts()
+
     def count(self, result: Result) -> None:
         """Count a result, and print it for programs."""
         self.results.append(result)
@@ -193,23 +223,20 @@ class Reporter(Listener):
         """What was done, skipped and failed, how fast, and where it is."""
         if self._bars is not None:
             self._bars.stop()
-        done = [result for result in self.results if result.status in (DONE, DAMAGED)]
-        damaged = [result for result in done if result.status == DAMAGED]
-        skipped = sum(result.status == SKIPPED for result in self.results)
+        counts = self._before + _Counts.of(self.results)
+        damaged = [result for result in self.results if result.status == DAMAGED]
         failed = [result for result in self.results if result.status == FAILED and result.reached]
-        left = sum(not result.reached for result in self.results)
-        audio = sum(result.audio_seconds or 0.0 for result in done)
-        work = sum(result.seconds or 0.0 for result in done)
+        audio, work = counts.audio_seconds, counts.seconds
         request = self.batch.request
         out = "-" if request.stdout is not None else str(request.out)
         if console.reports_json():
             event = Summary(
                 event="summary",
-                done=len(done) - len(damaged),
-                damaged=len(damaged),
-                skipped=skipped,
-                failed=len(failed),
-                not_done=left,
+                done=counts.done,
+                damaged=counts.damaged,
+                skipped=counts.skipped,
+                failed=counts.failed,
+                not_done=counts.not_done,
                 audio_seconds=round(audio, 3),
                 seconds=round(work, 3),
                 realtime=round(audio / work, 3) if work else None,
@@ -217,11 +244,11 @@ class Reporter(Listener):
             )
             console.event(event)
             return
-        parts = [f"{len(done) - len(damaged)} done"]
-        parts += [f"{len(damaged)} damaged"] if damaged else []
-        parts += [f"{skipped} skipped"] if skipped else []
-        parts += [f"{len(failed)} failed"] if failed else []
-        parts += [f"{left} not done"] if left else []
+        parts = [f"{counts.done} done"]
+        parts += [f"{counts.damaged} damaged"] if counts.damaged else []
+        parts += [f"{counts.skipped} skipped"] if counts.skipped else []
+        parts += [f"{counts.failed} failed"] if counts.failed else []
+        parts += [f"{counts.not_done} not done"] if counts.not_done else []
         speed = ""
         if work:
             speed = f"; {clock(audio)} of audio in {clock(work)}, {audio / work:.1f}x realtime"
@@ -235,11 +262,41 @@ class Reporter(Listener):
         for result in damaged:
             warning = next(warning for warning in result.warnings if warning.code in DAMAGES)
             console.say(f"    {shown(result.input)}: {shown(warning)}", style="yellow")
-        if (done or skipped) and request.stdout is None:
+        if (counts.done or counts.damaged or counts.skipped) and request.stdout is None:
             console.say(f"The stems are in {out}.")
             if request.player:
                 folder = f'"{out}"' if " " in out else out
                 console.say(f"To listen: sepcli open {folder}")
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """How many tracks ended in which way, and the seconds of audio and of work in those that are done."""
+
+    done: int = 0
+    damaged: int = 0
+    skipped: int = 0
+    failed: int = 0
+    not_done: int = 0
+    audio_seconds: float = 0.0
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, results: Sequence[Result]) -> _Counts:
+        done = [result for result in results if result.status in (DONE, DAMAGED)]
+        damaged = sum(result.status == DAMAGED for result in done)
+        return cls(
+            done=len(done) - damaged,
+            damaged=damaged,
+            skipped=sum(result.status == SKIPPED for result in results),
+            failed=sum(result.status == FAILED and result.reached for result in results),
+            not_done=sum(not result.reached for result in results),
+            audio_seconds=sum(result.audio_seconds or 0.0 for result in done),
+            seconds=sum(result.seconds or 0.0 for result in done),
+        )
+
+    def __add__(self, other: _Counts) -> _Counts:
+        return _Counts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 class _Bars:

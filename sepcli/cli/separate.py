@@ -413,6 +413,15 @@ def separate(
             help="Separate only part I of N of the inputs, so that N processes can share the work.",
         ),
     ] = None,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            rich_help_panel=BATCH,
+            help="Go on: separate what arrives in the folders, once it has stopped growing, until Ctrl-C or "
+            "SIGTERM.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", rich_help_panel=BATCH, help="Only print what would be done.")
     ] = False,
@@ -470,6 +479,12 @@ def separate(
             remedy="Leave them out, or choose a folder with -o.",
         )
 
+    if watch and (to_stdout or dry_run or shard is not None):
+        raise UsageError(
+            "--watch goes on and on into a folder, so -o -, --dry-run and --shard have no place there.",
+            remedy="Leave them out; several processes that watch one folder share the work by themselves.",
+        )
+
     from sepcli.batch.inputs import parse_shard
     from sepcli.batch.outputs import choose_template
     from sepcli.batch.outputspec import OutputSpec
@@ -521,6 +536,8 @@ def separate(
     bars = progress is ProgressStyle.auto and not quiet
     if to_stdout:
         raise typer.Exit(_to_stdout(request, inputs, models, bars, verbose))
+    if watch:
+        raise typer.Exit(_watch(request, inputs, models, json, bars, verbose))
     batch, named = _look_up(request, inputs, models)
     if dry_run:
         raise typer.Exit(_dry_run(batch, named, json))
@@ -580,6 +597,37 @@ def _run(batch: Batch, named: Named | None, json: bool, bars: bool, verbose: int
                 reporter.result(result)
             reporter.summary(stopped=True)
     return worst_exit_code([*codes, *(result.exit_code for result in reporter.results)]), reporter.results
+
+
+def _watch(request: Request, folders: list[str], models: Catalog, json: bool, bars: bool, verbose: int) -> int:
+    """Separate what is in the folders, and what arrives there, until somebody stops it: that is its proper end.
+
+    Tracks that failed have been reported, so a stop at whatever point has exit code 0. Another code means that
+    it could not go on, and a supervisor may start it again.
+    """
+    from sepcli.batch.results import unfinished
+    from sepcli.batch.watch import watch
+    from sepcli.cli.reporting import Reporter
+    from sepcli.sound.suffixes import AUDIO_SUFFIXES
+
+    batch, named = _look_up(request, [], models)
+    with Reporter(batch, bars=bars, json=json, verbose=verbose) as reporter:
+        try:
+            for result in watch(batch, folders, AUDIO_SUFFIXES, reporter, named):
+                reporter.result(result)
+        except (KeyboardInterrupt, Terminated):
+            for result in unfinished(reporter.batch, reporter.results, "the run was stopped"):
+                reporter.result(result)
+            reporter.summary(stopped=True)
+            return 0
+        except SepcliError as problem:
+            for result in unfinished(reporter.batch, reporter.results, problem):
+                reporter.count(result)
+            if reporter.came_to_tracks:
+                reporter.summary(stopped=True)
+            raise
+        reporter.summary(stopped=True)
+    return worst_exit_code(result.exit_code for result in reporter.results)
 
 
 def _dry_run(batch: Batch, named: Named | None, json: bool) -> int:
