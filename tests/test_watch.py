@@ -59,6 +59,7 @@ def watched(monkeypatch, capfd):
         options = ("-m", "fake", "-t", "bass", "--watch", "--json", "--progress", "json")
         code = main(["separate", *folders, *options, *out, *arguments])
         printed = capfd.readouterr()
+        assert all(line.startswith("{") for line in printed.err.splitlines()), printed.err
         events = [json.loads(line) for line in printed.err.splitlines()]
         for event in events:
             VALID.validate(event)
@@ -403,7 +404,7 @@ def test_folders_are_searched_where_the_system_reports_nothing(monkeypatch):
 PROGRAM = """
 import sys
 from sepcli.batch import watch
-watch.SETTLE_SECONDS, watch.TICK_SECONDS = 0.6, 0.1
+watch.SETTLE_SECONDS, watch.TICK_SECONDS = 2.0, 0.1
 from tests import fake_model
 fake_model.run()
 """
@@ -426,33 +427,35 @@ def times(word):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_growing_file_a_signal_and_a_restart(name):
+def test_a_growing_file_signals_and_restarts():
     song("music/a.wav")
     whole = Path(song("b.wav", seconds=1, seed=1)).read_bytes()
+
+    def stopped(process, number):
+        process.send_signal(number)
+        printed, _ = process.communicate(timeout=60)
+        assert process.returncode == 0 and times("Traceback") == 0
+        return ended(map(json.loads, printed.splitlines()))
+
     process = start()
     wait_for(lambda: times('"watching"') == 1, process)
     with open("music/b.wav", "wb") as file:
         for part in range(10):
             file.write(whole[part * len(whole) // 10 : (part + 1) * len(whole) // 10])
             file.flush()
-            time.sleep(0.2)
+            time.sleep(0.3)
     wait_for(lambda: times('"watching"') == 2, process)
-    process.send_signal(getattr(signal, name))
-    printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 0 and times("Traceback") == 0
-    assert ended(map(json.loads, printed.splitlines())) == [("music/a.wav", "done"), ("music/b.wav", "done")]
+    assert stopped(process, signal.SIGINT) == [("music/a.wav", "done"), ("music/b.wav", "done")]
     assert soundfile.info("music/stems/fake/b/bass.wav").frames == 44100
     song("music/c.wav", seed=2)
-    process = start()
-    wait_for(lambda: times('"watching"') == 1, process)
-    process.send_signal(signal.SIGTERM)
-    printed, _ = process.communicate(timeout=60)
-    assert ended(map(json.loads, printed.splitlines())) == [
-        ("music/a.wav", "skipped"),
-        ("music/b.wav", "skipped"),
-        ("music/c.wav", "done"),
-    ]
+    for number, status in ((signal.SIGTERM, "done"), (signal.SIGHUP, "skipped")):
+        process = start()
+        wait_for(lambda process=process: times('"watching"') == 1, process)
+        assert stopped(process, number) == [
+            ("music/a.wav", "skipped"),
+            ("music/b.wav", "skipped"),
+            ("music/c.wav", status),
+        ]
     assert len(tree("music/stems")) == 3 * len(STEMS) and not list(Path("music/stems").glob(".sepcli-work*"))
 
 

@@ -50,8 +50,8 @@ def watch(
     out, template = batch.request.out, batch.request.template
     if "{tracknumber}" in template:
         raise UsageError(
-            f"{parameter('template', template)} numbers all inputs, and {parameter('watch', True)} does not know "
-            "them yet.",
+            f"{parameter('template', template)} numbers all inputs, and {parameter('watch', True)} does not "
+            "know them yet.",
             remedy="Leave {tracknumber} out.",
             code="template",
         )
