@@ -90,13 +90,13 @@ class Arrivals:
             if now - since < self.settle:
                 continue
             stamp = _stamp(source)
-            if stamp == before:
+            if stamp is not None and stamp != before:
+                self._settling[name] = (source, stamp, now)
+                continue
+            del self._settling[name]
+            if stamp is not None:
                 ready.append(source)
                 self._known[name] = stamp
-            if stamp is None or stamp == before:
-                del self._settling[name]
-            else:
-                self._settling[name] = (source, stamp, now)
         return ready
 
     def done(self, name: str) -> None:
