@@ -375,8 +375,10 @@ def test_models_one_after_another_load_only_what_the_targets_need(tmp_path, two_
         torch.testing.assert_close(left, music - stems[:, 1:].sum(1))
     narrowed = load_model("voice", then=[f"music: band={files['band']}"], catalog=entries, targets=["music"])
     torch.testing.assert_close(narrowed.model(mix)[:, 0], music)
+    fetched.clear()
     with pytest.raises(UsageError, match="there is no stem 'flute' by then; there are vocals, music"):
         load_model("voice", then=[f"flute: band={files['band']}"], catalog=entries)
+    assert not fetched  # the catalogue knows the stems of what stands for its own
 
 
 def test_files_of_the_users_side_by_side(tmp_path, two_models):

@@ -197,13 +197,15 @@ def _chain(first: ModelSpec, then: Sequence[str], catalog: Catalog) -> ModelSpec
             )
         steps.append((stem, _first(model, catalog, "")))
     spec = ModelSpec(" then ".join([first.text, *then]), steps=tuple(steps))
-    if any(step.entry is None or step.file is not None for _, step in steps):
-        return spec
     entries = [Step(step.entry, of) for of, step in steps if step.entry is not None]
+    if len(entries) < len(steps):  # only the file tells its stems
+        return spec
     try:
-        return replace(spec, entry=one_after_another(spec.name, entries))
+        entry = one_after_another(spec.name, entries)
     except ValueError as error:
         raise cannot_be(spec, error) from error
+    own = all(step.file is None for _, step in steps)
+    return replace(spec, entry=entry) if own else spec
 
 
 def cannot_be(spec: ModelSpec, error: ValueError) -> UsageError:
