@@ -340,7 +340,7 @@ as its sound. `sepcli separate song.mp4 -t instrumental --video --template "{tra
 The new sound takes the place of the audio track that was separated, with its language, and is the first and the default
 one. The other audio tracks, subtitles, chapters, covers and attached files are kept, the way the picture is turned, and
 the tags; what a container can't hold is named in a warning. Sound and picture stay together as they were: the sound's
-first sample keeps its time, and gaps in it become silence (see below). Times are rounded to the container's clock, 1 ms in
+first sample keeps its time, and gaps in it become silence (see below), or stay gaps up to 50 ms. Times are rounded to the container's clock, 1 ms in
 Matroska and WebM. `--start`, `--duration` and `--preview` have no place here, for a copied picture can begin at a key frame
 only. An input without a moving picture fails with the code `no_picture`, and so does one whose picture the container
 can't hold (`video`); the others go on. Each file takes the room of the whole picture, which is counted before the run.

@@ -162,6 +162,15 @@ CASES = {
 }
 
 
+def test_a_gap_too_short_for_silence_stays_a_gap(tmp_path):
+    """A packet of 21 ms. What follows is as late as it was."""
+    source = film(tmp_path / "a.mp4", gap=(0.7, 0.71))
+    made, result = vocals(source)
+    assert "gap" not in {warning.code for warning in result.warnings}
+    for path in (source, made):
+        assert events(path)[1] == pytest.approx([0.4, 1.4], abs=0.003)
+
+
 QUICK = {("mp4", "late sound"), ("mkv", "gap"), ("webm", "plain")}
 
 
@@ -245,11 +254,17 @@ def test_the_name_of_hevc_is_kept(tmp_path, tag):
     path = tmp_path / "a.mov"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx265", rate=FPS, width=64, height=48, pix_fmt="yuv420p")
-        stream.options = {"x265-params": "log-level=none:pools=1"}
+        stream.options = {"x265-params": "log-level=none:pools=1:bframes=0"}
         stream.codec_context.codec_tag = tag
-        frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
-        packets = [*stream.encode(frame), *stream.encode(None), *_sound(container, "aac", 1, 0, None, 0)]
+        packets = []
+        for number in range(8):
+            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, FPS)
+            packets += stream.encode(frame)
+        packets += stream.encode(None)
         for packet in packets:
+            packet.dts = packet.pts
+        for packet in [*packets, *_sound(container, "aac", 1, 0, None, 0)]:
             container.mux(packet)
     with av.open(str(vocals(path)[0])) as container:
         assert container.streams.video[0].codec_context.codec_tag == tag

@@ -152,8 +152,7 @@ def render(
         files.close()
         audio_seconds = mix.frames / info.samplerate
     if plan.video:
-        begins = next((reader.begins for reader in readers if reader.begins is not None), Fraction(0))
-        files.put_pictures(begins)
+        files.put_pictures(next((reader for reader in readers if reader.begins is not None), readers[0]))
     losses = dict.fromkeys(loss for reader in readers for loss in reader.losses)
     channels = [Warned(mix.channel_map.notice, "channels")] if mix.channel_map.notice else []
     return _rendered(files, out.frames, audio_seconds, began, losses, progress, gain=gain, notices=channels)
@@ -432,8 +431,8 @@ class _Files:
             writer.abort()
         self._writers = []
 
-    def put_pictures(self, begins: Fraction) -> None:
-        """Make videos of the closed files. begins: the time of their first sample, in seconds of the input."""
+    def put_pictures(self, reader: AudioReader) -> None:
+        """Make videos of the closed files. reader: has read the input, and knows the times of its samples."""
         for name in self.names:
             sound = self.paths[name]
             self.paths[name] = sound.with_name(f"{sound.stem}.video.{self.plan.video}")
@@ -441,7 +440,8 @@ class _Files:
                 left_out = put_sound(
                     self.info.path,
                     self.info.track,
-                    begins,
+                    reader.begins or Fraction(0),
+                    reader.drifts,
                     sound,
                     self.paths[name],
                     container=self.plan.video,

@@ -45,7 +45,9 @@ class AudioReader:
         self.samplerate, self.channels = self.info.samplerate, self.info.channels
         self.losses: list[Loss] = []  # times in the file, not in the part
         self.frames_read = 0
-        self.begins: Fraction | None = None  # the file's time of its first sample, in seconds; None: not stated
+        # The file's time of its first sample, in seconds, and how times drift (packets.Reader); None: no times.
+        self.begins: Fraction | None = None
+        self.drifts: list[tuple[Fraction, Fraction]] = []
         self._block = block
         self._start = round(start * self.samplerate)  # frames
         self._limit = None if duration is None else round(duration * self.samplerate)
@@ -117,7 +119,7 @@ class AudioReader:
         except OSError as error:
             raise unreadable(self.path, error) from None
         finally:
-            self.begins = reader.begins
+            self.begins, self.drifts = reader.begins, reader.drifts
             begin = self._start / self.samplerate
             self.losses = [loss for loss in reader.losses if loss.start + loss.seconds >= begin]
 

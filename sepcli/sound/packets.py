@@ -52,6 +52,8 @@ _CHECKED = frozenset("flac ac3 eac3 mlp truehd tta wavpack ape".split())
 
 JITTER = Fraction(50, 1000)  # seconds: times of packets are rounded, and blocks of different size overlap
 MOST_AT_ONCE = 1 << 20  # bytes of a file
+ROUNDED = Fraction(2, 1000)  # seconds: that much is rounding of times, in Matroska to a millisecond
+_MOST_DRIFTS = 100_000  # that are noted
 PATIENCE = 16  # errors of a container in a row, behind which more packets are looked for
 LONGEST_GAP = 600  # seconds: a greater leap is another clock, and no sound is missing
 _TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}  # of samples
@@ -261,6 +263,9 @@ class Reader:
         self.losses: list[Loss] = []
         self.given = 0  # frames
         self.begins: Fraction | None = None  # the file's time of the first sample, in seconds
+        # From this second of the samples on, the file's times are later by this, also in seconds, which is too
+        # little to be filled with silence.
+        self.drifts: list[tuple[Fraction, Fraction]] = []
         self._clock = Fraction(0)  # seconds of sound so far, at the rates that the parts have
         self._timed = header.format in _TIMED
         self._origin: Fraction | None = None  # the file's time at which the output begins
@@ -395,7 +400,9 @@ class Reader:
             return
         tolerance = 0 if exact or self._lost else JITTER
         if abs(ahead) <= tolerance:
+            self._drifted(ahead)
             return
+        self._drifted(Fraction(0))
         if self._chained:
             self._chained, self._lost = False, []
             self._joined("")
@@ -410,6 +417,11 @@ class Reader:
         self._lost = []
         if not any(loss.code == TIMES for loss in self.losses):
             self.losses.append(Loss(TIMES, float(self._clock), 0.0))
+
+    def _drifted(self, ahead: Fraction) -> None:
+        before = self.drifts[-1][1] if self.drifts else 0
+        if abs(ahead - before) > ROUNDED and len(self.drifts) < _MOST_DRIFTS:
+            self.drifts.append((self._clock, ahead))
 
     def _silence_for_lost(self) -> Iterator[np.ndarray]:
         """Silence for packets that did not decode, where only their sizes tell how long they were."""

@@ -15,7 +15,8 @@ from __future__ import annotations
 import errno
 import heapq
 import os
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
 from io import BytesIO
@@ -71,6 +72,7 @@ def put_sound(
     film: Path,
     track: int,
     begins: Fraction,
+    drifts: Sequence[tuple[Fraction, Fraction]],
     sound: Path,
     target: Path,
     *,
@@ -80,8 +82,8 @@ def put_sound(
 ) -> list[str]:
     """Write `target`: the video `film` with the file `sound` in the place of its audio track `track` (from 1).
 
-    begins: the time of the first sample, in seconds of the film's clock. container: its suffix. stem: what the
-    sound is. tags: whether the film's texts are carried over.
+    begins: the time of the first sample, in seconds of the film's clock. drifts: as in `packets.Reader`.
+    container: its suffix. stem: what the sound is. tags: whether the film's texts are carried over.
 
     Returns what had to be left out, as words: "subtitle (ass)". OSError where the system refuses; UsageError
     where the container can't hold the picture.
@@ -95,7 +97,7 @@ def put_sound(
             with closing(Sink(target)) as sink:
                 copy = _Copy(film, old, new, track, sink, kind, _OPTIONAL[leave:])
                 if copy.starts(stem, text, begins):
-                    copy.run()
+                    copy.run(drifts)
                     return [*copy.left_out, *_other_shapes(old, target)]
         raise _unfit(film, old, kind)
 
@@ -220,11 +222,11 @@ class _Copy:
         self._added.metadata.update({**text, **dict.fromkeys(names, stem)})
         self._added.disposition = self._replaced.disposition | Disposition.default
 
-    def run(self) -> None:
+    def run(self, drifts: Sequence[tuple[Fraction, Fraction]]) -> None:
         """Copy all packets, and complete the file."""
         try:
             with self._reasons():
-                for _, packet in heapq.merge(self._pictures(), self._track(), key=lambda pair: pair[0]):
+                for _, packet in heapq.merge(self._pictures(), self._track(drifts), key=lambda pair: pair[0]):
                     self._out.mux(packet)
                 self._out.close()
         except BaseException:
@@ -245,13 +247,15 @@ class _Copy:
         shift = round(self._zero / (chapter["time_base"] or 1))
         return {**chapter, "start": max(0, chapter["start"] - shift), "end": max(0, chapter["end"] - shift)}
 
-    def _pictures(self) -> Iterator[tuple[Fraction, Packet]]:
+    def _pictures(self) -> Iterator[tuple[float, Packet]]:
         """Packets of the film and when they are decoded, in seconds."""
         last: dict[int, int] = {}
+        bases = {index: self._old.streams[index].time_base or Fraction(1) for index in self._streams}
+        shifts = {index: round(self._zero / base) for index, base in bases.items()}
+        seconds = {index: float(base) for index, base in bases.items()}  # of a tick
         for packet in _ordered(_demuxed(self._old, [self._old.streams[index] for index in self._streams])):
-            index, base = packet.stream.index, packet.time_base
-            pts, dts = packet.pts, packet.dts
-            shift = round(self._zero / base)
+            index, pts, dts = packet.stream.index, packet.pts, packet.dts
+            shift = shifts[index]
             if packet.stream.disposition & Disposition.attached_pic:
                 pts = dts = shift
             pts = dts if pts is None else pts
@@ -263,19 +267,26 @@ class _Copy:
             last[index] = dts
             packet.pts, packet.dts = max(pts - shift, dts), dts
             packet.stream = self._streams[index]
-            yield dts * base, packet
+            yield dts * seconds[index], packet
 
-    def _track(self) -> Iterator[tuple[Fraction, Packet]]:
-        """The same of the new sound."""
-        starts = packets.moment(self._sound.start_time, self._sound.time_base)  # its first sample, in its file
+    def _track(self, drifts: Sequence[tuple[Fraction, Fraction]]) -> Iterator[tuple[float, Packet]]:
+        """The same of the new sound, which drifts as the old one did."""
+        base = self._sound.time_base or Fraction(1)
+        starts = packets.moment(self._sound.start_time, base)  # its first sample, in its file
+        # In ticks: how far all is moved, and from where on by how much more.
+        shift = round((self._begins - self._zero - starts) / base)
+        to_come = deque((round((at + starts) / base), round(drift / base)) for at, drift in drifts)
+        second, drift, last = float(base), 0, None
         for packet in _demuxed(self._new, [self._sound]):
-            if packet.pts is None or packet.dts is None or not packet.size:
+            if packet.dts is None or not packet.size:
                 continue
-            shift = round((self._begins - self._zero - starts) / packet.time_base)
-            packet.pts += shift
-            packet.dts += shift
+            while to_come and to_come[0][0] <= packet.dts + (packet.duration or 0) / 2:
+                drift = to_come.popleft()[1]
+            time = packet.dts + shift + drift
+            last = time if last is None else max(time, last + 1)
+            packet.pts = packet.dts = last
             packet.stream = self._added
-            yield packet.dts * packet.time_base, packet
+            yield last * second, packet
 
     @contextmanager
     def _reasons(self) -> Iterator[None]:
