@@ -211,6 +211,31 @@ def test_of_what_has_had_its_turn_only_the_numbers_are_kept(watched, monkeypatch
     assert heard == [[]] and events[-1]["done"] == 2
 
 
+def test_bars_come_back_with_what_arrives_and_one_round_follows_another(monkeypatch, capfd):
+    from sepcli.cli import console
+
+    now = [0.0]
+
+    def changes(*_):
+        for at, new in ((0, "a"), (3, "b"), (5, ""), (8, ""), (9, "c"), (14, "")):
+            if new:
+                song(f"music/{new}.wav")
+            now[0] = at
+            yield True
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watch, "changes", changes)
+    monkeypatch.setattr(watch, "clock", lambda: now[0])
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    try:
+        assert main(["separate", "music", "-m", "fake", "-t", "bass", "--watch"]) == 0
+    finally:
+        console.err.cache_clear()
+    said = capfd.readouterr().err
+    assert "Traceback" not in said and "Stopped: 3 done" in said and said.count("Watching music: ") == 1
+    assert "━" in said
+
+
 def test_a_watch_that_is_started_again_catches_up(watched):
     song("music/a.wav")
     watched()

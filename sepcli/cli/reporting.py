@@ -115,6 +115,7 @@ class Reporter(Listener):
         self._forget()
         self.batch = replace(self.batch, sources=tuple(track.source for track in tracks))
         if self._bars is not None:
+            self._bars.stop()  # it may have been drawing those that arrived before
             self._bars = _Bars()
 
     def waiting(self, folders: Sequence[str]) -> None:
