@@ -111,10 +111,8 @@ def changes(folders: Sequence[str], out: Path, listener: Listener) -> Iterator[b
         ):
             yield first or any(not path.startswith(ours) for _, path in found)
             first = False
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # too many folders; a file system without events; the folder is gone
+    except (OSError, RuntimeError) as error:
+        # Too many folders, a file system without events, or the folder is gone.
         reason = first_line(error)
     else:
         reason = "watchfiles has ended"
