@@ -111,7 +111,7 @@ def load_model(
     known = spec in catalog and not then
     entry = catalog[spec] if known else read_model(spec, catalog, blend=blend, then=then).entry
     sources = entry.sources
-    if entry.models:
+    if entry.parts or then:
         model = several(entry).select(targets or sources)
         hashes = ("f" * 64,) * len(entry.members_for(targets))
         return loading.Loaded(entry.name, model, sources, hashes, "fake", entry, entry.more)

@@ -58,7 +58,7 @@ def test_cuda_equals_the_cpu(name, tf32, least, monkeypatch):
         result, engine = separate(model, x, CUDA, batch_size=batch)
         assert snr(expected, result) > least
         if batch is None:
-            assert engine.stages[0].batches[0].size > 1, "batches follow the free memory"
+            assert engine.stage.batches[0].size > 1, "batches follow the free memory"
 
 
 def test_half_precision_on_tensor_cores():

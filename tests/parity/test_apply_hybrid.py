@@ -22,7 +22,7 @@ def test_whole_tracks(kind, kwargs):
     ours, theirs = pair(kind, **kwargs)
     ours.normalize = False  # apply_model leaves that to its caller
     engine = Engine(ours, Settings(overlap=0.25), torch.device("cpu"), torch.float32)
-    segment, stride = engine.stages[0].plans[0].size, engine.stages[0].plans[0].stride
+    segment, stride = engine.stage.plans[0].size, engine.stage.plans[0].stride
     for samples in [1, segment - 1, segment, stride + 1, 2 * stride, 3 * segment + 77]:
         mix = torch.randn(1, ours.channels, samples, generator=torch.Generator().manual_seed(samples))
         result = torch.cat(list(engine.separate(iter(mix.split(997, dim=-1)))), dim=-1)[:, 0]
