@@ -1,4 +1,4 @@
-"""What a test needs besides Python and sepcli: a program on the PATH, a package, a SoundFont.
+"""What a test needs besides Python and sepcli: a program on the PATH, a package, a SoundFont, an encoder.
 
 A test says `need("ffmpeg")`; a file says `demucs = package("demucs")` in place of an import. Where that is
 missing, the test (or the file) is skipped and says so. Where all should be there, as in `.ci/run`, the variable
@@ -12,9 +12,11 @@ import shutil
 from pathlib import Path
 from types import ModuleType
 
+import av
 import pytest
 
 ALSO = {"museval": ("ffmpeg",), "stempeg": ("ffmpeg",)}  # can't even be imported without
+ENCODERS = ("libx264", "libx265")  # of PyAV's FFmpeg
 PROGRAMS = ("chromium", "espeak-ng", "ffmpeg", "flite", "fluidsynth")
 # Debian's packages fluidr3mono-gm-soundfont, fluid-soundfont-gm, musescore-general-soundfont.
 SOUNDFONTS = [
@@ -29,9 +31,11 @@ SOUNDFONTS = [
 
 
 def found(name: str) -> bool:
-    """Whether a program, a package or (name "soundfont") any General MIDI SoundFont is on this machine."""
+    """Whether a program, a package, one of ENCODERS or (name "soundfont") any SoundFont is on this machine."""
     if name == "soundfont":
         return bool(SOUNDFONTS)
+    if name in ENCODERS:
+        return name in av.codecs_available
     if name in PROGRAMS:
         return shutil.which(name) is not None
     return importlib.util.find_spec(name) is not None

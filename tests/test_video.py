@@ -16,6 +16,7 @@ from sepcli.errors import InputError, OutputError, UsageError
 from sepcli.sound import remux
 from sepcli.sound.video import CONTAINERS
 from tests import fake_model
+from tests.needs import need
 from tests.test_track import Shares, one_thread  # noqa: F401  (a fixture)
 
 RATE, FPS = 48000, 25  # Hz
@@ -237,9 +238,9 @@ def test_everything_but_the_old_sound_is_kept(tmp_path, suffix):
         assert frames[0].rotation == frames[1].rotation == (90 if suffix == "mp4" else 0)
 
 
-@pytest.mark.skipif("libx264" not in av.codecs_available, reason="this FFmpeg has no encoder for H.264")
 def test_pictures_out_of_order_keep_their_times(tmp_path):
     """Of H.264 in Matroska FFmpeg does not know when the first ones are decoded."""
+    need("libx264")
     source = film(tmp_path / "a.mkv", codec="libx264")
     with av.open(str(source)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
@@ -248,9 +249,9 @@ def test_pictures_out_of_order_keep_their_times(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("libx265" not in av.codecs_available, reason="this FFmpeg has no encoder for HEVC")
 @pytest.mark.parametrize("tag", ["hvc1", "hev1"])
 def test_the_name_of_hevc_is_kept(tmp_path, tag):
+    need("libx265")
     path = tmp_path / "a.mov"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx265", rate=FPS, width=64, height=48, pix_fmt="yuv420p")

@@ -373,12 +373,13 @@ class _AvEncoder:
 
 
 @contextmanager
-def ffmpeg_errors(sink: Sink) -> Iterator[None]:
-    """Errors of FFmpeg, and those that the sink remembers, become an OSError."""
+def ffmpeg_errors(sink: Sink, *also: type[Exception]) -> Iterator[None]:
+    """Errors of FFmpeg, and those that the sink remembers, become an OSError. also: what else PyAV raises."""
     try:
         yield
-    except FFmpegError as error:
+    except (FFmpegError, *also) as error:
         if sink.error is None:
-            raise OSError(errno.EIO, f"FFmpeg: {error.strerror}") from error
+            reason = error.strerror if isinstance(error, FFmpegError) else error
+            raise OSError(errno.EIO, f"FFmpeg: {reason}") from error
     if sink.error is not None:
         raise sink.error

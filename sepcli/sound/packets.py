@@ -31,7 +31,7 @@ from av.audio.plane import AudioPlane
 from av.audio.stream import AudioStream
 from av.error import FFmpegError as Error
 from av.packet import Packet
-from av.stream import Discard, Disposition
+from av.stream import Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
 from sepcli.sound import icy, layouts, ogg
@@ -147,6 +147,23 @@ def pictures(container: InputContainer) -> list[VideoStream]:
     """The streams whose pictures move: no covers."""
     still = Disposition.attached_pic | Disposition.still_image
     return [stream for stream in container.streams.video if not stream.disposition & still]
+
+
+def demuxed(container: InputContainer, *streams: Stream) -> Generator[Packet, None, bool]:
+    """The packets of these streams in the file's order, also behind damage of the container.
+
+    The last one of a stream has no data. Returns whether they were read to their end.
+    """
+    stuck = 0
+    while stuck < PATIENCE:
+        try:
+            for packet in container.demux(*streams):
+                stuck = 0
+                yield packet
+            return True
+        except Error:
+            stuck += 1
+    return False
 
 
 def default_track(streams: list[AudioStream]) -> int:
@@ -328,17 +345,9 @@ class Reader:
         yield rest
 
     def _packets(self, container: InputContainer, stream: AudioStream) -> Iterator[Packet]:
-        """The track's packets, also behind damage of the container; at the end one without data."""
-        stuck = 0
-        while stuck < PATIENCE:
-            try:
-                for packet in container.demux(stream):
-                    stuck = 0
-                    yield packet
-                return
-            except Error:
-                stuck += 1
-        self._broken = True
+        """`demuxed` of the track."""
+        if not (yield from demuxed(container, stream)):
+            self._broken = True
 
     def _late(self, container: InputContainer, stream: AudioStream) -> Iterator[np.ndarray]:
         """Silence from the beginning of the picture to that of the sound."""

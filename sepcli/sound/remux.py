@@ -12,12 +12,11 @@ moved together, so that the file begins at 0.
 
 from __future__ import annotations
 
-import errno
 import heapq
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
@@ -32,6 +31,7 @@ from av.video.stream import VideoStream
 
 from sepcli.errors import InputError, UsageError, from_os, parameter
 from sepcli.sound import packets
+from sepcli.sound.encode import ffmpeg_errors
 from sepcli.sound.losses import name_of
 from sepcli.sound.sink import Sink
 from sepcli.sound.tags import is_kept
@@ -225,7 +225,7 @@ class _Copy:
     def run(self, drifts: Sequence[tuple[Fraction, Fraction]]) -> None:
         """Copy all packets, and complete the file."""
         try:
-            with self._reasons():
+            with ffmpeg_errors(self._sink, ValueError):
                 for _, packet in heapq.merge(self._pictures(), self._track(drifts), key=lambda pair: pair[0]):
                     self._out.mux(packet)
                 self._out.close()
@@ -253,7 +253,8 @@ class _Copy:
         bases = {index: self._old.streams[index].time_base or Fraction(1) for index in self._streams}
         shifts = {index: round(self._zero / base) for index, base in bases.items()}
         seconds = {index: float(base) for index, base in bases.items()}  # of a tick
-        for packet in _ordered(_demuxed(self._old, [self._old.streams[index] for index in self._streams])):
+        streams = [self._old.streams[index] for index in self._streams]
+        for packet in _ordered(packets.demuxed(self._old, *streams)):
             index, pts, dts = packet.stream.index, packet.pts, packet.dts
             shift = shifts[index]
             if packet.stream.disposition & Disposition.attached_pic:
@@ -277,7 +278,7 @@ class _Copy:
         shift = round((self._begins - self._zero - starts) / base)
         to_come = deque((round((at + starts) / base), round(drift / base)) for at, drift in drifts)
         second, drift, last = float(base), 0, None
-        for packet in _demuxed(self._new, [self._sound]):
+        for packet in packets.demuxed(self._new, self._sound):
             if packet.dts is None or not packet.size:
                 continue
             while to_come and to_come[0][0] <= packet.dts + (packet.duration or 0) / 2:
@@ -287,30 +288,6 @@ class _Copy:
             packet.pts = packet.dts = last
             packet.stream = self._added
             yield last * second, packet
-
-    @contextmanager
-    def _reasons(self) -> Iterator[None]:
-        """Errors of FFmpeg, and those that the sink remembers, become an OSError."""
-        try:
-            yield
-        except (FFmpegError, ValueError) as error:
-            if self._sink.error is None:
-                raise OSError(errno.EIO, f"FFmpeg: {error}") from error
-        if self._sink.error is not None:
-            raise self._sink.error
-
-
-def _demuxed(container: InputContainer, streams: list[Stream]) -> Iterator[Packet]:
-    """The packets of these streams in the file's order, also behind damage."""
-    stuck = 0
-    while stuck < packets.PATIENCE:
-        try:
-            for packet in container.demux(streams):
-                stuck = 0
-                yield packet
-            return
-        except FFmpegError:
-            stuck += 1
 
 
 _MOST_HELD = 64  # packets; no codec shows pictures so far out of order

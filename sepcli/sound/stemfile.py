@@ -28,7 +28,6 @@ from typing import Any, BinaryIO
 
 import av
 import numpy as np
-from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
 from numpy.typing import NDArray
@@ -37,7 +36,7 @@ from sepcli.errors import Warned, from_os
 from sepcli.sound.encode import ffmpeg_errors, quantize
 from sepcli.sound.formats import FORMATS, is_integer
 from sepcli.sound.sink import Sink
-from sepcli.sound.tags import Tags
+from sepcli.sound.tags import Tags, add_cover
 
 COLORS = ("#009E73", "#D55E00", "#CC79A7", "#56B4E9")  # of the four stems, as DJ programs have them by default
 
@@ -91,9 +90,8 @@ class StemFileWriter:
         self.path, self.depth, self.frames_written = path, depth, 0
         self.warnings: list[Warned] = []  # code: tags
         self._samplerate, self._names = samplerate, tuple(names)
-        self._kind = {"lossy": "flt", "16": "s16", "24": "s32"}[
-            depth
-        ]  # FFmpeg's samples; 24 bits are the upper
+        # FFmpeg's samples; 24 bits are the upper ones of 32.
+        self._kind = {"lossy": "flt", "16": "s16", "24": "s32"}[depth]
         try:
             self._sink = Sink(path)
         except OSError as error:
@@ -139,7 +137,7 @@ class StemFileWriter:
             self.warnings.append(Warned(f"The cover could not be written: {failure}.", "tags"))
             return None
         source = stack.enter_context(av.open(BytesIO(tags.cover), "r"))
-        return _picture(source, self._container)
+        return next(add_cover(source, self._container))
 
     def write(self, block: NDArray[np.float32]) -> None:
         """Add a block [K, C, T] of K tracks, mono or stereo, full scale at 1.0; ALAC rounds and clamps it."""
@@ -193,22 +191,13 @@ class StemFileWriter:
             self.path.unlink(missing_ok=True)
 
 
-def _picture(source: InputContainer, container: OutputContainer) -> av.Packet:
-    """Make the picture in `source` the container's cover; the packet that holds it."""
-    stream = container.add_stream_from_template(source.streams.video[0])
-    stream.disposition = Disposition.attached_pic
-    packet = next(source.demux(source.streams.video[0]))
-    packet.stream = stream
-    return packet
-
-
 def _refused(cover: bytes) -> str:
     """Why FFmpeg can't write this cover; "" where it can. Tried first: a failure would cost the whole file."""
     try:
         with ExitStack() as stack:
             source = stack.enter_context(av.open(BytesIO(cover), "r"))
             trial = stack.enter_context(av.open(BytesIO(), "w", format="mp4"))
-            picture = _picture(source, trial)
+            picture = next(add_cover(source, trial))
             trial.start_encoding()
             trial.mux(picture)
     except FFmpegError as error:

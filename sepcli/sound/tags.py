@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import av
-from av.container import InputContainer
+from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 from av.stream import Disposition, Stream
@@ -271,14 +271,19 @@ def _copy(path: Path, sink: Sink, spec: Format, samplerate: int, tags: Tags, lay
         if image and spec.tags_in_stream:
             text["METADATA_BLOCK_PICTURE"] = _picture_block(image, tags.cover_type)
         elif image:
-            picture = stack.enter_context(av.open(BytesIO(image), "r"))
-            cover = copy.add_stream_from_template(picture.streams.video[0])
-            cover.disposition = Disposition.attached_pic
-            packets.insert(0, _packets(picture, picture.streams.video[0], cover))
+            packets.insert(0, add_cover(stack.enter_context(av.open(BytesIO(image), "r")), copy))
         (stream if spec.tags_in_stream else copy).metadata.update(text)
         copy.start_encoding()
         for packet in chain(*packets):
             copy.mux(packet)
+
+
+def add_cover(picture: InputContainer, container: OutputContainer) -> Iterator[Packet]:
+    """Make a picture the cover of a file that is written; its packets, to be written before the sound."""
+    old = picture.streams.video[0]
+    cover = container.add_stream_from_template(old)
+    cover.disposition = Disposition.attached_pic
+    return _packets(picture, old, cover)
 
 
 def _packets(source: InputContainer, old: Stream, new: Stream) -> Iterator[Packet]:

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from sepcli.errors import UsageError, parameter
 from sepcli.sound.formats import FORMATS, listed
 
-UNASKED = (
-    "wav"  # the format of sound files where none is asked for; a video then has its container's usual sound
-)
+# The format of sound files where none is asked for; a video then has its container's usual sound.
+UNASKED = "wav"
 
 
 @dataclass(frozen=True)
