@@ -230,7 +230,10 @@ def _load_step(
     loaded = _load_entry(entry, None, wanted, {}, progress, notice)
     if not in_turn or entry.models:
         return loaded
-    load = lambda: _load_entry(entry, None, wanted, {}, None, lambda text: None).model  # noqa: E731
+
+    def load() -> Separator:
+        return _load_entry(entry, None, wanted, {}, None, lambda text: None).model
+
     return replace(loaded, model=OnDemand(load, loaded.model))
 
 

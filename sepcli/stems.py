@@ -57,7 +57,7 @@ def chained(first: Sequence[str], later: Sequence[tuple[str, Sequence[str]]]) ->
         left[at : at + 1] = names
         made.append(tuple(names))
         takes.append(taken)
-        parts[taken] = (*names, rest_of(taken))
+        parts[taken] = (*names, left_of(taken))
     return Chained(tuple(made), tuple(takes), tuple(left), _on_request(left, parts))
 
 
@@ -66,7 +66,7 @@ def _alike(name: str, names: Sequence[str]) -> str | None:
     return next((each for each in names if each.casefold() == name.casefold()), None)
 
 
-def rest_of(stem: str) -> str:
+def left_of(stem: str) -> str:
     """What a step of a chain leaves of the stem that it takes apart."""
     return f"{stem}-rest"
 
@@ -77,7 +77,7 @@ def needed_of(made: Sequence[str], taken: str, needed: Collection[str]) -> tuple
     made: what its stems are called. taken: the stem it takes; "" for the first step. needed: the stems that
     are needed of it and of those before it.
     """
-    rest = rest_of(taken) if taken else ""
+    rest = left_of(taken) if taken else ""
     own = [stem for stem in made if stem in needed or rest in needed]
     return own, {*needed}.difference(own, [rest]).union([taken] if taken and own else [])
 

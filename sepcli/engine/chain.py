@@ -18,7 +18,7 @@ from sepcli.engine.noise import Noise
 from sepcli.engine.ondemand import OnDemand, kept, weight_bytes
 from sepcli.engine.separator import Separator, source_indices
 from sepcli.engine.several import Several
-from sepcli.stems import chained, needed_of, rest_of
+from sepcli.stems import chained, left_of, needed_of
 
 ROOM = 0.6  # of the free memory, for the weights of all networks of a chain
 IN_TURN = (
@@ -39,8 +39,9 @@ class Taking:
     @property
     def given(self) -> tuple[str, ...]:
         """The stems that stand in the place of the one it takes."""
-        kept = [self.stem] if self.keeps else []
-        return (*self.made, *kept, *([rest_of(self.stem)] if self.leaves else []))
+        more = [self.stem] if self.keeps else []
+        more += [left_of(self.stem)] if self.leaves else []
+        return (*self.made, *more)
 
     def instead(self, stem: Tensor, made: Tensor) -> Tensor:
         """The stem [..., T] and the step's own of it [S, ..., T] -> [S', ..., T], as `given` names them."""
@@ -93,7 +94,7 @@ class Chain(Several):
             stem,
             names,
             keeps=stem in self.sources and not made_again,
-            leaves=rest_of(stem) in self.sources and not taken_again,
+            leaves=left_of(stem) in self.sources and not taken_again,
         )
 
     @property
@@ -106,14 +107,15 @@ class Chain(Several):
 
     def one_by_one(self) -> Chain:
         """The same with no more than one step at once on the device that it runs on."""
-        members = [
-            member.one_by_one()
-            if isinstance(member, Chain)
-            else member
-            if isinstance(member, (OnDemand, Several))  # those side by side are needed at once
-            else kept(member)
-            for member in self.members
-        ]
+
+        def alone(member: Separator) -> Separator:
+            if isinstance(member, Chain):
+                return member.one_by_one()
+            if isinstance(member, (OnDemand, Several)):  # those side by side are needed at once
+                return member
+            return kept(member)
+
+        members = [alone(member) for member in self.members]
         chain = Chain(members, [taking.stem for taking in self.takings], self.sources, self.names)
         chain.whole, chain.more = self.whole, self.more
         return chain.eval()

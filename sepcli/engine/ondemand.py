@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sepcli.engine.noise import Noise
-from sepcli.engine.separator import Separator
+from sepcli.engine.separator import Separator, source_indices
 from sepcli.nn.sharing import sharing_copy
 
 
@@ -34,8 +34,11 @@ class OnDemand(Separator):
 
     def select(self, sources: Sequence[str]) -> Separator:
         """See Separator."""
+        source_indices((*self.sources, *self.more), sources)
         load, wanted = self.load, tuple(sources)
-        return OnDemand(lambda: load().select(wanted), load().select(wanted))
+        narrowed = OnDemand(lambda: load().select(wanted), self)
+        narrowed.sources, narrowed.whole, narrowed.more = wanted, self.whole or self.sources, {}
+        return narrowed
 
     def forward(self, mix: Tensor, *, noise: Noise | None = None) -> Tensor:
         """See Separator."""
