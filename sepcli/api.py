@@ -271,8 +271,8 @@ def separate_file(
         stems = stems.packed(() if examples else own or engine.sources, format)
         hidden = tuple(stem for stem in engine.sources if stem not in stems.named)
         stems = replace(stems, named=engine.sources, hidden=hidden)
-    for text in [stems.pack.notice] if stems.pack is not None and stems.pack.notice else []:
-        notice(text)
+        if stems.pack is not None and stems.pack.notice:
+            notice(stems.pack.notice)
     source = Source(file, os.fspath(path), PurePosixPath(file.name))
     (outputs,), notices = name_files(
         [source],

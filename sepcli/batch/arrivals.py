@@ -18,9 +18,8 @@ from pathlib import Path
 from sepcli.batch.inputs import STDIN, Source, find_inputs
 from sepcli.errors import InputError, SepcliError, UsageError, from_os, parameter
 
-Stamp = tuple[
-    int, ...
-]  # size in bytes, date of the content, and of the file's entry (its rights, its name), ns
+# Size in bytes, date of the content, and of the file's entry (its rights, its name), in ns.
+Stamp = tuple[int, ...]
 
 
 class Arrivals:

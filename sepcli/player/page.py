@@ -31,19 +31,15 @@ from sepcli.player import INDEX, sounds
 VERSION = 1  # of the pages: those of another are written again
 FOLDER = "player"
 SHORT, LONG = 60.0, 720.0  # seconds
-_PAGE_BYTES, _STEM_BYTES = (
-    80_000,
-    8_000,
-)  # at most: of a page without sounds; of a waveform and what stands around
+# At most: of a page without sounds; of a waveform and what stands around it.
+_PAGE_BYTES, _STEM_BYTES = 80_000, 8_000
 _NAME = "sepcli-player"  # of the element that says what the page shows
 _MADE = re.compile(rf'<meta name="{_NAME}" content="([^"]*)">')
 _HEAD = 1 << 20  # bytes of a page in which that is looked for
 _OURS = re.compile(rf"{FOLDER}/[A-Za-z0-9_-]+\.(js|mp3)")
 _FIELD = re.compile(r"\{\{(\w+)\}\}")
-_SCRIPTS = {
-    "track": ("deck.js", "track.js"),
-    "abx": ("deck.js", "abx.js"),
-}  # of a page; else the one with its name
+# Of a page; else the one with its name.
+_SCRIPTS = {"track": ("deck.js", "track.js"), "abx": ("deck.js", "abx.js")}
 _DEVICE = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]")  # no names of files on Windows
 
 

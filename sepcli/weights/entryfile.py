@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import ChainMap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -378,12 +378,8 @@ def _chain(name: str, table: _ChainTable, path: Path, above: Mapping[str, Entry]
         steps.append(_step(step, entry, where))
     if len(steps) < 2:
         raise TableError(name, "chain", "needs two models or more")
-    said = _said(table, name, path)
-    try:
-        made = one_after_another(name, steps, table.sources, **said)
-    except ValueError as error:
-        raise TableError(name, "chain", f"can't be: {error}") from error
-    return replace(made, scores=_scores(table.scores, made.sources, name))
+    said = _said(table, path)
+    return _composite(name, "chain", table, lambda: one_after_another(name, steps, table.sources, **said))
 
 
 def _step(table: _StepTable, entry: Entry, where: str) -> Step:
@@ -412,11 +408,16 @@ def _blend(name: str, table: _BlendTable, path: Path, above: Mapping[str, Entry]
         models.append((entry, {"": part.weight, **part.weights}))
     if len(models) < 2:
         raise TableError(name, "models", "needs two models or more")
-    said = _said(table, name, path)
+    said = _said(table, path)
+    return _composite(name, "models", table, lambda: side_by_side(name, models, table.blend, **said))
+
+
+def _composite(name: str, key: str, table: _CompositeTable, make: Callable[[], Entry]) -> Entry:
+    """What `make` makes of the models under `key`, with the scores of the table, which are of its stems."""
     try:
-        made = side_by_side(name, models, table.blend, **said)
+        made = make()
     except ValueError as error:
-        raise TableError(name, "models", f"can't be: {error}") from error
+        raise TableError(name, key, f"can't be: {error}") from error
     return replace(made, scores=_scores(table.scores, made.sources, name))
 
 
@@ -431,7 +432,7 @@ def _above(model: str, above: Mapping[str, Entry], where: str) -> Entry:
     return above[model]
 
 
-def _said(table: _CompositeTable, name: str, path: Path) -> dict[str, Any]:
+def _said(table: _CompositeTable, path: Path) -> dict[str, Any]:
     """What the table of several models says of itself, but its scores."""
     said: dict[str, Any] = {
         key: getattr(table, key)
