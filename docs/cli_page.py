@@ -14,6 +14,7 @@ from typing import Any
 
 import events_page
 import typer
+import written_page
 
 from sepcli import errors
 from sepcli.cli.app import app
@@ -60,11 +61,16 @@ def cli() -> str:
     return (
         HEAD
         + _exit_codes()
-        + SEPARATE_RULES
+        + _rules()
         + events_page.table()
         + _peers()
         + "".join(_command(*one) for one in commands)
     )
+
+
+def _rules() -> str:
+    formats, production = written_page.tables()
+    return SEPARATE_RULES.replace("{formats}", formats).replace("{production}", production)
 
 
 def _peers() -> str:
@@ -345,12 +351,18 @@ Matroska and WebM. `--start`, `--duration` and `--preview` have no place here, f
 only. An input without a moving picture fails with the code `no_picture`, and so does one whose picture the container
 can't hold (`video`); the others go on. Each file takes the room of the whole picture, which is counted before the run.
 
-**Productions.** The stems of a WAV or RF64, written as WAV (RF64 from 4 GiB on), keep what an audio workstation needs: bext
-with description, originator and the time reference, which `--start` and `--sample-rate` move; its coding history, with one
-more line for the stem; iXML, with time, rate and depth of the stem; cue points, their labels and loops (smpl), where the
-samples stay in their places, so not with `--start` or at another rate. Left out is what describes the mix or its file: the
-UMID, loudness, tempo (acid) and, of all formats, ReplayGain. `--no-tags` leaves out everything.
+**What is written.** The stems have the tags, the cover and the names of channels of their input, as far as their format holds
+them; one file of each format was written and read back for this table:
 
+{formats}
+Tempo is a whole number in `m4a` and `stem.mp4`. A video keeps the tags of its container. Left out everywhere is what describes
+the mix or its file, as ReplayGain does. `--no-tags` leaves out everything.
+
+**Productions.** The stems of a WAV or RF64, written as WAV (RF64 from 4 GiB on), keep besides what an audio workstation needs
+to put them back in their place. The time reference is that of the stem's first sample. Cue points and loops are kept where
+the samples stay in their places. "-" is left out; "the stem's" was changed to what is true of the stem:
+
+{production}
 **Previews.** `--preview` separates the loudest 30 seconds of each input (by the sum of squares; `--duration` sets the
 length), as a track called `TRACK (preview)`. So the song itself does not replace it.
 

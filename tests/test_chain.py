@@ -209,7 +209,7 @@ def on_demand(make, alive, most):
     return OnDemand(load, make())
 
 
-@pytest.mark.parametrize("length", [1, 5000, 70_000])
+@pytest.mark.parametrize("length", [5000, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 70_000))])
 def test_steps_in_turn_give_the_same_and_are_never_there_together(tmp_path, length):
     makes = [voice, lambda: band(normalize=True), lambda: Split(["lead", "backing"], samplerate=500)]
     takes = ["music", "drums"]

@@ -376,7 +376,7 @@ def samples(folder: Path) -> dict[str, bytes]:
     return {file.stem: file.read_bytes() for file in folder.iterdir()}
 
 
-@pytest.mark.parametrize("kind", ["zip", "legacy", "safe"])
+@pytest.mark.parametrize("kind", [pytest.param("zip", marks=pytest.mark.slow), "legacy", "safe"])
 def test_truncated_at_every_length(tmp_path, kind):
     data = samples(tmp_path)[kind]
     path = tmp_path / "cut.th"

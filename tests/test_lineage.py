@@ -47,6 +47,7 @@ def test_every_family_is_measured():
     assert measured == {family.name for family in all_families() if family.name != "gain"}
 
 
+@pytest.mark.slow
 def test_the_benchmark_in_miniature(tmp_path, monkeypatch):
     small = {
         "scnet": Network(family="scnet", arch="SCNet", config={"dims": (4, 4, 4), "layers": 2, "chunk": 9000}),

@@ -101,6 +101,7 @@ def test_a_sine_of_minus_sixty_decibels_is_where_sound_begins():
 # --- librosa and torchaudio ---
 
 
+@pytest.mark.slow  # numba compiles librosa
 def test_the_transform_is_librosas():
     librosa = package("librosa")
     wave = noise(20000)

@@ -50,6 +50,7 @@ def test_the_same_voice_is_perfect():
     assert found["pesq"] == pytest.approx(4.64, abs=0.01) and found["voiced"] == pytest.approx(5, abs=0.3)
 
 
+@pytest.mark.slow
 def test_a_quieter_voice_is_off_by_its_gain_but_not_in_pitch():
     s = sung(3)
     found = measured(s, s / 2)

@@ -16,10 +16,11 @@ from sepcli.api import separate_file
 from sepcli.batch.packing import make_pack
 from sepcli.cli.app import main
 from sepcli.errors import OutputError, UsageError
+from sepcli.sound.boxes import box, boxes, find_box
 from sepcli.sound.decode import AudioReader
 from sepcli.sound.formats import FORMATS
 from sepcli.sound.probe import probe
-from sepcli.sound.stemfile import StemFileWriter, box, boxes, find_box, manifest
+from sepcli.sound.stemfile import StemFileWriter, manifest
 from sepcli.sound.tags import Tags, read_tags
 from tests import fake_model
 from tests.needs import package
@@ -141,12 +142,14 @@ def test_stempeg_reads_names_and_sound(tmp_path):
 
 def test_tags_and_cover(tmp_path):
     cover = picture()
-    tags = Tags(text={"artist": "\u6771\u4eac", "title": "old"}, title="S\u00f6ng", cover=cover)
+    texts = {"artist": "\u6771\u4eac", "title": "old", "bpm": "127.6"}
+    tags = Tags(text=texts, title="S\u00f6ng", cover=cover)
     for depth in ("lossy", "16"):
         path = tmp_path / f"{depth}.stem.mp4"
         assert write(path, np.zeros((5, 2, 5000), np.float32), depth=depth, tags=tags).warnings == []
         found = read_tags(path, probe(path))
         assert found.title == "S\u00f6ng" and found.text["artist"] == "\u6771\u4eac" and found.cover == cover
+        assert found.text["bpm"] == "128"
         assert described(path)["stems"][3] == {"name": "Vocals", "color": "#56B4E9"}
         with av.open(path) as container:
             audio = container.streams.audio
@@ -186,6 +189,9 @@ def test_boxes_of_every_size_and_broken_ones(tmp_path):
     path.write_bytes(box(b"moov", struct.pack(">I4s", 99, b"udta")) + b"\0\0\0\x04last")
     with open(path, "rb") as file:
         assert find_box(file, STEM) is None and find_box(file, [b"last"]) is None
+    path.write_bytes(box(b"none", b"") + struct.pack(">I4s", 1, b"long"))
+    with open(path, "rb") as file:
+        assert find_box(file, [b"long"]) is None
 
 
 @linux

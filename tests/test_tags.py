@@ -2,6 +2,7 @@
 
 import errno
 import os
+import struct
 import subprocess
 
 import av
@@ -176,6 +177,32 @@ def test_flac_and_ogg_and_m4a_as_sources(tmp_path, source):
         back = read_tags(last, probe(last))
         assert back.title.endswith("'x' (x)") and back.text["album_artist"] == "Various"
         assert picture(last) == picture(source)
+
+
+@pytest.mark.parametrize("tempo", ["124", "127.6", "fast"])
+@pytest.mark.parametrize("format", ["flac", "ogg", "mp3", "aiff", "caf", "m4a"])
+def test_what_djs_sort_by_goes_over(tmp_path, format, tempo):
+    """Each format has its own name for the tempo; FFmpeg reads that of MP4 not at all."""
+    first, last = tmp_path / f"a.{format}", tmp_path / "b.flac"
+    texts = {"title": "x", "bpm": tempo, "initialkey": "Am", "isrc": "NLA1", "lyrics": "la", "compilation": "1"}
+    write(first, Tags(texts, "x"))
+    write(last, read_tags(first, probe(first)))
+    found = read_tags(last, probe(last)).text
+    if format == "m4a":  # has no names for them, and whole numbers only
+        texts = {name: text for name, text in texts.items() if name not in ("initialkey", "isrc")}
+        texts["bpm"] = {"124": "124", "127.6": "128"}.get(tempo, "")
+    assert found == {name: text for name, text in texts.items() if text}
+
+
+@pytest.mark.parametrize("size", [7, 8, 0x11, 0x13, 0xFFFFFFFF])
+def test_a_damaged_tempo_is_none(tmp_path, size):
+    path = tmp_path / "a.m4a"
+    write(path, Tags({"title": "x", "bpm": "124"}, "x"))
+    data = path.read_bytes()
+    at = data.index(b"tmpo") + 4  # the box of the value, of 18 bytes
+    path.write_bytes(data[:at] + struct.pack(">I", size) + data[at + 4 :])
+    found = read_tags(path, probe(path))
+    assert found.title == "x" and "bpm" not in found.text
 
 
 def test_the_picture_of_a_video_is_no_cover(tmp_path):

@@ -68,6 +68,7 @@ class Format:
     exact_codec: str = ""  # FFmpeg's encoder for a depth, where there are bit rates too
     stems: int = 0  # how many a file holds beside the mix, all in stereo; 0 = a file holds one sound
     muxing: Mapping[str, str] = field(default_factory=dict)  # options of FFmpeg's muxer; {rate}: the rate in Hz
+    tag_names: Mapping[str, str] = field(default_factory=dict)  # tags that its muxer knows by another name
     tags_in_stream: bool = False  # FFmpeg keeps its tags with the stream of samples, not with the file
     layouts: tuple[tuple[str, ...], ...] = ()  # of channels, that it can state, as stored; () = every layout
     layout_chunk: bytes = b""  # the chunk of Core Audio's channel layout, which sepcli appends
@@ -176,6 +177,7 @@ class Format:
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _MPEG4_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+_MPEG4_TAGS = {"bpm": "tmpo"}
 
 _TABLE = (
     Format(
@@ -250,6 +252,7 @@ _TABLE = (
         codec="aac",
         # The movie's clock ticks in milliseconds by default: its edit list would cut up to one off the end.
         muxing={"movie_timescale": "{rate}", "brand": "M4A "},
+        tag_names=_MPEG4_TAGS,
     ),
     Format(
         "stem.mp4", "mp4",  # NI Stems: stemfile.py
@@ -261,6 +264,7 @@ _TABLE = (
         codec="aac", exact_codec="alac",
         stems=4,
         muxing={"movie_timescale": "{rate}", "brand": "M4A "},
+        tag_names=_MPEG4_TAGS,
     ),
 )  # fmt: skip
 

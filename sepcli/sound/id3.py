@@ -28,6 +28,8 @@ _TEXT_FRAMES = {
     "grouping": "TIT1",
     "bpm": "TBPM",
     "isrc": "TSRC",
+    "initialkey": "TKEY",
+    "compilation": "TCMP",
 }
 _FRAME_ID = re.compile(r"t[a-z0-9]{3}")
 _UTF16 = b"\1"  # the byte for the encoding; version 2.3 knows Latin-1 and UTF-16
@@ -53,7 +55,7 @@ def _frame(name: str, value: str) -> bytes:
         return year + (_text("TDRC", value) if len(value) > 4 or not year else b"")
     if name == "comment":
         return _worded("COMM", value)
-    if name == "lyrics" or name.startswith("lyrics-"):
+    if name == "lyrics":
         return _worded("USLT", value)
     if name in _TEXT_FRAMES:
         return _text(_TEXT_FRAMES[name], value)

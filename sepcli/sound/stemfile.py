@@ -20,11 +20,12 @@ from __future__ import annotations
 import errno
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import av
 import numpy as np
@@ -33,8 +34,9 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 
 from sepcli.errors import Warned, from_os
+from sepcli.sound.boxes import box, boxes
 from sepcli.sound.encode import ffmpeg_errors, quantize
-from sepcli.sound.formats import FORMATS, is_integer
+from sepcli.sound.formats import FORMATS, Format, is_integer
 from sepcli.sound.sink import Sink
 from sepcli.sound.tags import Tags, add_cover
 
@@ -107,7 +109,7 @@ class StemFileWriter:
             with ExitStack() as stack, ffmpeg_errors(self._sink):
                 self._streams = [self._track(name, spec, bitrate) for name in names]
                 self._streams[0].disposition = Disposition.default
-                picture = self._tag(tags, stack) if tags is not None else None
+                picture = self._tag(spec, tags, stack) if tags is not None else None
                 self._container.start_encoding()
                 if picture is not None:
                     self._container.mux(picture)
@@ -115,11 +117,12 @@ class StemFileWriter:
             self.abort()
             raise from_os(error, path) from error
 
-    def _track(self, name: str, spec: Any, bitrate: int | None) -> av.AudioStream:
+    def _track(self, name: str, spec: Format, bitrate: int | None) -> av.AudioStream:
         codec = spec.codec if self.depth == "lossy" else spec.exact_codec
         stream = self._container.add_stream(codec, rate=self._samplerate, layout="stereo")
         assert isinstance(stream, av.AudioStream)
         if self.depth == "lossy":
+            assert spec.bitrates is not None
             stream.bit_rate = (bitrate or spec.bitrates.default) * 1000
         else:
             stream.codec_context.format = self._kind + "p"
@@ -127,10 +130,10 @@ class StemFileWriter:
         stream.metadata.update(handler_name=name, title=name)
         return stream
 
-    def _tag(self, tags: Tags, stack: ExitStack) -> av.Packet | None:
+    def _tag(self, spec: Format, tags: Tags, stack: ExitStack) -> av.Packet | None:
         """Give the container its texts and its cover; the packet of the picture, to be written first."""
-        text = {**tags.text, "title": tags.title}
-        self._container.metadata.update({name: value for name, value in text.items() if value})
+        texts = replace(tags, text={**tags.text, "title": tags.title}).texts(spec)
+        self._container.metadata.update(texts)
         if not tags.cover:
             return None
         if failure := _refused(tags.cover):
@@ -205,42 +208,6 @@ def _refused(cover: bytes) -> str:
     except (ValueError, IndexError, StopIteration):  # no codec that the format takes, or no picture in it
         return "it is no picture that MP4 holds"
     return ""
-
-
-# --- boxes (ISO/IEC 14496-12, section 4.2) ---
-
-
-def box(kind: bytes, payload: bytes) -> bytes:
-    """A box: its size in bytes, its kind, what it holds."""
-    return struct.pack(">I4s", 8 + len(payload), kind) + payload
-
-
-def boxes(file: BinaryIO, at: int, end: int) -> Iterator[tuple[bytes, int, int, int]]:
-    """(kind, where it begins, where its payload begins, where it ends) of the boxes between two places."""
-    while at + 8 <= end:
-        file.seek(at)
-        size, kind = struct.unpack(">I4s", file.read(8))
-        begin = at + 8
-        if size == 1:
-            size, begin = struct.unpack(">Q", file.read(8))[0], at + 16
-        elif size == 0:  # to the end
-            size = end - at
-        if size < begin - at or at + size > end:
-            return
-        yield kind, at, begin, at + size
-        at += size
-
-
-def find_box(file: BinaryIO, path: Sequence[bytes]) -> bytes | None:
-    """The payload of the first box at `path`, such as (b"moov", b"udta", b"stem"); None where there is none."""
-    begin, end = 0, file.seek(0, 2)
-    for kind in path:
-        found = next((each for each in boxes(file, begin, end) if each[0] == kind), None)
-        if found is None:
-            return None
-        _, _, begin, end = found
-    file.seek(begin)
-    return file.read(end - begin)
 
 
 def _add_to_udta(path: Path, data: bytes) -> None:

@@ -28,6 +28,7 @@ from av.stream import Disposition, Stream
 
 from sepcli.errors import from_os
 from sepcli.sound import layouts, ogg
+from sepcli.sound.boxes import find_box
 from sepcli.sound.broadcast import Chunks, read_chunks
 from sepcli.sound.formats import Format
 from sepcli.sound.id3 import id3v2
@@ -43,6 +44,9 @@ _DROPPED = frozenset(
     " metadata_block_picture coverart waveformatextensible_channel_mask umid coding_history".split()
 )
 _DROPPED_PREFIXES = ("replaygain_", "r128_", "duration-", "bps", "number_of_", "_statistics", "id3v2_priv")
+
+# Names that FFmpeg leaves as a container has them -> the one that all formats are written from.
+_SAME = {"tbpm": "bpm", "tmpo": "bpm", "tsrc": "isrc", "tkey": "initialkey", "tcmp": "compilation"}
 
 # FFmpeg's names -> libsndfile's fields.
 SNDFILE_FIELDS = {
@@ -81,6 +85,14 @@ class Tags:
             long.append(text.popitem()[0])
         return replace(self, text={name: self.text[name] for name in self.text if name in text}), long
 
+    def texts(self, spec: Format) -> dict[str, str]:
+        """The texts by the names that FFmpeg's muxer of this format knows."""
+        texts = {spec.tag_names.get(name, name): value for name, value in self.text.items() if value}
+        if "tmpo" in texts:  # MP4 holds whole numbers there
+            with suppress(ValueError, OverflowError):
+                texts["tmpo"] = str(round(float(texts["tmpo"])))
+        return texts
+
     @property
     def cover_type(self) -> str:
         """The MIME type of the cover; "" without one."""
@@ -107,8 +119,10 @@ def read_tags(path: Path, info: AudioInfo) -> Tags:
         sound = dict(enumerate(stream.metadata for stream in container.streams.audio)).get(info.track - 1, {})
         # Ogg keeps its tags with the stream, the others with the file.
         merged = {**sound, **container.metadata}
-        found = {name.lower(): value for name, value in merged.items()} or found
+        found = {_name(name): value for name, value in merged.items()} or found
         cover = _cover(container)
+        if "mp4" in container.format.name.split(",") and (tempo := _tempo(file)):
+            found.setdefault("bpm", tempo)
     chunks = Chunks()
     with suppress(OSError):
         chunks = read_chunks(path)
@@ -144,6 +158,13 @@ class _Excerpt:
         return data
 
 
+def _tempo(file: BinaryIO) -> str:
+    """The tempo in the tags of an MP4 file, which FFmpeg writes and does not read; "" for none."""
+    data = find_box(file, (b"moov", b"udta", b"meta", b"ilst", b"tmpo", b"data")) or b""
+    value = int.from_bytes(data[8:], "big") if len(data) in (9, 10, 12) else 0  # type and country stand before
+    return str(value) if value else ""
+
+
 def _cover(container: InputContainer) -> bytes:
     """The bytes of the first attached picture, as they are in the file; b"" without one."""
     for stream in container.streams.video:
@@ -151,6 +172,12 @@ def _cover(container: InputContainer) -> bytes:
             image = bytes(next(container.demux(stream)))
             return image if _mime(image) else b""
     return b""
+
+
+def _name(name: str) -> str:
+    """FFmpeg's name of a tag as it is kept: in lower case, one for each meaning; lyrics without a language."""
+    name = name.lower()
+    return "lyrics" if name.startswith("lyrics-") else _SAME.get(name, name)
 
 
 def is_kept(name: str) -> bool:
@@ -250,7 +277,7 @@ def _put_in_copy(path: Path, spec: Format, samplerate: int, tags: Tags, layout: 
 
 def _copy(path: Path, sink: Sink, spec: Format, samplerate: int, tags: Tags, layout: tuple[str, ...]) -> None:
     """The file's packets as they are, with these tags instead of its own."""
-    text = {name: value for name, value in tags.text.items() if value}
+    text = tags.texts(spec)
     image = tags.cover if spec.covers else b""
     with ExitStack() as stack:
         source = stack.enter_context(av.open(stack.enter_context(path.open("rb")), "r"))
