@@ -122,8 +122,9 @@ class StemFileWriter:
         stream = self._container.add_stream(codec, rate=self._samplerate, layout="stereo")
         assert isinstance(stream, av.AudioStream)
         if self.depth == "lossy":
-            assert spec.bitrates is not None
-            stream.bit_rate = (bitrate or spec.bitrates.default) * 1000
+            kilobits = bitrate or (spec.bitrates and spec.bitrates.default)
+            assert kilobits is not None
+            stream.bit_rate = kilobits * 1000
         else:
             stream.codec_context.format = self._kind + "p"
         stream.disposition = Disposition(0)
