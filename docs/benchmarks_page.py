@@ -101,7 +101,8 @@ to share. The real time factor (RTF) is as above, but with CPU time.
         """\
 Published sizes with random weights, 20 s of music, by sepcli and by each program that has such a network: whole
 processes on two threads, one run. Each runs twice: *equal*, with chunks and overlaps as large as in the others, and with
-its defaults. MDX-Net overlaps by a quarter everywhere, so there one run serves both.
+its defaults, which in sepcli means bfloat16 where the model allows it and the processor multiplies it. MDX-Net overlaps by
+a quarter everywhere, so there one run serves both.
 """,
     ),
     "chain": (

@@ -4,8 +4,9 @@
 
 Each other program has an environment of its own, whose `bin` is named: msst 0.1.0, audio-separator 0.47.1,
 unblend 1.0.0. A program that lacks a kind of network is left out, and that is said. Each is run twice: with
-chunks and overlap as large as in the others, and as it is by default. audio-separator reads its lists of models
-from the network; here it finds some that hold this model alone.
+chunks and overlap as large as in the others, in float32; and as it is by default, where sepcli computes in
+bfloat16 if the processor multiplies it and the catalogue's models of this kind allow it. audio-separator reads
+its lists of models from the network; here it finds some that hold this model alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import tomli_w
 import torch
 
+from sepcli.engine.device import Device, choose_precision
 from sepcli.models.config import plain_config
 from sepcli.models.family import get_family
 from sepcli.models.mdxnet.network import MDXNet
@@ -51,6 +53,11 @@ class Network:
     def name(self) -> str:
         """Of its files: audio-separator looks for the kind in the name of a RoFormer."""
         return f"bench_{self.family}"
+
+    @property
+    def half(self) -> bool:
+        """Whether the catalogue's models of this kind may run in bfloat16."""
+        return self.family == "roformer"
 
     @property
     def suffix(self) -> str:
@@ -124,6 +131,7 @@ def prepare(folder: Path, network: Network) -> None:
         "channels": config.channels,
         "config": differences,
         "files": {"model": {"url": "https://example.invalid/model"}},
+        "half": network.half,
     }
     entry |= {"counterpart": network.counterpart} if network.counterpart else {}
     (folder / "catalog.toml").write_text(tomli_w.dumps({"bench": entry}))
@@ -147,11 +155,12 @@ def commands(folder: Path, track: Path, network: Network, programs: Mapping[str,
     ours = [
         *SEPCLI, "separate", str(track), "-m", f"bench={checkpoint}",
         "--catalog", str(folder / "catalog.toml"), "-o", str(out / "sepcli"),
-        "--device", "cpu", "--precision", "float32", "--json", "--force", "--no-resume",
+        "--device", "cpu", "--json", "--force", "--no-resume",
     ]  # fmt: skip
+    exact = [*ours, "--precision", "float32"]
     # MDX-Net overlaps by a quarter everywhere; for the toolkit's kinds all overlap by a half.
     mdx = network.family == "mdxnet"
-    found = {"sepcli, equal": ours if mdx else [*ours, "--overlap", str(OVERLAP)], "sepcli": ours}
+    found = {"sepcli, equal": exact if mdx else [*exact, "--overlap", str(OVERLAP)], "sepcli": ours}
     if "msst" in programs:
         found["msst"] = [
             str(programs["msst"] / "msst-inference"), "--model_type", network.kind,
@@ -246,6 +255,9 @@ def bench(
         for program, folder in programs.items():
             text = text.replace(f"{folder}{os.sep}", "") if program in name else text
         settings[name] = text
+    settings["precision"] = (
+        f"float32; sepcli by default {choose_precision('auto', Device('cpu', ''), network.half).name}"
+    )
     missing = {
         name: f"left out; --{name} does it" if name in network.programs else "it has no such network"
         for name in PROGRAMS
