@@ -19,7 +19,6 @@ from tests.bench import (
     bundled,
     chain,
     dicose,
-    gpu,
     lasaft,
     memory,
     metrics,
@@ -198,13 +197,6 @@ def test_rtf(tmp_path, tiny, page):
 
 
 @pytest.mark.slow
-def test_gpu_without_one(tmp_path, tiny, page):
-    record = gpu.bench(tmp_path, tiny, seconds=2, runs=1, device="cpu", precisions=("float32",), batches=("2",))
-    check(record, page(record))
-    assert figures(record)["SNR of float32 against demucs, worst stem"] >= 85
-
-
-@pytest.mark.slow
 def test_metrics(page):
     record = metrics.bench(seconds=1.5, runs=1)
     check(record, page(record))
@@ -217,16 +209,6 @@ def test_startup(tmp_path, page):
     text = page(record)
     check(record, text)
     assert "at most 0.35: " in text and "Not measured yet" in text
-
-
-def test_gpu_says_that_there_is_none(monkeypatch, capsys):
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["gpu"])
-    with pytest.raises(SystemExit) as stop:
-        gpu.main()
-    assert stop.value.code == 2 and "no CUDA device" in capsys.readouterr().err
 
 
 def test_a_process_is_charged_for_itself_alone():

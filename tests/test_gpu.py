@@ -6,13 +6,16 @@ import pytest
 import torch
 
 from sepcli.cli.app import main
+from sepcli.engine import stage
 from sepcli.engine.pipeline import Engine, measure
+from sepcli.engine.separator import Segment
 from sepcli.engine.settings import Settings
 from sepcli.models.demucs import sparse
 from sepcli.models.family import get_family
 from sepcli.training.run import read_metrics
 from tests.stems import track
 from tests.test_cli_train import PRESET
+from tests.toys import Split
 
 pytestmark = pytest.mark.gpu
 
@@ -66,6 +69,35 @@ def test_half_precision_on_tensor_cores():
     expected, _ = separate(model, x, CPU)
     result, _ = separate(model, x, CUDA, torch.float16)
     assert snr(expected, result) > 40
+
+
+def test_windows_from_pinned_memory_are_the_same(monkeypatch):
+    model, x = Split(("drums", "bass"), Segment(1000)), torch.randn(1, 2, 50_000)
+    pinned = [separate(model, x, CUDA, batch_size=batch)[0] for batch in (None, 1, 3)]
+    monkeypatch.setattr(stage, "sent", lambda windows, device: windows.to(device))
+    plain, _ = separate(model, x, CUDA)
+    assert all(torch.equal(stems, plain) for stems in pinned)
+
+
+def test_running_out_of_memory_halves_the_batch():
+    class Hungry(Split):
+        def forward(self, mix, *, noise=None):
+            torch.empty(len(mix), 2**28, device=mix.device)  # 1 GiB a window
+            return super().forward(mix)
+
+        def select(self, sources):
+            return self
+
+    x = torch.randn(1, 2, 20_000)
+    expected, _ = separate(Split(), x, CPU)
+    torch.cuda.empty_cache()
+    most = torch.cuda.memory_reserved(CUDA) + 2.5 * 2**30
+    torch.cuda.set_per_process_memory_fraction(most / torch.cuda.get_device_properties(CUDA).total_memory, CUDA)
+    try:
+        result, engine = separate(Hungry(), x, CUDA, batch_size=8)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, CUDA)
+    assert engine.stage.batches[0].size == 2 and snr(expected, result) > 80
 
 
 @pytest.mark.parametrize("head_channels", [48, 64])  # of dimensions 384 and 512

@@ -107,11 +107,11 @@ class Batch:
 
     def _call(self, model: Separator, part: Tensor, noise: Noise) -> Tensor:
         if not self._search:
-            return model(part.to(self.device, non_blocking=True), noise=noise)
+            return model(sent(part, self.device), noise=noise)
         # The first call, of one window, shows what a window costs; the rest of the memory gives the size.
         torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device)
-        out = model(part.to(self.device), noise=noise)
+        out = model(sent(part, self.device), noise=noise)
         cost = max(torch.cuda.max_memory_allocated(self.device) - before, 1) / len(part)
         free = free_bytes(self.device)
         assert free is not None, "a CUDA device tells"
@@ -130,6 +130,13 @@ class Batch:
                 code="out_of_memory",
             ) from error
         self.size = max(1, tried // 2)
+
+
+def sent(windows: Tensor, device: torch.device) -> Tensor:
+    """Windows on the CPU -> on the device. From pinned memory a CUDA device fetches them by itself."""
+    if device.type == "cuda":
+        windows = windows.pin_memory()
+    return windows.to(device, non_blocking=True)
 
 
 @dataclass

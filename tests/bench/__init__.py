@@ -5,7 +5,7 @@
     python -m tests.bench.startup        what `sepcli --help` costs
     python -m tests.bench.rtf            time over duration, one thread
     python -m tests.bench.chain          a chain of models beside its models one by one
-    python -m tests.bench.gpu            a CUDA device
+    python -m tests.bench.gpu_day        a CUDA device, in nine minutes; --dry: the same way on a CPU
     python -m tests.bench.dicose         the real time factors of DiCoSe's table
     python docs/generate.py              results/*.json -> docs/benchmarks.md
 

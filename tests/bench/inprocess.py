@@ -1,10 +1,12 @@
 """The separation alone, without starting a process, loading a model, reading or writing a file.
 
-    python -m tests.bench.inprocess {sepcli|demucs} NAME WEIGHTS TRACK DEVICE PRECISION BATCH RUNS
+    python -m tests.bench.inprocess '{"program": ["sepcli", MODEL] | ["demucs", NAME, REPO] |
+                                      ["msst", KIND, CONFIG, CHECKPOINT], "track": TRACK, "device": "cpu",
+                                      "precision": "float32", "batch": null, "overlap": 0.25, "runs": 3}'
 
 Each program has a process of its own, because the settings of one (allocator, caches, cudnn) would change the
 other. From an array to an array, both on the CPU, with the track's normalisation; the first pass is not
-counted. Prints JSON.
+counted. Precision, batch and overlap are for sepcli; the others have their own. Prints JSON.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +22,40 @@ from tests.bench import programs
 from tests.bench.weights import Weights
 
 
+def ours(weights: Weights) -> list[str]:
+    """`program` for sepcli with these weights."""
+    return ["sepcli", weights.model]
+
+
+def theirs(weights: Weights) -> list[str]:
+    """`program` for demucs with these weights."""
+    return ["demucs", weights.name, str(weights.repo)]
+
+
 def measure(
-    program: str,
-    weights: Weights,
+    program: Sequence[str],
     track: Path,
     *,
     device: str = "cpu",
     precision: str = "float32",
-    batch: str = "auto",
+    batch: int | None = None,
+    overlap: float = 0.25,
     runs: int = 3,
     threads: int = 1,
+    python: str = sys.executable,
+    **environment: str,
 ) -> dict[str, Any]:
-    """Run this file in a process. seconds: of each pass; peak: bytes of a GPU's memory; device: its name."""
-    command = [sys.executable, "-m", "tests.bench.inprocess", program, weights.name, str(weights.file)]
-    command += [str(track), device, precision, batch, str(runs)]
-    found = json.loads(programs.run(command, threads).output)
-    print(f"{program} {precision} batch {batch}: {min(found['seconds']):.3f} s", file=sys.stderr, flush=True)
+    """Run this file in a process. python: of the program's environment; environment: variables.
+
+    seconds: of each pass; first: of the one before; batch: segments in a call; peak: bytes of a GPU's memory;
+    device: its name.
+    """
+    asked = {"program": [*program], "track": str(track), "device": device, "precision": precision}
+    asked |= {"batch": batch, "overlap": overlap, "runs": runs}
+    command = [python, "-m", "tests.bench.inprocess", json.dumps(asked)]
+    found = json.loads(programs.run(command, threads, **environment).output.splitlines()[-1])
+    told = f"{program[0]} {precision} batch {batch or 'auto'}: {min(found['seconds']):.3f} s"
+    print(told, file=sys.stderr, flush=True)
     return found
 
 
@@ -43,20 +63,21 @@ def main() -> None:
     import soundfile
     import torch
 
-    program, name, file, track, device, precision, batch, runs = sys.argv[1:]
-    mix = torch.from_numpy(soundfile.read(track, dtype="float32")[0].T.copy())  # [C, T]
-    weights = Weights(name, Path(file))
-    if program == "sepcli":
-        separate, chosen_batch = sepcli(weights, device, precision, None if batch == "auto" else int(batch))
+    asked = json.loads(sys.argv[1])
+    mix = torch.from_numpy(soundfile.read(asked["track"], dtype="float32")[0].T.copy())  # [C, T]
+    name, *which = asked["program"]
+    chosen_batch: Batch = lambda: 1  # noqa: E731
+    if name == "sepcli":
+        separate, chosen_batch = sepcli(*which, asked)
     else:
-        separate, chosen_batch = demucs(weights, device), lambda: 1
+        separate = {"demucs": demucs, "msst": msst}[name](*which, asked["device"])
     seconds = []
-    for _ in range(int(runs) + 1):
+    for _ in range(asked["runs"] + 1):
         start = time.perf_counter()
         stems = separate(mix)
         seconds.append(time.perf_counter() - start)
         assert stems.device.type == "cpu" and stems.shape[-2:] == mix.shape  # so the device has finished
-    on_gpu = device.startswith("cuda")
+    on_gpu = asked["device"].startswith("cuda")
     found = {
         "seconds": [round(value, 4) for value in seconds[1:]],
         "first": round(seconds[0], 4),
@@ -71,7 +92,7 @@ Separate = Callable[[Any], Any]  # [C, T] -> [S, C, T]
 Batch = Callable[[], int]  # segments in a call; known after the first separation
 
 
-def sepcli(weights: Weights, device: str, precision: str, batch: int | None) -> tuple[Separate, Batch]:
+def sepcli(model: str, asked: dict[str, Any]) -> tuple[Separate, Batch]:
     """As `sepcli separate` works: one engine for all tracks, blocks in and out."""
     import torch
 
@@ -81,10 +102,11 @@ def sepcli(weights: Weights, device: str, precision: str, batch: int | None) -> 
     from sepcli.loading import load_model
 
     tune_process()
-    model = load_model(weights.model).model
-    chosen = choose_device(device)
-    dtype = choose_precision(precision, chosen, model.half).dtype
-    engine = Engine(model, Settings(batch_size=batch), chosen.torch, dtype)
+    loaded = load_model(model).model
+    chosen = choose_device(asked["device"])
+    dtype = choose_precision(asked["precision"], chosen, loaded.half).dtype
+    settings = Settings(batch_size=asked["batch"], overlap=asked["overlap"])
+    engine = Engine(loaded, settings, chosen.torch, dtype)
 
     def separate(mix: torch.Tensor) -> torch.Tensor:
         blocks = mix[None].split(65536, dim=-1)
@@ -94,13 +116,28 @@ def sepcli(weights: Weights, device: str, precision: str, batch: int | None) -> 
     return separate, lambda: engine.stage.batches[0].size
 
 
-def demucs(weights: Weights, device: str) -> Separate:
+def demucs(name: str, repo: str, device: str) -> Separate:
     """As the command `demucs` works."""
     import torch
     from demucs.api import Separator
 
-    separator = Separator(weights.name, weights.repo, device=device, shifts=0)
+    separator = Separator(name, Path(repo), device=device, shifts=0)
     return lambda mix: torch.stack(list(separator.separate_tensor(mix)[1].values()))
+
+
+def msst(kind: str, config: str, checkpoint: str, device: str) -> Separate:
+    """As `msst-inference` works, by the configuration file."""
+    import torch
+    from msst.inference import Separator
+
+    separator = Separator(
+        config_path=config,
+        checkpoint_path=checkpoint,
+        model_type=kind,
+        force_cpu=device == "cpu",
+        detailed_progress=False,
+    )
+    return lambda mix: torch.stack([torch.as_tensor(stem) for stem in separator.separate(mix.numpy()).values()])
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import tomli_w
 import torch
 
 from sepcli.engine.device import Device, choose_precision
@@ -97,6 +96,8 @@ NETWORKS = {
 
 def prepare(folder: Path, network: Network) -> None:
     """Weights, settings and lists of models for all programs."""
+    import tomli_w
+
     family = get_family(network.family)
     arch = family.archs[network.arch]
     config = arch.config(**network.config)

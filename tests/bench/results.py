@@ -58,7 +58,9 @@ class Record:
             figure["value"] = float(f"{figure['value']:.4g}")
         folder.mkdir(exist_ok=True)
         path = folder / f"{name or self.bench}.json"
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        unfinished = path.with_suffix(".part")  # a script may be ended at any time
+        unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        unfinished.replace(path)
         return path
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.bench import results, sound
-from tests.bench.inprocess import measure
+from tests.bench.inprocess import measure, ours, theirs
 from tests.bench.results import Figure, Record
 from tests.bench.weights import Weights, make
 
 
 def bench(work: Path, weights: Weights, *, seconds: float = 40, runs: int = 3) -> Record:
     track = sound.noise(work / "noise.wav", seconds)
-    found = {program: measure(program, weights, track, runs=runs) for program in ("sepcli", "demucs")}
+    found = {each[0]: measure(each, track, runs=runs) for each in (ours(weights), theirs(weights))}
     rtf = {program: min(each["seconds"]) / seconds for program, each in found.items()}
     figures = [Figure(f"RTF, {program}", value) for program, value in rtf.items()]
     figures.append(Figure("RTF, sepcli / demucs", rtf["sepcli"] / rtf["demucs"]))
