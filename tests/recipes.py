@@ -84,10 +84,8 @@ class Command:
     def arguments(self) -> Iterator[list[str]]:
         """What each `sepcli` in it gets, by whatever program that is started."""
         for words in self.programs():
-            for name in ("sepcli", "sepcli.cli.app"):
-                if name in words:
-                    yield words[words.index(name) + 1 :]
-                    break
+            if "sepcli" in words:
+                yield words[words.index("sepcli") + 1 :]
 
 
 def blocks(text: str) -> Iterator[str]:
@@ -355,7 +353,7 @@ class Kitchen:
         programs = self.folder / "bin"
         programs.mkdir(exist_ok=True)
         for name, does in (
-            ("sepcli", f'exec "{sys.executable}" -m sepcli.cli.app "$@"'),
+            ("sepcli", f'exec "{sys.executable}" -m sepcli "$@"'),
             ("play", "exec cat > played"),
         ):
             (programs / name).write_text(f"#!/bin/sh\n{does}\n")

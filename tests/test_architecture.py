@@ -21,6 +21,7 @@ FLOORS = [
     {"api", "evaluation"},
     {"training"},
     {"cli"},
+    {"__main__"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 PAPERS = {"sepcli.metrics.summary"}  # protocols of the literature bear their papers' names, and so do families

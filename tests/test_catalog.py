@@ -346,7 +346,7 @@ def test_a_broken_catalogue_of_a_package_is_left_out_with_a_notice(install, valu
 def test_the_command_line_shows_a_broken_catalogue_once_as_a_notice(install, tmp_path):
     install("bad", broken=("bad:gone.toml", None))
     done = subprocess.run(
-        [sys.executable, "-m", "sepcli.cli.app", "doctor", "--json"],
+        [sys.executable, "-m", "sepcli", "doctor", "--json"],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), *sys.path])},

@@ -21,7 +21,7 @@ from sepcli.errors import (
 )
 from tests.sounds import music
 
-SEPCLI = [sys.executable, "-m", "sepcli.cli.app"]
+SEPCLI = [sys.executable, "-m", "sepcli"]
 
 
 def program(*arguments, **environment):
@@ -201,7 +201,7 @@ def test_an_error_is_its_fact_and_its_remedy(capfd, monkeypatch):
 
 def test_a_reader_that_has_enough_is_no_error():
     done = subprocess.run(
-        f"{sys.executable} -m sepcli.cli.app models list | head -1; echo ${{PIPESTATUS[0]}}",
+        f"{sys.executable} -m sepcli models list | head -1; echo ${{PIPESTATUS[0]}}",
         shell=True,
         executable="/bin/bash",
         capture_output=True,

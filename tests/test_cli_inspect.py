@@ -125,7 +125,7 @@ def test_nothing_is_overwritten_unasked(capfd):
 def test_as_a_program():
     words = "inspect song.wav -m tiny.safetensors -o map.svg".split()
     done = subprocess.run(
-        [sys.executable, "-m", "sepcli.cli.app", *words],
+        [sys.executable, "-m", "sepcli", *words],
         capture_output=True,
         text=True,
         timeout=300,

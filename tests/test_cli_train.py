@@ -265,7 +265,7 @@ def test_kill_9_at_any_step_and_the_same_command_gives_the_same_weights(place):
     run = place / "killed"
     state = run / "state.pt"
     for _ in range(3):
-        process = start(["-m", "sepcli.cli.app", *arguments(place, "killed", "-q")])
+        process = start(["-m", "sepcli", *arguments(place, "killed", "-q")])
         before = state.stat().st_mtime_ns if state.exists() else 0
         wait_for(lambda before=before: state.exists() and state.stat().st_mtime_ns > before, process)
         process.send_signal(signal.SIGKILL)
@@ -288,7 +288,7 @@ def test_two_processes_give_the_curve_of_one(place):
         "--nproc-per-node",
         "2",
         "-m",
-        "sepcli.cli.app",
+        "sepcli",
         *arguments(place, "two", "-q", *more),
     ]
     process = start(launch)

@@ -107,7 +107,7 @@ def test_the_help_says_it(capfd):
 
 def test_the_shell_completes_options_where_the_command_is_left_out():
     done = subprocess.run(
-        [sys.executable, "-m", "sepcli.cli.app"],
+        [sys.executable, "-m", "sepcli"],
         capture_output=True,
         text=True,
         timeout=120,

@@ -468,7 +468,7 @@ def test_a_pushed_model_separates_as_the_run_does(run, hub, push, tmp_path):
         [
             sys.executable,
             "-m",
-            "sepcli.cli.app",
+            "sepcli",
             "separate",
             "song.wav",
             "-m",

@@ -102,7 +102,7 @@ def test_what_is_not_run_is_there():
         ("sepcli separate song.wav --shifts many", "--shifts"),
         ("sepcli train --preset demucs9 --data x -o y", "no preset demucs9"),
         ("sepcli separate --model mini | less", "Missing argument"),
-        ("torchrun --nnodes 2 -m sepcli.cli.app train --oops", "No such option"),
+        ("torchrun --nnodes 2 -m sepcli train --oops", "No such option"),
     ],
 )
 def test_a_command_that_is_none_is_found(line, why):

@@ -67,7 +67,7 @@ def test_an_interruption_ends_all_and_what_is_done_is_kept(data, tmp_path, name,
         [
             sys.executable,
             "-m",
-            "sepcli.cli.app",
+            "sepcli",
             "evaluate",
             "-m",
             "oracle:mwf",

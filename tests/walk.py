@@ -24,7 +24,7 @@ CLIP = ROOT / "tests" / "data" / "feelings.flac"
 
 def program(*arguments: str | Path, env: Mapping[str, str], cwd: Path) -> str:
     """What the program prints; it must succeed."""
-    command = [sys.executable, "-m", "sepcli.cli.app", *map(str, arguments)]
+    command = [sys.executable, "-m", "sepcli", *map(str, arguments)]
     environment = {**env, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True)
     assert done.returncode == 0, (command, done.stdout[-2000:], done.stderr[-2000:])

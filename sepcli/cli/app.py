@@ -270,7 +270,3 @@ def _bad_command_line(problem: BaseException, arguments: Sequence[str]) -> int:
     command = context.command_path if context is not None else "sepcli"
     message = problem.format_message()  # type: ignore[attr-defined]
     return _fail(UsageError(message, remedy=f"See `{command} --help`."), arguments, problem)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.bench.weights import Weights
 
 ROOT = Path(__file__).parents[2]
-SEPCLI = [sys.executable, "-m", "sepcli.cli.app"]
+SEPCLI = [sys.executable, "-m", "sepcli"]
 DEMUCS = [sys.executable, "-m", "demucs"]
 
 # A process begins with its parent's peak memory in ru_maxrss (exec hands it on), so a parent with torch in it

@@ -155,7 +155,7 @@ def test_a_published_file_from_its_url_to_a_stem(lightning, tmp_path):
         (tmp_path / "catalog.toml").write_text(LIGHT.format(url=url, git=git))
         entry = read_catalog(tmp_path / "catalog.toml")["lasaft-v2-light"]
         assert entry.members[0].config == member.config and entry.members[0].file.check == "full"
-        command = [sys.executable, "-m", "sepcli.cli.app", "separate", "clip.wav", "-t", "vocals"]
+        command = [sys.executable, "-m", "sepcli", "separate", "clip.wav", "-t", "vocals"]
         command += ["--model", "lasaft-v2-light", "--catalog", "catalog.toml", "--device", "cpu", "--json"]
         command += ["--bit-depth", "32f", "--clip", "none"]
         env = hub.env(tmp_path / "home", PYTHONPATH=str(Path(__file__).parents[2]))

@@ -174,7 +174,7 @@ def test_from_the_hub_to_a_file(tmp_path):
         bundled = read_catalog(bundled_catalog())["encodec-48k"]
         entry = read_catalog(catalog)["encodec-48k"]
         assert entry.members[0].config == bundled.members[0].config and entry.sources == bundled.sources
-        command = [sys.executable, "-m", "sepcli.cli.app", "separate", "song.wav", "--model", "encodec-48k"]
+        command = [sys.executable, "-m", "sepcli", "separate", "song.wav", "--model", "encodec-48k"]
         command += [
             "--catalog",
             "catalog.toml",

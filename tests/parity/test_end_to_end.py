@@ -49,7 +49,7 @@ model = {{ {pin} }}
 def separate(out: Path, catalog: Path, env: dict[str, str]) -> dict:
     """The result that `sepcli separate` prints."""
     options = ["--precision", "float32", "--bit-depth", "32f", "--clip", "none", "--shifts", "0"]
-    command = [sys.executable, "-m", "sepcli.cli.app", "separate", str(CLIP), "--model", "htdemucs"]
+    command = [sys.executable, "-m", "sepcli", "separate", str(CLIP), "--model", "htdemucs"]
     command += ["--device", "cpu", "--catalog", str(catalog), "--out", str(out), "--json", *options]
     done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=out.parent)
     assert done.returncode == 0, done.stderr
