@@ -264,8 +264,8 @@ def separate_file(
     engine = _engine(model, meant.targets, examples, device, precision, request.settings)
     # The engine makes just the wanted stems; among the names, the queries' come last, as there.
     stems = Stems(engine.sources, (), meant.submixes, meant.hidden)
-    if spec.rest:
-        wanted = (*meant.targets, *(query.name for query in examples))
+    if spec.rest_of(engine.sources):
+        wanted = (*meant.targets, *(query.name for query in examples)) or engine.sources
         stems = stems.with_rest(rest_name([stem for stem in wanted if stem not in meant.hidden]))
     if spec.packs:
         stems = stems.packed(() if examples else own or engine.sources, format)

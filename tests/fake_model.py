@@ -3,8 +3,8 @@
     python -m tests.fake_model separate song.wav -m fake ...     as a program (FAKE_SECONDS a call slows it)
 
 The catalogue has `fake` (drums, bass, other, vocals at 44.1 kHz: shares of the mix, see toys.Split),
-`vox` (vocals, choir), `unhashed` (a file of which no hash is known), and two that take queries (toys.Asked):
-`asked` (bass, other) and `hummed` (nothing of its own).
+`vox` (vocals, choir), `solo` (vocals alone), `unhashed` (a file of which no hash is known), and two that take
+queries (toys.Asked): `asked` (bass, other) and `hummed` (nothing of its own).
 """
 
 from __future__ import annotations
@@ -39,6 +39,14 @@ files.model = {url = "http://127.0.0.1:9/fake.th", bytes = 1000000, sha256 = "FA
 family = "fake"
 arch = "Split"
 sources = ["vocals", "choir"]
+samplerate = 44100
+channels = 2
+files.model = {url = "http://127.0.0.1:9/vox.th", bytes = 3000000, sha256 = "VOX"}
+
+[solo]
+family = "fake"
+arch = "Split"
+sources = ["vocals"]
 samplerate = 44100
 channels = 2
 files.model = {url = "http://127.0.0.1:9/vox.th", bytes = 3000000, sha256 = "VOX"}

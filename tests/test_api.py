@@ -191,6 +191,15 @@ def test_an_exact_sum_of_targets_writes_the_rest(tmp_path, song):
     np.testing.assert_array_equal(total, soundfile.read(song, dtype="int16")[0])
 
 
+def test_one_stem_alone_is_not_made_the_mix(tmp_path, song):
+    done = sepcli.separate_file(song, tmp_path, model=Split(["vocals"]), sum="exact")
+    assert list(done.outputs) == ["vocals", "no_vocals"]
+    vocals, rest = (soundfile.read(path)[0] for path in done.outputs.values())
+    mix = soundfile.read(song)[0]
+    assert vocals.std() == pytest.approx(mix.std() * Split.SHARES["vocals"], rel=0.1)
+    np.testing.assert_array_equal(vocals + rest, mix)
+
+
 def test_errors_of_files(tmp_path, song):
     with pytest.raises(InputError) as caught:
         sepcli.separate_file(tmp_path / "none.wav", tmp_path / "out", model=Split())

@@ -126,6 +126,14 @@ def test_aiff_and_caf_add_up_to_the_input_and_are_kept_when_the_run_goes_on(capf
     assert code == 0 and "1 skipped" in err
 
 
+def test_an_exact_sum_of_one_stem_has_the_rest_in_a_file_of_its_own(capfd):
+    song("a.wav")
+    assert separate(capfd, "a.wav", "-m", "solo", "--sum", "exact")[0] == 0
+    assert tree("separated/solo") == ["a/no_vocals.wav", "a/vocals.wav"]
+    code, _, err = separate(capfd, "a.wav", "-m", "solo", "--sum", "exact")
+    assert code == 0 and "1 skipped" in err
+
+
 def test_a_format_or_depth_that_is_unknown_names_those_there_are(capfd):
     song("a.wav")
     code, _, err = separate(capfd, "a.wav", "--format", "wma")

@@ -165,7 +165,7 @@ def names(batch: Batch, sources: Sequence[str], more: Collection[str] = ()) -> N
         more,
         request.targets,
         batch.queries,
-        rest=batch.spec.rest,
+        rest=batch.spec.rest_of(sources),
         submixes=batch.submixes,
         hidden=batch.hidden,
         model=batch.model.name,
@@ -240,7 +240,11 @@ def choose_stems(
     all_named = (*sources, *more) if wanted else sources
     named = tuple(source for source in all_named if not wanted or source in targets)
     stems = Stems(named, asked, tuple(submixes), tuple(hidden))
-    return stems.with_rest(rest_name([stem for stem in wanted if stem not in hidden])) if rest else stems
+    return (
+        stems.with_rest(rest_name([stem for stem in wanted or sources if stem not in hidden]))
+        if rest
+        else stems
+    )
 
 
 # --- paths ---

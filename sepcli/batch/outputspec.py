@@ -11,6 +11,7 @@ anything slow happens. What each format can hold stands in sound/formats.py. `Ou
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,13 @@ class OutputSpec:
     def sums(self) -> bool:
         """Whether the stems add up to the mix."""
         return self.sum == "exact" or self.packs
+
+    def rest_of(self, sources: Collection[str]) -> bool:
+        """Whether the mix minus the stems is a file too, for a model of these stems.
+
+        One stem alone would have to be the whole mix to add up to it.
+        """
+        return self.rest or (self.sum == "exact" and len(sources) == 1)
 
     @property
     def lossless(self) -> bool:
