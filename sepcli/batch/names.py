@@ -240,11 +240,8 @@ def choose_stems(
     all_named = (*sources, *more) if wanted else sources
     named = tuple(source for source in all_named if not wanted or source in targets)
     stems = Stems(named, asked, tuple(submixes), tuple(hidden))
-    return (
-        stems.with_rest(rest_name([stem for stem in wanted or sources if stem not in hidden]))
-        if rest
-        else stems
-    )
+    beside = [stem for stem in wanted or sources if stem not in hidden]
+    return stems.with_rest(rest_name(beside)) if rest else stems
 
 
 # --- paths ---
