@@ -131,3 +131,9 @@ def _words(hint: Any) -> str:
 
 def _wrong(where: str, key: str, value: Any, words: str) -> TableError:
     return TableError(where, key, f"is {value!r}, but must be {words}")
+
+
+def at_least(least: int, value: int, where: str, key: str) -> None:
+    """TableError where a value is smaller."""
+    if value < least:
+        raise TableError(where, key, f"is {value}, but must be at least {least}")

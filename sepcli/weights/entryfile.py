@@ -5,7 +5,8 @@ An entry that is `like` another one above it takes all that belongs to the netwo
 Two values are not what TOML says they are: an array becomes a tuple, and `segment` in a config may be a
 fraction in quotes ("39/5", in seconds), because 7.8 has no exact binary float and a segment counts samples.
 
-The dataclasses here are the tables as they are written, the functions check what their types don't say.
+The tables as they are written are in entrytables.py and filetables.py; what their types don't say is checked
+here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -23,166 +24,27 @@ from typing import Any, cast
 
 from sepcli import __version__
 from sepcli.errors import ModelError
-from sepcli.stems import BLENDS
 from sepcli.system.remembered import recall, remember
-from sepcli.system.tables import TableError, read_table
+from sepcli.system.tables import TableError, at_least, read_table
 from sepcli.weights.composite import one_after_another, side_by_side
 from sepcli.weights.entries import TASKS, Entry, Member, Mixer, Score, Step, WeightFile
+from sepcli.weights.entrytables import (
+    BlendTable,
+    ChainTable,
+    CompositeTable,
+    EntryTable,
+    MemberTable,
+    MixerTable,
+    ScoreTable,
+    StepTable,
+)
+from sepcli.weights.filetables import weight_file
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]*")
 _STEM = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _FRACTION = re.compile(r"\s*(\d+)\s*/\s*([1-9]\d*)\s*")
-
-
-# --- the tables, key by key ---
-
-
-@dataclass(frozen=True)
-class _SourceTable:
-    """Where a file comes from, and what is known of it: exactly one of hf, repo, url and package."""
-
-    hf: str | None = None  # owner/name@revision/path: repo, revision and path in one
-    repo: str | None = None  # owner/name, with revision and path
-    revision: str | None = None  # 40 hexadecimal digits
-    path: str | None = None
-    url: str | None = None
-    package: str | None = None
-    bytes: int | None = None
-    sha256: str | None = None
-    sha256_prefix: str | None = None
-    git_sha1: str | None = None
-    sha1: str | None = None
-    md5: str | None = None
-    mirrors: tuple[str, ...] = ()  # "hf://owner/name@revision/path" or a URL: other places of the same file
-    member: str | None = None
-    member_sha256: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _FileTable(_SourceTable):
-    """[name.files.KEY]"""
-
-    fallback: _SourceTable | None = None
-
-
-@dataclass(frozen=True)
-class _MemberTable:
-    """[[name.members]]: one network of several. arch and config: the entry's, unless they stand here."""
-
-    file: str  # its key in `files`
-    arch: str = ""
-    config: dict[str, Any] = field(default_factory=dict)
-    weights: dict[str, float] | None = None
-
-
-@dataclass(frozen=True)
-class _MixerTable:
-    """`mixer` of an entry with members: a matrix over their stems and the mix."""
-
-    file: str  # its key in `files`
-    stems: tuple[str, ...] = ()  # their order in the matrix, where it is another than that of `sources`
-
-
-@dataclass(frozen=True)
-class _ScoreTable:
-    """[[name.scores]]"""
-
-    metric: str
-    set: str
-    by: str
-    value: float | None = None
-    stems: dict[str, float] = field(default_factory=dict)
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class _CompositeTable:
-    """[name] of several models. What is not said here follows from them."""
-
-    task: str = ""
-    purpose: str = ""
-    run: bool = False
-    license: str = ""
-    license_note: str = ""
-    paper: str = ""
-    origin: str = ""
-    training_data: str = ""
-    limits: str = ""
-    half_note: str = ""
-    scores: tuple[_ScoreTable, ...] = ()
-    aliases: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _StepTable:
-    """An item of `chain`: a model above it, and the stem that it takes apart."""
-
-    model: str
-    of: str = ""
-    stems: tuple[str, ...] = ()  # only these of its stems
-    names: dict[str, str] = field(default_factory=dict)  # what some of them are called in the chain
-
-
-@dataclass(frozen=True)
-class _ChainTable(_CompositeTable):
-    """[name] with `chain`: models one after another."""
-
-    chain: tuple[_StepTable, ...] = ()
-    sources: tuple[str, ...] = ()  # all stems that are left, in another order than the steps'
-
-
-@dataclass(frozen=True)
-class _PartTable:
-    """An item of `models`: a model above it, and its weight in each stem."""
-
-    model: str
-    weight: float = 1.0
-    weights: dict[str, float] = field(default_factory=dict)  # of stems that have another
-
-
-@dataclass(frozen=True)
-class _BlendTable(_CompositeTable):
-    """[name] with `models`: models side by side, whose stems are blended."""
-
-    models: tuple[_PartTable, ...] = ()
-    blend: str = BLENDS[0]
-
-
-@dataclass(frozen=True)
-class _EntryTable:
-    """[name]: one model."""
-
-    family: str
-    sources: tuple[str, ...]
-    samplerate: int  # Hz
-    channels: int
-    files: dict[str, _FileTable]
-    arch: str = ""
-    config: dict[str, Any] = field(default_factory=dict)
-    counterpart: str = ""
-    task: str = "separation"
-    purpose: str = ""
-    cost: float | None = None  # GFLOP for a second of audio
-    listed: int | None = None
-    run: bool = False
-    members: tuple[_MemberTable, ...] = ()
-    mixer: _MixerTable | None = None
-    joined: bool = False  # `files` are the parts of one network
-    segment: Any = None  # seconds, or a fraction in quotes
-    min_query: float | None = None  # seconds
-    half: bool = False
-    half_note: str = ""
-    license: str = "unspecified"
-    license_note: str = ""
-    paper: str = ""
-    origin: str = ""
-    training_data: str = ""
-    limits: str = ""
-    scores: tuple[_ScoreTable, ...] = ()
-    published_overlap: float | None = None
-    aliases: tuple[str, ...] = ()
 
 
 # What an entry takes from the one that it is `like`: all that belongs to the network, and nothing that belongs
@@ -309,14 +171,14 @@ def _entry(name: str, values: Any, path: Path, above: Mapping[str, Entry]) -> En
     if not _NAME.fullmatch(name):
         raise TableError("", name, "is no model name", "Use letters, digits, '.', '_' and '-'.")
     if isinstance(values, dict) and "chain" in values:
-        return _chain(name, read_table(_ChainTable, values, key=name), path, above)
+        return _chain(name, read_table(ChainTable, values, key=name), path, above)
     if isinstance(values, dict) and "models" in values:
-        return _blend(name, read_table(_BlendTable, values, key=name), path, above)
-    table = read_table(_EntryTable, values, key=name)
+        return _blend(name, read_table(BlendTable, values, key=name), path, above)
+    table = read_table(EntryTable, values, key=name)
     _check_words(table, name)
     _check_sources(table, name)
-    _at_least(1, table.samplerate, name, "samplerate")
-    _at_least(1, table.channels, name, "channels")
+    at_least(1, table.samplerate, name, "samplerate")
+    at_least(1, table.channels, name, "channels")
     overlap = table.published_overlap
     if overlap is not None and not 0 <= overlap < 1:
         raise TableError(name, "published_overlap", f"is {overlap:g}, but must be from 0 to below 1")
@@ -361,7 +223,7 @@ def _entry(name: str, values: Any, path: Path, above: Mapping[str, Entry]) -> En
     )
 
 
-def _chain(name: str, table: _ChainTable, path: Path, above: Mapping[str, Entry]) -> Entry:
+def _chain(name: str, table: ChainTable, path: Path, above: Mapping[str, Entry]) -> Entry:
     """Models one after another as one."""
     _check_words(table, name)
     steps = []
@@ -382,7 +244,7 @@ def _chain(name: str, table: _ChainTable, path: Path, above: Mapping[str, Entry]
     return _composite(name, "chain", table, lambda: one_after_another(name, steps, table.sources, **said))
 
 
-def _step(table: _StepTable, entry: Entry, where: str) -> Step:
+def _step(table: StepTable, entry: Entry, where: str) -> Step:
     step = Step(entry, table.of, table.stems)
     if len(set(table.stems).intersection(entry.sources)) < len(table.stems):
         raise TableError(where, "stems", f"must be some of {', '.join(entry.sources)}, each once")
@@ -399,7 +261,7 @@ def _step(table: _StepTable, entry: Entry, where: str) -> Step:
     return replace(step, names=names)
 
 
-def _blend(name: str, table: _BlendTable, path: Path, above: Mapping[str, Entry]) -> Entry:
+def _blend(name: str, table: BlendTable, path: Path, above: Mapping[str, Entry]) -> Entry:
     """Models side by side as one."""
     _check_words(table, name)
     models = []
@@ -412,7 +274,7 @@ def _blend(name: str, table: _BlendTable, path: Path, above: Mapping[str, Entry]
     return _composite(name, "models", table, lambda: side_by_side(name, models, table.blend, **said))
 
 
-def _composite(name: str, key: str, table: _CompositeTable, make: Callable[[], Entry]) -> Entry:
+def _composite(name: str, key: str, table: CompositeTable, make: Callable[[], Entry]) -> Entry:
     """What `make` makes of the models under `key`, with the scores of the table, which are of its stems."""
     try:
         made = make()
@@ -432,7 +294,7 @@ def _above(model: str, above: Mapping[str, Entry], where: str) -> Entry:
     return above[model]
 
 
-def _said(table: _CompositeTable, path: Path) -> dict[str, Any]:
+def _said(table: CompositeTable, path: Path) -> dict[str, Any]:
     """What the table of several models says of itself, but its scores."""
     said: dict[str, Any] = {
         key: getattr(table, key)
@@ -442,22 +304,22 @@ def _said(table: _CompositeTable, path: Path) -> dict[str, Any]:
     return said | {"aliases": table.aliases, "catalog_path": path}
 
 
-def _check_words(table: _EntryTable | _CompositeTable, name: str) -> None:
+def _check_words(table: EntryTable | CompositeTable, name: str) -> None:
     for alias in table.aliases:
         if not _ALIAS.fullmatch(alias):
             raise TableError(
                 name, "aliases", f"has '{alias}', which is no name", "Use letters, digits, '.', '_', '-', ':'."
             )
-    follows = isinstance(table, _CompositeTable) and not table.task
+    follows = isinstance(table, CompositeTable) and not table.task
     if table.task not in TASKS and not follows:
         raise TableError(name, "task", f"is '{table.task}', but must be one of {', '.join(TASKS)}")
 
 
-def _all_sources(table: _EntryTable) -> tuple[str, ...]:
+def _all_sources(table: EntryTable) -> tuple[str, ...]:
     return (*table.sources, *([table.counterpart] if table.counterpart else []))
 
 
-def _check_sources(table: _EntryTable, where: str) -> None:
+def _check_sources(table: EntryTable, where: str) -> None:
     """Stems have names that are legal in file names, each once."""
     if table.counterpart:
         if not _STEM.fullmatch(table.counterpart):
@@ -488,18 +350,18 @@ def _check_sources(table: _EntryTable, where: str) -> None:
         )
 
 
-def _members(table: _EntryTable, name: str) -> tuple[tuple[Member, ...], Mixer | None]:
+def _members(table: EntryTable, name: str) -> tuple[tuple[Member, ...], Mixer | None]:
     """The networks of [[members]], the one network of `files.model`, or the parts of a joined one; what mixes
     their stems."""
-    files = {key: _file(key, file, f"{name}.files.{key}") for key, file in table.files.items()}
+    files = {key: weight_file(key, file, f"{name}.files.{key}") for key, file in table.files.items()}
     listed = {f"{name}.members[{i}]": member for i, member in enumerate(table.members)}
     if table.joined:
         if listed or table.mixer is not None:
             raise TableError(name, "members", "are several networks, but `joined` means one, of all `files`")
-        listed = {f"{name}.files.{key}": _MemberTable(key) for key in files}
+        listed = {f"{name}.files.{key}": MemberTable(key) for key in files}
     members = [
         _member(member, table, files, where)
-        for where, member in (listed or {name: _MemberTable("model")}).items()
+        for where, member in (listed or {name: MemberTable("model")}).items()
     ]
     mixer = None if table.mixer is None else _mixer(table.mixer, table, files, f"{name}.mixer")
     used = [member.file for member in members] + ([mixer.file] if mixer is not None else [])
@@ -514,7 +376,7 @@ def _members(table: _EntryTable, name: str) -> tuple[tuple[Member, ...], Mixer |
     return tuple(members), mixer
 
 
-def _mixer(mixer: _MixerTable, table: _EntryTable, files: Mapping[str, WeightFile], where: str) -> Mixer:
+def _mixer(mixer: MixerTable, table: EntryTable, files: Mapping[str, WeightFile], where: str) -> Mixer:
     if sorted(mixer.stems or table.sources) != sorted(table.sources):
         raise TableError(where, "stems", f"must be {', '.join(table.sources)} in any order")
     if table.min_query is not None or table.counterpart:
@@ -528,7 +390,7 @@ def _file_of(key: str, files: Mapping[str, WeightFile], where: str) -> WeightFil
     return files[key]
 
 
-def _member(member: _MemberTable, table: _EntryTable, files: Mapping[str, WeightFile], where: str) -> Member:
+def _member(member: MemberTable, table: EntryTable, files: Mapping[str, WeightFile], where: str) -> Member:
     file = _file_of(member.file, files, where)
     arch = member.arch or table.arch
     if not arch:
@@ -568,11 +430,11 @@ def _seconds(value: Any, where: str, key: str) -> float | Fraction | None:
     return value
 
 
-def _scores(scores: Sequence[_ScoreTable], sources: Sequence[str], name: str) -> tuple[Score, ...]:
+def _scores(scores: Sequence[ScoreTable], sources: Sequence[str], name: str) -> tuple[Score, ...]:
     return tuple(_score(score, sources, f"{name}.scores[{i}]") for i, score in enumerate(scores))
 
 
-def _score(score: _ScoreTable, sources: Sequence[str], where: str) -> Score:
+def _score(score: ScoreTable, sources: Sequence[str], where: str) -> Score:
     for stem in score.stems:
         if stem not in sources:
             stems = ", ".join(sources)
@@ -583,118 +445,3 @@ def _score(score: _ScoreTable, sources: Sequence[str], where: str) -> Score:
         raise TableError(where, "value", "is missing", "Give it, or the figures of `stems`.")
     stems = MappingProxyType(score.stems)
     return Score(score.metric, score.set, score.value, score.by, stems, score.note)
-
-
-def _file(name: str, table: _SourceTable, where: str) -> WeightFile:
-    """One weight file. name: its key in `files`, which its mirrors and its fallback share."""
-    table = _spelled(table, where)
-    for key in ("repo", "path", "url", "package"):
-        if getattr(table, key) == "":
-            raise TableError(where, key, "is empty", "Give it a value or leave it out.")
-    if table.bytes is not None:
-        _at_least(1, table.bytes, where, "bytes")
-    for key, least, most in (
-        ("sha256", 64, 64),
-        ("sha256_prefix", 8, 63),
-        ("git_sha1", 40, 40),
-        ("sha1", 40, 40),
-        ("md5", 32, 32),
-    ):
-        digits = getattr(table, key)
-        if digits is not None and not re.fullmatch(f"[0-9a-f]{{{least},{most}}}", digits):
-            count = f"{least}" if least == most else f"{least} to {most}"
-            raise TableError(where, key, f"is '{digits}', but must be {count} lower-case hexadecimal digits")
-    for member, digits in table.member_sha256.items():
-        if not re.fullmatch("[0-9a-f]{64}", digits):
-            raise TableError(
-                f"{where}.member_sha256", member, f"is '{digits}', but must be 64 lower-case hexadecimal digits"
-            )
-    if table.sha256 and table.sha256_prefix and not table.sha256.startswith(table.sha256_prefix):
-        raise TableError(where, "sha256_prefix", "contradicts `sha256`")
-    _check_source(name, table, where)
-    fallback = table.fallback if isinstance(table, _FileTable) else None
-    file = WeightFile(
-        name=name,
-        repo=table.repo,
-        revision=table.revision,
-        path=table.path,
-        url=table.url,
-        package=table.package,
-        bytes=table.bytes,
-        sha256=table.sha256,
-        sha256_prefix=table.sha256_prefix,
-        git_sha1=table.git_sha1,
-        sha1=table.sha1,
-        md5=table.md5,
-        member=table.member,
-        member_sha256=tuple(table.member_sha256.items()),
-    )
-    mirrors = tuple(_mirror(file, address, where) for address in table.mirrors)
-    if mirrors and file.check not in ("full", "sha1", "md5"):
-        raise TableError(where, "mirrors", "needs a hash of the whole file", "Give `sha256`, `sha1` or `md5`.")
-    return replace(
-        file,
-        mirrors=mirrors,
-        fallback=None if fallback is None else _file(name, fallback, f"{where}.fallback"),
-    )
-
-
-def _spelled(table: _SourceTable, where: str) -> _SourceTable:
-    """`hf` as repo, revision and path."""
-    if table.hf is None:
-        return table
-    if (table.repo, table.revision, table.path) != (None, None, None):
-        raise TableError(where, "hf", "stands for `repo`, `revision` and `path`; it can't stand beside them")
-    return replace(table, hf=None, **_hub_parts(table.hf, where, "hf"))
-
-
-def _hub_parts(address: str, where: str, key: str) -> dict[str, Any]:
-    """ "owner/name@revision/path" -> repo, revision and path, which `_check_source` checks."""
-    repo, at, rest = address.partition("@")
-    revision, slash, path = rest.partition("/")
-    if not at or not slash:
-        raise TableError(where, key, f"is '{address}', but must be owner/name@revision/path")
-    return {"repo": repo, "revision": revision, "path": path}
-
-
-def _mirror(file: WeightFile, address: str, where: str) -> WeightFile:
-    """The same file, with all that is known of it, in another place."""
-    hub = address.removeprefix("hf://")
-    place: dict[str, Any] = _hub_parts(hub, where, "mirrors") if hub != address else {"url": address}
-    _check_source(file.name, _SourceTable(**place), where)
-    return replace(
-        file, **{"repo": None, "revision": None, "path": None, "url": None, "package": None, **place}
-    )
-
-
-def _check_source(name: str, table: _SourceTable, where: str) -> None:
-    """Exactly one place, and one that can't change its meaning."""
-    if sum(source is not None for source in (table.repo, table.url, table.package)) != 1:
-        raise TableError(where, name, "needs exactly one of `hf`, `repo`, `url` and `package`")
-    if table.repo is not None:
-        if not _REPO.fullmatch(table.repo):
-            raise TableError(where, "repo", f"is '{table.repo}', but must be 'owner/name'")
-        if not re.fullmatch("[0-9a-f]{40}", table.revision or ""):
-            raise TableError(
-                where,
-                "revision",
-                f"is '{table.revision}', but must be a full commit of 40 lower-case hexadecimal digits"
-                if table.revision
-                else "is missing",
-                "A branch or tag can change under its name; the hub shows a file's commit in its history.",
-            )
-        if not table.path or ".." in table.path.split("/") or table.path.startswith("/"):
-            raise TableError(where, "path", f"is {table.path!r}, but must be a file inside the repository")
-    elif table.revision is not None or table.path is not None:
-        raise TableError(
-            where, "path" if table.path else "revision", "belongs to a hub `repo`, which is missing"
-        )
-    if table.url is not None and not re.match(r"https?://[^/]+/.+", table.url):
-        raise TableError(where, "url", f"is '{table.url}', but must be an http or https address of a file")
-    if table.package is not None and (".." in table.package.split("/") or table.package.startswith("/")):
-        raise TableError(where, "package", f"is '{table.package}', but must be a file inside the package")
-
-
-def _at_least(least: int, value: int, where: str, key: str) -> None:
-    if value < least:
-        raise TableError(where, key, f"is {value}, but must be at least {least}")
