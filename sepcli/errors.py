@@ -246,6 +246,7 @@ EXTRAS = {
     "mido": ("render", "reads and writes MIDI files"),
     "pesq": ("pesq", "measures PESQ"),
     "pyworld": ("sing", "makes speech sing"),
+    "ray": ("ray", "runs tracks on the nodes of a cluster"),
     "tomli_w": ("train", "writes settings as TOML"),
     "watchfiles": ("watch", "tells when something changes in a folder"),
 }

@@ -488,7 +488,7 @@ def test_a_track_on_which_another_run_works_is_left_to_it(catalog):
     order = []
 
     class InTheMiddle(Listener):
-        def progress(self, done, total):
+        def progress(self, track, done, total):
             if not order:
                 order.append("first")
                 second = run(plan(catalog, ["a.wav", "b.wav"]))
@@ -665,7 +665,7 @@ def test_an_interruption_leaves_nothing_unfinished_and_unfinished_names_the_rest
     asked = plan(catalog, ["a.wav", "b.wav", "c.wav"])
 
     class Stop(Listener):
-        def progress(self, done, total):
+        def progress(self, track, done, total):
             if self.number == 2:
                 raise KeyboardInterrupt
 

@@ -370,7 +370,7 @@ def both(catalog, first, second):
     class InTheMiddle(Listener):
         other = None
 
-        def progress(self, done, total):
+        def progress(self, track, done, total):
             if self.other is None:
                 self.other = run(plan(catalog, ["a.wav", "b.wav"], **second))
                 self.begun = [next(self.other)]
@@ -464,7 +464,7 @@ def test_what_is_replaced_of_another_process_is_said_too(catalog):
     class InTheMiddle(Listener):
         other = None
 
-        def progress(self, done, total):
+        def progress(self, track, done, total):
             if self.other is None:
                 self.other = run(plan(catalog, ["a.wav", "b.wav"], shifts=1), Second())
                 next(self.other)

@@ -21,8 +21,9 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,23 +45,32 @@ from sepcli.batch.decisions import (
 )
 from sepcli.batch.manifest import InputId, Manifest, Output, Record
 from sepcli.batch.model import Model
-from sepcli.batch.names import Named, Stems, Track, guard_inputs, names
+from sepcli.batch.names import Named, Track, guard_inputs, names
 from sepcli.batch.outputs import check_space, check_writable
 from sepcli.batch.pages import Pages
 from sepcli.batch.request import Batch, understand
 from sepcli.batch.results import DAMAGED, DONE, FAILED, SKIPPED, Listener, Result, not_done
 from sepcli.batch.survey import survey
+from sepcli.batch.worker import Alone, Made, Work, Workers
 from sepcli.errors import DeviceError, InputError, OutputError, SepcliError, UsageError, from_os, parameter
 from sepcli.sound.losses import DAMAGES
 
 if TYPE_CHECKING:
     from sepcli.batch.track import Rendered
     from sepcli.batch.workspace import Workspace
-    from sepcli.engine.device import Device, Precision
-    from sepcli.engine.pipeline import Engine
-    from sepcli.loading import Loaded
+    from sepcli.engine.device import Precision
 
 WAIT_SECONDS = 0.5  # between two looks at a track on which another process works
+
+# The steps of one track: they yield each Work, and are sent what was made; a Result at the end.
+Steps = Generator[Work, Made, Result | None]
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """That the steps of a track are over. result: None where another process works on it."""
+
+    result: Result | None
 
 
 def run(batch: Batch, listener: Listener | None = None, named: Named | None = None) -> Iterator[Result]:
@@ -85,22 +95,26 @@ def opened(batch: Batch, listener: Listener, named: Named | None = None) -> Iter
 
     named: as of `run`. SepcliError where there can't be a run.
     """
-    from sepcli.batch.hardware import remember
-    from sepcli.engine.device import choose_device, choose_precision, tune_process
-
     request, model = batch.request, Model(batch, listener)
-    tune_process()
-    device = remember(request.device, choose_device(request.device))
-    with _output_folder(request.out) as work:
+    with closing(_workers(model, listener)) as workers, _output_folder(request.out) as work:
         named = named or _named(batch, model, listener)
         listener.named(named)
         weights = model.weights(named.stems)
         assert weights is not None
-        precision = choose_precision(request.precision, device, model.half)
+        precision = workers.begin(model.half, work.path)
         prints = fingerprint(named, weights, precision.name)
         manifest = Manifest(request.out)
         pages = Pages(named, prints, manifest, work, listener)
-        yield Job(named, model, prints, manifest, pages, work, device, precision, listener)
+        yield Job(named, prints, manifest, pages, work, workers, precision, listener)
+
+
+def _workers(model: Model, listener: Listener) -> Workers:
+    """Where the tracks are separated: here, or on a cluster."""
+    if model.batch.request.ray is None:
+        return Alone(model, listener)
+    from sepcli.batch.cluster import Cluster
+
+    return Cluster(model, listener)
 
 
 def preview(batch: Batch, listener: Listener | None = None, named: Named | None = None) -> list[Decision]:
@@ -177,22 +191,20 @@ class Job:
     def __init__(
         self,
         named: Named,
-        model: Model,
         prints: Fingerprint,
         manifest: Manifest,
         pages: Pages,
         work: Workspace,
-        device: Device,
+        workers: Workers,
         precision: Precision,
         listener: Listener,
     ):
         self.named, self.batch, self.request = named, named.batch, named.batch.request
-        self.model, self.prints, self.manifest, self.work = model, prints, manifest, work
+        self.prints, self.manifest, self.work = prints, manifest, work
         self.pages = pages
-        self.device, self.precision, self.listener = device, precision, listener
+        self.workers, self.device, self.precision = workers, workers.device, precision
+        self.listener = listener
         self._whys: dict[str, str] = {}  # why files are replaced, as it was said before the first track
-        self._engines: dict[tuple[str, ...], Engine] = {}  # by the stems that they make
-        self._announced: Loaded | None = None  # whose notices the listener has
         self._begun = False  # whether the listener knows the device
 
     def carry_out(self, tracks: Sequence[Track], *, alone: bool = False) -> Iterator[Result]:
@@ -234,7 +246,7 @@ class Job:
     def prepare(self) -> None:
         """Load the model for all stems before there is a track, so that what can fail fails now."""
         self._begin()
-        self._engine(self.named.stems.narrowed(self.named.stems.targets))
+        self.workers.load(self.named.stems.narrowed(self.named.stems.targets), 1)
 
     def _begin(self) -> None:
         if not self._begun:
@@ -245,54 +257,59 @@ class Job:
         """Load what these need of the model, all at once, and make it ready. An error ends the whole run."""
         self._whys = {decision.track.source.name: decision.why for decision in decisions}
         wanted = [decision.stems or self.named.stems for decision in decisions if not decision.parts]
-        if not wanted:
-            return
         needed = {stem for stems in wanted for stem in stems.targets}
-        self._engine(self.named.stems.narrowed(needed))
+        self.workers.load(self.named.stems.narrowed(needed), len(decisions))
 
     def results(self, tracks: Sequence[Track]) -> Iterator[Result]:
         """Yields a Result for each track. Tracks on which another process works come last."""
         left = deque(enumerate(tracks, 1))
+        running: dict[int, Steps] = {}  # by the track's number
         taken = 0  # tracks in a row on which another process works
-        while left:
-            number, track = left.popleft()
-            result = self._attempt(track, number, len(tracks))
-            if result is None:
-                left.append((number, track))
-                taken += 1
-                if taken >= len(left):  # so is everything that is left
-                    time.sleep(WAIT_SECONDS)
-                continue
-            taken = 0
-            yield result
-            if isinstance(result.error, OutputError):
-                for _, track in left:
-                    yield not_done(track.source.name, "an output could not be written")
-                return
+        full = False  # whether an output could not be written
+        try:
+            while (left and not full) or running:
+                if left and not full and self.workers.has_room and not (running and taken >= len(left)):
+                    number, track = left.popleft()
+                    steps = self._steps(track, number, len(tracks))
+                    ended = self._advance(number, steps, None)
+                else:
+                    number, outcome = self.workers.take()
+                    track, steps = tracks[number - 1], running.pop(number)
+                    ended = self._advance(number, steps, outcome)
+                if ended is None:
+                    running[number], taken = steps, 0
+                elif ended.result is not None:
+                    taken, full = 0, full or isinstance(ended.result.error, OutputError)
+                    yield ended.result
+                else:
+                    left.append((number, track))
+                    taken += 1
+                    if taken >= len(left) and not running:  # so is everything that is left
+                        time.sleep(WAIT_SECONDS)
+            for _, track in left:
+                yield not_done(track.source.name, "an output could not be written")
+        finally:
+            self.workers.abandon()
+            for steps in running.values():
+                steps.close()
 
-    def _engine(self, stems: Stems) -> Engine:
-        """For exactly these stems. Engines share the weights of one model."""
-        from sepcli.engine.pipeline import Engine
+    def _advance(self, number: int, steps: Steps, outcome: Made | Exception | None) -> _Ended | None:
+        """Tell the steps what became of their Work, and give the workers the next; None while there is one.
 
-        engine = self._engines.get(stems.targets)
-        if engine is None:
-            loaded = self.model.load(stems)
-            model = loaded.model
-            if loaded is not self._announced:
-                self._announced = loaded
-                self.listener.loaded(loaded)
-                for text in model.notices(self.device.torch):
-                    self.listener.notice(text)
-            if tuple(model.sources) != stems.targets:
-                model = model.select(stems.targets)
-            engine = Engine(
-                model, self.request.settings, self.device.torch, self.precision.dtype, self.work.path
-            )
-            self._engines[stems.targets] = engine
-        return engine
+        outcome: None for steps that have not begun.
+        """
+        try:
+            if outcome is None:
+                work = next(steps)
+            else:
+                work = steps.throw(outcome) if isinstance(outcome, Exception) else steps.send(outcome)
+        except StopIteration as stop:
+            return _Ended(stop.value)
+        self.workers.give(number, work)
+        return None
 
-    def _attempt(self, track: Track, number: int, count: int) -> Result | None:
-        """None where another process works on it."""
+    def _steps(self, track: Track, number: int, count: int) -> Steps:
+        """All that is done with a track but the Works that it yields; None where another process is at it."""
         try:
             self.manifest.refresh()  # another process may have been here since
             decision = self._decide(track)
@@ -310,7 +327,7 @@ class Job:
                     for text in notices([decision], self.manifest, self.request):
                         self.listener.notice(text)
                 self.listener.started(track, number, count)
-                return self._separate(decision)
+                return (yield from self._separate(decision))
         except Exception as error:  # noqa: BLE001  (whatever it is, the next track may be fine)
             return self._failed(track, error)
 
@@ -343,7 +360,7 @@ class Job:
                 self.manifest.release(track.outputs.values())
             raise
 
-    def _separate(self, decision: Decision) -> Result:
+    def _separate(self, decision: Decision) -> Generator[Work, Made, Result]:
         """Render the track, write it down, give its files their names, and write down that they have them."""
         from sepcli.batch.workspace import publish, remove
 
@@ -355,8 +372,9 @@ class Job:
         except OSError as error:
             raise from_os(error, track.source.name, reading=InputError) from error
         with self.work.track() as folder:
-            start = self._start(track)
-            made = self._render(decision, identity, start, folder)
+            work = yield from self._render(decision, identity, folder)
+            made = work.files
+            assert made is not None
             if made.damaged and self.request.strict:
                 raise InputError(
                     next(str(warning) for warning in made.warnings if warning.code in DAMAGES),
@@ -367,18 +385,16 @@ class Job:
             publish([(file, track.outputs[stem]) for stem, file in made.files.items()])
             for stem in made.silent:  # the file of an earlier run, which may be replaced
                 remove(track.outputs[stem])
-        loaded = self.model.loaded
-        options = {} if loaded is None else dict(loaded.model.used())
         about = {
-            "start": start,
+            "start": work.start,
             "seconds": round(made.seconds, 3),
             "device": self.device.name,
             "damaged_seconds": round(made.damaged_seconds, 3),
             "frames": made.frames,
             "samplerate": made.samplerate,
             "time": int(time.time()),
-            "origin": None if loaded is None else loaded.origin,
-            "options": options,
+            "origin": work.origin,
+            "options": work.options,
         }
         self.manifest.add(self._record(track, identity, made, track.outputs, done=True), about)
         page, problems = self.pages.keep(track)
@@ -393,7 +409,7 @@ class Job:
             made.gain,
             made.damaged_seconds,
             [*made.warnings, *problems],
-            options=options,
+            options=work.options,
             kept=decision.kept if set(decision.kept).isdisjoint(made.files) else (),
             levels={
                 **_levels(track, self.manifest),
@@ -403,35 +419,24 @@ class Job:
             player=page,
         )
 
-    def _start(self, track: Track) -> float:
-        """Where in the input the part to separate begins, in seconds."""
-        from sepcli.batch.track import loudest_part
-        from sepcli.sound.probe import probe
-
-        if not self.request.preview:
-            return self.request.start
-        assert track.file is not None and self.request.seconds is not None
-        info = probe(track.file, self.request.audio_track)
-        start = loudest_part(track.file, info, self.request.seconds)
-        if start > 0:
-            length = f"{self.request.seconds:g} s"
-            self.listener.notice(f"{track.source.name}: the loudest part of {length} begins at {start:g} s.")
-        return start
-
-    def _render(self, decision: Decision, identity: InputId, start: float, folder: Path) -> Rendered:
+    def _render(self, decision: Decision, identity: InputId, folder: Path) -> Generator[Work, Made, Made]:
         """The unfinished files of what is left to make; of all, if these can't stand beside what is kept."""
-        track = decision.track
+        track, stems = decision.track, decision.stems
+        start = None if self.request.preview else self.request.start
         if decision.parts:
-            made = self._render_submixes(decision, start, _below(folder, "submixes"))
-            if made is not None and parts_stand(decision, identity, self.prints, self.manifest):
+            assert stems is not None
+            made = yield Work(track, stems, _below(folder, "submixes"), start, decision.parts)
+            if made.files is not None and parts_stand(decision, identity, self.prints, self.manifest):
                 return made
-        if decision.stems is None:
-            return self._render_stems(track, self.named.stems, start, folder)
-        made = self._render_stems(track, decision.stems, start, _below(folder, "left"))
-        if made.gain == 1 or not decision.kept:
+            start = made.start
+        if stems is None:
+            return (yield Work(track, self.named.stems, folder, start))
+        made = yield Work(track, stems, _below(folder, "left"), start)
+        assert made.files is not None
+        if made.files.gain == 1 or not decision.kept:
             return made
         again = decide_track(track, self.named, self.prints, self.manifest, keep=False)
-        kept, new = ", ".join(decision.kept), ", ".join(made.files)
+        kept, new = ", ".join(decision.kept), ", ".join(made.files.files)
         if again.action == REFUSE:
             raise UsageError(
                 f"With {new} all stems have to be lowered, but {again.why}.",
@@ -444,48 +449,7 @@ class Job:
             "and will be made again."
         )
         shutil.rmtree(folder / "left", ignore_errors=True)
-        return self._render_stems(track, self.named.stems, start, _below(folder, "all"))
-
-    def _render_stems(self, track: Track, stems: Stems, start: float, folder: Path) -> Rendered:
-        """By the model."""
-        from sepcli.batch.track import render
-        from sepcli.sound.probe import probe
-
-        assert track.file is not None
-        return render(
-            track.file,
-            self._engine(stems),
-            self.batch.spec,
-            folder,
-            info=probe(track.file, self.request.audio_track),
-            start=start,
-            duration=self.request.seconds,
-            submixes=stems.submixes,
-            hidden=stems.hidden,
-            pack=stems.pack,
-            progress=self.listener.progress,
-            stream=self.request.stream,
-        )
-
-    def _render_submixes(self, decision: Decision, start: float, folder: Path) -> Rendered | None:
-        """By the stems that stand; None where that would not be what the model gives."""
-        from sepcli.batch.track import render_submixes
-        from sepcli.sound.probe import probe
-
-        track, stems = decision.track, decision.stems
-        assert track.file is not None and stems is not None
-        return render_submixes(
-            track.file,
-            decision.parts,
-            stems.submixes,
-            self.batch.spec,
-            folder,
-            model_rate=self.model.samplerate,
-            info=probe(track.file, self.request.audio_track),
-            start=start,
-            duration=self.request.seconds,
-            progress=self.listener.progress,
-        )
+        return (yield Work(track, self.named.stems, _below(folder, "all"), made.start))
 
     def _record(
         self, track: Track, identity: InputId, made: Rendered, files: Mapping[str, Path], *, done: bool

@@ -43,6 +43,10 @@ class Request:
     preview: bool = False  # only the loudest part of that duration, as a track of its own
     audio_track: str | None = None  # of files with several: number, language or title; None = their default
     device: str = "auto"
+    threads: int | None = None  # of a worker on a CPU; None: here as torch has them, on a cluster as it is cut
+    ray: str | None = (
+        None  # a cluster on which the tracks are separated: "local", "auto" or HOST:PORT; None: here
+    )
     precision: str = "auto"
     options: Mapping[str, str] = field(default_factory=dict)  # the model's own
     resume: bool = True
@@ -64,6 +68,7 @@ class Request:
         for name, value, allowed, fine in (
             ("start", self.start, "0 or more", self.start >= 0),
             ("duration", self.duration, "more than 0", self.duration is None or self.duration > 0),
+            ("threads", self.threads, "1 or more", self.threads is None or self.threads >= 1),
         ):
             if not fine:
                 raise UsageError(

@@ -13,7 +13,6 @@ from sepcli.errors import SepcliError, Warned
 
 if TYPE_CHECKING:
     from sepcli.engine.device import Device, Precision
-    from sepcli.loading import Loaded
 
 Status = Literal["done", "damaged", "skipped", "failed"]
 DONE: Final = "done"
@@ -108,8 +107,8 @@ class Listener:
         """A context around the loading of the model. It gives callback(bytes done, bytes in all or None)."""
         return nullcontext()
 
-    def loaded(self, loaded: Loaded) -> None:
-        """The model is ready."""
+    def loaded(self, origin: str, hashes: Sequence[str]) -> None:
+        """The model is ready. origin: of its weights; hashes: the SHA-256 of each of their files."""
 
     def expected(self, seconds: float) -> None:
         """There are about so many seconds of audio to separate in all."""
@@ -123,8 +122,8 @@ class Listener:
     def started(self, track: Track, number: int, count: int) -> None:
         """The track `number` of `count` begins."""
 
-    def progress(self, done: float, total: float | None) -> None:
-        """So many audio seconds of the current track are done, of `total`, None while unknown."""
+    def progress(self, track: Track, done: float, total: float | None) -> None:
+        """So many audio seconds of the track are done, of `total`, None while unknown."""
 
     def failed(self, error: BaseException) -> None:
         """An exception that nobody foresaw was raised; its traceback may be of use."""

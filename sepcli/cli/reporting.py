@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from sepcli.engine.device import Device, Precision
-    from sepcli.loading import Loaded
 
 JSON_INTERVAL = 0.5  # seconds between two progress events
 REFUSED_REMEDY = "Choose another -o or --template, or use --force."
@@ -55,9 +54,8 @@ class Reporter(Listener):
         self._bars = _Bars() if bars and console.is_terminal(console.stream(2)) else None
         self._lines = bars and self._bars is None
         self._began = time.monotonic()
-        self._track: Track | None = None
-        self._number = self._count = 0
-        self._track_began = self._last_shown = 0.0
+        self._tracks: dict[str, _Shown] = {}  # that have begun and not ended, by name, the first one first
+        self._tracks_began = self._last_shown = 0.0
 
     def __enter__(self) -> Reporter:
         for text in self.batch.notices:
@@ -103,9 +101,9 @@ class Reporter(Listener):
         with console.download_progress(f"Downloading {self.batch.model.name}") as progress:
             yield progress
 
-    def loaded(self, loaded: Loaded) -> None:
+    def loaded(self, origin: str, hashes: Sequence[str]) -> None:
         if self.verbose:
-            console.say(f"Weights from {loaded.origin}, sha256 {', '.join(loaded.hashes)}.")
+            console.say(f"Weights from {origin}, sha256 {', '.join(hashes)}.")
 
     def expected(self, seconds: float) -> None:
         if self._bars is not None:
@@ -135,32 +133,36 @@ class Reporter(Listener):
         self.batch = replace(self.batch, sources=())
 
     def started(self, track: Track, number: int, count: int) -> None:
-        self._track, self._number, self._count = track, number, count
-        self._track_began = self._last_shown = time.monotonic()
+        name, now = track.source.name, time.monotonic()
+        self._tracks_began = self._tracks_began or now
+        self._tracks[name] = started = _Shown(name, number, count, now)
+        self._last_shown = now
         if self._bars is not None:
-            self._bars.start(shown(track.source.name), number, count)
+            self._bars.start(shown(name), number, count)
         elif console.reports_json():
-            event = TrackStarted(event="track", input=track.source.name, number=number, count=count)
-            console.event(event)
+            console.event(TrackStarted(event="track", input=name, number=number, count=count))
         elif self._lines:
-            console.say(f"{self._place()}: started")
+            console.say(f"{started.place}: started")
 
-    def progress(self, done: float, total: float | None) -> None:
+    def progress(self, track: Track, done: float, total: float | None) -> None:
         now = time.monotonic()
-        speed = done / max(now - self._track_began, 1e-3)
+        at = self._tracks[track.source.name]
+        speed = done / max(now - at.began, 1e-3)
         left = (total - done) / speed if total and speed else None
         if self._bars is not None:
-            self._bars.move(done, total, speed, left)
+            self._bars.move(shown(at.name), done, total, speed, left)
             return
-        interval = JSON_INTERVAL if console.reports_json() else PLAIN_INTERVAL
-        if now - self._last_shown < interval:
+        # Of several tracks at once programs hear each, people only now and then one.
+        interval, last = JSON_INTERVAL, at.told
+        if not console.reports_json():
+            interval, last = PLAIN_INTERVAL, self._last_shown
+        if now - last < interval:
             return
-        self._last_shown = now
+        self._last_shown = at.told = now
         if console.reports_json():
-            assert self._track is not None
             event = Progress(
                 event="progress",
-                input=self._track.source.name,
+                input=at.name,
                 done_seconds=round(done, 3),
                 total_seconds=total and round(total, 3),
                 realtime=round(speed, 3),
@@ -170,17 +172,13 @@ class Reporter(Listener):
         elif self._lines:
             of = f" of {clock(total)}" if total else ""
             console.say(
-                f"{self._place()}: {clock(done)}{of}, {speed:.1f}x realtime"
+                f"{at.place}: {clock(done)}{of}, {speed:.1f}x realtime"
                 + (f", {clock(left)} left" if left is not None else "")
             )
 
     def failed(self, error: BaseException) -> None:
         if console.wants_tracebacks(self.verbose):
             traceback.print_exception(error, file=sys.stderr)
-
-    def _place(self) -> str:
-        assert self._track is not None
-        return f"[{self._number}/{self._count}] {self._track.source.name}"
 
     # --- results ---
 
@@ -192,6 +190,7 @@ class Reporter(Listener):
     def count(self, result: Result) -> None:
         """Count a result, and print it for programs."""
         self.results.append(result)
+        self._tracks.pop(result.input, None)
         if self.json:
             console.print_json(result.as_json())
         if console.reports_json():
@@ -203,7 +202,7 @@ class Reporter(Listener):
         if console.reports_json():
             return
         if self._bars is not None:
-            self._bars.finish(result.audio_seconds or 0.0)
+            self._bars.finish(shown(result.input), result.audio_seconds or 0.0)
         name = result.input
         for warning in result.warnings:
             console.notice(f"{name}: {warning}")
@@ -227,8 +226,10 @@ class Reporter(Listener):
         counts = self._before + _Counts.of(self.results)
         damaged = [result for result in self.results if result.status == DAMAGED]
         failed = [result for result in self.results if result.status == FAILED and result.reached]
-        audio, work = counts.audio_seconds, counts.seconds
         request = self.batch.request
+        audio, work = counts.audio_seconds, counts.seconds
+        if request.ray is not None and work:  # of several at a time
+            work = time.monotonic() - self._tracks_began
         out = "-" if request.stdout is not None else str(request.out)
         if console.reports_json():
             event = Summary(
@@ -270,6 +271,25 @@ class Reporter(Listener):
                 console.say(f"To listen: sepcli open {folder}")
 
 
+@dataclass
+class _Shown:
+    """A track that has begun."""
+
+    name: str
+    number: int
+    count: int
+    began: float  # monotonic, seconds
+    told: float = 0.0  # when its progress was last told
+
+    def __post_init__(self) -> None:
+        self.told = self.began
+
+    @property
+    def place(self) -> str:
+        """Which of how many."""
+        return f"[{self.number}/{self.count}] {self.name}"
+
+
 @dataclass(frozen=True)
 class _Counts:
     """How many tracks ended in which way, and the seconds of audio and of work in those that are done."""
@@ -301,7 +321,10 @@ class _Counts:
 
 
 class _Bars:
-    """One bar over all tracks (if there are several) and one within the current track, in audio seconds."""
+    """One bar over all tracks (if there are several) and one within the current track, in audio seconds.
+
+    Of tracks that are separated at the same time it is the one that has begun first.
+    """
 
     def __init__(self) -> None:
         from rich import progress
@@ -320,6 +343,7 @@ class _Bars:
         self._all: TaskID | None = None
         self._one: TaskID | None = None
         self._number = self._count = 0
+        self._going: dict[str, float] = {}  # audio seconds of tracks that have begun, the first one first
 
     def start(self, name: str, number: int, count: int) -> None:
         self._progress.start()
@@ -330,19 +354,27 @@ class _Bars:
         if self._one is None:
             self._began = time.monotonic()
             self._one = self._progress.add_task("", total=None, text="")
-        else:
-            self._progress.reset(self._one, total=None, text="")
+        self._going[name] = 0.0
+        if len(self._going) == 1:
+            self._show(name)
+        self._move_all()
+
+    def _show(self, name: str) -> None:
+        """From now on the bar of one track is this one's."""
+        assert self._one is not None
+        self._progress.reset(self._one, total=None, text="")
         self._names[self._one] = name
         self._update(self._one, 0.0, None, "")
-        self._move_all(0.0)
 
-    def move(self, done: float, total: float | None, speed: float, left: float | None) -> None:
+    def move(self, name: str, done: float, total: float | None, speed: float, left: float | None) -> None:
         assert self._one is not None
-        of = f" of {clock(total)}" if total else ""
-        text = f"{clock(done)}{of}  {_speed(speed)}"
-        text += f"  {clock(left)} left" if left is not None else ""
-        self._update(self._one, done, total, text)
-        self._move_all(done)
+        self._going[name] = done
+        if name == self._names[self._one]:
+            of = f" of {clock(total)}" if total else ""
+            text = f"{clock(done)}{of}  {_speed(speed)}"
+            text += f"  {clock(left)} left" if left is not None else ""
+            self._update(self._one, done, total, text)
+        self._move_all()
 
     def _update(self, bar: TaskID, done: float, total: float | None, text: str) -> None:
         """Draw one bar, and give all of them what room there is."""
@@ -355,10 +387,10 @@ class _Bars:
             else:
                 self._progress.update(each, description=short)
 
-    def _move_all(self, done: float) -> None:
+    def _move_all(self) -> None:
         if self._all is None:
             return
-        done += self._done
+        done = self._done + sum(self._going.values())
         total = max(self.expected, done)
         speed = done / max(time.monotonic() - self._began, 1e-3)
         text = f"{self._number}/{self._count}  {clock(done)} of {clock(total)}"
@@ -366,8 +398,12 @@ class _Bars:
             text += f"  {_speed(speed)}  {clock((total - done) / speed)} left"
         self._update(self._all, done, total or None, text)
 
-    def finish(self, seconds: float) -> None:
+    def finish(self, name: str, seconds: float) -> None:
         self._done += seconds
+        if self._going.pop(name, None) is None or self._one is None:
+            return
+        if self._going and name == self._names[self._one]:
+            self._show(next(iter(self._going)))
 
     def stop(self) -> None:
         self._progress.stop()

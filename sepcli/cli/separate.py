@@ -386,6 +386,17 @@ def separate(
         ),
     ] = 0,
     batch_size: BatchSize = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads",
+            metavar="N",
+            min=1,
+            rich_help_panel=COMPUTE,
+            help="Of the CPU, for each track that is computed at a time. Other numbers give other roundings. "
+            "Default: one for each core; with --ray up to 4.",
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -422,6 +433,17 @@ def separate(
             "SIGTERM.",
         ),
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="local|auto|HOST:PORT",
+            rich_help_panel=BATCH,
+            help="Separate tracks side by side on a Ray cluster (extra `ray`): one that is this machine, for "
+            "this run; the one that runs here; or the one at that address. All nodes have to see inputs and "
+            "outputs.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", rich_help_panel=BATCH, help="Only print what would be done.")
     ] = False,
@@ -485,6 +507,12 @@ def separate(
             remedy="Leave them out; several processes that watch one folder share the work by themselves.",
         )
 
+    if ray is not None and (watch or to_stdout or dry_run):
+        raise UsageError(
+            "--ray separates a batch into a folder, so --watch, -o - and --dry-run have no place there.",
+            remedy="Leave them out; what a run without --ray would do, --dry-run shows without it.",
+        )
+
     from sepcli.batch.inputs import parse_shard
     from sepcli.batch.outputs import choose_template
     from sepcli.batch.outputspec import OutputSpec
@@ -523,6 +551,8 @@ def separate(
         player=player,
         settings=Settings(overlap, segment, shifts, seed, parse_batch_size(batch_size)),
         device=device,
+        threads=threads,
+        ray=ray,
         precision=precision.value,
         options=parse_options(options or ()),
         resume=resume,

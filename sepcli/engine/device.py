@@ -256,8 +256,11 @@ def told_of_memory(remedy: str) -> Iterator[None]:
         raise DeviceError("Memory ran out.", code="out_of_memory", remedy=remedy) from error
 
 
-def tune_process() -> None:
+def tune_process(threads: int | None = None) -> None:
     """Set the process up for inference; call once, before the first large tensor.
+
+    threads: of each computation on the CPU; None: as torch has them, one for each core. Another number gives
+    other roundings.
 
     glibc hands every block over 32 MiB back to the kernel when it is freed, so each large activation pays for
     its pages again: with the thresholds raised, freed memory is kept and reused. Denormals (a fade-out's tail)
@@ -266,6 +269,8 @@ def tune_process() -> None:
     import torch
 
     torch.set_flush_denormal(True)
+    if threads is not None:
+        torch.set_num_threads(threads)
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)
