@@ -19,6 +19,7 @@ import os
 import platform
 import re
 import signal
+import socket
 import threading
 import time
 from collections import Counter, deque
@@ -55,6 +56,7 @@ THREADS = 4  # of an actor on a CPU, where nothing else is asked for and the nod
 TRIES = 3  # of a track whose actor died
 LOOK_SECONDS = 0.5  # between two looks at how far the tracks are
 FILL_SECONDS = 10.0  # between two looks at what the cluster has room for
+REACH_SECONDS = 10.0  # for the cluster to answer
 END_SECONDS = 10.0  # for actors to die when the run is stopped
 _STORE_BYTES = 100 << 20  # of shared memory, which Ray wants, and which Works hardly use
 _GPU_CORES = 1  # for the actor of a GPU: it decodes and writes there
@@ -467,7 +469,15 @@ def _connect(address: str) -> Any:
     import ray
     import ray.exceptions
 
+    # It prints what it hears of dying nodes on standard output, among the objects of --json. We say it too.
+    with suppress(ImportError, AttributeError):
+        import ray._private.worker as printing
+
+        printing.print_to_stdstream = lambda *_, **__: None
+
     own: dict[str, Any] = {}
+    if ":" in address:
+        _reach(address)  # Ray would try for minutes
     if address == LOCAL:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of every run
         own = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
@@ -477,18 +487,31 @@ def _connect(address: str) -> Any:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **own)
     except Exception as error:
         ray.shutdown()
-        which = {LOCAL: "Ray can't be started here", "auto": "There is no Ray cluster on this machine"}
-        raise DeviceError(
-            f"{which.get(address, f'The Ray cluster {address} can not be reached')}: {first_line(error)}.",
-            remedy="See `ray status` on this machine, which has to be a node of the cluster: "
-            "`ray start --head` begins one, `ray start --address HOST:PORT` joins it.",
-            code="cluster",
-        ) from error
+        raise _unreachable(address, error) from error
     finally:
         if in_main:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
     return ray
+
+
+def _reach(address: str) -> None:
+    """DeviceError where nobody answers there."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(address, error) from error
+
+
+def _unreachable(address: str, error: Exception) -> DeviceError:
+    which = {LOCAL: "Ray can't be started here", "auto": "There is no Ray cluster on this machine"}
+    return DeviceError(
+        f"{which.get(address, f'The Ray cluster {address} can not be reached')}: {first_line(error)}.",
+        remedy="See `ray status` on this machine, which has to be a node of the cluster: `ray start --head` "
+        "begins one, `ray start --address HOST:PORT` joins it.",
+        code="cluster",
+    )
 
 
 def _nodes() -> list[dict[str, Any]]:
