@@ -398,6 +398,20 @@ Where the system reports no changes (a network share), the folders are searched 
 `WATCHFILES_FORCE_POLLING=1` watchfiles compares them several times a second. Several processes that watch one folder share
 the work. `--dry-run`, `--shard` and `-o -` don't go with it.
 
+**A cluster.** `--ray local|auto|HOST:PORT` separates tracks side by side on the nodes of a [Ray](https://docs.ray.io) cluster:
+one that is this machine and this run's only, the one that runs here, or the one with that address. It needs the extra `ray`
+(`pip install 'sepcli[ray]'`) on all nodes. [At scale](scale.md) says how to begin one.
+
+- Files, manifest, results, exit codes and Ctrl-C are as without it, and so is resuming, here or there. Results come in the
+  order in which tracks end.
+- Each node has to see the inputs, the output folder and files that `--model`, `--config` or `--query` name, under the same
+  paths. Weights of the catalogue are downloaded and checked on each node, once.
+- A worker has a GPU, or so many cores as `--threads N` says (up to 4 without it). Stems are equal to the bit to those of a
+  run here with the same `--threads`, on processors of one kind.
+- A track whose worker dies is begun again by another, and fails after three of them with the code `worker_died`. Nodes that
+  join get workers within seconds.
+- `--device` may be `auto`, `cpu` or `cuda`. `--watch`, `-o -` and `--dry-run` don't go with it.
+
 **Failures.** An input that fails is reported and the next one begins. An output that can't be written ends the
 batch.
 

@@ -59,6 +59,7 @@ FILL_SECONDS = 10.0  # between two looks at what the cluster has room for
 REACH_SECONDS = 10.0  # for the cluster to answer
 END_SECONDS = 10.0  # for actors to die when the run is stopped
 _STORE_BYTES = 100 << 20  # of shared memory, which Ray wants, and which Works hardly use
+_NICENESS = "RAY_worker_niceness"  # as Ray spells it
 _GPU_CORES = 1  # for the actor of a GPU: it decodes and writes there
 
 
@@ -480,6 +481,7 @@ def _connect(address: str) -> Any:
         _reach(address)  # Ray would try for minutes
     if address == LOCAL:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of every run
+        os.environ.setdefault(_NICENESS, "0")  # 15 otherwise: far slower on a busy machine than without Ray
         own = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
     in_main = threading.current_thread() is threading.main_thread()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -509,7 +511,7 @@ def _unreachable(address: str, error: Exception) -> DeviceError:
     return DeviceError(
         f"{which.get(address, f'The Ray cluster {address} can not be reached')}: {first_line(error)}.",
         remedy="See `ray status` on this machine, which has to be a node of the cluster: `ray start --head` "
-        "begins one, `ray start --address HOST:PORT` joins it.",
+        "begins one, `ray start --address HOST:PORT` joins it. If it asks for a token: RAY_AUTH_MODE=token.",
         code="cluster",
     )
 
