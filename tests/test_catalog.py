@@ -717,6 +717,14 @@ def test_the_bundled_bags():
     assert {entry.check for entry in entries.values()} <= set(CHECKS)
 
 
+def test_no_ensemble_has_equal_members():
+    """So the engine need not look for networks that it could run once instead of twice."""
+    for entry in load_catalog().values():
+        if not entry.chain:  # there a second one would have another mix
+            members = [(dataclasses.replace(each.file, name=""), each.arch) for each in entry.members]
+            assert len(set(members)) == len(members), entry.name
+
+
 def test_the_catalogue_costs_no_torch_and_no_numpy():
     code = (
         "import sys, sepcli; sepcli.list_models();"

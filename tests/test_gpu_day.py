@@ -79,14 +79,16 @@ def test_each_row_is_written_as_it_comes_and_measured_once(day):
 
 
 def test_a_row_that_fails_is_named_and_tried_again(day, capsys, page):
+    """It ends its process, which a GPU may not want any more; another one goes on behind it."""
     toy = Toy()
     toy.answers |= {"first": RuntimeError("no luck\nat all"), "third": LeftOut("there is none")}
+    failed = {"first": "failed: RuntimeError: no luck"}
     toy.part.fill(day)
-    assert toy.part.missing(day) == {
-        "first": "failed: RuntimeError: no luck",
-        "third": f"{LEFT_OUT}there is none",
-    }
+    assert toy.part.missing(day) == {**failed, "second": TIME, "third": TIME}
     assert "at all" in capsys.readouterr().err
+    toy.part.fill(day, again=False)
+    assert toy.part.missing(day) == {**failed, "third": f"{LEFT_OUT}there is none"}
+    assert toy.calls == ["first", "second", "third"]
     text = page(day.folder)
     assert "**Some GPU (80 GB)**" in text and "| length of second | 6 |" in text
     assert "- first: failed: RuntimeError: no luck\n" in text and "no GPU was had" not in text
@@ -105,29 +107,45 @@ def test_rows_of_several_commits_say_so(day, monkeypatch):
     monkeypatch.setenv("BENCH_COMMIT", "after")
     toy.part.fill(day)
     told = json.loads(toy.part.file(day).read_text())["settings"]["commits"]
-    assert told == "first: before, second: after, third: before"
+    assert told == "first: before, second: after, third: after"
 
 
 def test_parts_share_the_time(day, monkeypatch, capsys):
     """Each has its own limit, and no more than what is left; what is done takes none."""
     now, asked = [0.0], []
 
-    def apart(day, part, seconds):
+    def apart(day, part, seconds, again):
         asked.append((part.name, seconds))
         now[0] += 50
 
     monkeypatch.setattr(gpu_day.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(gpu_day, "_apart", apart)
     on_gpu = replace(day, device="cuda")
-    toys = {name: Toy() for name in ("done", "one", "two", "three")}
-    parts = [
-        replace(toy.part, name=name, most=most)
-        for (name, toy), most in zip(toys.items(), [90, 80, 80, 80], strict=True)
-    ]
+    limits = {"done": 90, "one": 80, "two": 80, "three": 80}
+    parts = [replace(Toy().part, name=name, most=most) for name, most in limits.items()]
     parts[0].fill(on_gpu)
     assert not gpu_day.run(on_gpu, parts, 105)
     assert asked == [("one", 80), ("two", 55)]
     assert "done: done before" in capsys.readouterr().err
+
+
+def test_processes_follow_each_other_until_all_rows_were_tried(day, monkeypatch):
+    """Also where one of them dies without a word."""
+    toy, launched = Toy(), []
+
+    def apart(day, part, seconds, again):
+        launched.append(again)
+        part.fill(day, again=again)
+
+    monkeypatch.setattr(gpu_day, "_apart", apart)
+    toy.answers |= {"first": RuntimeError(), "second": RuntimeError()}
+    assert not gpu_day.run(day, [toy.part], 60)
+    assert toy.calls == ["first", "second", "third"] and launched == [True, False, False]
+    toy.answers.clear()
+    assert gpu_day.run(day, [toy.part], 60) and launched[3:] == [True]
+    monkeypatch.setattr(gpu_day, "_apart", lambda *_: launched.append("died"))
+    assert not gpu_day.run(day, [Toy().part, replace(Toy().part, name="other")], 60)
+    assert launched[4:] == ["died"]
 
 
 def test_without_a_gpu_it_says_so(monkeypatch, capsys):
@@ -152,7 +170,7 @@ def test_windows_stay_where_they_are_on_a_cpu(monkeypatch):
 @pytest.mark.slow
 def test_a_part_is_ended_when_its_time_is_up(day, capsys):
     """A process that still loads torch has written nothing, and is gone with all that it has started."""
-    gpu_day._apart(day, TESTED, 0.5)
+    gpu_day._apart(day, TESTED, 0.5, True)
     assert "its 0 s are up" in capsys.readouterr().err and not day.folder.exists()
 
 

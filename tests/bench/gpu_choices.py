@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sepcli.engine import stage
-from sepcli.engine.device import dtype_of
+from sepcli.engine.device import choose_device, dtype_of
 from sepcli.engine.pipeline import Engine
 from sepcli.engine.separator import Separator
 from sepcli.engine.settings import Settings
@@ -102,7 +102,7 @@ class _Separating:
 
     def __init__(self, label: str, day: Day, precision: str, batch: int | None = None):
         model = copy.deepcopy(_made(label, day.dry))
-        device = torch.device(day.device)
+        device = choose_device(day.device).torch
         self.engine = Engine(model, Settings(batch_size=batch), device, dtype_of(precision))
         self.mix = _music(day.seconds(SHORT))
 
@@ -266,7 +266,7 @@ PRECISION = Part(
 def _segment(label: str, day: Day, batch: int) -> tuple[Separator, list[Tensor]]:
     """A network ready for whole segments, and two different inputs of it on the device."""
     model = copy.deepcopy(_made(label, day.dry))
-    samples, device = model.segment.samples, torch.device(day.device)
+    samples, device = model.segment.samples, choose_device(day.device).torch
     assert samples is not None
     model.prepare(samples, device, dtype_of("float32" if day.dry else "float16"))
     music = _music(day.seconds(SHORT))[..., :samples]

@@ -27,7 +27,7 @@ from pathlib import Path
 from tests.bench import results
 from tests.bench.gpu_choices import BATCH, COMPILE, COPIES, LAYOUT, PRECISION
 from tests.bench.gpu_rivals import HTDEMUCS, ROFORMER, TESTED
-from tests.bench.gpu_rows import LEFT_OUT, Day, Part
+from tests.bench.gpu_rows import LEFT_OUT, TIME, Day, Part
 
 PARTS = {part.name: part for part in (TESTED, HTDEMUCS, ROFORMER, BATCH, PRECISION, COMPILE, LAYOUT, COPIES)}
 BUDGET = 540.0  # seconds
@@ -39,23 +39,32 @@ def run(day: Day, parts: Sequence[Part], budget: float) -> bool:
     """Measure what is missing, part after part. True: no row failed or had no time."""
     end = time.monotonic() + budget
     for part in parts:
-        left = end - time.monotonic()
-        left = left if day.dry else min(part.most, left)
-        if not part.missing(day):
-            print(f"{part.name}: done before", file=sys.stderr, flush=True)
-        elif left < min(LEAST, budget):
-            print(f"{part.name}: no time is left", file=sys.stderr, flush=True)
+        if part.missing(day):
+            _measure(day, part, end if day.dry else min(end, time.monotonic() + part.most), min(LEAST, budget))
         else:
-            _apart(day, part, left)
+            print(f"{part.name}: done before", file=sys.stderr, flush=True)
     return not any(not why.startswith(LEFT_OUT) for part in parts for why in part.missing(day).values())
 
 
-def _apart(day: Day, part: Part, seconds: float) -> None:
+def _measure(day: Day, part: Part, end: float, least: float) -> None:
+    """One process for the part, and after a row that fails another for the rows behind it."""
+    before, again = None, True
+    while (missing := part.missing(day)) != before and (again or TIME in missing.values()):
+        left = end - time.monotonic()
+        if left < least:
+            print(f"{part.name}: no time is left", file=sys.stderr, flush=True)
+            return
+        _apart(day, part, left, again)
+        before, again = missing, False
+
+
+def _apart(day: Day, part: Part, seconds: float, again: bool) -> None:
     """The part in a process of its own: nothing that goes wrong there concerns the next one."""
     command = [sys.executable, "-m", "tests.bench.gpu_day", "--inside", part.name]
     command += ["--work", str(day.work), "--folder", str(day.folder)]
     command += ["--dry"] if day.dry else []
     command += ["--msst", str(day.msst)] if day.msst else []
+    command += [] if again else ["--go-on"]
     process = subprocess.Popen(command, cwd=results.ROOT, start_new_session=True)
     try:
         process.wait(seconds)
@@ -94,6 +103,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="keep audio, weights and stems in this folder")
     parser.add_argument("--folder", type=Path, help="of the results")
     parser.add_argument("--inside", choices=PARTS, help=argparse.SUPPRESS)  # this part, in this process
+    parser.add_argument("--go-on", action="store_true", help=argparse.SUPPRESS)  # behind what has failed
     options = parser.parse_args()
     if not options.dry and not torch.cuda.is_available():
         print("no CUDA device; --dry tries everything on a CPU", file=sys.stderr)
@@ -104,7 +114,7 @@ def main() -> None:
         msst = options.msst.absolute() if options.msst else None
         day = Day(device, card, work, folder.absolute(), msst)
         if options.inside:
-            PARTS[options.inside].fill(day)
+            PARTS[options.inside].fill(day, again=not options.go_on)
             return
         parts = [PARTS[name] for name in options.only]
         for name in options.again:

@@ -82,25 +82,34 @@ class Part:
         told = json.loads(file.read_text(encoding="utf-8"))["not_measured"] if file.exists() else {}
         return {row: told.get(row, TIME) for row in self.rows(day) if row not in there}
 
-    def fill(self, day: Day) -> None:
-        """Measure the rows that are missing. One that fails does not stop the others."""
+    def fill(self, day: Day, *, again: bool = True) -> None:
+        """Measure the rows that are missing, up to the first one that fails.
+
+        After that a GPU may refuse whatever the process asks for, so the next rows are for another process.
+        again: also the rows that have failed before.
+        """
         rows, found, why = self.rows(day), self.measured(day), {}
+        if not again:
+            why = {row: reason for row, reason in self.missing(day).items() if reason != TIME}
         for row, measure in rows.items():
-            if row in found:
+            if row in found or row in why:
                 continue
             print(f"{self.name}: {row}", file=sys.stderr, flush=True)
+            failed = False
             try:
                 found[row] = {**measure(), "commit": results.commit()}
             except LeftOut as reason:
                 why[row] = f"{LEFT_OUT}{reason}"
             except Exception as error:  # noqa: BLE001  (the time is short, and the next one may do)
                 traceback.print_exc()
-                why[row] = f"{FAILED}{type(error).__name__}: {_first_line(error)}"
+                why[row], failed = f"{FAILED}{type(error).__name__}: {_first_line(error)}", True
             runs = {name: found[name] for name in rows if name in found}
             missing = {name: why.get(name, TIME) for name in rows if name not in found}
             settings = self.settings(day) | _commits(runs)
             record = Record(f"gpu_day-{self.name}", settings, self.figures(runs), runs, missing, day.card)
             record.write(self.file(day).stem, day.folder)
+            if failed:
+                return
 
 
 def _first_line(error: Exception) -> str:

@@ -141,10 +141,14 @@ def test_options():
 
 
 def test_a_step_is_a_call(unplaced):
-    model, calls = tiny(steps=7), []
+    """Of both items together; the mix is encoded once for all of them, and the stem decoded once."""
+    model, calls, once = tiny(steps=7), [], []
     model.generator.register_forward_pre_hook(lambda _, given: calls.append(given[2].item()))
+    for codec in (model.conditioner, model.decoder):
+        codec.register_forward_pre_hook(lambda module, given: once.append((module, len(given[0]))))
     run(model, torch.randn(2, 2, 640))
     assert calls == pytest.approx([k / 7 for k in range(7, 0, -1)])
+    assert once == [(model.conditioner, 2), (model.decoder, 2)]
     assert model.used() == {"steps": 7}
 
 
