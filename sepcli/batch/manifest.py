@@ -38,7 +38,7 @@ _DATE_GRAINS = (100, 1000, 1_000_000, 1_000_000_000, 2_000_000_000)  # ns, of da
 LOCK_NAME = ".sepcli.jsonl.lock"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class InputId:
     """An input as it was when it was separated. path: absolute; "-" for standard input."""
 
@@ -48,7 +48,7 @@ class InputId:
     sha256: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class QueryId:
     """An example of a sound as it was when a stem was asked for by it."""
 
@@ -56,7 +56,7 @@ class QueryId:
     sha256: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Output:
     """One file that a track has been separated into."""
 
@@ -71,7 +71,7 @@ class Output:
     left_out: bool = False  # the stem is silent, and has no file
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """The files of one track, what they were made from, and with which settings."""
 
@@ -124,17 +124,16 @@ class Manifest:
         try:
             with open(self.path, "rb") as file:
                 file.seek(self._read_to)
-                lines = file.read().splitlines(keepends=True)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break  # torn by a kill, or another process is at it: the next one begins on a new line
+                    self._read_to += len(line)
+                    with contextlib.suppress(ValueError, KeyError, TypeError):
+                        self._take(json.loads(line))
         except FileNotFoundError:
             return
         except OSError as error:
             raise from_os(error, self.path, reading=OutputError) from error
-        for line in lines:
-            if not line.endswith(b"\n"):
-                break  # torn by a kill, or another process is at it: the next one begins on a new line
-            self._read_to += len(line)
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                self._take(json.loads(line))
 
     def _take(self, line: Mapping[str, Any]) -> None:
         kind = line["kind"]
