@@ -65,7 +65,7 @@ def _apart(day: Day, part: Part, seconds: float, again: bool) -> None:
     command += ["--dry"] if day.dry else []
     command += ["--msst", str(day.msst)] if day.msst else []
     command += [] if again else ["--go-on"]
-    process = subprocess.Popen(command, cwd=results.ROOT, start_new_session=True)
+    process = subprocess.Popen(command, cwd=results.ROOT, process_group=0)
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
