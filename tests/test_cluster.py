@@ -26,6 +26,7 @@ from sepcli.batch.results import Listener, unfinished
 from sepcli.batch.worker import Alone, Work
 from sepcli.batch.workspace import PREFIX
 from sepcli.cli.app import main
+from sepcli.cli.reporting import _Bars
 from sepcli.errors import DeviceError, OutputError
 from sepcli.sound.suffixes import AUDIO_SUFFIXES
 from sepcli.weights.catalog import load_catalog
@@ -208,6 +209,27 @@ def test_tracks_that_need_two_goes_have_them_while_others_are_under_way(crowd, m
     assert sorted(numbers) == [1, 2, 2, 3]
     crowd("music", out=Path("new"))
     assert files() == files("new") and len(files()) == 12
+
+
+def test_the_bar_is_of_the_track_that_began_first_and_all_tracks_count_in_the_other():
+    bars = _Bars()
+    bars.expected = 30.0
+    try:
+        bars.start("a", 1, 3)
+        bars.start("b", 2, 3)
+        bars.move("b", 4.0, 10.0, 1.0, 6.0)
+        bars.move("a", 1.0, 10.0, 1.0, 9.0)
+        everything, one = bars._progress.tasks
+        assert everything.completed == 5.0 and everything.total == 30.0
+        assert (one.description, one.completed) == ("a", 1.0)
+        bars.finish("a", 10.0)
+        bars.move("b", 6.0, 10.0, 1.0, 4.0)
+        assert everything.completed == 16.0 and (one.description, one.completed) == ("b", 6.0)
+        bars.finish("b", 10.0)
+        bars.start("c", 3, 3)
+        assert everything.completed == 20.0 and (one.description, one.completed) == ("c", 0.0)
+    finally:
+        bars.stop()
 
 
 # --- what is refused, without a cluster ---
