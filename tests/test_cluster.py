@@ -443,7 +443,7 @@ def test_a_cluster_of_this_machine_ends_with_its_run(music, sent, expected):
     for path in music:
         song(path, 20.0)
     options = ["separate", "music", "-m", "duo", "-o", "out", "--threads", "1", "--json"]
-    command = [sys.executable, "-m", "sepcli.cli.app", *options, "--ray", "local"]
+    command = [sys.executable, "-m", "sepcli", *options, "--ray", "local"]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

@@ -24,7 +24,7 @@ import soundfile
 
 def seconds(folder: Path, out: Path, *options: str) -> tuple[float, float]:
     """(from the first track to the last, of the whole command)."""
-    command = [sys.executable, "-m", "sepcli.cli.app", "separate", str(folder), "-m", "duo", "-o", str(out)]
+    command = [sys.executable, "-m", "sepcli", "separate", str(folder), "-m", "duo", "-o", str(out)]
     began, times = time.monotonic(), {}
     with subprocess.Popen(
         [*command, "--progress", "json", *options], stderr=subprocess.PIPE, text=True
