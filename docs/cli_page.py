@@ -412,6 +412,32 @@ one that is this machine and this run's only, the one that runs here, or the one
   join get workers within seconds.
 - `--device` may be `auto`, `cpu` or `cuda`. `--watch`, `-o -` and `--dry-run` don't go with it.
 
+**Addresses.** INPUT and `-o` may be addresses of an object store: `s3://bucket/albums/ -o s3://bucket/stems/`. They need the
+extra `remote` (`pip install 'sepcli[remote]'`: fsspec, s3fs). Whatever protocol fsspec has is taken, with the package that it
+asks for: `gs://` (gcsfs) and `az://` (adlfs) go by the same code, and have not been tried. Addresses of the web (http, ftp) are not
+taken: download the file first.
+
+- An input is copied into a work folder on this machine (in `TMPDIR`, or in the output folder if that is a local one) when its turn
+  comes, and the copy is removed after the track. So no more is on the disk than what is being separated. A folder is searched as a
+  local one, and names follow from the path below it.
+- Stems are written in the work folder, and uploaded whole when all of the track are complete. An upload that is cut leaves nothing
+  under the final name. After an error the track's files that were new are removed; a process that is killed may leave some
+  of a track, each of them whole, and the next run makes the others. S3 keeps the parts of a multipart upload (files above 100 MB)
+  that was killed until a lifecycle rule of the bucket removes them.
+- What was made stands in the folder `.sepcli` of the output folder, an object for each track. So the same command goes on where it
+  stopped, and changed inputs and settings are treated as they are locally. A change of an input, or of a stem, is seen by its
+  ETag, or its date; only if that is another is the input read to compare it.
+- Two processes on one such folder do not share the work, as object stores have no locks: a track that both come to at the same
+  time is made twice, and the later stems stay. Give each its own part with `--shard`.
+- Credentials, region and endpoint are the library's business: for S3 what AWS's own tools read, such as `AWS_PROFILE`,
+  `AWS_ACCESS_KEY_ID` and, for another server, `AWS_ENDPOINT_URL`. A password in an address is shown nowhere.
+- A busy server, a cut or a slow transfer is tried again, for about a minute. What stays wrong (no such bucket, a denied or expired key,
+  no server) is one sentence: a failed input, exit code 1, or an output that ends the batch, 5. A missing package is 4, before any work.
+- With `--ray` inputs are fetched, and stems uploaded, by the process that was started, and all nodes have to see its work
+  folder (`TMPDIR`). Both together have not been tried.
+- `--player` and `--watch` don't go with addresses, and `--query`, `--catalog` and `--config` take paths. A submix of stems that stand
+  at an address is made by the model, and not by reading them again.
+
 **Failures.** An input that fails is reported and the next one begins. An output that can't be written ends the
 batch.
 

@@ -240,6 +240,7 @@ def first_line(error: BaseException, lines: int = 1) -> str:
 
 # Not part of the base installation: the extra that brings each, and what it is needed for.
 EXTRAS = {
+    "fsspec": ("remote", "reads and writes files at addresses such as s3://bucket/song.wav"),
     "h5py": ("nnabla", "reads the weights of NNabla (.h5)"),
     "librosa": ("voice", "finds out where somebody sings, and at which pitch"),
     "matplotlib": ("train", "draws the pictures"),
@@ -247,6 +248,7 @@ EXTRAS = {
     "pesq": ("pesq", "measures PESQ"),
     "pyworld": ("sing", "makes speech sing"),
     "ray": ("ray", "runs tracks on the nodes of a cluster"),
+    "s3fs": ("remote", "reads and writes S3"),
     "tomli_w": ("train", "writes settings as TOML"),
     "watchfiles": ("watch", "tells when something changes in a folder"),
 }

@@ -96,6 +96,8 @@ def test_the_base_installation_separates_lists_and_evaluates(tmp_path):
         ("matplotlib", ["inspect", str(CLIP), "-m", "lasaft-v2-large"]),
         ("mido", ["dataset", "render", "songs", "--hours", "0.1", "--soundfont", "a.sf2"]),
         ("watchfiles", ["separate", "data", "--watch"]),
+        ("fsspec", ["separate", "s3://bucket/song.wav"]),
+        ("s3fs", ["separate", "data", "-o", "s3://bucket/stems"]),
         ("librosa", ["evaluate", "-m", "mixture", "--data", "data", "--protocol", "ldm"]),
     ],
 )

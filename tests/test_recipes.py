@@ -42,6 +42,7 @@ NOT_RUN = {
     "sepcli evaluate -m ldm -m htdemucs": "wants songs in which someone sings; tests/test_listening.py",
     "sepcli evaluate --model student --model det --data valid": "takes half a minute; evaluation.md has it too",
     "sepcli separate inbox/ --watch": "it does not end; tests/test_watch.py",
+    "sepcli separate s3://bucket/albums/": "needs a server; tests/test_remote.py",
     "sepcli open test": "the next step of that",
     "cp -r test/webmushra": "the same",
     "sepcli evaluate --listening-test test --listening-results": "wants the answers of listeners; the same",

@@ -7,7 +7,6 @@ since; no other file ever is, without force. Knows the manifest and what stems d
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from sepcli.batch.names import Named, Stems, Track
 from sepcli.batch.outputs import DEFAULT_TEMPLATE
 from sepcli.batch.request import Batch, Request
 from sepcli.engine import ENGINE_VERSION
-from sepcli.errors import UsageError, parameter
+from sepcli.errors import InputError, UsageError, parameter
 from sepcli.sound.formats import FORMATS
 from sepcli.sound.submix import Submix
 from sepcli.system.files import content_sha256
@@ -163,10 +162,10 @@ def decide_track(
 
     keep: whether stems that stand as this run would make them may stay while others are made.
     """
-    if track.file is None:
+    if track.file is None and track.source.remote is None:
         return Decision(track, SEPARATE)  # a pipe that nothing has been read from: a dry run
     request = named.batch.request
-    there = {stem: path for stem, path in track.outputs.items() if os.path.lexists(path)}
+    there = {stem: path for stem, path in track.outputs.items() if manifest.there(path)}
     found = {stem: manifest.standing(path) for stem, path in there.items()}
     if named.batch.spec.skip_silent:  # what was left out as silent stands without a file
         found |= {
@@ -176,9 +175,10 @@ def decide_track(
         }
     parts_may_stand = (
         request.resume
+        and request.remote is None  # files that are elsewhere are not read again
         and named.stems.pack is None
         and any(
-            all(manifest.may_have(prints.files[stem], track.file) for stem in submix.stems)
+            all(manifest.may_have(prints.files[stem], track.size) for stem in submix.stems)
             for submix in named.stems.submixes
         )
     )
@@ -201,14 +201,14 @@ def decide_track(
         kept = {stem: standing for stem, standing in equal.items() if standing.record.gain == 1}
         left = named.stems.without_files(kept)
         spec = named.batch.spec
-        exact = FORMATS[spec.format].lossless and not spec.video
+        exact = FORMATS[spec.format].lossless and not spec.video and request.remote is None
         parts = _parts(left, identity, prints, manifest) if exact else {}
     replaced = tuple(stem for stem in there if stem not in kept)
     whys = []
     for stem in replaced:
         standing = found[stem]
         if reason := _why_not_ours(track, standing, identity, named):
-            return Decision(track, REFUSE, why=f"'{there[stem]}' {reason}")
+            return Decision(track, REFUSE, why=f"'{request.shown(there[stem])}' {reason}")
         assert standing is not None
         whys.append(_why_replaced(standing, identity, prints, stem in equal) if request.resume else _THERE)
     return Decision(
@@ -256,7 +256,8 @@ def notices(decisions: Sequence[Decision], manifest: Manifest, request: Request)
         )
     if changed := [path for decision in decisions for path in decision.changed]:
         one = len(changed) == 1
-        which = f"'{changed[0]}' was" if one else f"'{changed[0]}' and {len(changed) - 1} more were"
+        first = request.shown(changed[0])
+        which = f"'{first}' was" if one else f"'{first}' and {len(changed) - 1} more were"
         said.append(
             f"{which} changed after sepcli made {'it' if one else 'them'}, and will stay so; with "
             f"{parameter('force', True)} all is made again."
@@ -292,7 +293,7 @@ def _old_layout(decisions: Sequence[Decision], manifest: Manifest, request: Requ
         return None
     return (
         f"Stems now have a folder for each model, MODEL/TRACK. Those that stand as TRACK/STEM in "
-        f"'{request.out}' stay there; {parameter('template', OLD_TEMPLATE)} goes on using these names."
+        f"'{request.where}' stay there; {parameter('template', OLD_TEMPLATE)} goes on using these names."
     )
 
 
@@ -300,7 +301,7 @@ def _in_old_layout(path: Path, manifest: Manifest) -> bool:
     """Whether the stem stands, and is recorded, without its first folder."""
     _, *rest = path.relative_to(manifest.folder).parts
     old = manifest.folder.joinpath(*rest)
-    return len(rest) > 1 and manifest.record_of(old) is not None and old.exists()
+    return len(rest) > 1 and manifest.record_of(old) is not None and manifest.there(old)
 
 
 def identify(track: Track, manifest: Manifest) -> InputId:
@@ -308,6 +309,10 @@ def identify(track: Track, manifest: Manifest) -> InputId:
 
     OSError where it can't be read.
     """
+    if (remote := track.source.remote) is not None:
+        file = track.file
+        hashed = remote.sha256 if file is None else (lambda: content_sha256(file))
+        return manifest.identify_as(remote.url, remote.size, remote.stamp, hashed)
     assert track.file is not None, "copy a pipe to a file first"
     if not track.source.once:
         return manifest.identify(track.file)
@@ -329,7 +334,7 @@ def _identity(track: Track, manifest: Manifest) -> InputId | None:
     """
     try:
         return identify(track, manifest)
-    except OSError:
+    except (OSError, InputError):
         return None
 
 
@@ -369,7 +374,7 @@ def _why_not_ours(track: Track, standing: Standing | None, identity: InputId | N
     if standing is None:
         return "exists, and sepcli did not make it"
     record = standing.record
-    same_file = not track.source.once and record.input.path == os.path.realpath(track.source.name)
+    same_file = not track.source.once and record.input.path == track.source.absolute
     if not same_file and (identity is None or record.input.sha256 != identity.sha256):
         return f"was made from another input ('{record.input.path}')"
     for stem, ours in query_ids(named).items():

@@ -1,5 +1,7 @@
 """Which files an INPUT argument means: a file, every audio file in a folder, or standard input.
 
+A file or folder may be at an address (system/remote.py); a folder there is searched by the same rules.
+
 Knows names and folders only; what a file holds is for `sound` to say. A scan of a folder
 
 - takes every suffix of audio and video, in any case (a file that can't be read is an input too: it fails with
@@ -23,6 +25,7 @@ from urllib.parse import urlsplit
 
 from sepcli.batch.manifest import MANIFEST_NAME
 from sepcli.errors import InputError, SepcliError, UsageError, from_os, near, parameter
+from sepcli.system.remote import RemoteFile, Storage, is_remote, scheme
 
 STDIN = "-"
 STDIN_TRACK = "stdin"
@@ -32,38 +35,48 @@ STDIN_TRACK = "stdin"
 class Source:
     """One file to separate.
 
-    path: where to read it; None = standard input. relative: below its INPUT folder, so "A/song.wav" for
-    albums/A/song.wav given as albums/; only the name for a file given itself.
+    path: where to read it; None = standard input, or a file at an address. relative: below its INPUT folder, so
+    "A/song.wav" for albums/A/song.wav given as albums/; only the name for a file given itself.
     """
 
     path: Path | None
     given: str  # the argument that led here
     relative: PurePosixPath
     pipe: bool = False  # can be read only once: a named pipe, <(...) of a shell
+    remote: RemoteFile | None = None  # at an address: it has to be fetched
 
     @property
     def name(self) -> str:
         """Its name in messages and results."""
+        if self.remote is not None:
+            return self.remote.url
         return STDIN if self.path is None else str(self.path)
+
+    @property
+    def absolute(self) -> str:
+        """The same for whatever name it was given by, through links: its real path, or its address."""
+        return self.name if self.path is None else os.path.realpath(self.path)
 
     @property
     def once(self) -> bool:
         """Whether it can be read only once, so that it has to be copied to a file first."""
-        return self.path is None or self.pipe
+        return self.remote is None and (self.path is None or self.pipe)
 
     @property
     def track(self) -> str:
         """The name for its folder of stems: the file's name without suffix, or "stdin"."""
-        return STDIN_TRACK if self.path is None else self.relative.stem
+        return STDIN_TRACK if self.path is None and self.remote is None else self.relative.stem
 
     @property
     def suffix(self) -> str:
         """Without the dot: "flac"; "" for standard input."""
-        return "" if self.path is None else self.relative.suffix.lstrip(".")
+        return "" if self.path is None and self.remote is None else self.relative.suffix.lstrip(".")
 
     @property
     def parent(self) -> str:
         """The name of the folder that holds it; "" where it has none."""
+        if self.remote is not None:
+            return PurePosixPath(self.remote.path).parent.name
         return "" if self.path is None else Path(os.path.abspath(self.path)).parent.name
 
 
@@ -76,23 +89,26 @@ class Found:
     notices: list[str] = field(default_factory=list)
 
 
-def find_inputs(arguments: Sequence[str], out: Path | None, suffixes: Collection[str]) -> Found:
+def find_inputs(
+    arguments: Sequence[str], out: Path | None, suffixes: Collection[str], *, remote: Storage | None = None
+) -> Found:
     """The files that `arguments` mean, each once, in the order given.
 
     out: the output folder, None where nothing is written to one. suffixes: lower case, with the dot.
+    remote: the output folder, where that is at an address.
     """
     found = Found()
     seen: dict[str, str] = {}  # real path -> how it was named first
     for argument in arguments:
         try:
-            sources = list(_expand(argument, out, suffixes, found.failures))
+            sources = list(_expand(argument, out, suffixes, found.failures, remote))
         except SepcliError as problem:
             if problem.exit_code != InputError.exit_code:
                 raise
             found.failures.append((argument, problem))
             continue
         for source in sources:
-            key = STDIN if source.path is None else _identity(source.path)
+            key = source.name if source.path is None else _identity(source.path)
             if key in seen:
                 again = "" if seen[key] == source.name else f" (first as {seen[key]})"
                 found.notices.append(f"{source.name} is given more than once{again}; it is separated once.")
@@ -103,7 +119,11 @@ def find_inputs(arguments: Sequence[str], out: Path | None, suffixes: Collection
 
 
 def _expand(
-    argument: str, out: Path | None, suffixes: Collection[str], failures: list[tuple[str, SepcliError]]
+    argument: str,
+    out: Path | None,
+    suffixes: Collection[str],
+    failures: list[tuple[str, SepcliError]],
+    remote: Storage | None,
 ) -> Iterator[Source]:
     if argument == STDIN:
         yield Source(None, STDIN, PurePosixPath(STDIN_TRACK))
@@ -111,12 +131,15 @@ def _expand(
     path = Path(argument)
     try:
         mode = path.stat().st_mode
-    except FileNotFoundError:
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", argument):
+    except OSError as error:
+        if is_remote(argument):
+            yield from _expand_remote(argument, suffixes, remote)
+            return
+        if not isinstance(error, FileNotFoundError):
+            raise from_os(error, argument, reading=InputError) from None
+        if scheme(argument):
             raise _address(argument) from None
         raise InputError(f"'{argument}' does not exist.", code="missing", remedy=_likely(path)) from None
-    except OSError as error:
-        raise from_os(error, argument, reading=InputError) from None
     if not stat.S_ISDIR(mode):
         pipe = stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
         yield Source(path, argument, PurePosixPath(path.name), pipe)
@@ -124,13 +147,52 @@ def _expand(
     unread = len(failures)
     sources = list(_scan_root(path, out, suffixes, failures))
     if not sources and len(failures) == unread:
-        raise InputError(
-            f"The folder '{argument}' holds no audio file.",
-            code="no_audio",
-            remedy="Hidden folders, the output folder and folders of stems are not searched; a file with "
-            "another suffix can be given itself.",
-        )
+        raise _no_audio(argument)
     yield from sources
+
+
+def _no_audio(argument: str) -> InputError:
+    return InputError(
+        f"The folder '{argument}' holds no audio file.",
+        code="no_audio",
+        remedy="Hidden folders, the output folder and folders of stems are not searched; a file with "
+        "another suffix can be given itself.",
+    )
+
+
+def _expand_remote(argument: str, suffixes: Collection[str], out: Storage | None) -> Iterator[Source]:
+    """The same for an address, whose files are listed at once."""
+    from sepcli.batch.remote import FOLDER, holds_stems
+
+    storage = Storage(argument)
+    if not argument.endswith("/") and storage.is_file():
+        file = storage.file(storage.root, storage.url)
+        yield Source(None, argument, PurePosixPath(PurePosixPath(file.path).name), remote=file)
+        return
+    files = storage.find()
+    closed = holds_stems(files)
+    if out is not None and out.protocol == storage.protocol:
+        if out.root == storage.root:
+            raise _input_is_output(argument)
+        if out.root.startswith(f"{storage.root}/"):
+            closed.add(out.root[len(storage.root) + 1 :])
+    if "" in closed:
+        raise _holds_stems(argument, FOLDER)
+    found = []
+    for name, file in files.items():
+        path = PurePosixPath(name)
+        hidden = any(part.startswith(".") for part in path.parts)
+        if not hidden and path.suffix.lower() in suffixes and closed.isdisjoint(map(str, path.parents)):
+            found.append(Source(None, argument, path, remote=file))
+    if not found:
+        raise _no_audio(argument)
+    yield from sorted(found, key=_in_order)
+
+
+def _in_order(source: Source) -> tuple[tuple[bool, str], ...]:
+    """As a local folder is walked: the files of a folder by name, then the folders in it."""
+    *folders, name = source.relative.parts
+    return (*((True, folder) for folder in folders), (False, name))
 
 
 def _address(argument: str) -> InputError:
@@ -165,21 +227,28 @@ def _scan_root(
     root: Path, out: Path | None, suffixes: Collection[str], failures: list[tuple[str, SepcliError]]
 ) -> Iterator[Source]:
     if out is not None and _identity(root) == _identity(out):
-        raise UsageError(
-            f"The input folder '{root}' is the output folder too; its stems would be inputs of the next run.",
-            remedy=f"Choose another folder with {parameter('out')}.",
-            code="input_is_output",
-        )
+        raise _input_is_output(root)
     if (root / MANIFEST_NAME).exists():
-        raise InputError(
-            f"The folder '{root}' holds stems that sepcli made ({MANIFEST_NAME} in it); a scan leaves those "
-            "out.",
-            remedy="Name the files in it to separate them again.",
-            code="stems_folder",
-        )
+        raise _holds_stems(root, MANIFEST_NAME)
     closed = {_identity(out)} if out is not None else set()
     for path in _walk(root, closed, suffixes, failures):
         yield Source(path, str(root), PurePosixPath(path.relative_to(root).as_posix()))
+
+
+def _input_is_output(folder: Path | str) -> UsageError:
+    return UsageError(
+        f"The input folder '{folder}' is the output folder too; its stems would be inputs of the next run.",
+        remedy=f"Choose another folder with {parameter('out')}.",
+        code="input_is_output",
+    )
+
+
+def _holds_stems(folder: Path | str, manifest: str) -> InputError:
+    return InputError(
+        f"The folder '{folder}' holds stems that sepcli made ({manifest} in it); a scan leaves those out.",
+        remedy="Name the files in it to separate them again.",
+        code="stems_folder",
+    )
 
 
 def _walk(

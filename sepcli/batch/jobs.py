@@ -6,6 +6,9 @@ shown to the user is the Listener's.
     device - output folder - stems and paths - weights' hashes - pipes copied - skip or refuse - room on disk -
     model - for each track: claim, render, line in the manifest, final names, second line
 
+What is at an address is fetched into the work folder when its turn comes, one track at a time; an output
+folder there is remote.py's.
+
 `opened` is all of it that comes before the tracks, so that watch.py can go on with one model as files arrive.
 
 The model is loaded once, and not at all if every track is skipped. A track that fails is reported and the next
@@ -17,13 +20,12 @@ on which another process works is left to it, and looked at again at the end. An
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,9 +48,9 @@ from sepcli.batch.decisions import (
 from sepcli.batch.manifest import InputId, Manifest, Output, Record
 from sepcli.batch.model import Model
 from sepcli.batch.names import Named, Track, guard_inputs, names
-from sepcli.batch.outputs import check_space, check_writable
+from sepcli.batch.outputs import check_space, check_writable, short_name
 from sepcli.batch.pages import Pages
-from sepcli.batch.request import Batch, understand
+from sepcli.batch.request import Batch, Request, understand
 from sepcli.batch.results import DAMAGED, DONE, FAILED, SKIPPED, Listener, Result, not_done
 from sepcli.batch.survey import survey
 from sepcli.batch.worker import Alone, Made, Work, Workers
@@ -96,14 +98,14 @@ def opened(batch: Batch, listener: Listener, named: Named | None = None) -> Iter
     named: as of `run`. SepcliError where there can't be a run.
     """
     request, model = batch.request, Model(batch, listener)
-    with closing(_workers(model, listener)) as workers, _output_folder(request.out) as work:
+    with closing(_workers(model, listener)) as workers, _output_folder(request) as work:
         named = named or _named(batch, model, listener)
         listener.named(named)
         weights = model.weights(named.stems)
         assert weights is not None
         precision = workers.begin(model.half, work.path)
         prints = fingerprint(named, weights, precision.name)
-        manifest = Manifest(request.out)
+        manifest = _manifest(request)
         pages = Pages(named, prints, manifest, work, listener)
         yield Job(named, prints, manifest, pages, work, workers, precision, listener)
 
@@ -137,7 +139,7 @@ def preview(batch: Batch, listener: Listener | None = None, named: Named | None 
     listener.device(device, precision)
     # Weights that are nowhere on this machine can't have made what is in the output folder, as far as we know.
     prints = fingerprint(named, ["unknown"] if weights is None else weights, precision.name)
-    return decide(named, named.tracks, prints, Manifest(request.out))
+    return decide(named, named.tracks, prints, _manifest(request))
 
 
 def _named(batch: Batch, model: Model, listener: Listener) -> Named:
@@ -150,11 +152,27 @@ def _named(batch: Batch, model: Model, listener: Listener) -> Named:
     return names(batch, model.sources, model.more)
 
 
+def _manifest(request: Request) -> Manifest:
+    """Of the output folder."""
+    from sepcli.batch.remote import RemoteManifest
+
+    return Manifest(request.out) if request.remote is None else RemoteManifest(request.remote)
+
+
 @contextmanager
-def _output_folder(out: Path) -> Iterator[Workspace]:
-    """The output folder, made and tried, with a work folder in it. A run that made nothing leaves nothing."""
+def _output_folder(request: Request) -> Iterator[Workspace]:
+    """The output folder, made and tried, with a work folder in it. A run that made nothing leaves nothing.
+
+    For a folder at an address the work folder is on this machine.
+    """
     from sepcli.batch.workspace import Workspace
 
+    if request.remote is not None:
+        request.remote.check_writable()
+        with Workspace(request.work) as work:
+            yield work
+        return
+    out = request.out
     new_folders = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         check_writable(out)
@@ -168,7 +186,7 @@ def _output_folder(out: Path) -> Iterator[Workspace]:
 
 def _readable(track: Track, folder: Path) -> Track:
     """The track with a file that can be read twice: a pipe is read to its end, into `folder`."""
-    if track.file is not None:
+    if track.file is not None or track.source.remote is not None:
         return track
     suffix = f".{track.source.suffix}" if track.source.suffix else ""
     file = folder / f"stdin{suffix}"  # as its stems are called: without tags the name becomes their title
@@ -222,7 +240,7 @@ class Job:
             yield from _failures(self.batch)
             for decision in decisions:
                 if decision.action == SKIP:
-                    yield _skipped(decision, self.manifest, self.pages)
+                    yield _skipped(decision, self.request, self.manifest, self.pages)
                 elif decision.action == REFUSE:
                     yield Result(decision.track.source.name, FAILED, error=in_the_way(decision.why))
             left = [decision for decision in decisions if decision.action not in (SKIP, REFUSE)]
@@ -234,7 +252,8 @@ class Job:
         self._begin()
         pending = [decision.track for decision in left]
         found = survey(self.named, pending)
-        check_space(self.request.out, found.bytes)
+        if self.request.remote is None:  # else a track is here only while it is separated
+            check_space(self.request.out, found.bytes)
         self.listener.expected(found.seconds)
         for track, problem in found.failures:
             yield Result(track.source.name, FAILED, error=problem)
@@ -312,9 +331,10 @@ class Job:
         """All that is done with a track but the Works that it yields; None where another process is at it."""
         try:
             self.manifest.refresh()  # another process may have been here since
+            track = _as_it_is_now(track)
             decision = self._decide(track)
             if decision.action == SKIP:
-                return _skipped(decision, self.manifest, self.pages)
+                return _skipped(decision, self.request, self.manifest, self.pages)
             if self._claimed_by_another(track):
                 return None
             with self._released_after_failure(track):
@@ -322,7 +342,7 @@ class Job:
                 decision = self._decide(track)
                 if decision.action == SKIP:
                     self.manifest.release(track.outputs.values())
-                    return _skipped(decision, self.manifest, self.pages)
+                    return _skipped(decision, self.request, self.manifest, self.pages)
                 if decision.why != self._whys.get(track.source.name, ""):
                     for text in notices([decision], self.manifest, self.request):
                         self.listener.notice(text)
@@ -346,7 +366,7 @@ class Job:
         from sepcli.batch.workspace import is_alive
 
         holder = self.manifest.claim(
-            track.outputs.values(), self.work.name, lambda name: is_alive(self.request.out, name)
+            track.outputs.values(), self.work.name, lambda name: is_alive(self.request.work, name)
         )
         return holder is not None
 
@@ -362,16 +382,15 @@ class Job:
 
     def _separate(self, decision: Decision) -> Generator[Work, Made, Result]:
         """Render the track, write it down, give its files their names, and write down that they have them."""
-        from sepcli.batch.workspace import publish, remove
-
-        track = decision.track
-        assert track.file is not None
-        guard_inputs([track.source], self.batch.queries, list(track.outputs.values()))
-        try:
-            identity = identify(track, self.manifest)
-        except OSError as error:
-            raise from_os(error, track.source.name, reading=InputError) from error
+        outputs = list(decision.track.outputs.values())
+        guard_inputs([decision.track.source], self.batch.queries, outputs, self.request.remote)
         with self.work.track() as folder:
+            track = self._at_hand(decision.track, folder)
+            decision = replace(decision, track=track)
+            try:
+                identity = identify(track, self.manifest)
+            except OSError as error:
+                raise from_os(error, track.source.name, reading=InputError) from error
             work = yield from self._render(decision, identity, folder)
             made = work.files
             assert made is not None
@@ -382,9 +401,7 @@ class Job:
                     code="damaged",
                 )
             self.manifest.add(self._record(track, identity, made, made.files, done=False))
-            publish([(file, track.outputs[stem]) for stem, file in made.files.items()])
-            for stem in made.silent:  # the file of an earlier run, which may be replaced
-                remove(track.outputs[stem])
+            self._publish(made, track)
         about = {
             "start": work.start,
             "seconds": round(made.seconds, 3),
@@ -401,7 +418,7 @@ class Job:
         return Result(
             track.source.name,
             DAMAGED if made.damaged else DONE,
-            _paths(track, self.manifest) if self.request.stream is None else {},
+            _paths(track, self.request, self.manifest) if self.request.stream is None else {},
             made.audio_seconds,
             made.seconds,
             self.device.name,
@@ -418,6 +435,36 @@ class Job:
             silent=_left_out(track, self.manifest),
             player=page,
         )
+
+    def _at_hand(self, track: Track, folder: Path) -> Track:
+        """The track with a file that is here: what is at an address is copied into `folder`.
+
+        Where anything is elsewhere, the room on the disk is looked at track by track.
+        """
+        remote = track.source.remote
+        if remote is None and self.request.remote is None:
+            return track
+        if remote is not None:
+            check_space(self.request.work, remote.size, work=True)
+            # Called as there: without tags the name becomes the title of its stems.
+            copy = _below(folder, "input") / short_name(track.source.relative.name)
+            remote.fetch(copy)
+            track = track.read_from(copy)
+        found = survey(self.named, [track])
+        for _, problem in found.failures:
+            raise problem
+        check_space(self.request.work, found.bytes, work=self.request.remote is not None)
+        return track
+
+    def _publish(self, made: Rendered, track: Track) -> None:
+        """Give the track's files their final names. What is silent loses that of an earlier run."""
+        from sepcli.batch.workspace import publish, remove
+
+        place = self.request.remote
+        files = [(file, track.outputs[stem]) for stem, file in made.files.items()]
+        (publish if place is None else place.publish)(files)
+        for stem in made.silent:
+            (remove if place is None else place.remove)(track.outputs[stem])
 
     def _render(self, decision: Decision, identity: InputId, folder: Path) -> Generator[Work, Made, Made]:
         """The unfinished files of what is left to make; of all, if these can't stand beside what is kept."""
@@ -460,7 +507,7 @@ class Job:
                 stem,
                 self.manifest.relative(track.outputs[stem]),
                 size,
-                files[stem].stat().st_mtime_ns,
+                self.manifest.date(files[stem]),
                 self.prints.files[stem],
                 self._noted(made, stem),
             )
@@ -505,7 +552,7 @@ class Job:
                     f"{parameter('device', 'cpu')}.",
                 )
             elif isinstance(error, OSError) and error.errno is not None:
-                error = from_os(error, self.request.out)
+                error = from_os(error, self.request.work)
             else:
                 error = SepcliError(
                     f"An error inside sepcli: {type(error).__name__}: {error}.",
@@ -526,7 +573,14 @@ def _failures(batch: Batch) -> Iterator[Result]:
         yield Result(argument, FAILED, error=problem)
 
 
-def _skipped(decision: Decision, manifest: Manifest, pages: Pages) -> Result:
+def _as_it_is_now(track: Track) -> Track:
+    """The track with what its input at an address is now; InputError where that is gone."""
+    if track.source.remote is None:
+        return track
+    return replace(track, source=replace(track.source, remote=track.source.remote.again()))
+
+
+def _skipped(decision: Decision, request: Request, manifest: Manifest, pages: Pages) -> Result:
     if decision.input is not None:
         with suppress(OutputError):  # it is hashed again next time
             manifest.note_input(decision.input)
@@ -535,7 +589,7 @@ def _skipped(decision: Decision, manifest: Manifest, pages: Pages) -> Result:
     return Result(
         track.source.name,
         SKIPPED,
-        _paths(track, manifest),
+        _paths(track, request, manifest),
         warnings=problems,
         levels=_levels(track, manifest),
         silent=_left_out(track, manifest),
@@ -565,6 +619,6 @@ def _below(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _paths(track: Track, manifest: Manifest) -> dict[str, str]:
+def _paths(track: Track, request: Request, manifest: Manifest) -> dict[str, str]:
     silent = _left_out(track, manifest)
-    return {stem: os.fspath(path) for stem, path in track.outputs.items() if stem not in silent}
+    return {stem: request.shown(path) for stem, path in track.outputs.items() if stem not in silent}

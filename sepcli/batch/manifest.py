@@ -40,11 +40,11 @@ LOCK_NAME = ".sepcli.jsonl.lock"
 
 @dataclass(frozen=True, slots=True)
 class InputId:
-    """An input as it was when it was separated. path: absolute; "-" for standard input."""
+    """An input as it was when it was separated. path: absolute; "-" for standard input; an address."""
 
     path: str
     size: int  # bytes
-    mtime_ns: int
+    mtime_ns: int  # at an address its stamp (system/remote.py)
     sha256: str
 
 
@@ -183,9 +183,10 @@ class Manifest:
         if not records:
             return None
         found = None
-        for record in reversed(records):
-            noted = next(each for each in record.outputs if each.path == path)
-            same_size, same_date = _compared(output, noted)
+        # What is known by its date first: by its size alone another file may seem to be the same.
+        noted_by = [(record, next(e for e in record.outputs if e.path == path)) for record in reversed(records)]
+        for record, noted in sorted(noted_by, key=lambda each: each[1].mtime_ns is None):
+            same_size, same_date = self._compared(output, noted)
             standing = Standing(record, noted, same_size and same_date, same_size)
             if standing.untouched:
                 return standing
@@ -199,12 +200,21 @@ class Manifest:
         standing = self.standing(output)
         return standing is not None and standing.output.left_out and standing.untouched
 
-    def may_have(self, made: str, input: Path) -> bool:
-        """Whether a file may have been made in this way from this input: told without reading the input."""
-        try:
-            return made in self._by_content and input.stat().st_size in self._sizes
-        except OSError:
-            return False
+    def may_have(self, made: str, size: int | None) -> bool:
+        """Whether a file may have been made in this way from an input of that size: told without reading it."""
+        return made in self._by_content and size in self._sizes
+
+    def there(self, output: Path) -> bool:
+        """Whether a file is there, whoever made it."""
+        return os.path.lexists(output)
+
+    def date(self, file: Path) -> int | None:
+        """The date of a finished file, by which it is known again; None where that is not known yet."""
+        return file.stat().st_mtime_ns
+
+    def _compared(self, path: Path, noted: Output) -> tuple[bool, bool]:
+        """Whether size and date are as recorded."""
+        return _compared(path, noted)
 
     def made(self, made: str, sha256: str) -> Path | None:
         """An untouched file of the input with that hash that was made in this way at its full level, if any."""
@@ -225,12 +235,17 @@ class Manifest:
         OSError if it can't be read.
         """
         status = os.stat(path)
-        absolute = os.path.realpath(path)
-        known = self._inputs.get(absolute)
-        if known is not None and (known.size, known.mtime_ns) == (status.st_size, status.st_mtime_ns):
+        return self.identify_as(
+            os.path.realpath(path), status.st_size, status.st_mtime_ns, lambda: content_sha256(path)
+        )
+
+    def identify_as(self, path: str, size: int, mtime_ns: int, hashed: Callable[[], str]) -> InputId:
+        """The same for an input of that size and date. hashed: gives the SHA-256 of its content."""
+        known = self._inputs.get(path)
+        if known is not None and (known.size, known.mtime_ns) == (size, mtime_ns):
             return known
-        identity = InputId(absolute, status.st_size, status.st_mtime_ns, content_sha256(path))
-        self._inputs[absolute] = identity
+        identity = InputId(path, size, mtime_ns, hashed())
+        self._inputs[path] = identity
         return identity
 
     def note_input(self, identity: InputId) -> None:

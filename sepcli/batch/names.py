@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sepcli.batch.inputs import Originals, Source
 from sepcli.batch.outputs import (
@@ -32,6 +33,9 @@ from sepcli.sound.formats import FORMATS
 from sepcli.sound.submix import Submix
 from sepcli.sound.video import container_of
 from sepcli.weights.entries import Catalog
+
+if TYPE_CHECKING:
+    from sepcli.batch.remote import RemoteOut
 
 PREVIEW = " (preview)"  # behind the name of a track of which only a part is separated to listen to it
 ROUNDS = 4  # of telling inputs apart, each of which may run into names of others
@@ -130,7 +134,8 @@ class Track:
 
     source: Source
     outputs: Mapping[str, Path] = field(default_factory=dict)  # by stem; empty while the stems are unknown
-    file: Path | None = None  # where to read it: a copy of what came through a pipe, None before that is made
+    # Where to read it: a copy of what came through a pipe or is at an address, None before that is made.
+    file: Path | None = None
 
     @classmethod
     def of(cls, source: Source, outputs: Mapping[str, Path]) -> Track:
@@ -140,6 +145,16 @@ class Track:
     def read_from(self, file: Path) -> Track:
         """The same track, but read from `file`."""
         return replace(self, file=file)
+
+    @property
+    def size(self) -> int | None:
+        """Of what is read, in bytes; None where it can't be told."""
+        if self.source.remote is not None:
+            return self.source.remote.size
+        try:
+            return None if self.file is None else self.file.stat().st_size
+        except OSError:
+            return None
 
 
 @dataclass(frozen=True)
@@ -174,7 +189,8 @@ def names(batch: Batch, sources: Sequence[str], more: Collection[str] = ()) -> N
     if FORMATS[batch.spec.format].stems:
         stems = stems.packed(sources, batch.spec.format)
     paths, notices = name_sources(batch, stems, batch.everything)
-    guard_inputs(batch.everything, batch.queries, [path for outputs in paths for path in outputs.values()])
+    outputs = [path for outputs in paths for path in outputs.values()]
+    guard_inputs(batch.everything, batch.queries, outputs, request.remote)
     if stems.pack is not None and stems.pack.notice:
         notices = [stems.pack.notice, *notices]
     ours = set(batch.sources)
@@ -470,14 +486,26 @@ def _bytes(source: Source) -> tuple[bytes, bytes]:
     return os.fsencode(str(source.relative)), os.fsencode(source.name)
 
 
-def guard_inputs(sources: Sequence[Source], queries: Iterable[Query], outputs: Sequence[Path]) -> None:
-    """Raises UsageError where an output would overwrite an input or a query, under whatever name or link."""
-    refuse_overwriting(queries, outputs)
-    originals = Originals(sources)
+def guard_inputs(
+    sources: Sequence[Source],
+    queries: Iterable[Query],
+    outputs: Sequence[Path],
+    remote: RemoteOut | None = None,
+) -> None:
+    """Raises UsageError where an output would overwrite an input or a query, under whatever name or link.
+
+    remote: the output folder, where that is at an address.
+    """
+    if remote is None:
+        refuse_overwriting(queries, outputs)
+        at, shown = Originals(sources).at, os.fspath
+    else:
+        files = {source.remote.key: source for source in sources if source.remote is not None}
+        at, shown = (lambda path: files.get(remote.key(path))), remote.shown
     for path in outputs:
-        if (source := originals.at(path)) is not None:
+        if (source := at(path)) is not None:
             raise UsageError(
-                f"The output '{os.fspath(path)}' is the input '{source.name}'.",
+                f"The output '{shown(path)}' is the input '{source.name}'.",
                 remedy=f"Choose another folder with {parameter('out')}, or another {parameter('template')}; an "
                 "input is never overwritten.",
                 code="input_is_output",

@@ -186,6 +186,12 @@ def legal_name(name: str) -> str:
     return name
 
 
+def short_name(name: str) -> str:
+    """A legal name for a copy of a file, with its suffix and as much else of its name as fits everywhere."""
+    stem, suffix = os.path.splitext(legal_name(name))
+    return _cut(stem, 120) + _cut(suffix, 20)
+
+
 def name_key(name: str) -> str:
     """Equal for names that are one file on some system."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
@@ -301,9 +307,19 @@ def check_writable(folder: Path) -> None:
         raise from_os(error, folder) from error
 
 
-def check_space(folder: Path, needed: int) -> None:
-    """Raises OutputError `disk_full` if the file system of `folder` has less than `needed` bytes free."""
+def check_space(folder: Path, needed: int, *, work: bool = False) -> None:
+    """Raises OutputError `disk_full` if the file system of `folder` has less than `needed` bytes free.
+
+    work: they are needed for unfinished files only, on the way to or from an address.
+    """
     free = shutil.disk_usage(_nearest(folder)).free
+    if free < needed and work:
+        raise OutputError(
+            f"One track needs about {_size(needed)} in '{_printable(str(folder))}' while it is separated, "
+            f"but only {_size(free)} are free.",
+            remedy="Free some space, or name a folder on another disk in the variable TMPDIR.",
+            code="disk_full",
+        )
     if free < needed:
         raise OutputError(
             f"The results need about {_size(needed)} in '{_printable(str(folder))}', "

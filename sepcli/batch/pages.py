@@ -47,7 +47,7 @@ class Pages:
         from sepcli.player.page import remove_page, shown
 
         folder = page_folder(self._request.template, track.outputs)
-        if self._request.stdout is not None or folder is None:
+        if self._request.stdout is not None or self._request.remote is not None or folder is None:
             return None, []
         try:
             page = shown(folder)

@@ -7,9 +7,11 @@ Loads no torch, and opens no audio but the queries', so a mistake on the command
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sepcli.batch.inputs import Shard, Source, find_inputs
 from sepcli.batch.outputs import DEFAULT_TEMPLATE
@@ -22,6 +24,9 @@ from sepcli.sound.submix import Submix
 from sepcli.weights.download import cost_text
 from sepcli.weights.entries import Catalog, Entry
 from sepcli.weights.modelspec import ModelSpec, read_model
+
+if TYPE_CHECKING:
+    from sepcli.batch.remote import RemoteOut
 
 PREVIEW_SECONDS = 30.0
 
@@ -58,6 +63,21 @@ class Request:
     blend: str = ""  # how the stems of several models become one; "": their mean, or as the catalogue says
     then: tuple[str, ...] = ()  # "STEM: MODEL": models after it, of which each takes a stem apart
     stdout: int | None = None  # a descriptor that takes the one stem of the one input; `out` is then temporary
+    remote: RemoteOut | None = None  # the output folder at an address; `out` is then its `path`
+
+    @property
+    def where(self) -> str:
+        """The output folder as the user knows it."""
+        return str(self.out) if self.remote is None else self.remote.url
+
+    def shown(self, output: Path) -> str:
+        """An output as the user knows it."""
+        return os.fspath(output) if self.remote is None else self.remote.shown(output)
+
+    @property
+    def work(self) -> Path:
+        """The folder in which the work folder is made."""
+        return self.out if self.remote is None else self.remote.work
 
     @property
     def stream(self) -> int | None:
@@ -87,6 +107,12 @@ class Request:
                 remedy=f"Leave out {parameter('start')}, {parameter('duration')} and {parameter('preview')}, "
                 "or cut the video first.",
                 code="video",
+            )
+        if self.remote is not None and self.player:
+            raise UsageError(
+                f"{parameter('player', True)} writes a page beside stems on a disk, and "
+                f"{self.remote.url} is an address.",
+                remedy=f"Leave it out, or choose a folder with {parameter('out')}.",
             )
         self.spec.validate()
         if self.player and self.spec.packs:
@@ -144,7 +170,10 @@ def look_up(request: Request, arguments: Sequence[str], catalog: Catalog, suffix
     model = read_model(request.model, catalog, blend=request.blend, then=request.then)
     spec = output_spec(request.spec, some=bool(request.targets or request.queries))
     queries = _queries(request, spec, model.entry, catalog)
-    found = find_inputs(arguments, request.out, frozenset(suffixes))
+    if request.remote is None:
+        found = find_inputs(arguments, request.out, frozenset(suffixes))
+    else:
+        found = find_inputs(arguments, None, frozenset(suffixes), remote=request.remote.storage)
     shard = request.shard
     batch = Batch(
         request=request,

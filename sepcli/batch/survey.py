@@ -33,7 +33,8 @@ def survey(named: Named, tracks: Iterable[Track]) -> Survey:
     until = time.monotonic() + SURVEY_SECONDS
     failures: list[tuple[Track, SepcliError]] = []
     for track in tracks:
-        assert track.file is not None
+        if track.file is None:  # at an address: it is looked at when it has been fetched
+            continue
         try:
             size = track.file.stat().st_size
             if time.monotonic() > until and looked_into:

@@ -230,7 +230,7 @@ class Reporter(Listener):
         audio, work = counts.audio_seconds, counts.seconds
         if request.ray is not None and work:  # of several at a time
             work = time.monotonic() - self._tracks_began
-        out = "-" if request.stdout is not None else str(request.out)
+        out = "-" if request.stdout is not None else request.where
         if console.reports_json():
             event = Summary(
                 event="summary",
@@ -428,7 +428,7 @@ def print_plan(batch: Batch, stems: Stems | None, decisions: Sequence[Decision],
         for name, problem in batch.failures:
             console.print_json(Result(name, "failed", error=problem).as_json())
         for decision in decisions:
-            outputs = {stem: str(path) for stem, path in decision.track.outputs.items()}
+            outputs = {stem: batch.request.shown(path) for stem, path in decision.track.outputs.items()}
             status = {SKIP: "skipped", REFUSE: "failed"}.get(decision.action, "planned")
             page = None if decision.action == REFUSE else planned_page(batch.request, decision.track)
             result = Result(decision.track.source.name, SKIPPED, outputs, player=page and str(page))
@@ -456,17 +456,19 @@ def _print_plan(batch: Batch, known: Stems | None, decisions: Sequence[Decision]
     console.sentence(f"model     {batch.model.name}: {stems}; {weights}", indent=10)
     console.sentence(f"licence   {license_text(batch)}", indent=10)
     kind = "video" if batch.spec.video else batch.spec.format
-    console.line(f"output    {batch.request.out}, {kind}")
+    console.line(f"output    {batch.request.where}, {kind}")
     for decision in decisions:
         console.sentence(f"{decision.action:<9} {decision.track.source.name}", indent=10)
         if decision.why:
             was = "" if decision.action == REFUSE else "was "
             console.sentence(f"          {was}{decision.why}")
         for path in decision.changed:
-            console.line(f"          was changed since, and stays: {path}")
+            console.line(f"          was changed since, and stays: {batch.request.shown(path)}")
         if decision.action not in (SKIP, REFUSE):
             for stem, path in decision.track.outputs.items():
-                console.line(f"          {'stays' if stem in decision.kept else '->'} {path}")
+                console.line(
+                    f"          {'stays' if stem in decision.kept else '->'} {batch.request.shown(path)}"
+                )
             if (page := planned_page(batch.request, decision.track)) is not None:
                 console.line(f"          -> {page}")
             if decision.parts:

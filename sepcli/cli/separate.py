@@ -87,7 +87,8 @@ def separate(
         typer.Argument(
             metavar="INPUT",
             show_default=False,
-            help="Audio or video files, folders (searched recursively), or - for standard input.",
+            help="Audio or video files, folders (searched recursively), addresses of such "
+            "(s3://bucket/folder), or - for standard input.",
         ),
     ],
     model: Annotated[
@@ -233,7 +234,8 @@ def separate(
             "--out",
             metavar="DIR",
             rich_help_panel=WHERE,
-            help="The output folder. With - the WAV of exactly one stem goes to standard output.",
+            help="The output folder, or its address (s3://bucket/folder). With - the WAV of exactly one stem "
+            "goes to standard output.",
         ),
     ] = "separated",
     template: Annotated[
@@ -513,6 +515,14 @@ def separate(
             remedy="Leave them out; what a run without --ray would do, --dry-run shows without it.",
         )
 
+    from sepcli.system.remote import is_remote
+
+    if watch and is_remote(next(filter(is_remote, [*inputs, out]), "")):
+        raise UsageError(
+            "--watch waits for files in folders of this machine and writes to one: it takes no addresses.",
+            remedy="Leave --watch out, and give the same command from time to time: what is done is skipped.",
+        )
+
     from sepcli.batch.inputs import parse_shard
     from sepcli.batch.outputs import choose_template
     from sepcli.batch.outputspec import OutputSpec
@@ -533,12 +543,18 @@ def separate(
         skip_silent=skip_silent,
         video=video,
     )
+    remote = None
+    if is_remote(out):
+        from sepcli.batch.remote import RemoteOut
+
+        remote = RemoteOut(out)
     request = Request(
         model=model or DEFAULT_MODEL,
         config=config,
         blend=blend or "",
         then=tuple(then or ()),
-        out=Path(os.path.expanduser(out)),
+        out=Path(os.path.expanduser(out)) if remote is None else remote.path,
+        remote=remote,
         targets=tuple(dict.fromkeys(target or ())),
         queries=tuple(query or ()),
         submixes=parse_submixes(submix or ()),

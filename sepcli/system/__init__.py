@@ -1,4 +1,4 @@
-"""Below all other rooms: threads, processes, files that appear whole, and TOML tables read strictly."""
+"""Below all other rooms: threads, processes, whole files, files at addresses, and TOML tables read strictly."""
 
 from __future__ import annotations
 
