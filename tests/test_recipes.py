@@ -36,6 +36,8 @@ NOT_RUN = {
     ".ci/run": "it runs this test",
     ".venv/bin/": ".ci/run has these tools",
     "sepcli dataset render": "needs a synthesiser and minutes; tests/test_data_render.py has the command",
+    "pip install 'sepcli[ray]'": "the extra; tests/test_cluster.py has what it brings",
+    "ray start": "another program; tests/test_cluster.py starts clusters",
     "torchrun": "wants eight GPUs; tests/test_training_loop.py starts two processes",
     "python docs/mini_data.py": "wants gigabytes of recordings",
     "sepcli train --preset mini ": "needs those recordings",
