@@ -63,6 +63,15 @@ _NICENESS = "RAY_worker_niceness"  # as Ray spells it
 _GPU_CORES = 1  # for the actor of a GPU: it decodes and writes there
 
 
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """Lets through what a signal's handler raises while Ray waits: it may come out inside a SystemError."""
+    try:
+        yield
+    except SystemError as error:
+        raise error.__cause__ or error.__context__ or error from None
+
+
 @dataclass(eq=False)
 class _Seat:
     """An actor and what it is at."""
@@ -118,6 +127,7 @@ class Cluster:
 
     # --- what a batch asks of its workers ---
 
+    @_stopping()
     def begin(self, half: bool, folder: Path) -> Precision:
         self._folder, self._stems = folder.absolute(), None
         self._shared = self._ray.put(self._batch)
@@ -142,6 +152,7 @@ class Cluster:
             self.device = replace(self.device, reason=why)
         return self._precision
 
+    @_stopping()
     def load(self, stems: Stems, tracks: int) -> None:
         self._stems, self._tracks = stems, tracks
         for seat in self._seats:
@@ -170,6 +181,7 @@ class Cluster:
         parts = {stem: path.absolute() for stem, path in work.parts.items()}
         self._queue.append((number, replace(work, track=track, parts=parts, folder=work.folder.absolute())))
 
+    @_stopping()
     def take(self) -> tuple[int, Made | Exception]:
         while True:
             self._hand_out()
