@@ -47,6 +47,7 @@ from sepcli.errors import (
     spell,
     spelling,
 )
+from sepcli.system import HANGUP
 
 if TYPE_CHECKING:
     from sepcli.engine.device import Device, Precision
@@ -63,13 +64,43 @@ _NICENESS = "RAY_worker_niceness"  # as Ray spells it
 _GPU_CORES = 1  # for the actor of a GPU: it decodes and writes there
 
 
-@contextmanager
-def _stopping() -> Iterator[None]:
-    """Lets through what a signal's handler raises while Ray waits: it may come out inside a SystemError."""
-    try:
-        yield
-    except SystemError as error:
-        raise error.__cause__ or error.__context__ or error from None
+class _Signals:
+    """Keeps signals back while Ray works, whose compiled code does not bear what handlers raise.
+
+    `heed` lets the handler have one that has come, between two calls of Ray; so does the end.
+    """
+
+    def __init__(self) -> None:
+        self._former: dict[int, Any] = {}  # handlers in whose place these signals are noted
+        self._handlers: dict[int, Any] = {}  # those that have been given back
+        self._came: int | None = None
+
+    def __enter__(self) -> _Signals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, *([] if HANGUP is None else [HANGUP])):
+                if callable(signal.getsignal(number)):
+                    self._former[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._give_back()
+        self.heed()
+
+    def _give_back(self) -> None:
+        former, self._former = self._former, {}
+        self._handlers |= former
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        self._came = self._came or number
+
+    def heed(self) -> None:
+        """Call the handler of a signal that has come. What it then sets for the next one holds."""
+        if self._came is not None:
+            number, self._came = self._came, None
+            self._give_back()
+            self._handlers[number](number, None)
 
 
 @dataclass(eq=False)
@@ -127,19 +158,21 @@ class Cluster:
 
     # --- what a batch asks of its workers ---
 
-    @_stopping()
     def begin(self, half: bool, folder: Path) -> Precision:
         self._folder, self._stems = folder.absolute(), None
         self._shared = self._ray.put(self._batch)
         kind, why = (
             ("cuda", "the cluster has GPUs") if self._on_gpu else ("cpu", "no node of the cluster has a GPU")
         )
-        seat = self._hire()
         try:
-            found = seat.actor.device.remote(kind, half)
-            if not self._ray.wait([found], timeout=FILL_SECONDS)[0]:
-                self._notice("No node has started a worker yet; the cluster may be busy.")
-            self.device, self._precision = self._ray.get(found)
+            with _Signals() as signals:
+                found = self._hire().actor.device.remote(kind, half)
+                waited = time.monotonic()
+                while not self._ray.wait([found], timeout=LOOK_SECONDS)[0]:
+                    signals.heed()
+                    if time.monotonic() > waited + FILL_SECONDS:
+                        self._notice("No node has started a worker yet; the cluster may be busy.")
+                self.device, self._precision = self._ray.get(found)
         except self._ray.exceptions.RayTaskError as error:
             raise _cause(error) from None
         except self._ray.exceptions.RayError as error:
@@ -152,7 +185,6 @@ class Cluster:
             self.device = replace(self.device, reason=why)
         return self._precision
 
-    @_stopping()
     def load(self, stems: Stems, tracks: int) -> None:
         self._stems, self._tracks = stems, tracks
         for seat in self._seats:
@@ -163,11 +195,12 @@ class Cluster:
         workers = f"{count} {'worker' if count == 1 else 'workers'}"
         each = "a GPU" if self._on_gpu else f"{self._threads} {'thread' if self._threads == 1 else 'threads'}"
         self._notice(f"Ray: {workers} with {each} each, on {nodes} {'node' if nodes == 1 else 'nodes'}.")
-        with self._listener.downloading() as progress:
+        with self._listener.downloading() as progress, _Signals() as signals:
             while not any(seat.ready for seat in self._seats):
                 for ref in self._ended():
                     self._settle(ref)
                 self._look(progress)
+                signals.heed()
 
     @property
     def has_room(self) -> bool:
@@ -181,16 +214,17 @@ class Cluster:
         parts = {stem: path.absolute() for stem, path in work.parts.items()}
         self._queue.append((number, replace(work, track=track, parts=parts, folder=work.folder.absolute())))
 
-    @_stopping()
     def take(self) -> tuple[int, Made | Exception]:
-        while True:
-            self._hand_out()
-            for ref in self._ended():
-                ended = self._settle(ref)
-                if ended is not None:
-                    self._hand_out()
-                    return ended
-            self._look()
+        with _Signals() as signals:
+            while True:
+                self._hand_out()
+                for ref in self._ended():
+                    ended = self._settle(ref)
+                    if ended is not None:
+                        self._hand_out()
+                        return ended
+                self._look()
+                signals.heed()
 
     def abandon(self) -> None:
         self._queue.clear()
