@@ -71,15 +71,15 @@ class _Signals:
     """
 
     def __init__(self) -> None:
-        self._former: dict[int, Any] = {}  # handlers in whose place these signals are noted
-        self._handlers: dict[int, Any] = {}  # those that have been given back
+        self._handlers: dict[int, Any] = {}  # in whose place signals are noted
+        self._held = True  # until they are given back
         self._came: int | None = None
 
     def __enter__(self) -> _Signals:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM, *([] if HANGUP is None else [HANGUP])):
                 if callable(signal.getsignal(number)):
-                    self._former[number] = signal.signal(number, self._note)
+                    self._handlers[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,10 +87,10 @@ class _Signals:
         self.heed()
 
     def _give_back(self) -> None:
-        former, self._former = self._former, {}
-        self._handlers |= former
-        for number, handler in former.items():
-            signal.signal(number, handler)
+        if self._held:
+            self._held = False
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
 
     def _note(self, number: int, frame: object) -> None:
         self._came = self._came or number

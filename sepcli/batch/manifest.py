@@ -213,8 +213,23 @@ class Manifest:
         return file.stat().st_mtime_ns
 
     def _compared(self, path: Path, noted: Output) -> tuple[bool, bool]:
-        """Whether size and date are as recorded."""
-        return _compared(path, noted)
+        """Whether size and date are as recorded. A copy may have a rounded date, to 2 s on FAT.
+
+        Of a stem that was left out, whether there is no file.
+        """
+        if noted.left_out:
+            absent = not os.path.lexists(path)
+            return absent, absent
+        try:
+            status = path.stat()
+        except OSError:
+            return False, False
+        same_size, date = status.st_size == noted.bytes, status.st_mtime_ns
+        if noted.mtime_ns is None:
+            return same_size, True
+        apart = abs(date - noted.mtime_ns)
+        same_date = apart == 0 or any(apart < grain and date % grain == 0 for grain in _DATE_GRAINS)
+        return same_size, same_date
 
     def made(self, made: str, sha256: str) -> Path | None:
         """An untouched file of the input with that hash that was made in this way at its full level, if any."""
@@ -318,26 +333,6 @@ class Manifest:
             with contextlib.suppress(*NO_LOCKS):
                 stack.enter_context(lock)
             yield
-
-
-def _compared(path: Path, noted: Output) -> tuple[bool, bool]:
-    """Whether size and date are as recorded. A copy may have a rounded date, to 2 s on FAT.
-
-    Of a stem that was left out, whether there is no file.
-    """
-    if noted.left_out:
-        absent = not os.path.lexists(path)
-        return absent, absent
-    try:
-        status = path.stat()
-    except OSError:
-        return False, False
-    same_size, date = status.st_size == noted.bytes, status.st_mtime_ns
-    if noted.mtime_ns is None:
-        return same_size, True
-    apart = abs(date - noted.mtime_ns)
-    same_date = apart == 0 or any(apart < grain and date % grain == 0 for grain in _DATE_GRAINS)
-    return same_size, same_date
 
 
 def _ends_torn(file: int) -> bool:

@@ -53,7 +53,7 @@ class RemoteOut:
 
     def shown(self, path: Path) -> str:
         """The address that a path in the folder stands for."""
-        return f"{self.url}/{self._relative(path)}"
+        return self.storage.shown(self._relative(path))
 
     def key(self, path: Path) -> tuple[str, str]:
         """Equal to that of the RemoteFile that is at the path."""

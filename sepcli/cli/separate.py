@@ -354,7 +354,7 @@ def separate(
             metavar="|".join(Sum),
             rich_help_panel=LEVELS,
             help="exact: the files add up to the input, sample by sample. What the model leaves over goes "
-            "into the rest, or else into `other`. With -t it implies --rest.",
+            "into the rest, or else into `other`. With -t, or a model of one stem, it implies --rest.",
         ),
     ] = Sum.none,
     skip_silent: Annotated[

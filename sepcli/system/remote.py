@@ -15,9 +15,7 @@ import contextlib
 import hashlib
 import re
 import time
-import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -144,6 +142,10 @@ class Storage:
         """The path of what is below the address."""
         return f"{self.root}/{relative}"
 
+    def shown(self, relative: str) -> str:
+        """The address of what is below the address."""
+        return f"{self.url}/{relative}"
+
     def key(self, path: str) -> tuple[str, str]:
         """Of the file at a path; see RemoteFile."""
         return self.protocol, path
@@ -164,11 +166,12 @@ class Storage:
                 raise
 
         start = self.root + "/"
-        return {
-            path[len(start) :]: self._described(path, f"{self.url}/{path[len(start) :]}", info)
+        below = {
+            path.removeprefix(start): (path, info)
             for path, info in self._try(found, self.url).items()
             if path.startswith(start) and info.get("type") == "file"
         }
+        return {name: self._described(path, self.shown(name), info) for name, (path, info) in below.items()}
 
     def is_file(self) -> bool:
         """Whether the address is of a file. InputError where there is nothing, or it can't be seen."""
@@ -182,13 +185,15 @@ class Storage:
         """Those of these files below the address that are there, as they are now."""
         if not getattr(self.fs, "async_impl", False):  # one thread at a time
             return {name: file for name in relatives if (file := self._look(name)) is not None}
+        from concurrent.futures import ThreadPoolExecutor  # not at the start of every run
+
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             found = zip(relatives, pool.map(self._look, relatives), strict=True)
             return {name: file for name, file in found if file is not None}
 
     def _look(self, relative: str) -> RemoteFile | None:
         try:
-            return self.file(self.at(relative), f"{self.url}/{relative}")
+            return self.file(self.at(relative), self.shown(relative))
         except SepcliError as error:
             if error.code == "missing":
                 return None
@@ -284,12 +289,12 @@ class Storage:
                 self.fs.pipe_file(self.at(relative), file.read_bytes())
             else:
                 self._whole(relative, lambda path: self.fs.put_file(str(file), path))
-            there = self.file(self.at(relative), self._url(relative))
+            there = self.file(self.at(relative), self.shown(relative))
             if there.size != size:
                 raise _Cut(f"{there.size} of {size} bytes are there")
             return there
 
-        return self._try(put, self._url(relative))
+        return self._try(put, self.shown(relative))
 
     def remove(self, relative: str) -> None:
         """Remove a file, if it is there."""
@@ -298,10 +303,7 @@ class Storage:
             with contextlib.suppress(FileNotFoundError):
                 self.fs.rm_file(self.at(relative))
 
-        self._try(remove, self._url(relative))
-
-    def _url(self, relative: str) -> str:
-        return f"{self.url}/{relative}"
+        self._try(remove, self.shown(relative))
 
     def _whole(self, relative: str, write: Callable[[str], object]) -> None:
         """Write by a name of its own, and rename, where the protocol shows files as they grow."""
@@ -309,8 +311,10 @@ class Storage:
         if self.protocol in _WHOLE:
             write(final)
             return
+        import secrets  # not at the start of every run
+
         folder = self.fs._parent(final)
-        unfinished = f"{folder}/.sepcli-{uuid.uuid4().hex}"
+        unfinished = f"{folder}/.sepcli-{secrets.token_hex(16)}"
         self.fs.makedirs(folder, exist_ok=True)
         try:
             write(unfinished)
@@ -326,9 +330,7 @@ class Storage:
         for pause in (*PAUSES, None):
             try:
                 return call()
-            except SepcliError:
-                raise
-            except _OURS:
+            except (SepcliError, *_OURS):
                 raise
             except Exception as error:
                 tried = self.protocol in _PATIENT and not isinstance(error, _Cut)
