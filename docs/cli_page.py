@@ -355,8 +355,9 @@ can't hold (`video`); the others go on. Each file takes the room of the whole pi
 them; one file of each format was written and read back for this table:
 
 {formats}
-Tempo is a whole number in `m4a` and `stem.mp4`. A video keeps the tags of its container. Left out everywhere is what describes
-the mix or its file, as ReplayGain does. `--no-tags` leaves out everything.
+The title is `TITLE (STEM)`, that of a stem file the track's. Tempo is a whole number in `m4a` and `stem.mp4`. A video keeps
+the tags of its container. Left out everywhere is what describes the mix or its file, as ReplayGain does. `--no-tags` leaves
+out everything.
 
 **Productions.** The stems of a WAV or RF64, written as WAV (RF64 from 4 GiB on), keep besides what an audio workstation needs
 to put them back in their place. The time reference is that of the stem's first sample. Cue points and loops are kept where

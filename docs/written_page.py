@@ -49,7 +49,6 @@ TEXTS = {
     "r128_track_gain": "-1920",
 }
 SHOWN = {
-    "title": "title",
     "musicbrainz_trackid": "any other name",
     "replaygain_track_gain": "ReplayGain",
     "r128_track_gain": "R128 gain",
@@ -113,7 +112,7 @@ def _same(found: str | None, written: str) -> bool:
 HOUR = 3600 * 44100  # samples since midnight
 IXML = (
     "<BWFXML><SCENE>12</SCENE><SPEED>"
-    f"<TIMESTAMP_SAMPLES_SINCE_MIDNIGHT_HI>0</TIMESTAMP_SAMPLES_SINCE_MIDNIGHT_HI>"
+    "<TIMESTAMP_SAMPLES_SINCE_MIDNIGHT_HI>0</TIMESTAMP_SAMPLES_SINCE_MIDNIGHT_HI>"
     f"<TIMESTAMP_SAMPLES_SINCE_MIDNIGHT_LO>{HOUR}</TIMESTAMP_SAMPLES_SINCE_MIDNIGHT_LO>"
     "<FILE_SAMPLE_RATE>44100</FILE_SAMPLE_RATE><AUDIO_BIT_DEPTH>16</AUDIO_BIT_DEPTH></SPEED></BWFXML>"
 ).encode()

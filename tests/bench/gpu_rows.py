@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sepcli.errors import first_line
 from tests.bench import results
 from tests.bench.results import Figure, Record
 
@@ -102,7 +103,7 @@ class Part:
                 why[row] = f"{LEFT_OUT}{reason}"
             except Exception as error:  # noqa: BLE001  (the time is short, and the next one may do)
                 traceback.print_exc()
-                why[row], failed = f"{FAILED}{type(error).__name__}: {_first_line(error)}", True
+                why[row], failed = f"{FAILED}{type(error).__name__}: {first_line(error)[:200]}", True
             runs = {name: found[name] for name in rows if name in found}
             missing = {name: why.get(name, TIME) for name in rows if name not in found}
             settings = self.settings(day) | _commits(runs)
@@ -110,10 +111,6 @@ class Part:
             record.write(self.file(day).stem, day.folder)
             if failed:
                 return
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:200]
 
 
 def _commits(runs: Runs) -> dict[str, str]:
