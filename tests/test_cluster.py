@@ -471,7 +471,9 @@ def test_a_cluster_of_this_machine_ends_with_its_run(music, sent, expected):
 
 def descendants(parent):
     """The command lines of a process's children, and of theirs, by number."""
-    listed = subprocess.run(["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
+    ).stdout
     rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
     found, grown = {str(parent): ""}, True
     while grown:

@@ -8,17 +8,10 @@ import torch
 from sepcli.data.mixing import Batch
 from sepcli.loading import save_model
 from sepcli.training.beginning import begin
-from sepcli.training.config import make_train_config, merge, parse_override, read_preset
 from sepcli.training.setup import make_network, make_objective
+from tests.presets import network_preset
 
 SMALLER = ["dim=8", "depth=1", "nfft=128", "hop=40", "mask_expansion=1", "bands=[2,2,3,10,48]"]
-
-
-def preset(name, *settings):
-    tables = read_preset(name)
-    for text in settings:
-        tables = merge(tables, parse_override(f"model.config.{text}"))
-    return make_train_config(tables)
 
 
 @pytest.mark.parametrize(
@@ -26,13 +19,13 @@ def preset(name, *settings):
 )
 def test_the_sizes(name, millions):
     with torch.device("meta"):
-        model = make_network(preset(name).model).model
+        model = make_network(network_preset(name).model).model
     assert abs(sum(parameter.numel() for parameter in model.parameters()) / 1e6 - millions) < 0.01
 
 
 @pytest.mark.parametrize("name", ["bsrnn", "bsrnn-simo-opt", "bsrnn-small"])
 def test_a_step_of_the_recipe(name):
-    config = preset(name, *SMALLER)
+    config = network_preset(name, *SMALLER)
     model = make_network(config.model).model.train()
     stems = 0.1 * torch.randn(2, len(model.sources), 2, 3000)
     loss = make_objective(config, model)(model, Batch(stems, [], []))
@@ -43,10 +36,10 @@ def test_a_step_of_the_recipe(name):
 
 def test_new_stems_on_a_trained_trunk(tmp_path):
     torch.manual_seed(1)
-    trained = make_network(preset("bsrnn", *SMALLER, 'sources=["vocals","drums"]').model)
+    trained = make_network(network_preset("bsrnn", *SMALLER, 'sources=["vocals","drums"]').model)
     before = trained.model.state_dict()
     save_model(before, tmp_path / "m.safetensors", family="bsrnn", arch="BSRNN", config=trained.config)
-    table = preset("bsrnn", *SMALLER, 'sources=["drums","guitar"]').model
+    table = network_preset("bsrnn", *SMALLER, 'sources=["drums","guitar"]').model
     network, notices = make_network(table), []
     fresh = {key: value.clone() for key, value in network.model.state_dict().items()}
     begin(network, table, str(tmp_path / "m.safetensors"), notices.append)

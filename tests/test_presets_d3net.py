@@ -8,19 +8,13 @@ import torch
 from sepcli.data.mixing import Batch
 from sepcli.errors import UsageError
 from sepcli.nn.losses import Criterion, Term
-from sepcli.training.config import make_train_config, merge, parse_override, preset_names, read_preset
+from sepcli.training.config import preset_names
 from sepcli.training.setup import example_samples, make_network, make_objective
 from tests.models.test_d3net import tiny
+from tests.presets import preset
 from tests.rendered import rendered_song
 
 NAMES = [name for name in preset_names() if name.startswith("d3net")]
-
-
-def preset(name, *settings):
-    tables = read_preset(name)
-    for text in settings:
-        tables = merge(tables, parse_override(text))
-    return make_train_config(tables)
 
 
 @pytest.mark.slow

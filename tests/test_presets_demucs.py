@@ -15,10 +15,11 @@ from sepcli.loading import make_config
 from sepcli.models.demucs.sparse import SparseWeighing
 from sepcli.models.demucs.transformer import TransformerLayer
 from sepcli.models.family import get_family
-from sepcli.training.config import TrainConfig, make_train_config, preset_names, read_preset
+from sepcli.training.config import TrainConfig, preset_names
 from sepcli.training.optim import make_optimiser
 from sepcli.training.setup import Network, augmentation, example_samples, make_network, make_objective
 from sepcli.weights.catalog import load_catalog
+from tests.presets import preset
 
 SOURCES = ("drums", "bass", "other", "vocals")
 # Preset: seconds, layers, dimension, parameters, and millions of them as published. The table of the paper cuts
@@ -34,10 +35,6 @@ GRID = {
     "sparse-htdemucs": ("12.2", 7, 512, 54_093_392, None),
 }
 FINE_TUNING = {f"htdemucs-ft-{name}": name for name in SOURCES}
-
-
-def preset(name: str) -> TrainConfig:
-    return make_train_config(read_preset(name))
 
 
 def network(config: TrainConfig) -> Network:

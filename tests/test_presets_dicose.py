@@ -6,9 +6,10 @@ import torch
 from sepcli.data.mixing import Batch
 from sepcli.errors import UsageError
 from sepcli.training.beginning import begin
-from sepcli.training.config import make_train_config, merge, parse_override, preset_names, read_preset
+from sepcli.training.config import preset_names
 from sepcli.training.optim import make_optimiser
 from sepcli.training.setup import example_samples, make_network, make_objective
+from tests.presets import preset
 
 DETERMINISTIC, DIFFUSION = 405_231_900, 405_496_220  # parameters
 PUBLISHED = {
@@ -28,13 +29,6 @@ SHRUNK = [
     "head_features=4",
     "segment=256",
 ]
-
-
-def preset(name, *settings):
-    tables = read_preset(name)
-    for text in settings:
-        tables = merge(tables, parse_override(text))
-    return make_train_config(tables)
 
 
 def network(config):

@@ -4,21 +4,15 @@ import pytest
 import torch
 
 from sepcli.data.mixing import Batch
-from sepcli.training.config import make_train_config, merge, parse_override, preset_names, read_preset
+from sepcli.training.config import preset_names
 from sepcli.training.setup import make_network, make_objective
+from tests.presets import preset
 
 PUBLISHED = {  # parameters
     "lasaft-v1-small": 8_424_028, "lasaft-v1-large": 31_541_908, "lasaft-v1.1": 4_159_844,
     "lasaft-v1.2": 2_040_372, "lasaft-v2-small": 2_468_554, "lasaft-v2-large": 7_900_700,
     "lasaft-v2-light": 1_910_270, "lasaft-query": 2_991_010,
 }  # fmt: skip
-
-
-def preset(name, *settings):
-    tables = read_preset(name)
-    for text in settings:
-        tables = merge(tables, parse_override(text))
-    return make_train_config(tables)
 
 
 def parameters(config):

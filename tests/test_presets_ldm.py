@@ -6,9 +6,10 @@ import torch
 from sepcli.data.mixing import Batch
 from sepcli.errors import UsageError
 from sepcli.training.beginning import begin
-from sepcli.training.config import make_train_config, merge, parse_override, preset_names, read_preset
+from sepcli.training.config import preset_names
 from sepcli.training.optim import make_optimiser
 from sepcli.training.setup import augmentation, example_samples, make_network, make_objective
+from tests.presets import preset
 
 PUBLISHED, SMALL = ["ldm-stage1", "ldm-stage2"], ["ldm-small-stage1", "ldm-small-stage2"]
 SHRUNK = [
@@ -29,13 +30,6 @@ SHRUNK = [
     "features=8",
     "segment=640",
 ]
-
-
-def preset(name, *settings):
-    tables = read_preset(name)
-    for text in settings:
-        tables = merge(tables, parse_override(text))
-    return make_train_config(tables)
 
 
 def network(config):

@@ -9,18 +9,11 @@ from sepcli.data.mixing import Batch
 from sepcli.errors import ModelError
 from sepcli.loading import load_model, save_model
 from sepcli.training.beginning import begin
-from sepcli.training.config import make_train_config, merge, parse_override, read_preset
 from sepcli.training.export import export_model
 from sepcli.training.setup import make_network, make_objective
+from tests.presets import network_preset
 
 SMALLER = ["width=4", "growth=2", "bins=64", "nfft=128", "hop=32", "scales=2", "chunk=2016"]
-
-
-def preset(name, *settings):
-    tables = read_preset(name)
-    for text in settings:
-        tables = merge(tables, parse_override(f"model.config.{text}"))
-    return make_train_config(tables)
 
 
 @pytest.mark.parametrize(
@@ -28,13 +21,13 @@ def preset(name, *settings):
 )
 def test_the_sizes(name, millions):
     with torch.device("meta"):
-        model = make_network(preset(name).model).model
+        model = make_network(network_preset(name).model).model
     assert abs(sum(parameter.numel() for parameter in model.parameters()) / 1e6 - millions) < 0.05
-    assert model.valid_length(int(preset(name).data.segment * 44100)) == model.segment.samples
+    assert model.valid_length(int(network_preset(name).data.segment * 44100)) == model.segment.samples
 
 
 def test_a_step_of_the_recipe():
-    config = preset("mdx23c-drumkit", *SMALLER)
+    config = network_preset("mdx23c-drumkit", *SMALLER)
     model = make_network(config.model).model.train()
     loss = make_objective(config, model)(model, Batch(0.1 * torch.randn(2, 5, 2, 2016), [], []))
     loss.total.backward()
@@ -46,7 +39,7 @@ def test_a_step_of_the_recipe():
 def trained(tmp_path):
     """A run's file, and its network."""
     torch.manual_seed(1)
-    network = make_network(preset("mdx23c-small", *SMALLER).model)
+    network = make_network(network_preset("mdx23c-small", *SMALLER).model)
     path = tmp_path / "model.safetensors"
     save_model(network.model.state_dict(), path, family="mdx23c", arch="MDX23C", config=network.config)
     return path, network
@@ -70,7 +63,7 @@ def test_the_toolkit_reads_it_and_so_do_we(trained, tmp_path):
 
 def test_a_trained_network_as_the_beginning(trained):
     path, network = trained
-    table = preset("mdx23c-small", *SMALLER).model
+    table = network_preset("mdx23c-small", *SMALLER).model
     fresh = make_network(table)
     begin(fresh, table, str(path))
     state = fresh.model.state_dict()

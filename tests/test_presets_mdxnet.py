@@ -9,30 +9,23 @@ from sepcli.data.mixing import Batch
 from sepcli.loading import load_model, save_model
 from sepcli.models.mdxnet import FAMILY
 from sepcli.training.beginning import begin
-from sepcli.training.config import make_train_config, merge, parse_override, read_preset
 from sepcli.training.export import export_model
 from sepcli.training.setup import make_network, make_objective
+from tests.presets import network_preset
 
 SMALLER = ["growth=4", "bins=64", "nfft=512", "hop=128", "frames=32", "scales=2", "bottleneck=4"]
-
-
-def preset(name, *settings):
-    tables = read_preset(name)
-    for text in settings:
-        tables = merge(tables, parse_override(f"model.config.{text}"))
-    return make_train_config(tables)
 
 
 @pytest.mark.parametrize("name, millions", [("mdxnet", 7.4), ("mdxnet-small", 0.5)])
 def test_the_sizes(name, millions):
     with torch.device("meta"):
-        model = make_network(preset(name).model).model
+        model = make_network(network_preset(name).model).model
     assert abs(sum(parameter.numel() for parameter in model.parameters()) / 1e6 - millions) < 0.05
-    assert model.segment.samples <= preset(name).data.segment * 44100 + 64
+    assert model.segment.samples <= network_preset(name).data.segment * 44100 + 64
 
 
 def test_a_step_of_the_recipe():
-    config = preset("mdxnet-small", *SMALLER)
+    config = network_preset("mdxnet-small", *SMALLER)
     model = make_network(config.model).model.train()
     loss = make_objective(config, model)(model, Batch(0.1 * torch.randn(2, 1, 2, 5000), [], []))
     loss.total.backward()
@@ -42,7 +35,7 @@ def test_a_step_of_the_recipe():
 
 def trained(tmp_path, *settings):
     torch.manual_seed(1)
-    network = make_network(preset("mdxnet-small", *SMALLER, *settings).model)
+    network = make_network(network_preset("mdxnet-small", *SMALLER, *settings).model)
     path = tmp_path / "model.safetensors"
     save_model(network.model.state_dict(), path, family="mdxnet", arch="MDXNet", config=network.config)
     return path, network
@@ -68,7 +61,7 @@ def load(path):
 
 def test_a_folded_network_is_trained_on(tmp_path):
     path, before = trained(tmp_path, "folded=true")
-    table = preset("mdxnet-small", *SMALLER, "folded=true", 'sources=["guitar"]').model
+    table = network_preset("mdxnet-small", *SMALLER, "folded=true", 'sources=["guitar"]').model
     network = make_network(table)
     begin(network, table, str(path), lambda text: None)
     for name, value in network.model.state_dict().items():

@@ -13,22 +13,16 @@ from sepcli.errors import UsageError
 from sepcli.models.openunmix import XUMX
 from sepcli.models.openunmix.objectives import Bridged, Magnitudes, weighted_sdr
 from sepcli.nn.losses import Criterion, Term
-from sepcli.training.config import make_train_config, merge, parse_override, preset_names, read_preset
+from sepcli.training.config import preset_names
 from sepcli.training.optim import make_optimiser
 from sepcli.training.setup import make_network, make_objective
 from tests.contracts import peak_error
 from tests.models.test_openunmix import tiny
+from tests.presets import preset
 from tests.stems import write
 
 PRESETS = [name for name in preset_names() if name.startswith(("umx", "xumx"))]
 SQUARED = Criterion([Term("mse")], [1.0] * 3)
-
-
-def preset(name, *settings):
-    tables = read_preset(name)
-    for text in settings:
-        tables = merge(tables, parse_override(text))
-    return make_train_config(tables)
 
 
 @pytest.mark.parametrize("name", ["umx", "xumx"])

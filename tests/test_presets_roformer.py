@@ -10,8 +10,8 @@ from sepcli.errors import ModelError
 from sepcli.loading import save_model
 from sepcli.nn.losses import MR_COMPLEX_WINDOWS, Criterion, Term, multi_resolution_complex
 from sepcli.training.beginning import begin
-from sepcli.training.config import make_train_config, merge, parse_override, read_preset
 from sepcli.training.setup import make_network, make_objective
+from tests.presets import network_preset
 
 SMALLER = ["dim=8", "depth=1", "heads=2", "dim_head=4", "nfft=128", "hop=40", "mask_expansion=1"]
 SMALLER_OF = {
@@ -21,15 +21,8 @@ SMALLER_OF = {
 }
 
 
-def preset(name, *settings):
-    tables = read_preset(name)
-    for text in settings:
-        tables = merge(tables, parse_override(f"model.config.{text}"))
-    return make_train_config(tables)
-
-
 def smaller(name, *settings):
-    return preset(name, *SMALLER, *SMALLER_OF[name], *settings)
+    return network_preset(name, *SMALLER, *SMALLER_OF[name], *settings)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +30,7 @@ def smaller(name, *settings):
 )
 def test_the_sizes(name, millions):
     with torch.device("meta"):
-        model = make_network(preset(name).model).model
+        model = make_network(network_preset(name).model).model
     assert abs(sum(parameter.numel() for parameter in model.parameters()) / 1e6 - millions) < 0.05
 
 

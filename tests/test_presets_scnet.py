@@ -10,23 +10,16 @@ from sepcli.errors import ModelError
 from sepcli.loading import load_model, save_model
 from sepcli.nn.losses import Criterion, Term, rmse
 from sepcli.training.beginning import begin
-from sepcli.training.config import make_train_config, merge, parse_override, read_preset
 from sepcli.training.export import export_model
 from sepcli.training.setup import make_network, make_objective
+from tests.presets import network_preset
 
 SMALLER = ["dims=[4,4,8]", "nfft=128", "hop=32", "layers=2", "chunk=2000", "shares=[0.2,0.4,0.4]"]
 
 
-def preset(name, *settings):
-    tables = read_preset(name)
-    for text in settings:
-        tables = merge(tables, parse_override(f"model.config.{text}"))
-    return make_train_config(tables)
-
-
 @pytest.mark.parametrize("name, millions", [("scnet", 10.6), ("scnet-large", 42.2), ("scnet-tiny", 0.5)])
 def test_the_sizes(name, millions):
-    config = preset(name)
+    config = network_preset(name)
     with torch.device("meta"):
         model = make_network(config.model).model
     assert abs(sum(parameter.numel() for parameter in model.parameters()) / 1e6 - millions) < 0.05
@@ -34,7 +27,7 @@ def test_the_sizes(name, millions):
 
 
 def test_a_step_of_the_recipe():
-    config = preset("scnet", *SMALLER)
+    config = network_preset("scnet", *SMALLER)
     model = make_network(config.model).model.train()
     loss = make_objective(config, model)(model, Batch(0.1 * torch.randn(2, 4, 2, 2000), [], []))
     loss.total.backward()
@@ -57,7 +50,7 @@ def test_the_loss_is_of_each_stem_by_itself():
 def trained(tmp_path):
     """A run's file, and its network."""
     torch.manual_seed(1)
-    network = make_network(preset("scnet-tiny", *SMALLER).model)
+    network = make_network(network_preset("scnet-tiny", *SMALLER).model)
     path = tmp_path / "model.safetensors"
     save_model(network.model.state_dict(), path, family="scnet", arch="SCNet", config=network.config)
     return path, network
@@ -65,7 +58,7 @@ def trained(tmp_path):
 
 def test_new_stems_on_a_trained_network(trained):
     path, before = trained
-    table = preset("scnet-tiny", *SMALLER, 'sources=["piano","bass"]').model
+    table = network_preset("scnet-tiny", *SMALLER, 'sources=["piano","bass"]').model
     network, notices = make_network(table), []
     fresh = {key: value.clone() for key, value in network.model.state_dict().items()}
     begin(network, table, str(path), notices.append)
@@ -81,7 +74,7 @@ def test_the_toolkit_reads_it_and_so_do_we(switches, tmp_path):
     """With what no tensor tells: whether the track is standardised, hop, shares, stems."""
     pytest.importorskip("yaml")
     settings = [f"{key}={str(value).lower()}" for key, value in switches.items()]
-    network = make_network(preset("scnet-tiny", *SMALLER, *settings, 'sources=["piano","rest"]').model)
+    network = make_network(network_preset("scnet-tiny", *SMALLER, *settings, 'sources=["piano","rest"]').model)
     own, out = tmp_path / "model.safetensors", tmp_path / "there.ckpt"
     save_model(network.model.state_dict(), own, family="scnet", arch="SCNet", config=network.config)
     assert [file.suffix for file in export_model(str(own), out)] == [".ckpt", ".yaml"]

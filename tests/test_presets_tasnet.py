@@ -8,24 +8,17 @@ import soundfile
 import torch
 
 from sepcli.data.mixing import Batch, Batches, DataSource
-from sepcli.training.config import make_train_config, merge, parse_override, read_preset
 from sepcli.training.optim import make_optimiser
 from sepcli.training.setup import make_network, make_objective
+from tests.presets import network_preset
 
 RATE = 8000  # Hz
 SMALLER = ("N=32", "L=16", "B=24", "H=32", "X=4", "R=1", f"samplerate={RATE}", "segment_length=8000")
 
 
-def preset(name, *settings):
-    tables = read_preset(name)
-    for text in settings:
-        tables = merge(tables, parse_override(f"model.config.{text}"))
-    return make_train_config(tables)
-
-
 @pytest.mark.parametrize("name, millions", [("tasnet", 10.978), ("tasnet-small", 0.269)])
 def test_the_sizes(name, millions):
-    config = preset(name)
+    config = network_preset(name)
     with torch.device("meta"):
         model = make_network(config.model).model
     assert abs(sum(parameter.numel() for parameter in model.parameters()) / 1e6 - millions) < 0.001
@@ -33,7 +26,7 @@ def test_the_sizes(name, millions):
 
 
 def test_a_step_of_the_recipe():
-    config = preset("tasnet", *SMALLER)
+    config = network_preset("tasnet", *SMALLER)
     model = make_network(config.model).model.train()
     loss = make_objective(config, model)(model, Batch(0.1 * torch.randn(2, 4, 2, 4000), [], []))
     loss.total.backward()
@@ -61,7 +54,7 @@ def render(folder, seed):
 def test_the_loss_falls_on_two_songs(tmp_path):
     for seed in range(2):
         render(tmp_path / f"song{seed}", seed)
-    config = preset("tasnet-small", *SMALLER)
+    config = network_preset("tasnet-small", *SMALLER)
     torch.manual_seed(0)
     model = make_network(config.model).model.train()
     objective, optimiser = make_objective(config, model), make_optimiser(model, config.optim)

@@ -15,10 +15,10 @@ from sepcli.errors import ModelError, UsageError
 from sepcli.models.cunet import FAMILY, CUNet, CUNetConfig, Magnitudes
 from sepcli.nn.losses import Criterion, Term
 from sepcli.nn.norm import Norm
-from sepcli.training.config import make_train_config, merge, parse_override, read_preset
 from sepcli.training.setup import example_samples, make_network, make_objective
 from sepcli.weights.checkpoint import Checkpoint
 from tests.contracts import Case, peak_error, run
+from tests.presets import network_preset
 from tests.rendered import rendered_song
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cunet"
@@ -119,10 +119,7 @@ def test_defaults_never_change():
 
 
 def preset(name, **settings):
-    tables = read_preset(name)
-    for key, value in settings.items():
-        tables = merge(tables, parse_override(f"model.config.{key}={json.dumps(value)}"))
-    return make_train_config(tables)
+    return network_preset(name, *(f"{key}={json.dumps(value)}" for key, value in settings.items()))
 
 
 @pytest.mark.slow
