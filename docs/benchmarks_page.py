@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import families_page
+
 RESULTS = Path(__file__).resolve().parent.parent / "tests" / "bench" / "results"
 
 HEAD = """\
@@ -123,9 +125,13 @@ its while.
     "families": (
         "All families",
         """\
-One call of each network, random weights, one thread, float32: processor time for a second of audio, without overlap,
-and the work of it (matrix products, convolutions and attention; no LSTMs, no Fourier transforms).
-[Lineage](lineage.md) has them beside what the networks are.
+What a second of audio costs, from one call of each network with random weights, without overlap, files or loading; on one
+thread / on two, in float32 and, where the model may run in it, bfloat16. *Work*: GFLOP of a second in matrix products,
+convolutions, attention and LSTMs, without Fourier transforms and all that is elementwise. *CPU*: processor time, in
+seconds. *GFLOP/s*: the work over the wall time. *Of the peak*: the same over the speed of the fastest matrix product (2048 rows, the
+same precision, as many threads) in the same process; the aim is 60 %. *Memory*: the most that the whole process holds, torch
+included, in MB. *Beside*: the program that people would use, and our CPU time over its, from the table that is named.
+[Lineage](lineage.md) has what the networks are.
 """,
     ),
     "conditioning": (
@@ -247,10 +253,8 @@ def _record(name: str, record: dict[str, Any]) -> str:
         where = f"**{machine['device']}**; {where}"
     text = f"\n{record['date']}, commit `{record['commit']}`: {where}; "
     text += ", ".join(f"{package} {number}" for package, number in versions.items())
-    text += f" (`{name}.json`).\n\n| figure | value | target | aim |\n|---|---:|---|---|\n"
-    for figure in record["figures"]:
-        value = f"{_number(figure['value'])} {figure.get('unit', '')}".rstrip()
-        text += f"| {figure['name']} | {value} | {_judged(figure, 'target')} | {_judged(figure, 'aim')} |\n"
+    text += f" (`{name}.json`).\n\n"
+    text += families_page.table(record["runs"], RESULTS) if record["bench"] == "families" else _figures(record)
     if record["not_measured"]:
         text += "\nNot measured:\n\n" + "".join(
             f"- {what}: {why}\n" for what, why in record["not_measured"].items()
@@ -260,6 +264,14 @@ def _record(name: str, record: dict[str, Any]) -> str:
         + "\nSettings:\n\n"
         + "".join(f"- {key}: {_setting(value)}\n" for key, value in record["settings"].items())
     )
+
+
+def _figures(record: dict[str, Any]) -> str:
+    text = "| figure | value | target | aim |\n|---|---:|---|---|\n"
+    for figure in record["figures"]:
+        value = f"{_number(figure['value'])} {figure.get('unit', '')}".rstrip()
+        text += f"| {figure['name']} | {value} | {_judged(figure, 'target')} | {_judged(figure, 'aim')} |\n"
+    return text
 
 
 def _judged(figure: dict[str, Any], kind: str) -> str:

@@ -27,8 +27,8 @@ work, what it costs, and what sepcli does with it. The sources are five:
 - slides on "Hybrid Transformers for Music Source Separation" (HT Demucs).
 
 *Parameters* are counted on our network, all stems together. *CPU* is the processor time of one second of audio, by our
-network with random weights: float32, one thread, without overlap (`python -m tests.bench.families`; the machine and the
-date are in `tests/bench/results/families.json`). A dash: not measured, or not there.
+network with random weights: float32, one thread, without overlap ([all families](benchmarks.md#all-families) has more
+of it, the machine and the date). A dash: not measured, or not there.
 
 *Figures* are published ones, not ours: vocals / drums / bass / other, and the mean, in dB of SDR on the test set of
 MUSDB18, unless the row says otherwise. That SDR is mostly the median of frames and songs (museval);
@@ -412,8 +412,9 @@ def lineage() -> str:
             "| system | year | idea | parameters | CPU | figures | in sepcli |\n|---|---|---|---|---|---|---|\n"
         )
         for system in group.systems:
-            row = rows.get(system.network, {})
-            count = f"{row['parameters'] / 1e6:.1f} M" if row else "-"
-            cost = f"{row['cpu']:.2g} s" if row else "-"
+            row = rows.get(system.network, {"ways": {}})
+            count = f"{row['parameters'] / 1e6:.1f} M" if "parameters" in row else "-"
+            way = row["ways"].get("float32,1")
+            cost = f"{way['cpu']:.2g} s" if way else "-"
             text += f"| {system.name} | {system.year} | {system.idea} | {count} | {cost} | {system.figures} | {system.here} |\n"
     return text

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -61,11 +62,19 @@ def _network(model: Separator, device: torch.device) -> float:
     return work / (useful / model.samplerate)
 
 
-def work_of(model: Separator, mix: torch.Tensor, noise: Noise | None = None) -> float:
-    """GFLOP of one call."""
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+def work_of(model: Separator, mix: torch.Tensor, noise: Noise | None = None, *, lstms: bool = False) -> float:
+    """GFLOP of one call; with the products in LSTMs only where that is asked for."""
+    counted = {torch.ops.aten.mkldnn_rnn_layer: _lstm_flops} if lstms else {}
+    with torch.inference_mode(), FlopCounterMode(display=False, custom_mapping=counted) as counter:
         model(mix, noise=noise)
     return counter.get_total_flops() / 1e9
+
+
+def _lstm_flops(
+    frames: tuple[int, ...], inner: tuple[int, ...], outer: tuple[int, ...], *_: Any, **__: Any
+) -> int:
+    """Of one direction of an LSTM's layer: [N, B, I] frames, weights [4 H, I] and [4 H, H]."""
+    return 2 * frames[0] * frames[1] * (inner[0] * inner[1] + outer[0] * outer[1])
 
 
 def main() -> None:

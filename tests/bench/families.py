@@ -1,18 +1,25 @@
-"""Every family's usual network: its parameters, its work, and the processor time of a second of audio.
+"""Every family's usual network: its parameters, its work, and what a second of audio costs, in several ways.
 
-    python -m tests.bench.families [NAME...]       these networks, or all; each row is written as it comes
+    python -m tests.bench.families [NAME...]                     these networks, or all
+    python -m tests.bench.families --ways float32,1 [NAME...]    in this way only; the others' figures are kept
 
-Random weights, float32, one thread. A network gets one call of its usual length of music (10 s where it takes
-any length), twice; the faster one counts, divided by the seconds that the call is for: margins are work, but no
-result. What samples takes the published number of steps. Overlap, files and loading are not in it.
-docs/lineage.md is made of it.
+A way is a precision and a number of threads; bfloat16 only where the model declares `half`. Weights are random.
+Each way of a network has a process of its own and is written as soon as it ends. It makes one call of the usual
+length of music (10 s where it takes any length), and a second one if that took less than LONG; the faster one
+counts, divided by the seconds that the call is for: margins are work, but no result. What samples takes the
+published number of steps. Overlap, files and loading are not in it; what the process holds at most is.
+
+Before and behind the calls it multiplies large matrices, in the same precision and by as many threads: the best
+of them is the machine's peak of that minute, of which a network reaches a share. docs/benchmarks.md and
+docs/lineage.md are made of it.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +27,7 @@ from typing import Any
 import soundfile
 import torch
 
+from sepcli.engine.device import dtype_of, tune_process
 from sepcli.engine.noise import Noise
 from sepcli.engine.separator import Queryable, Separator
 from sepcli.models.config import make_config
@@ -28,9 +36,16 @@ from sepcli.training.config import read_preset
 from sepcli.weights.catalog import load_catalog
 from tests.bench import results, sound
 from tests.bench.cost import SECONDS, networks_of, work_of
+from tests.bench.programs import run
 from tests.bench.results import Figure, Record
 
 NAME = "families"
+WAYS = ("float32,1", "float32,2", "bfloat16,1", "bfloat16,2")  # precision, threads
+LONG = 20.0  # seconds of a call that is made once only
+REACHED = 0.6  # aim: share of the peak
+_SIZE, _ENOUGH = 2048, 0.5  # rows of the matrices, and seconds of multiplying them
+
+Row = dict[str, Any]  # parameters, work in GFLOP of a second, ways: {way: cpu, wall, products, memory}
 
 
 @dataclass(frozen=True)
@@ -87,69 +102,178 @@ NETWORKS = {
 }
 
 
-def made(network: Network) -> list[Separator]:
-    """Its separators with fresh weights: one, or those of all members."""
+def made(network: Network, device: str = "cpu") -> Iterator[Separator]:
+    """Its separators with fresh weights: one, or those of all members, one after another."""
     torch.manual_seed(0)
     if network.entry:
-        return [*networks_of(load_catalog(())[network.entry], torch.device("cpu"))]
+        yield from networks_of(load_catalog(())[network.entry], torch.device(device))
+        return
     if network.preset:
         model = read_preset(network.preset)["model"]
         arch, config = get_family(model["family"]).arch(model["arch"]), model.get("config", {})
     else:
         arch, config = get_family(network.family).arch(network.arch), network.config
-    return [arch.build(make_config(arch, config)).eval()]
+    with torch.device(device):
+        yield arch.build(make_config(arch, config)).eval()
 
 
-def measure(label: str, music: torch.Tensor, runs: int = 2) -> dict[str, float]:
-    """parameters; work: GFLOP, and cpu: seconds, for a second of audio. music: [2, T] at 44.1 kHz."""
-    found = {"parameters": 0.0, "work": 0.0, "cpu": 0.0}
-    for model in made(NETWORKS[label]):
-        found["parameters"] += sum(tensor.numel() for tensor in model.parameters())
+def ways_of(network: Network, wanted: Sequence[str] = WAYS) -> list[str]:
+    """Those of these ways that it may run in."""
+    half = bool(network.entry) and load_catalog(())[network.entry].half
+    return [way for way in wanted if half or way.startswith("float32")]
+
+
+# --- in a process of its own ---
+
+
+def calls(
+    network: Network, music: torch.Tensor, device: str = "cpu"
+) -> Iterator[tuple[Separator, torch.Tensor, float]]:
+    """Each of its separators, the [1, C, T] mix of a call, and the seconds of music that the call is for.
+
+    music: [2, T] at 44.1 kHz.
+    """
+    for model in made(network, device):
+        mono_or_stereo = music[: model.channels].to(device)
         if isinstance(model, Queryable) and not model.sources:
-            example = music[: model.channels, : int(2 * model.min_query * model.samplerate)]
-            model = model.bind({"example": example})
+            model = model.bind({"example": mono_or_stereo[:, : int(2 * model.min_query * model.samplerate)]})
         samples = model.segment.samples or round(SECONDS * model.samplerate)
-        useful = (samples - 2 * model.segment.margin) / model.samplerate
-        mix = music.repeat(1, -(-samples // music.shape[-1]))[: model.channels, :samples][None]
-        noise = Noise(0, [0], [0])
-        with torch.inference_mode():
-            model.prepare(samples, torch.device("cpu"), torch.float32)
-            seconds = []
-            for _ in range(runs):
-                start = time.process_time()
-                model(mix, noise=noise)
-                seconds.append(time.process_time() - start)
-        found["cpu"] += min(seconds) / useful
-        found["work"] += work_of(model, mix, noise) / useful
+        mix = mono_or_stereo.repeat(1, -(-samples // music.shape[-1]))[None, :, :samples]
+        yield model, mix, (samples - 2 * model.segment.margin) / model.samplerate
+
+
+def count(network: Network, music: torch.Tensor) -> Row:
+    """parameters, and the work of a second of audio in GFLOP; without values where that goes."""
+    try:
+        return _count(network, music, "meta")
+    except (NotImplementedError, RuntimeError):  # values are needed on the way
+        return _count(network, music, "cpu")
+
+
+def _count(network: Network, music: torch.Tensor, device: str) -> Row:
+    found: Row = {"parameters": 0, "work": 0.0}
+    for model, mix, useful in calls(network, music, device):
+        found["parameters"] += sum(tensor.numel() for tensor in model.parameters())
+        with torch.inference_mode(), torch.device(device):
+            model.prepare(mix.shape[-1], torch.device(device), torch.float32)
+            found["work"] += work_of(model, mix, Noise(0, [0], [0]), lstms=True) / useful
     return found
 
 
-def bench(labels: list[str], record: Path, music: torch.Tensor) -> Record:
-    """The rows that `record` has, with new ones for these networks."""
-    rows = json.loads(record.read_text())["runs"] if record.exists() else {}
+def measure(network: Network, way: str, music: torch.Tensor) -> dict[str, float]:
+    """cpu and wall: seconds for a second of audio; products: GFLOP/s of matrix products at the same time."""
+    precision, threads = way.split(",")
+    dtype = dtype_of(precision)
+    tune_process(int(threads))
+    found = {"cpu": 0.0, "wall": 0.0, "products": products(dtype)}
+    for model, mix, useful in calls(network, music):
+        with torch.inference_mode():
+            model.prepare(mix.shape[-1], torch.device("cpu"), dtype)
+            costs = [_timed(model, mix)]
+            if costs[0][0] < LONG:
+                costs.append(_timed(model, mix))
+        wall, cpu = min(costs)
+        found["wall"] += wall / useful
+        found["cpu"] += cpu / useful
+    found["products"] = max(found["products"], products(dtype))
+    return found
+
+
+def _timed(model: Separator, mix: torch.Tensor) -> tuple[float, float]:
+    """Wall and processor time of a call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    model(mix, noise=Noise(0, [0], [0]))
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def products(dtype: torch.dtype) -> float:
+    """GFLOP/s of the fastest matrix product."""
+    one = torch.rand(_SIZE, _SIZE).to(dtype)
+    best, begun = float("inf"), time.perf_counter()
+    with torch.inference_mode():
+        while time.perf_counter() - begun < _ENOUGH:
+            start = time.perf_counter()
+            one @ one
+            best = min(best, time.perf_counter() - start)
+    return 2 * _SIZE**3 / best / 1e9
+
+
+# --- all of them ---
+
+
+def apart(label: str, way: str) -> dict[str, float]:
+    """What `measure` finds in a process of its own, and its memory in MB; for "work", what `count` finds."""
+    threads = 1 if way == "work" else int(way.split(",")[1])
+    cost = run([sys.executable, "-m", "tests.bench.families", label, "--only", way], threads)
+    found = json.loads(cost.output)
+    return found if way == "work" else {**found, "memory": cost.peak / 1e6}
+
+
+def bench(
+    labels: Sequence[str],
+    record: Path,
+    ways: Sequence[str] = WAYS,
+    one: Callable[[str, str], Row] = apart,
+) -> Iterator[Record]:
+    """The rows that `record` has, with those of these networks measured anew, way by way."""
+    rows: dict[str, Row] = json.loads(record.read_text())["runs"] if record.exists() else {}
+    yield _record(rows)
     for label in labels:
-        rows[label] = {key: float(f"{value:.6g}") for key, value in measure(label, music).items()}
-        print(label, rows[label], flush=True)
-    rows = {label: rows[label] for label in NETWORKS if label in rows}
+        row = rows.setdefault(label, {"ways": {}})
+        row.update(_rounded(one(label, "work")))
+        for way in ways_of(NETWORKS[label], ways):
+            row["ways"][way] = _rounded(one(label, way))
+            print(label, way, row["ways"][way], flush=True)
+            yield _record(rows)
+
+
+def _rounded(found: Row) -> Row:
+    return {key: float(f"{value:.6g}") for key, value in found.items()}
+
+
+def _record(rows: Mapping[str, Row]) -> Record:
     figures = [
-        Figure(f"{name}, {label}", row[key], unit)
+        Figure(
+            f"{label}, {way}: share of the peak",
+            row["work"] / found["wall"] / found["products"],
+            "",
+            "",
+            f">= {REACHED}",
+        )
         for label, row in rows.items()
-        for key, name, unit in (("cpu", "CPU time of a second", "s"), ("work", "work of a second", "GFLOP"))
+        for way, found in row["ways"].items()
     ]
-    missing = {label: "its row was not run yet" for label in NETWORKS if label not in rows}
-    return Record(NAME, {"threads": torch.get_num_threads(), "precision": "float32"}, figures, rows, missing)
+    missing = {}
+    for label, network in NETWORKS.items():
+        left = [way for way in ways_of(network) if way not in rows.get(label, {"ways": {}})["ways"]]
+        if left:
+            missing[label] = f"not run yet: {'; '.join(left)}"
+    ordered = {label: rows[label] for label in NETWORKS if label in rows}
+    return Record(NAME, {"audio": "one call of each network"}, figures, ordered, missing)
 
 
 def main() -> None:
     parser = results.arguments(__doc__)
     parser.add_argument("networks", nargs="*", metavar="NAME", help=", ".join(NETWORKS))
+    parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS, metavar="WAY", help="; ".join(WAYS))
+    parser.add_argument(
+        "--only", metavar="WAY", help="print the figures of one network in this way, or its `work`"
+    )
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    music = torch.from_numpy(soundfile.read(sound.CLIP, dtype="float32")[0].T.copy())
-    record = results.FOLDER / f"{options.name or NAME}.json"
-    for label in options.networks or NETWORKS:
-        bench([label], record, music).write(options.name or NAME)
-    results.finish(bench([], record, music), options.name)
+    if options.only:
+        music = torch.from_numpy(soundfile.read(sound.CLIP, dtype="float32")[0].T.copy())
+        [label] = options.networks
+        found = (
+            count(NETWORKS[label], music)
+            if options.only == "work"
+            else measure(NETWORKS[label], options.only, music)
+        )
+        print(json.dumps(found))
+        return
+    name = options.name or NAME
+    for record in bench(options.networks or list(NETWORKS), results.FOLDER / f"{name}.json", options.ways):
+        record.write(name)
+    print(f"{name}.json: now run python docs/generate.py")
 
 
 if __name__ == "__main__":
