@@ -26,6 +26,7 @@ from typing import Any
 
 import soundfile
 import torch
+from torch import nn
 
 from sepcli.engine.device import dtype_of, tune_process
 from sepcli.engine.noise import Noise
@@ -144,6 +145,8 @@ def calls(
 
 def count(network: Network, music: torch.Tensor) -> Row:
     """parameters, and the work of a second of audio in GFLOP; without values where that goes."""
+    if any(isinstance(part, nn.RNNBase) for model in made(network, "meta") for part in model.modules()):
+        return _count(network, music, "cpu")  # without values, recurrent layers go step by step
     try:
         return _count(network, music, "meta")
     except (NotImplementedError, RuntimeError):  # values are needed on the way
