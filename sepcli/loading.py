@@ -26,11 +26,12 @@ from sepcli.errors import ModelError, Notice, UsageError, parameter
 from sepcli.models.config import make_config, parse_options, plain_config
 from sepcli.models.detection import entry_config, find_configured, find_network, same_setting, takes_toolkit
 from sepcli.models.family import Arch, Family, Package, all_families, get_family, hidden_family
+from sepcli.nn.undrawn import Undrawn
 from sepcli.stems import all_of
 from sepcli.system.memory import free_memory
 from sepcli.weights import download
 from sepcli.weights.catalog import load_catalog
-from sepcli.weights.checkpoint import Checkpoint, network_state, read_checkpoint
+from sepcli.weights.checkpoint import Checkpoint, network_state, read_checkpoint, tensors_in
 from sepcli.weights.compact import compact, expand
 from sepcli.weights.composite import blend_weights
 from sepcli.weights.entries import Catalog, Entry, Member, WeightFile
@@ -569,14 +570,15 @@ def _fill(
 ) -> Separator:
     """The network of that config with the checkpoint's weights, every one of them."""
     try:
-        model = arch.build(config)
+        with Undrawn():
+            model = arch.build(config)
     except (TypeError, ValueError) as error:
         raise ModelError(
             f"{arch.name} can't be built from this config: {error}.",
             remedy="Correct [config] in the catalogue.",
         ) from error
     try:
-        model.load_state_dict(expand(family.convert(checkpoint, model)), strict=True)
+        _take(model, expand(family.convert(checkpoint, model)), checkpoint)
     except (RuntimeError, KeyError) as error:
         raise ModelError(
             f"The weights in '{checkpoint.path.name}' do not fit {arch.name}: {_complaint(error)}",
@@ -586,6 +588,20 @@ def _fill(
         model.options = parse_options(arch, options)
     model.eval()
     return model.requires_grad_(False)
+
+
+def _take(model: Separator, state: dict[str, torch.Tensor], checkpoint: Checkpoint) -> None:
+    """Load the state strictly. What was made of the checkpoint becomes the parameters, and is not copied again;
+    what is still mapped to its file is copied.
+    """
+    mapped = {tensor.untyped_storage().data_ptr() for tensor in tensors_in(checkpoint.payload)}
+    own = model.state_dict()
+    for name, tensor in state.items():
+        whole = tensor.numel() * tensor.element_size() == tensor.untyped_storage().nbytes()
+        keep = whole and tensor.is_contiguous() and tensor.untyped_storage().data_ptr() not in mapped
+        dtype = own[name].dtype if name in own else tensor.dtype
+        state[name] = tensor.to(dtype, copy=not keep, memory_format=torch.contiguous_format)
+    model.load_state_dict(state, strict=True, assign=True)
 
 
 def _complaint(error: Exception) -> str:

@@ -1,6 +1,9 @@
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +16,11 @@ from sepcli.errors import ModelError, UsageError
 from sepcli.loading import load_model, save_model
 from sepcli.models.config import make_config, parse_options
 from sepcli.models.family import Arch, get_family
+from sepcli.models.roformer.config import MelBandRoformerConfig
+from sepcli.models.roformer.network import MelBandRoformer
 from sepcli.weights.catalog import read_catalog
 from sepcli.weights.checkpoint import read_checkpoint
+from tests.roformers import as_published
 
 SOURCES = ("drums", "bass", "other", "vocals")
 SMALL = {"channels": 8, "depth": 2, "t_layers": 1, "t_heads": 2, "segment": Fraction(1, 4), "nfft": 512}
@@ -395,3 +401,36 @@ def test_files_of_the_users_side_by_side(tmp_path, two_models):
     for given, name in (({"config": "my.yaml"}, "config"), ({"options": {"steps": "2"}}, "options")):
         with pytest.raises(UsageError, match=f"several models, which take no .*{name}"):
             load_model(f"{files['voice']}+band", catalog=entries, **given)
+
+
+# --- what loading costs --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mini", "duo"])
+def test_weights_that_will_be_read_are_not_drawn(name):
+    before = torch.get_rng_state()
+    load_model(name)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says what a process needed at most")
+def test_loading_takes_memory_for_the_file_and_for_the_network(tmp_path):
+    """And no third time, for tensors that are made of several in the file."""
+    network = MelBandRoformer(MelBandRoformerConfig(dim=256, depth=1))
+    path = tmp_path / "mel.ckpt"
+    torch.save(as_published(network), path)
+    program = """
+import sys, torch
+from sepcli.loading import load_model
+load_model("mini")
+def most():
+    return 1024 * int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+before = most()
+load_model(sys.argv[1])
+print(most() - before)
+"""
+    command = [sys.executable, "-c", program, str(path)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    size = path.stat().st_size
+    assert size > 150e6 and size < int(ran.stdout) < 2.3 * size

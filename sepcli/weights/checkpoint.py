@@ -25,7 +25,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -189,6 +189,19 @@ def read_checkpoint(
             code="checkpoint_damaged",
         ) from error
     return Checkpoint(path, payload if device == "cpu" else _moved(payload, device), {}, kind, graph)
+
+
+def tensors_in(payload: Any, done: set[int] | None = None) -> Iterator[Tensor]:
+    """Every tensor of a checkpoint's payload, once."""
+    done = set() if done is None else done
+    if id(payload) in done:
+        return
+    done.add(id(payload))
+    if isinstance(payload, Tensor):
+        yield payload
+    elif isinstance(payload, Mapping | list | tuple):
+        for item in payload.values() if isinstance(payload, Mapping) else payload:
+            yield from tensors_in(item, done)
 
 
 def _looks_like(head: bytes) -> str:

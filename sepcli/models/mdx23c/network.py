@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sepcli.engine.separator import Segment, Separator, narrowed_copy, source_indices
-from sepcli.models.mdx23c.blocks import Down, TfcTdf, Up, activation
+from sepcli.models.mdx23c.blocks import Down, TfcTdf, Up, activation, frames_at_once
 from sepcli.models.mdx23c.config import MDX23CConfig
 from sepcli.nn.modules import ModuleListOf
 from sepcli.nn.stft import centred_istft, centred_stft
@@ -113,7 +113,10 @@ class MDX23C(Separator):
         for decoder in self.decoder_blocks:
             x = torch.cat([decoder.upscale(x), skips.pop()], dim=1)
             x = decoder.tfc_tdf(x)
-        return self.final_conv(x * first, rows)
+        if torch.is_grad_enabled():
+            return self.final_conv(x * first, rows)
+        pieces = [part.split(frames_at_once(x), dim=2) for part in (x, first, rows)]
+        return torch.cat([self.final_conv(a * b, c) for a, b, c in zip(*pieces, strict=True)], dim=2)
 
     def _rows(self, spec: Tensor) -> Tensor:
         """Complex [B, C, F, N] -> [B, 2 C K, N, f]: channel, real or imaginary part, subband."""
