@@ -170,9 +170,7 @@ def _reach(layer: nn.Module) -> tuple[int, int, int]:
     if isinstance(layer, nn.ConvTranspose2d):
         return layer.stride[0], 1, 0
     if isinstance(layer, nn.Conv2d):
-        halo = layer.padding[0]
-        assert isinstance(halo, int)
-        return 1, layer.stride[0], halo
+        return 1, layer.stride[0], int(layer.padding[0])
     return 1, 1, 0
 
 
@@ -181,7 +179,8 @@ def _run(layer: nn.Module, x: Tensor, before: int, after: int) -> Tensor:
     if isinstance(layer, nn.Conv2d) and layer.padding[0]:
         if before or after:
             x = F.pad(x, (0, 0, before, after))
-        return F.conv2d(x, layer.weight, layer.bias, layer.stride, (0, layer.padding[1]))
+        frequency = int(layer.padding[1])
+        return F.conv2d(x, layer.weight, layer.bias, layer.stride, (0, frequency))
     return layer(x)
 
 
