@@ -91,6 +91,10 @@ def test_what_the_student_has_no_name_for_goes_into_other():
     assert data.rename == {"guitar": "other"} and data.path == "x"
     with pytest.raises(UsageError, match="The teacher makes"):
         found.data(["vocals", "drums"])
+    (data,) = found.data(["guitar"])  # all others are the rest of its mix
+    assert not data.rename
+    with pytest.raises(UsageError, match="The teacher makes"):
+        found.data(["piano"])
 
 
 def test_similarities_are_blind_to_scale_shape_and_order_of_values():

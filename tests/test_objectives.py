@@ -46,6 +46,24 @@ def test_a_family_brings_its_own_with_its_options(batch):
         assert own(model, batch).total.item() == pytest.approx(times * plain(model, batch).total.item())
 
 
+def test_a_network_of_one_stem_hears_the_rest_of_the_music(batch):
+    """Its own stem alone would be the mix, and to change nothing would be right."""
+    heard = []
+
+    class One(Split):
+        def forward(self, mix, *, noise=None):
+            heard.append(mix)
+            return super().forward(mix)
+
+    model = One(("drums",))
+    plain = choose_objective("separation", {}, FAMILY, model, Criterion([Term("mse")], [1.0]))
+    assert plain.rest and choose_objective("separation", {}, FAMILY, Split("ab"), CRITERION).rest is None
+    loss = plain(model, batch)
+    drums, rest = batch.stems.unbind(1)
+    torch.testing.assert_close(heard[0], drums + rest)
+    assert loss.total.item() == pytest.approx((model(drums + rest)[:, 0] - drums).square().mean().item())
+
+
 def test_the_margin_of_an_objective_makes_examples_longer():
     model = Split(("drums", "bass"))
     assert example_samples(model, 1.0, 100) == example_samples(model, 1.0) + 200

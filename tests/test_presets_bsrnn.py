@@ -27,8 +27,9 @@ def test_the_sizes(name, millions):
 def test_a_step_of_the_recipe(name):
     config = network_preset(name, *SMALLER)
     model = make_network(config.model).model.train()
-    stems = 0.1 * torch.randn(2, len(model.sources), 2, 3000)
-    loss = make_objective(config, model)(model, Batch(stems, [], []))
+    aim = make_objective(config, model)
+    stems = 0.1 * torch.randn(2, len(model.sources) + bool(aim.rest), 2, 3000)
+    loss = aim(model, Batch(stems, [], []))
     loss.total.backward()
     still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert not still and set(loss.parts) == {"l1", "l1_spectrogram"}

@@ -27,7 +27,7 @@ def test_the_sizes(name, millions):
 def test_a_step_of_the_recipe():
     config = network_preset("mdxnet-small", *SMALLER)
     model = make_network(config.model).model.train()
-    loss = make_objective(config, model)(model, Batch(0.1 * torch.randn(2, 1, 2, 5000), [], []))
+    loss = make_objective(config, model)(model, Batch(0.1 * torch.randn(2, 2, 2, 5000), [], []))
     loss.total.backward()
     still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert not still and set(loss.parts) == {"l1"}

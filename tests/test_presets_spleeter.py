@@ -62,6 +62,17 @@ def test_estimates_that_are_right_cost_nothing():
         assert magnitudes(model, kind)(model, wrong).total > 1
 
 
+def test_a_network_alone_hears_the_rest_of_the_music():
+    """It lets all pass, which is right only where there is nothing else."""
+    model = tiny(sources=("vocals",), filters=(2, 3, 4, 5, 6, 8))
+    torch.nn.init.zeros_(model.unets[0].last.weight)
+    model.unets[0].last.bias.data.fill_(100.0)
+    aim, stems = magnitudes(model), torch.randn(2, 2, 2, 9000)
+    assert aim.rest and aim(model, Batch(stems, [], [])).total > 1
+    stems[:, 1] = 0
+    assert aim(model, Batch(stems, [], [])).total < 1e-6
+
+
 @pytest.mark.parametrize("term", [Term("mrstft"), Term("l1", on="spectrogram")])
 def test_losses_of_waveforms_are_refused(term):
     from sepcli.models.spleeter.objectives import Magnitudes

@@ -15,6 +15,8 @@ from sepcli.engine.separator import Separator
 from sepcli.errors import UsageError
 from sepcli.nn.losses import Criterion, Loss
 
+REST = "rest"  # what a mix has besides the stem of a network that makes one only
+
 
 class Examples(Protocol):
     """What an objective reads of a batch."""
@@ -50,6 +52,11 @@ class Objective:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes up what `state_dict` gave, in a run that goes on."""
         assert not state, "an objective that keeps something loads it too"
+
+
+def rest_of(model: Separator) -> str | None:
+    """The `rest` of an objective that mixes the network's own stems: one stem alone would be its own mix."""
+    return REST if len(model.sources) == 1 else None
 
 
 def check_word(name: str, value: str, *allowed: str) -> None:

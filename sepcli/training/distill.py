@@ -42,7 +42,8 @@ class Lessons:
     def data(self, student: Sequence[str]) -> tuple[DataSource, ...]:
         """The stems as the student's data. UsageError where it makes a stem that the teacher does not."""
         missing = [name for name in student if name not in self.sources]
-        rename = {name: OTHER for name in self.sources if name not in student}
+        # A student of one stem hears all others as the rest of the mix.
+        rename = {name: OTHER for name in self.sources if name not in student} if len(student) > 1 else {}
         if missing or (rename and OTHER not in student):
             raise UsageError(
                 f"The teacher makes {', '.join(self.sources)}, and the student {', '.join(student)}.",

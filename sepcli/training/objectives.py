@@ -18,13 +18,13 @@ from sepcli.engine.separator import Separator
 from sepcli.errors import UsageError, did_you_mean
 from sepcli.loading import load_model
 from sepcli.models.family import Family
-from sepcli.models.objective import Examples, Objective
+from sepcli.models.objective import Examples, Objective, rest_of
 from sepcli.nn.losses import Criterion, Loss
 
 
 def separation(model: Separator, criterion: Criterion) -> Separation:
     """The default objective, for this network."""
-    return Separation(criterion, model.normalize)
+    return Separation(criterion, model.normalize, rest_of(model))
 
 
 def choose_objective(
@@ -55,12 +55,13 @@ class Separation(Objective):
     """Take the sum of the stems apart again, all stems in one pass.
 
     normalize: the network wants a standardised track. An example is standardised by its own mean and deviation
-    instead, because stems that are mixed at random have no track.
+    instead, because stems that are mixed at random have no track. rest: as in Objective; it is in the mix only.
     """
 
-    def __init__(self, criterion: Criterion, normalize: bool):
+    def __init__(self, criterion: Criterion, normalize: bool, rest: str | None = None):
         self.criterion = criterion
         self.normalize = normalize
+        self.rest = rest
 
     def __call__(self, model: nn.Module, batch: Examples) -> Loss:
         stems = batch.stems  # [B, S, C, T]
@@ -68,7 +69,7 @@ class Separation(Objective):
         if self.normalize:
             mean, scale = standard(mix)
             mix, stems = (mix - mean) / scale, stems / scale[:, None]
-        return self.criterion(model(mix), stems)
+        return self.criterion(model(mix), stems[:, :-1] if self.rest else stems)
 
 
 class Matching(Objective):
@@ -97,6 +98,7 @@ class Matching(Objective):
                 remedy="Give both in objective_options; `sepcli distill --match` does.",
             )
         self.plain = separation(model, criterion)
+        self.rest = self.plain.rest
         self.teacher = load_model(teacher).model.eval().requires_grad_(False)
         self.weight = weight
         self.layers = [

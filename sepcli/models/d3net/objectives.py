@@ -14,7 +14,7 @@ import torch
 
 from sepcli.models.d3net.dense import multiple
 from sepcli.models.d3net.network import D3Net
-from sepcli.models.objective import Examples, Objective, check_on_magnitudes
+from sepcli.models.objective import Examples, Objective, check_on_magnitudes, rest_of
 from sepcli.nn.losses import Criterion, Loss
 from sepcli.nn.stft import centred_stft
 
@@ -25,11 +25,13 @@ class Magnitudes(Objective):
     def __init__(self, model: D3Net, criterion: Criterion):
         check_on_magnitudes(criterion)
         self.criterion = criterion
+        self.rest = rest_of(model)
         self.multiple = max(multiple(net.shape) for net in model.nets)  # of frames
 
     def __call__(self, model: D3Net, batch: Examples) -> Loss:
         """See Objective."""
-        waves = torch.cat([batch.stems.sum(dim=1, keepdim=True), batch.stems], dim=1)
+        stems = batch.stems[:, : len(model.nets)]
+        waves = torch.cat([batch.stems.sum(dim=1, keepdim=True), stems], dim=1)
         sizes = (
             centred_stft(waves, model.window, model.config.hop).abs().transpose(-1, -2)
         )  # [B, 1 + S, C, N, F]

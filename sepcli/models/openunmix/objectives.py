@@ -26,7 +26,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sepcli.errors import UsageError
-from sepcli.models.objective import Examples, Objective, check_on_magnitudes
+from sepcli.models.objective import Examples, Objective, check_on_magnitudes, rest_of
 from sepcli.models.openunmix.network import Unmix
 from sepcli.nn.losses import Criterion, Loss
 
@@ -40,13 +40,15 @@ class Magnitudes(Objective):
     def __init__(self, model: Unmix, criterion: Criterion):
         check_on_magnitudes(criterion)
         self.criterion = criterion
+        self.rest = rest_of(model)
         self.begun = False
 
     def __call__(self, model: Unmix, batch: Examples) -> Loss:
         """See Objective."""
         mix = model.spectrogram(batch.stems.sum(dim=1))  # [B, C, N, F]
+        stems = batch.stems[:, : len(model.known)]
         estimates = self._estimates(model, mix)
-        return self._loss(model, estimates, _heard(model, model.spectrogram(batch.stems)), mix, batch.stems)
+        return self._loss(model, estimates, _heard(model, model.spectrogram(stems)), mix, stems)
 
     def _loss(self, model: Unmix, estimates: Tensor, stems: Tensor, mix: Tensor, waves: Tensor) -> Loss:
         """Magnitudes [B, S, C, N, F] estimated and true, the mix's spectrogram, waveforms [B, S, C, T]."""

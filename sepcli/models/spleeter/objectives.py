@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import torch
 
-from sepcli.models.objective import Examples, Objective, check_on_magnitudes
+from sepcli.models.objective import Examples, Objective, check_on_magnitudes, rest_of
 from sepcli.models.spleeter.network import Spleeter
 from sepcli.nn.losses import Criterion, Loss
 from sepcli.nn.stft import spleeter_stft
@@ -24,11 +24,13 @@ class Magnitudes(Objective):
     def __init__(self, model: Spleeter, criterion: Criterion):
         check_on_magnitudes(criterion)
         self.criterion = criterion
+        self.rest = rest_of(model)
 
     def __call__(self, model: Spleeter, batch: Examples) -> Loss:
         """See Objective."""
         frames, bins = model.config.frames, model.config.bins
         mix = spleeter_stft(batch.stems.sum(dim=1), model.window).abs()  # [B, C, N, F]
-        stems = spleeter_stft(batch.stems, model.window)[..., :bins].abs()  # [B, S, C, N, bins]
+        stems = batch.stems[:, : len(model.known)]
+        stems = spleeter_stft(stems, model.window)[..., :bins].abs()  # [B, S, C, N, bins]
         estimates = torch.cat([model.magnitudes(block) for block in mix.split(frames, dim=2)], dim=3)
         return self.criterion(estimates.float().flatten(3), stems.flatten(3))
