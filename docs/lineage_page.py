@@ -80,7 +80,7 @@ GROUPS = (
                 "no: never published as weights; UHL1 and UHL2 are closed",
             ),
             System(
-                "MMDenseNet, MMDenseLSTM (TAK1, TAK2)",
+                "MMDenseNet, MMDenseLSTM (TAK1, TAK2, TAK3)",
                 2018,
                 "densely connected networks on bands of frequency and on all of it, with LSTMs",
                 "no: closed; another's training (6.87 / 6.22 / 4.80 / 4.43) has no licence",
@@ -92,6 +92,20 @@ GROUPS = (
                 "train ([page](cunet.md)): `cunet`; no weights were published",
                 "-",
                 "cunet",
+            ),
+            System(
+                "Sams-Net",
+                2019,
+                "attention over slices of the spectrogram",
+                "no: neither code nor weights are linked from its pages (arXiv:1909.05746)",
+                "6.61 / 6.63 / 5.25 / 4.09",
+            ),
+            System(
+                "Query-net",
+                2019,
+                "an example of a sound stands in for the name of a stem; it conditions a U-Net on magnitudes",
+                "its encoder of examples, behind LaSAFT ([page](lasaft.md)): train `lasaft-query`; no weights of its own "
+                "were published",
             ),
             System(
                 "Open-Unmix (UMX)",

@@ -299,3 +299,48 @@ def test_two_processes_give_the_curve_of_one(place):
     assert [loss for _, loss in ours] == pytest.approx([loss for _, loss in theirs], rel=1e-4)
     for name, value in weights(place / "one").items():
         torch.testing.assert_close(weights(place / "two")[name], value, rtol=1e-2, atol=1e-4)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from sepcli.cli.app import main
+from sepcli.training import loop, train
+
+def count(when):
+    names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    print(when, sum("gloo" in name for name in names), flush=True)
+
+def fit(*arguments):
+    try:
+        theirs(*arguments)
+    finally:
+        count("inside")
+
+def broken(self, batch):
+    raise ValueError("broken")
+
+theirs, train.fit = train.fit, fit
+if sys.argv[1] == "broken":
+    loop.Learner.forward = broken
+code = main(sys.argv[2:])
+count("after")
+sys.exit(code)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="reads Linux's /proc")
+@pytest.mark.parametrize("how, code", [("whole", 0), ("broken", 1)])
+def test_no_thread_of_the_team_is_left(place, how, code):
+    """Not even where an exception comes out of the wrapped network. One that is left can abort the process."""
+    (place / "script.py").write_text(SCRIPT)
+    more = ["-q", "--set", "run.batch_size=4", "--max-steps", "2"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(place / "script.py")]
+    process = start([*launch, how, *arguments(place, "run", *more)])
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == code, output
+    found = re.findall(r"(inside|after) (\d+)", output)
+    assert len([when for when, _ in found if when == "inside"]) == 2, output
+    assert all((int(threads) > 0) == (when == "inside") for when, threads in found), output
+    assert found.count(("after", "0")) >= (1 if code else 2), output  # torchrun ends the other one of a pair

@@ -6,7 +6,11 @@ nothing is initialised, and every function costs nothing.
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
+import sys
+import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -61,9 +65,21 @@ class Team:
         return box[0]
 
     def leave(self) -> None:
-        if self.world > 1:
-            with suppress(Exception):
-                distributed.destroy_process_group()
+        """End what `join_team` began. Called where nothing is left that `wrap` made: outside its function.
+
+        The group must be gone then, and its threads with it. They need the interpreter's lock for every tensor
+        that they let go, and one that asks for it while the interpreter ends aborts the process (SIGABRT,
+        "terminate called without an active exception"). What `wrap` made keeps the group.
+        """
+        if self.world == 1:
+            return
+        problem = sys.exc_info()[1]
+        while problem is not None:  # a traceback keeps the variables of the functions that were left
+            traceback.clear_frames(problem.__traceback__)
+            problem = problem.__context__
+        with suppress(Exception):
+            distributed.destroy_process_group()
+        gc.collect()  # what only keeps itself
 
 
 def join_team(device_kind: str) -> Team:
@@ -76,5 +92,8 @@ def join_team(device_kind: str) -> Team:
         return Team()
     if device_kind == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))  # where NCCL puts what is exchanged
+    # DistributedDataParallel imports these functions. Their defaults are the group that there is by then, and
+    # they would keep it; before it is begun there is none.
+    importlib.import_module("torch.distributed.nn.functional")
     distributed.init_process_group("nccl" if device_kind == "cuda" else "gloo", timeout=PATIENCE)
     return Team(distributed.get_rank(), world, int(os.environ.get("LOCAL_RANK", "0")))

@@ -13,7 +13,7 @@ from sepcli.engine.device import choose_device
 from sepcli.errors import Notice, UsageError, missing, parameter, require
 from sepcli.training.beginning import begin
 from sepcli.training.config import TrainConfig
-from sepcli.training.distributed import join_team
+from sepcli.training.distributed import Team, join_team
 from sepcli.training.loop import Best, Trainer, fit
 from sepcli.training.run import RunFolder
 from sepcli.training.setup import make_batches, make_network, make_objective, make_validation, split
@@ -52,11 +52,26 @@ def train(
             "There is nothing to train on.", remedy=f"Name a folder of stems with {parameter('data')}."
         )
     require("tomli_w")  # the run's config.toml
-    chosen = choose_device(device)
-    team = join_team(chosen.torch.type)
-    place = chosen.torch
+    place = choose_device(device).torch
+    team = join_team(place.type)
     if place.type == "cuda" and team.world > 1:
         place = torch.device("cuda", team.local_rank)
+    try:
+        return _train(config, folder, init, place, team, notice, watch)
+    finally:
+        team.leave()
+
+
+def _train(
+    config: TrainConfig,
+    folder: Path,
+    init: str | None,
+    place: torch.device,
+    team: Team,
+    notice: Notice,
+    watch: Callable[[RunFolder, int], None],
+) -> Trained:
+    """One process of `team`. A function of its own: what it made is gone when the team is left."""
     run: RunFolder | None = None
     try:
         torch.manual_seed(config.run.seed)  # the same fresh weights in every process
@@ -93,4 +108,3 @@ def train(
     finally:
         if run is not None:
             run.close()
-        team.leave()
