@@ -261,7 +261,7 @@ def test_what_is_no_address_is_refused(said, address):
     assert code == 2 and "it is local, auto or HOST:PORT" in text
 
 
-@pytest.mark.parametrize("device", ["cuda:1", "mps"])
+@pytest.mark.parametrize("device", ["cuda:1", "mps", "xpu"])
 def test_a_device_of_one_machine_is_refused(said, device):
     code, text = said("--ray", "local", "--device", device)
     assert code == 2 and f"--device {device} has no place on a cluster" in text

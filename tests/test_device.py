@@ -21,23 +21,49 @@ def test_auto_takes_what_is_there_and_says_why():
     assert chosen.reason and (chosen.torch.type == "cuda") == torch.cuda.is_available()
 
 
-@pytest.mark.parametrize("absent", ["cuda", "cuda:0", "mps"])
+@pytest.mark.parametrize("absent", ["cuda", "cuda:0", "mps", "xpu", "xpu:1"])
 def test_an_absent_device_is_an_error_never_the_cpu(absent, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: False)
     with pytest.raises(DeviceError, match="not available") as failure:
         device.choose_device(absent)
     assert failure.value.exit_code == 4
 
 
-def test_a_cuda_index_too_high_names_those_there_are(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(DeviceError, match="cuda:0, cuda:1"):
-        device.choose_device("cuda:2")
+@pytest.mark.parametrize("kind", ["cuda", "xpu"])
+def test_an_index_too_high_names_those_there_are(monkeypatch, kind):
+    backend = getattr(torch, kind)
+    monkeypatch.setattr(backend, "is_available", lambda: True)
+    monkeypatch.setattr(backend, "device_count", lambda: 2)
+    with pytest.raises(DeviceError, match=f"{kind}:0, {kind}:1"):
+        device.choose_device(f"{kind}:2")
 
 
-@pytest.mark.parametrize("word", ["gpu", "cpu:0", "cuda:x", "tpu"])
+def test_auto_takes_the_first_of_cuda_mps_xpu_and_cpu(monkeypatch):
+    """The availability of each is made up: no such device was ever used."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "one")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    for backend in (torch.cuda, torch.xpu):
+        monkeypatch.setattr(backend, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.xpu, "get_device_name", lambda index: f"Arc {index}")
+    monkeypatch.setattr(torch.xpu, "device_count", lambda: 3)
+    there = {torch.cuda: True, torch.backends.mps: True, torch.xpu: True}
+    for backend in there:
+        monkeypatch.setattr(backend, "is_available", lambda backend=backend: there[backend])
+    found = []
+    for backend in there:
+        found.append(str(device.choose_device("auto")))
+        there[backend] = False
+    assert [*found, device.choose_device("auto").name] == ["cuda:1 (one)", "mps", "xpu:1 (Arc 1)", "cpu"]
+    there[torch.xpu] = True
+    asked = device.choose_device("xpu:2")
+    assert asked == device.Device("xpu:2", "asked for", "Arc 2") and asked.type == "xpu"
+    assert asked.torch == torch.device("xpu", 2)
+    assert device.choose_precision("auto", asked, half=True).name == "float32"
+
+
+@pytest.mark.parametrize("word", ["gpu", "cpu:0", "cuda:x", "tpu", "mps:0", "xpu:x"])
 def test_another_word_is_a_usage_error(word):
     with pytest.raises(UsageError, match="choices are auto, cpu, cuda"):
         device.choose_device(word)
@@ -84,6 +110,8 @@ def test_what_is_certain_without_torch_is_what_torch_says(monkeypatch, tmp_path)
     for text, reason in (
         ("cuda: Optional[str] = None\nhip: Optional[str] = None\n", "built without CUDA"),
         ("cuda = None\nhip = '6.2'\n", None),  # AMD: only torch knows
+        ("cuda = None\nhip = None\nxpu: Optional[str] = '20250301'\n", None),  # Intel: the same
+        ("cuda = None\nhip = None\nxpu: Optional[str] = None\n", "built without CUDA"),
         ("nothing that is known", None),
     ):
         version.write_text(text)

@@ -22,7 +22,14 @@ from sepcli.system import remembered
 from sepcli.weights.cache import own_file
 
 # Variables that hide GPUs from a process, or number them in another way.
-_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+_VARIABLES = (
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
+    "HIP_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "ZE_AFFINITY_MASK",
+    "ONEAPI_DEVICE_SELECTOR",
+)
 _DRIVER = Path("/proc/driver/nvidia")
 
 
@@ -69,7 +76,7 @@ def _machine() -> dict[str, Any]:
     version = torch_version_file()
     build = None if version is None else [str(version), version.stat().st_mtime_ns, _text(version)]
     gpus = sorted(_DRIVER.glob("gpus/*/information"))
-    nodes = [str(node) for node in sorted(Path("/dev").glob("nvidia*"))]
+    nodes = [str(node) for kind in ("nvidia*", "dri/render*") for node in sorted(Path("/dev").glob(kind))]
     return {
         "torch": build,
         "system": list(platform.uname()),

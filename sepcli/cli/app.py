@@ -17,7 +17,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from sepcli import __version__
-from sepcli.cli import console
+from sepcli.cli import console, fallbacks
 from sepcli.cli.options import option_text
 from sepcli.cli.program import USUAL, Later, Program, SeparateCommand, completed
 from sepcli.cli.signals import Terminated, catch_signals
@@ -135,11 +135,14 @@ def _is_open(descriptor: int) -> bool:
 def _run(arguments: list[str]) -> int:
     """One command, and every way in which it can end."""
     catch_signals()
+    fallbacks.allow()
     console.report_as("text")
     if not sys.warnoptions and not _wants_traceback(arguments):
         warnings.simplefilter("ignore")  # those of libraries are for programmers
         warnings.simplefilter("default", SepcliWarning)
-        warnings.showwarning = lambda message, *_: console.notice(str(message))
+        warnings.filterwarnings("always", fallbacks.WARNING)
+        take = fallbacks.told(console.notice)
+        warnings.showwarning = lambda message, *_: take(str(message))
     try:
         code = typer.main.get_command(app).main(args=arguments, prog_name="sepcli", standalone_mode=False)
         console.stream(1).flush()  # here, where a full disk is still ours to report

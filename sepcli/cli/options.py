@@ -47,7 +47,7 @@ Device = Annotated[
     str,
     typer.Option(
         "--device",
-        metavar="auto|cpu|cuda[:I]|mps",
+        metavar="auto|cpu|cuda[:I]|mps|xpu[:I]",
         rich_help_panel=COMPUTE,
         help="auto: the GPU if there is one, else the CPU. Naming a device that is not there is an error.",
     ),

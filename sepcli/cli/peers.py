@@ -63,7 +63,7 @@ AUDIO_SEPARATOR = {
     "--use_autocast": _REDUCED,
     "--use_native_fp16": _REDUCED,
     "--use_torch_compile": "Leave it out; nothing is compiled here.",
-    "--use_directml": "Use --device cpu, cuda or mps; `sepcli doctor` shows what there is.",
+    "--use_directml": "Use --device cpu, cuda, mps or xpu; `sepcli doctor` shows what there is.",
     "--extra_models NAMES": _BLENDED,
     "--ensemble_algorithm uvr_max_spec": "--blend max_fft",
     "--ensemble_algorithm uvr_min_spec": "--blend min_fft",

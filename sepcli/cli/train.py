@@ -91,7 +91,7 @@ Device = Annotated[
     str,
     typer.Option(
         "--device",
-        metavar="auto|cpu|cuda[:I]|mps",
+        metavar="auto|cpu|cuda[:I]|mps|xpu[:I]",
         help="auto: the GPU if there is one, else the CPU.",
         rich_help_panel="Run",
     ),

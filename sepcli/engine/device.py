@@ -32,14 +32,14 @@ _NO_CUDA, _NO_DRIVER = "this torch is built without CUDA", "torch finds no CUDA 
 class Device:
     """Where to compute, and why there."""
 
-    name: str  # as torch writes it: "cpu", "cuda:0" or "mps"
+    name: str  # as torch writes it: "cpu", "cuda:0", "mps" or "xpu:0"
     reason: str  # a clause: "asked for"
-    hardware: str = ""  # what its maker calls it; of a CUDA device
+    hardware: str = ""  # what its maker calls it; of a CUDA or XPU device
     capability: tuple[int, int] = (0, 0)  # of a CUDA device: major, minor
 
     @property
     def type(self) -> str:
-        """ "cpu", "cuda" or "mps"."""
+        """ "cpu", "cuda", "mps" or "xpu"."""
         return self.name.partition(":")[0]
 
     @property
@@ -74,8 +74,9 @@ def dtype_of(name: str) -> torch.dtype:
 
 
 def choose_device(request: str = "auto") -> Device:
-    """auto | cpu | cuda[:i] | mps -> a device that this machine has.
+    """auto | cpu | cuda[:i] | mps | xpu[:i] -> a device that this machine has.
 
+    mps: Apple's GPU; xpu: an Intel GPU. auto takes the first that there is of cuda, mps, xpu and cpu.
     UsageError for another word. DeviceError where the named device is absent: never silently another one.
     """
     if request == "auto":
@@ -85,11 +86,15 @@ def choose_device(request: str = "auto") -> Device:
             return _cuda(torch.cuda.current_device(), "a CUDA device is available")
         if _mps_available():
             return Device("mps", "Apple's GPU is available")
+        if torch.xpu.is_available():
+            return _xpu(torch.xpu.current_device(), "an Intel GPU is available")
         return Device("cpu", _why_no_gpu())
     kind, _, index = request.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
+    if kind not in ("cpu", "cuda", "mps", "xpu") or (
+        index and not (kind in ("cuda", "xpu") and index.isdecimal())
+    ):
         raise UsageError(
-            f"'{request}' is not a device; the choices are auto, cpu, cuda, cuda:0 and mps.",
+            f"'{request}' is not a device; the choices are auto, cpu, cuda, cuda:0, mps, xpu and xpu:0.",
             remedy="Run `sepcli doctor` to see what this machine has.",
         )
     if kind == "cpu":
@@ -101,7 +106,8 @@ def choose_device(request: str = "auto") -> Device:
                 remedy=f"Use {parameter('device', 'cpu')}, or leave {parameter('device')} out.",
             )
         return Device("mps", "asked for")
-    return _cuda(_cuda_index(request, int(index) if index else None), "asked for")
+    made = _cuda if kind == "cuda" else _xpu
+    return made(_index(kind, request, int(index) if index else None), "asked for")
 
 
 def certainly_no_gpu() -> Device | None:
@@ -112,7 +118,7 @@ def certainly_no_gpu() -> Device | None:
     if sys.platform not in ("linux", "win32"):
         return None
     built_for = _torch_built_for()
-    if built_for is None or built_for["hip"]:
+    if built_for is None or built_for["hip"] or built_for["xpu"]:
         return None
     if not built_for["cuda"]:
         return Device("cpu", _NO_CUDA)
@@ -133,11 +139,13 @@ def torch_version_file() -> Path | None:
 
 
 def _torch_built_for() -> dict[str, bool] | None:
-    """Whether torch is built for "cuda" and for "hip" (AMD); None where its version file does not say."""
+    """Whether torch is built for "cuda", "hip" (AMD), "xpu" (Intel); None where its version does not say."""
     file = torch_version_file()
     text = "" if file is None else file.read_text(encoding="utf-8", errors="replace")
-    said = dict(re.findall(r"^(cuda|hip)\b[^=\n]*= *(\S+)", text, re.MULTILINE))
-    return {name: said[name] != "None" for name in ("cuda", "hip")} if len(said) == 2 else None
+    said = dict(re.findall(r"^(cuda|hip|xpu)\b[^=\n]*= *(\S+)", text, re.MULTILINE))
+    if not {"cuda", "hip"} <= said.keys():
+        return None
+    return {name: said.get(name, "None") != "None" for name in ("cuda", "hip", "xpu")}
 
 
 def _cuda(index: int, reason: str) -> Device:
@@ -147,19 +155,28 @@ def _cuda(index: int, reason: str) -> Device:
     return Device(f"cuda:{index}", reason, hardware, capability)
 
 
-def _cuda_index(request: str, index: int | None) -> int:
+def _xpu(index: int, reason: str) -> Device:
     import torch
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return Device(f"xpu:{index}", reason, torch.xpu.get_device_name(index))
+
+
+def _index(kind: str, request: str, index: int | None) -> int:
+    """The number of a device of this kind, "cuda" or "xpu", which is there."""
+    import torch
+
+    backend = torch.cuda if kind == "cuda" else torch.xpu
+    count = backend.device_count() if backend.is_available() else 0
     if count == 0:
+        why = _why_no_gpu() if kind == "cuda" else "torch finds no Intel GPU, or is not built for one"
         raise DeviceError(
-            f"The device '{request}' is not available: {_why_no_gpu()}.",
+            f"The device '{request}' is not available: {why}.",
             remedy=f"Use {parameter('device', 'cpu')}, or see `sepcli doctor`.",
         )
     if index is None:
-        index = torch.cuda.current_device()
+        index = backend.current_device()
     if index >= count:
-        there = ", ".join(f"cuda:{i}" for i in range(count))
+        there = ", ".join(f"{kind}:{i}" for i in range(count))
         raise DeviceError(
             f"The device '{request}' is not available: this machine has {there}.",
             remedy=f"Choose one of these, or leave {parameter('device')} out.",

@@ -25,6 +25,8 @@ import math
 import torch
 from torch import Tensor
 
+from sepcli.nn.doubles import double_place
+
 SONY_FLOOR = 1e-10  # below a source's power, as a share of its highest
 SONY_SINGULAR = 1e-10  # determinants below it
 
@@ -74,8 +76,7 @@ def wiener_from_stems(mix: Tensor, stems: Tensor) -> Tensor:
 
     stems: estimates with a phase. C is 1 or 2.
     """
-    # Some GPUs have no double precision.
-    device = torch.device("cpu") if mix.device.type == "mps" else mix.device
+    device = double_place(mix.device)
     x, y = (each.to(device, torch.complex128) for each in (mix, stems))
     power = y.abs().square().mean(dim=2)
     power = power + SONY_FLOOR * power.amax(dim=(2, 3), keepdim=True)

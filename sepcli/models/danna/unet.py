@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from sepcli.engine.separator import Segment, Separator, narrowed_copy, source_indices
 from sepcli.models.config import check_options
 from sepcli.models.danna.blocks import D3, LocalAttention
+from sepcli.nn.doubles import double_place
 from sepcli.nn.modules import ModuleListOf
 from sepcli.nn.stft import centred_istft, centred_stft
 from sepcli.nn.wiener import wiener
@@ -133,8 +134,7 @@ class UNetAttn(Separator):
         magnitudes = spec.abs()
         estimates = (self.masks(magnitudes) * magnitudes[:, None]).transpose(-1, -2)
         mixed = spec.transpose(-1, -2)
-        # Apple's GPUs have no double precision.
-        place = torch.device("cpu") if mix.device.type == "mps" else mix.device
+        place = double_place(mix.device)
         stems = wiener(
             mixed.to(place, torch.complex128),
             estimates.to(place, torch.float64),

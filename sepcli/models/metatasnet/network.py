@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from sepcli.engine.separator import Segment, Separator, narrowed_copy, source_indices
 from sepcli.models.metatasnet.masks import GROUPS, Masks, MaskShape
+from sepcli.nn.doubles import double_place
 from sepcli.nn.modules import ModuleListOf
 from sepcli.nn.resampling import double_and_halve, downsampled
 from sepcli.nn.stft import centred_stft
@@ -239,8 +240,7 @@ class Decoder(nn.Module):
 
 def fitting(stems: Tensor, mix: Tensor) -> Tensor:
     """Factors [B, S] with which the stems [B, S, 1, T] add up to what is nearest to the mix [B, 1, T]."""
-    # Apple's GPUs have no double precision.
-    device = torch.device("cpu") if mix.device.type == "mps" else mix.device
+    device = double_place(mix.device)
     y, x = (each.to(device, torch.float64).flatten(-2) for each in (stems, mix))
     products, wanted = y @ y.mT, y @ x[..., None]
     return (torch.linalg.pinv(products, hermitian=True) @ wanted)[..., 0].to(mix)

@@ -29,6 +29,7 @@ from sepcli.engine.separator import Segment, Separator, source_indices
 from sepcli.errors import UsageError, parameter
 from sepcli.models.config import check_options
 from sepcli.models.openunmix.core import Target
+from sepcli.nn.doubles import double_place
 from sepcli.nn.modules import ModuleListOf
 from sepcli.nn.sharing import sharing_copy
 from sepcli.nn.stft import centred_istft, centred_stft
@@ -140,10 +141,7 @@ class Unmix(Separator):
         coupled = self._iterations() > 0 or self.options.softmask
         names = self.known if coupled else self.sources
         estimates = self.magnitudes(spec.abs(), names).expand(-1, -1, self.channels, -1, -1)
-        # Apple's GPUs have no double precision.
-        place = (
-            torch.device("cpu") if self.precision == torch.float64 and mix.device.type == "mps" else mix.device
-        )
+        place = double_place(mix.device) if self.precision == torch.float64 else mix.device
         stems = wiener(
             spec.to(place).to(self.precision.to_complex()),
             estimates.to(place).to(self.precision),
