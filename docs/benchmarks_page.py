@@ -69,7 +69,9 @@ of audio takes only minutes, and memory that grows with the length of a track sh
     "startup": (
         "Start-up",
         """\
-CPU time, user and system, of commands that only print something; the best of the runs. They must not import torch.
+CPU time, user and system, one thread, the best of the runs: of commands that only print something, which must not import
+torch; and of a clip of 10 s by `duo`, of which neither the import of torch nor the network (its first pass, by itself)
+can be saved. What is left is the start, our own imports, the weights, reading and writing.
 """,
     ),
     "rtf": (

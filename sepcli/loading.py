@@ -547,7 +547,9 @@ def _family(name: str, notice: Notice) -> Family:
 
 def _narrowed(model: Separator, wanted: Sequence[str]) -> Separator:
     """The model for these stems; a model of queries alone has none before it is bound, and stays as it is."""
-    return model.select(wanted).eval().requires_grad_(False) if wanted else model
+    if not wanted or tuple(wanted) == tuple(model.sources):
+        return model
+    return model.select(wanted).eval().requires_grad_(False)
 
 
 def _wanted(

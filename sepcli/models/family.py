@@ -12,8 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -21,8 +20,12 @@ from sepcli import models
 from sepcli.engine.separator import Separator
 from sepcli.errors import ModelError
 from sepcli.models.objective import Objective
+from sepcli.system.plugins import offered
 from sepcli.weights.checkpoint import Checkpoint
 from sepcli.weights.entries import Entry
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "sepcli.families"  # of entry points
 
@@ -197,7 +200,7 @@ def _offered() -> Mapping[str, Sequence[EntryPoint]]:
 @lru_cache(maxsize=1)
 def _offered_on(path: tuple[str, ...]) -> Mapping[str, Sequence[EntryPoint]]:
     found: dict[str, list[EntryPoint]] = {}
-    for offer in entry_points(group=GROUP):
+    for offer in offered(GROUP):
         if offer not in found.setdefault(offer.name, []):  # a package may be on the path twice
             found[offer.name].append(offer)
     return found

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from sepcli.errors import ModelError, SepcliError, SepcliWarning, UsageError, first_line, from_os, parameter
 from sepcli.system.files import home_folder
+from sepcli.system.plugins import offered
 from sepcli.weights.cache import own_file
 from sepcli.weights.entries import Catalog, Entry
 
@@ -122,12 +123,8 @@ def _bundled() -> Mapping[str, Entry]:
 
 def _installed(above: Mapping[str, Entry]) -> dict[str, Entry]:
     """The entries of all catalogues that installed packages bring; a broken catalogue is left out."""
-    if not _may_be_installed():
-        return {}
-    from importlib.metadata import entry_points  # not for `--help`
-
     entries: dict[str, Entry] = {}
-    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
+    for point in sorted(offered(ENTRY_POINTS), key=lambda point: point.name):
         try:
             entries |= read_catalog(_file_of(point), above)
         except Exception as error:  # noqa: BLE001  (other people's package: its faults are not the user's)
@@ -140,26 +137,6 @@ def _installed(above: Mapping[str, Entry]) -> dict[str, Entry]:
                 stacklevel=1,
             )
     return entries
-
-
-def _may_be_installed() -> bool:
-    """Whether an installed package may bring a catalogue: the group's name stands in some list of entry points.
-
-    A look into these small files, which takes a fraction of the time that importlib.metadata needs.
-    """
-    for name in sys.path:
-        folder = Path(name or ".")
-        if not folder.is_dir():
-            if folder.exists():  # an archive
-                return True
-            continue
-        for file in (*folder.glob("*-info/entry_points.txt"), *folder.glob("EGG-INFO/entry_points.txt")):
-            try:
-                if ENTRY_POINTS.encode() in file.read_bytes():
-                    return True
-            except OSError:
-                return True
-    return False
 
 
 def _file_of(point: EntryPoint) -> Path:

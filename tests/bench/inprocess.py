@@ -47,14 +47,16 @@ def measure(
 ) -> dict[str, Any]:
     """Run this file in a process. python: of the program's environment; environment: variables.
 
-    seconds: of each pass; first: of the one before; batch: segments in a call; peak: bytes of a GPU's memory;
-    device: its name.
+    seconds: of each pass; first, first_cpu: of the one before, and the processor's; batch: segments in
+    a call; peak: bytes of a GPU's memory; device: its name.
     """
     asked = {"program": [*program], "track": str(track), "device": device, "precision": precision}
     asked |= {"batch": batch, "overlap": overlap, "runs": runs}
     command = [python, "-m", "tests.bench.inprocess", json.dumps(asked)]
     found = json.loads(programs.run(command, threads, **environment).output.splitlines()[-1])
-    told = f"{program[0]} {precision} batch {batch or 'auto'}: {min(found['seconds']):.3f} s"
+    told = (
+        f"{program[0]} {precision} batch {batch or 'auto'}: {min(found['seconds'] or [found['first']]):.3f} s"
+    )
     print(told, file=sys.stderr, flush=True)
     return found
 
@@ -71,16 +73,18 @@ def main() -> None:
         separate, chosen_batch = sepcli(*which, asked)
     else:
         separate = {"demucs": demucs, "msst": msst}[name](*which, asked["device"])
-    seconds = []
+    seconds, cpu = [], []
     for _ in range(asked["runs"] + 1):
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         stems = separate(mix)
         seconds.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - used)
         assert stems.device.type == "cpu" and stems.shape[-2:] == mix.shape  # so the device has finished
     on_gpu = asked["device"].startswith("cuda")
     found = {
         "seconds": [round(value, 4) for value in seconds[1:]],
         "first": round(seconds[0], 4),
+        "first_cpu": round(cpu[0], 4),
         "batch": chosen_batch(),
         "peak": torch.cuda.max_memory_reserved() if on_gpu else None,
         "device": torch.cuda.get_device_name() if on_gpu else "",
@@ -96,8 +100,10 @@ def sepcli(model: str, asked: dict[str, Any]) -> tuple[Separate, Batch]:
     """As `sepcli separate` works: one engine for all tracks, blocks in and out."""
     import torch
 
+    from sepcli.engine.blend import Blend
+    from sepcli.engine.chain import Chain
     from sepcli.engine.device import choose_device, choose_precision, tune_process
-    from sepcli.engine.pipeline import Engine, measure
+    from sepcli.engine.pipeline import Engine
     from sepcli.engine.settings import Settings
     from sepcli.loading import load_model
 
@@ -110,10 +116,11 @@ def sepcli(model: str, asked: dict[str, Any]) -> tuple[Separate, Batch]:
 
     def separate(mix: torch.Tensor) -> torch.Tensor:
         blocks = mix[None].split(65536, dim=-1)
-        stats = measure(iter(blocks)) if engine.normalize else None
+        stats = engine.measure(blocks) if engine.normalize else None
         return torch.cat(list(engine.separate(iter(blocks), stats)), dim=-1)[:, 0]
 
-    return separate, lambda: engine.stage.batches[0].size
+    several = isinstance(loaded, Blend | Chain)  # each of which has its own batches
+    return separate, lambda: 1 if several else engine.stage.batches[0].size
 
 
 def demucs(name: str, repo: str, device: str) -> Separate:
