@@ -128,6 +128,7 @@ def separate(
     shifts: int = 0,
     seed: int = 0,
     batch_size: int | None = None,
+    compile: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Take a mix apart in memory: {stem: [C, T] float32}, each with the mix's channels, rate and length.
@@ -139,6 +140,7 @@ def separate(
     "practice": "vocals*-12dB+bass"}.
     overlap: share of a segment that the next one covers, 0 to below 1. segment: seconds, None for the model's.
     shifts: passes at random offsets that are averaged. batch_size: segments a call, None for what fits.
+    compile: let torch compile the network, which takes minutes at first.
     progress: called with (audio seconds done, audio seconds in all).
 
     Levels are untouched: what the model gives comes back, beyond full scale too. Only a resampler and the
@@ -147,7 +149,7 @@ def separate(
     """
     mix = _checked(audio, samplerate)
     examples = make_queries(queries or {}, targets or ())
-    settings = Settings(overlap, segment, shifts, seed, batch_size)
+    settings = Settings(overlap, segment, shifts, seed, batch_size, compile)
     model, meant = _understood(model, targets, examples, submixes=submixes)
     engine = _engine(model, meant.targets, examples, device, precision, settings)
     levels = Levels(engine.sources, submixes=meant.submixes, hidden=meant.hidden, scale=Scale.of("32f"))
@@ -217,6 +219,7 @@ def separate_file(
     shifts: int = 0,
     seed: int = 0,
     batch_size: int | None = None,
+    compile: bool = False,
     progress: Progress | None = None,
     notice: Callable[[str], None] = lambda text: None,
 ) -> TrackResult:
@@ -240,7 +243,7 @@ def separate_file(
         model=model if isinstance(model, str) else type(model).__name__.lower(),
         out=Path(out),
         spec=asked,
-        settings=Settings(overlap, segment, shifts, seed, batch_size),
+        settings=Settings(overlap, segment, shifts, seed, batch_size, compile),
         targets=tuple(dict.fromkeys(targets or ())),
         template=template,
         audio_track=audio_track,

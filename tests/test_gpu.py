@@ -158,3 +158,13 @@ def test_training_goes_on_where_it_stopped(tmp_path, precision):
     lines = read_metrics(tmp_path / "run")
     assert [line["step"] for line in lines if "loss" in line] == [2, 4, 6, 8, 10, 12]
     assert not any(line.get("bad") for line in lines)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_replayed_graphs_follow_their_input(batch):
+    """`--compile on`: CUDA graphs of whole segments, with inputs that change, against the network as it is."""
+    model, x = build("HTDemucs"), torch.randn(1, 2, 600_000)
+    for mix in (x, x.flip(-1), 0.1 * x):
+        expected, _ = separate(model, mix, CUDA, batch_size=batch)
+        stems, _ = separate(model, mix, CUDA, batch_size=batch, compile=True)
+        assert snr(expected, stems) > 60

@@ -92,6 +92,12 @@ BatchSize = Annotated[
 ]
 
 
+class Compile(StrEnum):
+    auto = "auto"
+    on = "on"
+    off = "off"
+
+
 # --- options that stand in another panel in each command ---
 
 

@@ -17,6 +17,7 @@ from sepcli.cli import console
 from sepcli.cli.options import (
     COMPUTE,
     BatchSize,
+    Compile,
     Device,
     ModelPrecision,
     Precision,
@@ -388,6 +389,16 @@ def separate(
         ),
     ] = 0,
     batch_size: BatchSize = "auto",
+    compile: Annotated[
+        Compile,
+        typer.Option(
+            "--compile",
+            metavar="|".join(Compile),
+            rich_help_panel=COMPUTE,
+            help="on: torch compiles the network for whole segments, which takes minutes before the first "
+            "track and needs a C++ compiler. auto is off: nowhere was it measured to pay.",
+        ),
+    ] = Compile.auto,
     threads: Annotated[
         int | None,
         typer.Option(
@@ -565,7 +576,7 @@ def separate(
         preview=preview,
         audio_track=audio_track,
         player=player,
-        settings=Settings(overlap, segment, shifts, seed, parse_batch_size(batch_size)),
+        settings=Settings(overlap, segment, shifts, seed, parse_batch_size(batch_size), compile is Compile.on),
         device=device,
         threads=threads,
         ray=ray,

@@ -57,7 +57,7 @@ def filter_dataset(
     names = sorted({*broken, *(song.name for song in songs)})
     where = choose_device(device)
     dtype = choose_precision(precision, where, loaded.model.half)
-    how = {key: value for key, value in asdict(settings).items() if key != "batch_size"}
+    how = {key: value for key, value in asdict(settings).items() if key not in ("batch_size", "compile")}
     made_with = {
         "data": str(Path(root).resolve()),
         "weights": list(loaded.hashes),

@@ -31,7 +31,7 @@ class WithCounterpart(Separator):
         self.whole = (stem, counterpart)
         self.samplerate, self.channels, self.segment = network.samplerate, network.channels, network.segment
         self.normalize, self.half, self.options = network.normalize, network.half, network.options
-        self.keeps_silence = network.keeps_silence
+        self.keeps_silence, self.draws_noise = network.keeps_silence, network.draws_noise
 
     def prepare(self, samples: int, device: torch.device, dtype: torch.dtype) -> None:
         """See Separator."""

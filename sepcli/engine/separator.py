@@ -64,6 +64,7 @@ class Separator(nn.Module):
     normalize: bool = False  # standardise the whole track before chunking (a track-level step)
     half: bool = False  # may run in float16 and bfloat16: set only where that was measured
     keeps_silence: bool = False  # nothing but zeros gives nothing but zeros, so such a call need not be made
+    draws_noise: bool = False  # what it gives depends on `noise`
     name: str = ""  # for people and file names: what it was loaded by; "" where it was not
     options: Any = None  # the Options of its Arch, if it has any: settings of a separation
 

@@ -19,6 +19,7 @@ class Settings:
     shifts: int = 0  # passes at random offsets up to half a second, averaged; 0 = one pass, not shifted
     seed: int = 0  # of the shifts, and of models that draw noise
     batch_size: int | None = None  # segments a call; None = what the device takes
+    compile: bool = False  # calls of whole segments, by torch
 
     def __post_init__(self) -> None:
         for name, value, allowed, fine in (

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sepcli.engine.chunking import BlockQueue, Chunk, ChunkPlan, OverlapAdd, StreamBuffer, plan_chunks
+from sepcli.engine.compiled import Compiled
 from sepcli.engine.device import free_bytes, is_out_of_memory, told_of_memory
 from sepcli.engine.ensemble import Ensemble
 from sepcli.engine.mixer import Mixed
@@ -61,10 +62,21 @@ class Stage:
             plan_chunks(member.segment, settings.overlap, member.samplerate, settings.segment)
             for member in self.ensemble.members
         ]
+        self.batches: list[Batch] = []
         with told_of_memory(more_memory()):
             for member, plan in zip(self.ensemble.members, self.plans, strict=True):
-                member.prepare(plan.chunk(0, None).feed_length, device, dtype)
-        self.batches = [Batch(settings.batch_size, device) for _ in self.plans]
+                samples = plan.chunk(0, None).feed_length
+                member.prepare(samples, device, dtype)
+                compiled = Compiled(member, samples, device) if settings.compile else None
+                self.batches.append(Batch(settings.batch_size, device, compiled))
+            if settings.compile:
+                self._try_compiled()
+
+    @torch.inference_mode()
+    def _try_compiled(self) -> None:
+        """So that a machine that can't compile says so before the first track."""
+        for batch in self.batches:
+            batch.try_compiled(self.channels)
 
     def meter(self) -> Measuring:
         """What finds the statistics of a track for it."""
@@ -81,9 +93,12 @@ class Stage:
 class Batch:
     """How many windows go into one call on this device; halved when memory runs out."""
 
-    def __init__(self, wanted: int | None, device: torch.device):
-        """wanted: windows; None: as many as the memory of a CUDA device takes, one elsewhere."""
-        self.device = device
+    def __init__(self, wanted: int | None, device: torch.device, compiled: Compiled | None = None):
+        """wanted: windows; None: as many as the memory of a CUDA device takes, one elsewhere.
+
+        compiled: what computes full batches of whole segments, in the model's place.
+        """
+        self.device, self._compiled = device, compiled
         self.size = wanted or 1
         self._search = wanted is None and device.type == "cuda"
 
@@ -105,9 +120,17 @@ class Batch:
                 done += len(part)
         return outs[0] if len(outs) == 1 else torch.cat(outs)
 
+    def try_compiled(self, channels: int) -> None:
+        """A call that makes it ready; where the memory of a GPU decides the size, the first full batch does."""
+        if self._compiled is not None and not self._search:
+            self._compiled(torch.zeros(self.size, channels, self._compiled.samples, device=self.device))
+
     def _call(self, model: Separator, part: Tensor, noise: Noise) -> Tensor:
         if not self._search:
-            return model(sent(part, self.device), noise=noise)
+            windows, compiled = sent(part, self.device), self._compiled
+            if compiled is not None and len(part) == self.size and part.shape[-1] == compiled.samples:
+                return compiled(windows)
+            return model(windows, noise=noise)
         # The first call, of one window, shows what a window costs; the rest of the memory gives the size.
         torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device)

@@ -78,6 +78,7 @@ class GibbsDemucs(Demucs):
     """The network of the file's head: [B, C, T] -> [B, S, C, T] in 1 + steps passes."""
 
     normalize = False  # each call is standardised, and there is nothing to learn from the track's level
+    draws_noise = True
     options: GibbsOptions
 
     def __init__(self, config: DemucsConfig):

@@ -29,6 +29,8 @@ class SampledConfig(DicoseConfig):
 class Sampled(Framed):
     """A separator that draws noise. A subclass has `sample`, and sets `options` to their defaults."""
 
+    draws_noise = True
+
     def sample(self, mix: Tensor, noise: Noise) -> Tensor:
         """Draw the stems: [B, 1, T], T a multiple of `config.multiple` -> [B, S, 1, T]."""
         raise NotImplementedError

@@ -74,6 +74,7 @@ class LatentDiffusionOptions:
 class LatentDiffusion(Separator):
     """The model of the file's head: [B, C, T] -> [B, 1, C, T]."""
 
+    draws_noise = True
     options: LatentDiffusionOptions
     mean: Tensor  # [D], of the targets' latents, over windows and time
     variance: Tensor  # [D]
