@@ -42,6 +42,8 @@ NOT_RUN = {
     "torchrun": "wants eight GPUs; tests/test_training_loop.py starts two processes",
     "python docs/mini_data.py": "wants gigabytes of recordings",
     "sepcli train --preset mini ": "needs those recordings",
+    "python docs/duo_data.py": "the same",
+    "sepcli train --preset duo-": "the same",
     "sepcli evaluate -m ldm -m htdemucs": "wants songs in which someone sings; tests/test_listening.py",
     "sepcli evaluate --model student --model det --data valid": "takes half a minute; evaluation.md has it too",
     "sepcli separate inbox/ --watch": "it does not end; tests/test_watch.py",
@@ -121,10 +123,11 @@ def test_a_mention_that_is_none_is_found():
 
 
 @pytest.mark.slow
-def test_options_of_the_script_that_gathers_minis_music():
-    (line,) = (command.line for path in PAGES for command in commands(path) if "mini_data.py" in command.line)
+@pytest.mark.parametrize("script", ["mini_data.py", "duo_data.py"])
+def test_options_of_the_scripts_that_gather_music_for_the_bundled_model(script):
+    (line,) = (command.line for path in PAGES for command in commands(path) if f"{script} ." in command.line)
     asked = subprocess.run(
-        [sys.executable, str(ROOT / "docs" / "mini_data.py"), "--help"],
+        [sys.executable, str(ROOT / "docs" / script), "--help"],
         capture_output=True,
         text=True,
         check=True,
