@@ -80,6 +80,13 @@ def test_the_benchmark_in_miniature(tmp_path, monkeypatch):
         assert all(value > 0 for value in row["ways"]["float32,1"].values())
 
 
+@pytest.mark.parametrize("network", [SMALL["umx"], Network(preset="cunet"), Network(entry="mini")])
+def test_networks_are_taken_under_no_device(network):
+    """A device that is set costs every call, and takes recurrent layers apart."""
+    for _ in families.made(network, "meta"):
+        assert torch.get_default_device() == torch.device("cpu")
+
+
 @pytest.mark.slow
 def test_a_process_measures_one_way():
     found = families.apart("mini", "float32,1")

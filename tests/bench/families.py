@@ -115,7 +115,8 @@ def made(network: Network, device: str = "cpu") -> Iterator[Separator]:
     else:
         arch, config = get_family(network.family).arch(network.arch), network.config
     with torch.device(device):
-        yield arch.build(make_config(arch, config)).eval()
+        model = arch.build(make_config(arch, config)).eval()
+    yield model  # out here, or whoever takes it would go on under this device
 
 
 def ways_of(network: Network, wanted: Sequence[str] = WAYS) -> list[str]:
