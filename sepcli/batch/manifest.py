@@ -17,6 +17,9 @@ divide the work: a track that a living run has claimed is left to it.
 
 Each output has its size, its date, and in `made` what its samples depend on. So each file by itself is known
 as ours, as untouched, and as what another run would make, whatever else its run has written.
+
+Only the last lines, up to IN_MEMORY bytes, are here as records. Those before are looked up in the file when
+they are asked for (oldlines.py), so that a million tracks take hardly more memory than a thousand.
 """
 
 from __future__ import annotations
@@ -27,15 +30,21 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from sepcli.batch.oldlines import OldLines
 from sepcli.errors import OutputError, from_os
 from sepcli.system.files import NO_LOCKS, content_sha256
 
 MANIFEST_NAME = ".sepcli.jsonl"
 _DATE_GRAINS = (100, 1000, 1_000_000, 1_000_000_000, 2_000_000_000)  # ns, of dates on some file systems
 LOCK_NAME = ".sepcli.jsonl.lock"
+IN_MEMORY = 1 << 23  # bytes of lines that are kept as records: of some 2,000 tracks
+_LOOKED_UP = 4096  # answers from older lines that are remembered
+# What a line raises that is damaged, or of another program.
+_BROKEN = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,75 +110,185 @@ def settings_hash(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """A line that says who works on some outputs. by: the run; "" for nobody."""
+
+    outputs: tuple[str, ...]
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What some lines say of a path. records: the last that is done, then those only begun since."""
+
+    records: tuple[Record, ...] = ()
+    input: InputId | None = None  # as an input
+
+    def and_then(self, path: str, line: Record | InputId) -> _Known:
+        """With one more line, which may be about other paths only."""
+        records, identity = self.records, line if isinstance(line, InputId) else line.input
+        if isinstance(line, Record) and any(output.path == path for output in line.outputs):
+            records = (line,) if line.done else (*records, line)
+        is_noted = identity.path == path and (isinstance(line, InputId) or line.done)
+        return _Known(records, identity if is_noted else self.input)
+
+
 class Manifest:
     """The manifest of one output folder. Reading needs no lock: lines are whole or the last one is torn."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.path = folder / MANIFEST_NAME
+        self._read_to = 0  # bytes
+        self._opened_at: int | None = None  # `_read_to` when it was opened
+        self._old = OldLines(self.path)
+        self._looked_up: dict[str, _Known] = {}  # in older lines, by path
+        self._made_with: dict[str, Mapping[str, Any]] = {}  # by settings hash: one for all tracks alike
+        self._claims: dict[str, str] = {}  # output -> the run that works on it
+        self._hashed: dict[str, InputId] = {}  # by path, of this process, and not in the file
+        self._forget()
+        self.refresh()
+        self._opened_at = self._read_to
+
+    def _forget(self) -> None:
+        """Have no lines in memory."""
         self._by_output: dict[str, list[Record]] = {}  # the last that is done, then those only begun since
         self._by_content: dict[str, dict[str, str]] = {}  # made -> hash of the input -> the last such output
         self._sizes: set[int] = set()  # of all inputs that files were made from, bytes
-        self._opened = False
-        self._inputs: dict[str, InputId] = {}  # by path, with those that were hashed in this process
-        self._recorded: dict[str, InputId] = {}  # by path, as the file has them
-        self._made_with: dict[str, Mapping[str, Any]] = {}  # by settings hash: one for all tracks alike
-        self._claims: dict[str, str] = {}  # output -> the run that works on it; "" for none
-        self._read_to = 0  # bytes
-        self.refresh()
-        self._opened = True
+        self._recorded: dict[str, InputId] = {}  # by path
+
+    @property
+    def _opened(self) -> bool:
+        return self._opened_at is not None
 
     def refresh(self) -> None:
         """Take in what other processes have written since."""
         try:
             with open(self.path, "rb") as file:
+                if os.fstat(file.fileno()).st_size - self._old.end > IN_MEMORY:
+                    self._pass_on(file)
                 file.seek(self._read_to)
                 for line in file:
                     if not line.endswith(b"\n"):
                         break  # torn by a kill, or another process is at it: the next one begins on a new line
                     self._read_to += len(line)
-                    with contextlib.suppress(ValueError, KeyError, TypeError):
+                    with contextlib.suppress(*_BROKEN):
                         self._take(json.loads(line))
         except FileNotFoundError:
             return
         except OSError as error:
             raise from_os(error, self.path, reading=OutputError) from error
 
+    def _pass_on(self, file: BinaryIO) -> None:
+        """Leave all lines in the file, those in memory and those not read yet.
+
+        Of the latter only claims by runs that have a work folder count: any other run has ended.
+        """
+        read = self._read_to
+        claims = self._old.take(file, cache(lambda run: not run or (self.folder / run).is_dir()))
+        self._read_to = self._old.end
+        self._forget()
+        self._looked_up.clear()
+        held = dict.fromkeys(self._claims, read)
+        for place, line in claims:
+            if place >= read:
+                with contextlib.suppress(*_BROKEN):
+                    self._take(line)
+                    held |= dict.fromkeys(line["outputs"], place)
+        if self._read_to > read:
+            for path, since in held.items():
+                found = self._older("path", path)
+                if any(place >= since and _is_done(line, path) for place, line in found):
+                    self._claims.pop(path, None)
+
     def _take(self, line: Mapping[str, Any]) -> None:
+        """Take in a line that comes behind all others."""
+        found = self._meant(line, self._opened)
+        if isinstance(found, _Claim):
+            self._hold(found)
+        elif isinstance(found, InputId):
+            self._know(found)
+        else:
+            self._sizes.add(found.input.size)
+            for output in found.outputs:
+                before = [] if found.done else self._by_output.get(output.path, [])
+                self._by_output[output.path] = [*before, found]
+                self._by_content.setdefault(output.made, {})[found.input.sha256] = output.path
+                if found.done:
+                    self._claims.pop(output.path, None)
+            if found.done:
+                self._know(found.input)
+
+    def _meant(self, line: Mapping[str, Any], recent: bool) -> _Claim | InputId | Record:
+        """What a parsed line says. One of _BROKEN for none of ours."""
         kind = line["kind"]
         if kind == "claim":
-            self._claims.update(dict.fromkeys(line["outputs"], line["by"]))
-            return
+            return _Claim(tuple(line["outputs"]), line["by"])
         identity = InputId(**line["input"])
         if kind == "input":
-            self._inputs[identity.path] = self._recorded[identity.path] = identity
-        elif kind in ("begin", "done"):
-            outputs = tuple(Output(**output) for output in line["outputs"])
-            made_with = self._made_with.setdefault(line["settings"], line.get("made_with", {}))
-            queries = {stem: QueryId(**query) for stem, query in line.get("queries", {}).items()}
-            record = Record(
-                kind == "done",
-                line["settings"],
-                identity,
-                outputs,
-                made_with,
-                queries,
-                line.get("gain", 1.0),
-                self._opened,
-            )
-            self._sizes.add(identity.size)
-            for output in outputs:
-                before = [] if record.done else self._by_output.get(output.path, [])
-                self._by_output[output.path] = [*before, record]
-                self._by_content.setdefault(output.made, {})[identity.sha256] = output.path
-                if record.done:
-                    self._claims.pop(output.path, None)
-            if record.done:
-                self._inputs[identity.path] = self._recorded[identity.path] = identity
+            return identity
+        if kind not in ("begin", "done"):
+            raise ValueError(kind)
+        outputs = tuple(Output(**output) for output in line["outputs"])
+        made_with = self._made_with.get(line["settings"]) or line.get("made_with", {})
+        self._made_with[line["settings"]] = made_with
+        queries = {stem: QueryId(**query) for stem, query in line.get("queries", {}).items()}
+        gain = line.get("gain", 1.0)
+        return Record(kind == "done", line["settings"], identity, outputs, made_with, queries, gain, recent)
+
+    def _hold(self, claim: _Claim) -> None:
+        for path in claim.outputs:
+            if claim.by:
+                self._claims[path] = claim.by
+            else:
+                self._claims.pop(path, None)
+
+    def _know(self, identity: InputId) -> None:
+        """An input is in the file."""
+        self._recorded[identity.path] = identity
+        self._hashed.pop(identity.path, None)
+
+    def _older(self, field: str, value: str) -> Iterator[tuple[int, Record | InputId]]:
+        """What older lines say that have this value in that field, and perhaps some others, in their order.
+
+        With their places in the file.
+        """
+        try:
+            for place, line in self._old.lines(field, value):
+                with contextlib.suppress(*_BROKEN):
+                    found = self._meant(line, self._opened_at is not None and place >= self._opened_at)
+                    if not isinstance(found, _Claim):
+                        yield place, found
+        except FileNotFoundError:  # somebody has removed it meanwhile
+            return
+        except OSError as error:
+            raise from_os(error, self.path, reading=OutputError) from error
+
+    def _look_up(self, path: str) -> _Known:
+        """What older lines say of a path."""
+        known = self._looked_up.get(path)
+        if known is None:
+            known = _Known()
+            for _, found in self._older("path", path):
+                known = known.and_then(path, found)
+            while len(self._looked_up) >= _LOOKED_UP:
+                del self._looked_up[next(iter(self._looked_up))]
+            self._looked_up[path] = known
+        return known
+
+    def _records(self, path: str) -> tuple[Record, ...]:
+        """The last record of an output that is done, then those only begun since."""
+        newer = self._by_output.get(path, [])
+        return tuple(newer) if newer and newer[0].done else (*self._look_up(path).records, *newer)
+
+    def _input(self, path: str) -> InputId | None:
+        """An input as the file has it."""
+        return self._recorded.get(path) or self._look_up(path).input
 
     def record_of(self, output: Path) -> Record | None:
         """The last record of a file in the folder; None if sepcli did not make it."""
-        records = self._by_output.get(self.relative(output))
+        records = self._records(self.relative(output))
         return records[-1] if records else None
 
     def standing(self, output: Path) -> Standing | None:
@@ -179,9 +298,7 @@ class Manifest:
         is done are compared with it.
         """
         path = self.relative(output)
-        records = self._by_output.get(path)
-        if not records:
-            return None
+        records = self._records(path)
         found = None
         # What is known by its date first: by its size alone another file may seem to be the same.
         noted_by = [(record, next(e for e in record.outputs if e.path == path)) for record in reversed(records)]
@@ -202,7 +319,17 @@ class Manifest:
 
     def may_have(self, made: str, size: int | None) -> bool:
         """Whether a file may have been made in this way from an input of that size: told without reading it."""
-        return made in self._by_content and size in self._sizes
+        return (made in self._by_content or self._old_may_have("made", made)) and (
+            size in self._sizes or (size is not None and self._old_may_have("size", size))
+        )
+
+    def _old_may_have(self, field: str, value: str | int) -> bool:
+        try:
+            return self._old.may_have(field, value)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise from_os(error, self.path, reading=OutputError) from error
 
     def there(self, output: Path) -> bool:
         """Whether a file is there, whoever made it."""
@@ -233,12 +360,20 @@ class Manifest:
 
     def made(self, made: str, sha256: str) -> Path | None:
         """An untouched file of the input with that hash that was made in this way at its full level, if any."""
-        path = self._by_content.get(made, {}).get(sha256)
+        path = self._by_content.get(made, {}).get(sha256) or self._made_before(made, sha256)
         standing = self.standing(self.folder / path) if made and path else None
         if standing is None or not standing.untouched or standing.record.gain != 1 or standing.output.left_out:
             return None
         same = (standing.output.made, standing.record.input.sha256) == (made, sha256)
         return self.folder / standing.output.path if same else None
+
+    def _made_before(self, made: str, sha256: str) -> str | None:
+        """The last file of the input with that hash that was made in this way, by older lines."""
+        path = None
+        for _, record in self._older("sha256", sha256):
+            if isinstance(record, Record) and record.input.sha256 == sha256:
+                path = next((each.path for each in reversed(record.outputs) if each.made == made), path)
+        return path
 
     def relative(self, output: Path) -> str:
         """The path below the output folder, with forward slashes on every system."""
@@ -256,16 +391,16 @@ class Manifest:
 
     def identify_as(self, path: str, size: int, mtime_ns: int, hashed: Callable[[], str]) -> InputId:
         """The same for an input of that size and date. hashed: gives the SHA-256 of its content."""
-        known = self._inputs.get(path)
-        if known is not None and (known.size, known.mtime_ns) == (size, mtime_ns):
-            return known
+        for known in (self._hashed.get(path), self._input(path)):
+            if known is not None and (known.size, known.mtime_ns) == (size, mtime_ns):
+                return known
         identity = InputId(path, size, mtime_ns, hashed())
-        self._inputs[path] = identity
+        self._hashed[path] = identity
         return identity
 
     def note_input(self, identity: InputId) -> None:
         """Write down a date that changed while the content did not, so that no later run hashes it again."""
-        if identity != self._recorded.get(identity.path):
+        if identity != self._input(identity.path):
             self._append({"kind": "input", "input": asdict(identity)})
 
     def add(self, record: Record, about: Mapping[str, Any] | None = None) -> None:
@@ -317,6 +452,8 @@ class Manifest:
                 view = memoryview(data)
                 while view:  # one write, but for a disk that fills up in the middle
                     view = view[os.write(file, view) :]
+                if os.lseek(file, 0, os.SEEK_CUR) - len(data) == self._read_to:
+                    self._read_to += len(data)  # it comes right behind what is known, and is not read again
             finally:
                 os.close(file)
         except OSError as error:
@@ -333,6 +470,11 @@ class Manifest:
             with contextlib.suppress(*NO_LOCKS):
                 stack.enter_context(lock)
             yield
+
+
+def _is_done(line: Record | InputId, path: str) -> bool:
+    """Whether an output stands according to this line."""
+    return isinstance(line, Record) and line.done and any(output.path == path for output in line.outputs)
 
 
 def _ends_torn(file: int) -> bool:
