@@ -142,7 +142,7 @@ class Manifest:
         self.path = folder / MANIFEST_NAME
         self._read_to = 0  # bytes
         self._opened_at: int | None = None  # `_read_to` when it was opened
-        self._old = OldLines(self.path)
+        self._old = OldLines(self.path, self._said_before)
         self._looked_up: dict[str, _Known] = {}  # in older lines, by path
         self._made_with: dict[str, Mapping[str, Any]] = {}  # by settings hash: one for all tracks alike
         self._claims: dict[str, str] = {}  # output -> the run that works on it
@@ -186,16 +186,18 @@ class Manifest:
         Of the latter only claims by runs that have a work folder count: any other run has ended.
         """
         read = self._read_to
-        claims = self._old.take(file, cache(lambda run: not run or (self.folder / run).is_dir()))
+        counts = cache(lambda run: not run or (self.folder / os.fsdecode(run)).is_dir())
+        claims = self._old.take(file, counts)
         self._read_to = self._old.end
         self._forget()
         self._looked_up.clear()
         held = dict.fromkeys(self._claims, read)
         for place, line in claims:
-            if place >= read:
-                with contextlib.suppress(*_BROKEN):
-                    self._take(line)
-                    held |= dict.fromkeys(line["outputs"], place)
+            with contextlib.suppress(*_BROKEN):
+                claim = self._meant(json.loads(line), True)
+                if place >= read and isinstance(claim, _Claim) and counts(os.fsencode(claim.by)):
+                    self._hold(claim)
+                    held |= dict.fromkeys(claim.outputs, place)
         if self._read_to > read:
             for path, since in held.items():
                 found = self._older("path", path)
@@ -255,15 +257,18 @@ class Manifest:
         With their places in the file.
         """
         try:
-            for place, line in self._old.lines(field, value):
-                with contextlib.suppress(*_BROKEN):
-                    found = self._meant(line, self._opened_at is not None and place >= self._opened_at)
-                    if not isinstance(found, _Claim):
-                        yield place, found
+            yield from self._old.lines(field, value)
         except FileNotFoundError:  # somebody has removed it meanwhile
             return
         except OSError as error:
             raise from_os(error, self.path, reading=OutputError) from error
+
+    def _said_before(self, place: int, line: bytes) -> Record | InputId | None:
+        """What an older line says of files."""
+        with contextlib.suppress(*_BROKEN):
+            found = self._meant(json.loads(line), self._opened_at is not None and place >= self._opened_at)
+            return None if isinstance(found, _Claim) else found
+        return None
 
     def _look_up(self, path: str) -> _Known:
         """What older lines say of a path."""

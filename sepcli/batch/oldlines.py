@@ -5,11 +5,11 @@ Knows JSON lines and bytes; what a line means is manifest.py's.
     the file    | block 0 | block 1 | ... | block n | the last lines, which manifest.py has in memory
     an index    hash of a value -> the blocks with a line that has this value in a certain field
 
-A block is some lines. An index has 8 bytes for each value of a block, sorted: 32 bits of hash, 32 of the block's
-number. What it finds is looked for in the block, and parsed, so that values of one hash cost a look and nothing
-else. Indexes are never written down: they are made from the file when it is opened, by searching bytes, as
-nearly all lines are written by us and by one encoder. A block in which anything is spelled otherwise (edited by
-hand, or damaged) is parsed line by line instead.
+A block is some lines. An index has 8 bytes for each value of a block, sorted: 32 bits of hash, and 32 of the
+number of the block. What it finds is looked for in the block, and parsed, so that values of one hash cost a look
+and nothing else. Indexes are never written down: they are made from the file when it is opened, by searching
+bytes, as nearly all lines are written by us and by one encoder. A block in which anything is spelled otherwise
+(edited by hand, or damaged) is parsed line by line instead.
 """
 
 from __future__ import annotations
@@ -21,66 +21,72 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Generic, TypeVar
 from zlib import crc32
 
 BLOCK = 1 << 15  # bytes, and the rest of the line
 BLOCKS_KEPT = 64  # that were read last: tracks come in much the same order again
 _NUMBERS = ("size",)  # fields of numbers; all others are texts
-_START = b'{"kind": "'  # of each line that we write
-_BY = b'"by": "'  # in a claim
+_START, _CLAIM, _BY = b'{"kind": "', b'{"kind": "claim"', b'"by": "'  # as we write them
 # JSON escapes that our encoder would have spelled otherwise. A false alarm costs time only.
 _OTHER_ESCAPE = re.compile(rb'\\(?:[^"\\bfnrtu]|u(?:[0-9a-f]{0,3}[^0-9a-f]|00[2-6]|007[0-9a-e]|000[89acd]))')
 
+Meaning = TypeVar("Meaning")
 
-class OldLines:
+
+class OldLines(Generic[Meaning]):
     """The lines of a file from its beginning to `end`."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, meant: Callable[[int, bytes], Meaning | None]):
+        """meant: what a line at a place in the file says; None for nothing."""
+        self.path, self.meant = path, meant
         self.end = 0  # bytes
         self._starts = array("Q")  # of the blocks
         self._foreign: set[int] = set()  # blocks with anything that is not spelled as we do
         self._indexes = {"path": _Index("path")}  # by field; others when they are needed
-        self._kept: dict[int, bytes] = {}
+        self._kept: dict[int, tuple[bytes, dict[int, Meaning | None]]] = {}  # with what lines in them say
 
-    def take(self, file: BinaryIO, wanted: Callable[[str], bool]) -> list[tuple[int, Any]]:
-        """Take in all complete lines from `end` on. Returns the claims among them by the runs that are wanted.
+    def take(self, file: BinaryIO, wanted: Callable[[bytes], bool]) -> list[tuple[int, bytes]]:
+        """Take in all complete lines from `end` on.
 
-        A claim is (place in the file, the parsed line). OSError where the file can't be read.
+        Returns those that may be claims by wanted runs: (place in the file, line). OSError where the file can't
+        be read.
         """
         claims = []
         file.seek(self.end)
         complete = True
-        while complete and (data := file.read(BLOCK) + file.readline()):
-            complete = data.endswith(b"\n")  # else a line is torn, or being written
-            if not (data := data[: data.rfind(b"\n") + 1]):
-                break
-            number = len(self._starts)
-            if foreign := not _is_ours(data):
-                self._foreign.add(number)
-            claimants = [_until_quote(part).decode() for part in data.split(_BY)[1:]]
-            if foreign or any(map(wanted, claimants)):
-                claims += [(self.end + at, line) for at, line in _parsed(data) if _is_claim(line, wanted)]
+        while complete and (lines := file.readlines(BLOCK)):
+            if not (complete := lines[-1].endswith(b"\n")):  # it is torn, or being written
+                del lines[-1]
+            data = b"".join(lines)
+            foreign = not _are_ours(lines, data)
+            if foreign:
+                self._foreign.add(len(self._starts))
+            if foreign or any(line.startswith(_CLAIM) and _is_by(line, wanted) for line in lines):
+                claims += [
+                    (self.end + at, data[at:end]) for at, end in _found_in(data, b"" if foreign else _CLAIM)
+                ]
             for index in self._indexes.values():
                 index.add(data, foreign)
             self._starts.append(self.end)
             self.end += len(data)
         return claims
 
-    def lines(self, field: str, value: str) -> Iterator[tuple[int, Any]]:
-        """All lines with that value in that field, and perhaps others, in their order: (place, parsed line).
+    def lines(self, field: str, value: str) -> Iterator[tuple[int, Meaning]]:
+        """What all lines with that value in that field say, and perhaps others: (place in the file, meaning).
 
-        OSError where the file can't be read.
+        In their order. OSError where the file can't be read.
         """
         written = _written(value)
         index = self._index(field)
         needle = b'"%b": "%b"' % (field.encode(), written)
         for number in index.blocks(written):
-            data, start = self._block(number), self._starts[number]
-            yield from (
-                (start + at, line) for at, line in _parsed(data, None if number in index.odd else needle)
-            )
+            (data, known), start = self._block(number), self._starts[number]
+            for at, end in _found_in(data, b"" if number in index.odd else needle):
+                if at not in known:
+                    known[at] = self.meant(start + at, data[at:end])
+                if (meaning := known[at]) is not None:
+                    yield start + at, meaning
 
     def may_have(self, field: str, value: str | int) -> bool:
         """False if no line has that value in that field. OSError where the file can't be read."""
@@ -95,13 +101,13 @@ class OldLines:
             self._indexes[field] = index
         return index
 
-    def _block(self, number: int) -> bytes:
-        data = self._kept.get(number)
-        if data is None:
+    def _block(self, number: int) -> tuple[bytes, dict[int, Meaning | None]]:
+        found = self._kept.get(number)
+        if found is None:
             while len(self._kept) >= BLOCKS_KEPT:
                 del self._kept[next(iter(self._kept))]
-            data = self._kept[number] = self._read(number)
-        return data
+            found = self._kept[number] = self._read(number), {}
+        return found
 
     def _read(self, number: int) -> bytes:
         start = self._starts[number]
@@ -116,8 +122,11 @@ class _Index:
 
     def __init__(self, field: str):
         name = field.encode()
-        self._field, self._key = field, b'"%b"' % name
-        self._values = re.compile(rb'"%b": ' % name + (rb"(\d+)" if field in _NUMBERS else rb'"([^"\n]*)"'))
+        self._field = field
+        # Nothing is caught where the field's name is a value, or what follows is of another type.
+        self._values = re.compile(
+            rb'"%b"' % name + (rb"(?:: (\d+))?" if field in _NUMBERS else rb'(?:: "([^"]*)")?')
+        )
         self.odd: set[int] = set()  # blocks that have to be parsed as a whole
         self._hashes, self._counts = array("I"), array("I")  # of blocks that are not sorted in yet
         self._sorted: memoryview | array[int] = array("Q")  # hash and number of block
@@ -125,10 +134,10 @@ class _Index:
 
     def add(self, data: bytes, foreign: bool) -> None:
         """Add the next block."""
-        values = self._values.findall(data)
-        if foreign or len(values) != data.count(self._key):  # also where it is a value, or has another type
+        values = set(self._values.findall(data))
+        if foreign or b"" in values:
             self.odd.add(self._count + len(self._counts))
-            values += map(_until_quote, _found(self._field, (line for _, line in _parsed(data))))
+            values.update(map(_until_quote, _values_of(self._field, _parsed(data))))
         hashes = set(map(crc32, values))
         self._hashes.extend(hashes)
         self._counts.append(len(hashes))
@@ -158,21 +167,19 @@ class _Index:
         self._hashes, self._counts = array("I"), array("I")
 
 
-def _is_ours(data: bytes) -> bool:
+def _are_ours(lines: list[bytes], data: bytes) -> bool:
     """Whether every line begins as we write it, and is in the characters and escapes of our encoder."""
     return (
-        data.startswith(_START)
-        and data.count(b"\n" + _START) == data.count(b"\n") - 1
-        and data.isascii()
+        data.isascii()
         and (b"\\" not in data or _OTHER_ESCAPE.search(data) is None)
+        and all(line.startswith(_START) for line in lines)
     )
 
 
-def _is_claim(line: Any, wanted: Callable[[str], bool]) -> bool:
-    """Whether a parsed line is a claim by a run that is wanted."""
-    if not isinstance(line, Mapping) or line.get("kind") != "claim":
-        return False
-    return isinstance(line.get("by"), str) and wanted(line["by"])
+def _is_by(claim: bytes, wanted: Callable[[bytes], bool]) -> bool:
+    """Whether a claim is by a run that is wanted, or by one that can't be told like this."""
+    _, found, name = claim.rpartition(_BY)
+    return not found or wanted(_until_quote(name))
 
 
 def _written(value: str) -> bytes:
@@ -185,28 +192,29 @@ def _until_quote(written: bytes) -> bytes:
     return written.partition(b'"')[0]
 
 
-def _parsed(data: bytes, needle: bytes | None = None) -> Iterator[tuple[int, Any]]:
-    """The lines of a block with these bytes in them, or all: (place in the block, parsed). No damaged ones."""
-    at = 0
-    while at < len(data):
-        if needle is not None:
-            found = data.find(needle, at)
-            if found < 0:
-                return
-            at = data.rfind(b"\n", at, found) + 1 or at
-        end = data.find(b"\n", at) + 1 or len(data)
+def _found_in(data: bytes, needle: bytes) -> Iterator[tuple[int, int]]:
+    """Begin and end of the lines of a block that have these bytes in them."""
+    end = 0
+    while 0 <= (found := data.find(needle, end)) < len(data):
+        at = data.rfind(b"\n", end, found) + 1 or end
+        end = data.find(b"\n", found) + 1 or len(data)
+        yield at, end
+
+
+def _parsed(data: bytes) -> Iterator[Any]:
+    """The lines of a block that are JSON."""
+    for line in data.split(b"\n"):
         with contextlib.suppress(ValueError, RecursionError):
-            yield at, json.loads(data[at:end])
-        at = end
+            yield json.loads(line)
 
 
-def _found(field: str, values: Iterable[Any]) -> Iterator[bytes]:
-    """What stands in that field anywhere in these parsed values, as our encoder writes it."""
-    for value in values:
-        if isinstance(value, Mapping):
-            inner = value.get(field)
-            if isinstance(inner, str | int):
-                yield _written(str(inner))
-            yield from _found(field, value.values())
-        elif isinstance(value, list):
-            yield from _found(field, value)
+def _values_of(field: str, parsed: Iterable[Any]) -> Iterator[bytes]:
+    """What stands in that field anywhere in these, as our encoder writes it."""
+    for each in parsed:
+        if isinstance(each, Mapping):
+            value = each.get(field)
+            if isinstance(value, str | int):
+                yield _written(str(value))
+            yield from _values_of(field, each.values())
+        elif isinstance(each, list):
+            yield from _values_of(field, each)
