@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -276,7 +276,7 @@ def separate_file(
         stems = replace(stems, named=engine.sources, hidden=hidden)
         if stems.pack is not None and stems.pack.notice:
             notice(stems.pack.notice)
-    source = Source(file, os.fspath(path), PurePosixPath(file.name))
+    source = Source(str(file), os.fspath(path), file.name)
     (outputs,), notices = name_files(
         [source],
         stems.files,

@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from pathlib import PurePosixPath
 
 import pytest
 
@@ -147,7 +146,7 @@ def test_originals_knows_an_input_by_name_link_and_inode(tmp_path):
     make(tmp_path, "song.wav", "other.wav")
     (tmp_path / "link.wav").symlink_to(tmp_path / "song.wav")
     os.link(tmp_path / "song.wav", tmp_path / "hard.wav")
-    source = Source(tmp_path / "song.wav", "song.wav", PurePosixPath("song.wav"))
+    source = Source(str(tmp_path / "song.wav"), "song.wav", "song.wav")
     originals = Originals([source])
     for name in ("song.wav", "link.wav", "hard.wav"):
         assert originals.at(tmp_path / name) is source

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sepcli.batch.manifest import InputId, Manifest, QueryId, Record, Standing, settings_hash
@@ -42,7 +43,10 @@ class Fingerprint:
     files: Mapping[str, str] = field(default_factory=dict)  # stem -> hash of what its samples depend on
 
 
-@dataclass(frozen=True)
+_NO_PARTS: Mapping[str, Path] = MappingProxyType({})  # one for all decisions
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What is to be done with a track."""
 
@@ -51,7 +55,9 @@ class Decision:
     why: str = ""  # of a refusal: the file in the way, as a sentence begins; else what stands, after "was"
     replaced: tuple[str, ...] = ()  # the stems whose files are replaced
     stems: Stems | None = None  # what is left to make; None: all of the run's
-    parts: Mapping[str, Path] = field(default_factory=dict)  # files by which submixes can be made, no model
+    parts: Mapping[str, Path] = field(
+        default_factory=lambda: _NO_PARTS
+    )  # files by which submixes can be made, no model
     kept: tuple[str, ...] = ()  # stems that stand, and stay
     changed: tuple[Path, ...] = ()  # files that somebody has changed, and that stay
     input: InputId | None = None  # of a track that is skipped
@@ -195,7 +201,7 @@ def decide_track(
             return Decision(track, SKIP, changed=_changed(track, equal), input=identity)
     if request.force:
         return Decision(track, REPLACE if there else SEPARATE, why=_THERE, replaced=tuple(there))
-    left, parts, kept = None, {}, {}
+    left, parts, kept = None, _NO_PARTS, {}
     if keep and request.resume and identity is not None and named.batch.spec.sum != "exact":
         # Levels between stems are those of the mix, so what was lowered stands for nothing new.
         kept = {stem: standing for stem, standing in equal.items() if standing.record.gain == 1}

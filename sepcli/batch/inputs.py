@@ -31,53 +31,64 @@ STDIN = "-"
 STDIN_TRACK = "stdin"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """One file to separate.
 
-    path: where to read it; None = standard input, or a file at an address. relative: below its INPUT folder, so
-    "A/song.wav" for albums/A/song.wav given as albums/; only the name for a file given itself.
+    file: where to read it; None = standard input, or a file at an address. below: its path below its INPUT
+    folder, so "A/song.wav" for albums/A/song.wav given as albums/; only the name for a file given itself.
+    Texts, not paths: there may be a million, and a Path takes three times the memory.
     """
 
-    path: Path | None
+    file: str | None
     given: str  # the argument that led here
-    relative: PurePosixPath
+    below: str  # with forward slashes
     pipe: bool = False  # can be read only once: a named pipe, <(...) of a shell
     remote: RemoteFile | None = None  # at an address: it has to be fetched
+
+    @property
+    def path(self) -> Path | None:
+        """Where to read it."""
+        return None if self.file is None else Path(self.file)
+
+    @property
+    def relative(self) -> PurePosixPath:
+        """Its path below its INPUT folder."""
+        return PurePosixPath(self.below)
 
     @property
     def name(self) -> str:
         """Its name in messages and results."""
         if self.remote is not None:
             return self.remote.url
-        return STDIN if self.path is None else str(self.path)
+        return STDIN if self.file is None else self.file
 
     @property
     def absolute(self) -> str:
         """The same for whatever name it was given by, through links: its real path, or its address."""
-        return self.name if self.path is None else os.path.realpath(self.path)
+        return self.name if self.file is None else os.path.realpath(self.file)
 
     @property
     def once(self) -> bool:
         """Whether it can be read only once, so that it has to be copied to a file first."""
-        return self.remote is None and (self.path is None or self.pipe)
+        return self.remote is None and (self.file is None or self.pipe)
 
     @property
     def track(self) -> str:
         """The name for its folder of stems: the file's name without suffix, or "stdin"."""
-        return STDIN_TRACK if self.path is None and self.remote is None else self.relative.stem
+        return STDIN_TRACK if self.file is None and self.remote is None else self.relative.stem
 
     @property
     def suffix(self) -> str:
         """Without the dot: "flac"; "" for standard input."""
-        return "" if self.path is None and self.remote is None else self.relative.suffix.lstrip(".")
+        return "" if self.file is None and self.remote is None else self.relative.suffix.lstrip(".")
 
     @property
     def parent(self) -> str:
         """The name of the folder that holds it; "" where it has none."""
         if self.remote is not None:
             return PurePosixPath(self.remote.path).parent.name
-        return "" if self.path is None else Path(os.path.abspath(self.path)).parent.name
+        return "" if self.file is None else os.path.basename(os.path.dirname(os.path.abspath(self.file)))
 
 
 @dataclass
@@ -98,7 +109,7 @@ def find_inputs(
     remote: the output folder, where that is at an address.
     """
     found = Found()
-    seen: dict[str, str] = {}  # real path -> how it was named first
+    seen: dict[int, str] = {}  # hash of the real path -> how it was named first
     for argument in arguments:
         try:
             sources = list(_expand(argument, out, suffixes, found.failures, remote))
@@ -108,7 +119,7 @@ def find_inputs(
             found.failures.append((argument, problem))
             continue
         for source in sources:
-            key = source.name if source.path is None else _identity(source.path)
+            key = hash(source.name if source.file is None else _identity(source.file))
             if key in seen:
                 again = "" if seen[key] == source.name else f" (first as {seen[key]})"
                 found.notices.append(f"{source.name} is given more than once{again}; it is separated once.")
@@ -126,7 +137,7 @@ def _expand(
     remote: Storage | None,
 ) -> Iterator[Source]:
     if argument == STDIN:
-        yield Source(None, STDIN, PurePosixPath(STDIN_TRACK))
+        yield Source(None, STDIN, STDIN_TRACK)
         return
     path = Path(argument)
     try:
@@ -142,7 +153,7 @@ def _expand(
         raise InputError(f"'{argument}' does not exist.", code="missing", remedy=_likely(path)) from None
     if not stat.S_ISDIR(mode):
         pipe = stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
-        yield Source(path, argument, PurePosixPath(path.name), pipe)
+        yield Source(str(path), argument, path.name, pipe)
         return
     unread = len(failures)
     sources = list(_scan_root(path, out, suffixes, failures))
@@ -167,7 +178,7 @@ def _expand_remote(argument: str, suffixes: Collection[str], out: Storage | None
     storage = Storage(argument)
     if not argument.endswith("/") and storage.is_file():
         file = storage.file(storage.root, storage.url)
-        yield Source(None, argument, PurePosixPath(PurePosixPath(file.path).name), remote=file)
+        yield Source(None, argument, PurePosixPath(file.path).name, remote=file)
         return
     files = storage.find()
     closed = holds_stems(files)
@@ -183,7 +194,7 @@ def _expand_remote(argument: str, suffixes: Collection[str], out: Storage | None
         path = PurePosixPath(name)
         hidden = any(part.startswith(".") for part in path.parts)
         if not hidden and path.suffix.lower() in suffixes and closed.isdisjoint(map(str, path.parents)):
-            found.append(Source(None, argument, path, remote=file))
+            found.append(Source(None, argument, str(path), remote=file))
     if not found:
         raise _no_audio(argument)
     yield from sorted(found, key=_in_order)
@@ -231,8 +242,9 @@ def _scan_root(
     if (root / MANIFEST_NAME).exists():
         raise _holds_stems(root, MANIFEST_NAME)
     closed = {_identity(out)} if out is not None else set()
+    given = str(root)
     for path in _walk(root, closed, suffixes, failures):
-        yield Source(path, str(root), PurePosixPath(path.relative_to(root).as_posix()))
+        yield Source(str(path), given, path.relative_to(root).as_posix())
 
 
 def _input_is_output(folder: Path | str) -> UsageError:
@@ -289,7 +301,7 @@ def _walk(
             yield from _walk(inner, closed, suffixes, failures)
 
 
-def _identity(path: Path) -> str:
+def _identity(path: Path | str) -> str:
     """Equal for two names of one file or folder, through links and, where the system folds it, case."""
     return os.path.normcase(os.path.realpath(path))
 
@@ -298,25 +310,37 @@ class Originals:
     """The inputs of a run. It tells whether writing a file would destroy one of them."""
 
     def __init__(self, sources: Sequence[Source]):
-        self._by_path: dict[str, Source] = {}
-        self._by_inode: dict[tuple[int, int], Source] = {}
+        self._sources = sources
+        self._paths: set[int] = set()  # hashes, since there may be a million
+        self._inodes: set[int] = set()
         for source in sources:
-            if source.path is None:
+            if source.file is None:
                 continue
-            self._by_path[_identity(source.path)] = source
+            self._paths.add(hash(_identity(source.file)))
             with contextlib.suppress(OSError):
-                status = os.stat(source.path)
-                self._by_inode[status.st_dev, status.st_ino] = source
+                status = os.stat(source.file)
+                self._inodes.add(hash((status.st_dev, status.st_ino)))
 
     def at(self, output: Path) -> Source | None:
         """The input that is this file: by name, through links, or by a hard link."""
-        if (source := self._by_path.get(_identity(output))) is not None:
-            return source
-        try:
-            status = os.stat(output)
-        except OSError:
-            return None
-        return self._by_inode.get((status.st_dev, status.st_ino))
+        if hash(path := _identity(output)) not in self._paths:
+            try:
+                status = os.stat(output)
+            except OSError:
+                return None
+            if hash((status.st_dev, status.st_ino)) not in self._inodes:
+                return None
+        for source in self._sources:
+            if source.file is not None and (_identity(source.file) == path or _are_one(source.file, output)):
+                return source
+        return None
+
+
+def _are_one(file: str, other: Path) -> bool:
+    try:
+        return os.path.samefile(file, other)
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def preview(batch: Batch, listener: Listener | None = None, named: Named | None 
     request, model = batch.request, Model(batch, listener)
     device = found_device(request.device)
     if named is None and model.is_remote:
-        return [Decision(Track.of(source, {}), SEPARATE) for source in batch.sources]
+        return [Decision(Track(source), SEPARATE) for source in batch.sources]
     named = named or _named(batch, model, listener)
     listener.named(named)
     weights = model.weights(named.stems, may_load=batch.entry is None)
@@ -243,23 +243,27 @@ class Job:
                     yield _skipped(decision, self.request, self.manifest, self.pages)
                 elif decision.action == REFUSE:
                     yield Result(decision.track.source.name, FAILED, error=in_the_way(decision.why))
-            left = [decision for decision in decisions if decision.action not in (SKIP, REFUSE)]
-            if left:
-                yield from self._carry_out(left)
+            decisions = [decision for decision in decisions if decision.action not in (SKIP, REFUSE)]
+            if decisions:
+                yield from self._carry_out(decisions)
             self.pages.close()
 
-    def _carry_out(self, left: Sequence[Decision]) -> Iterator[Result]:
+    def _carry_out(self, left: list[Decision]) -> Iterator[Result]:
+        """left: is emptied, since there may be a million."""
         self._begin()
-        pending = [decision.track for decision in left]
-        found = survey(self.named, pending)
+        found = survey(self.named, (decision.track for decision in left))
         if self.request.remote is None:  # else a track is here only while it is separated
             check_space(self.request.out, found.bytes)
         self.listener.expected(found.seconds)
+        failed = {id(track) for track, _ in found.failures}
         for track, problem in found.failures:
             yield Result(track.source.name, FAILED, error=problem)
-            pending.remove(track)
-        if pending:
-            self.load([decision for decision in left if decision.track in pending])
+        if failed:
+            left[:] = [decision for decision in left if id(decision.track) not in failed]
+        if left:
+            self.load(left)
+            pending = [decision.track for decision in left]
+            left.clear()
             yield from self.results(pending)
 
     def prepare(self) -> None:
@@ -274,26 +278,26 @@ class Job:
 
     def load(self, decisions: Sequence[Decision]) -> None:
         """Load what these need of the model, all at once, and make it ready. An error ends the whole run."""
-        self._whys = {decision.track.source.name: decision.why for decision in decisions}
-        wanted = [decision.stems or self.named.stems for decision in decisions if not decision.parts]
+        self._whys = {decision.track.source.name: decision.why for decision in decisions if decision.why}
+        wanted = (decision.stems or self.named.stems for decision in decisions if not decision.parts)
         needed = {stem for stems in wanted for stem in stems.targets}
         self.workers.load(self.named.stems.narrowed(needed), len(decisions))
 
     def results(self, tracks: Sequence[Track]) -> Iterator[Result]:
         """Yields a Result for each track. Tracks on which another process works come last."""
-        left = deque(enumerate(tracks, 1))
+        left = deque(range(1, len(tracks) + 1))  # their numbers
         running: dict[int, Steps] = {}  # by the track's number
         taken = 0  # tracks in a row on which another process works
         full = False  # whether an output could not be written
         try:
             while (left and not full) or running:
                 if left and not full and self.workers.has_room and not (running and taken >= len(left)):
-                    number, track = left.popleft()
-                    steps = self._steps(track, number, len(tracks))
+                    number = left.popleft()
+                    steps = self._steps(tracks[number - 1], number, len(tracks))
                     ended = self._advance(number, steps, None)
                 else:
                     number, outcome = self.workers.take()
-                    track, steps = tracks[number - 1], running.pop(number)
+                    steps = running.pop(number)
                     ended = self._advance(number, steps, outcome)
                 if ended is None:
                     running[number], taken = steps, 0
@@ -301,12 +305,12 @@ class Job:
                     taken, full = 0, full or isinstance(ended.result.error, OutputError)
                     yield ended.result
                 else:
-                    left.append((number, track))
+                    left.append(number)
                     taken += 1
                     if taken >= len(left) and not running:  # so is everything that is left
                         time.sleep(WAIT_SECONDS)
-            for _, track in left:
-                yield not_done(track.source.name, "an output could not be written")
+            for number in left:
+                yield not_done(tracks[number - 1].source.name, "an output could not be written")
         finally:
             self.workers.abandon()
             for steps in running.values():
@@ -559,6 +563,8 @@ class Job:
                     code="internal",
                     remedy="Please report it with what SEPCLI_DEBUG=1 prints in addition.",
                 )
+        # Its frames would keep in memory what the track had, for as long as there is this Result.
+        error.__traceback__ = error.__cause__ = error.__context__ = None
         return Result(
             track.source.name,
             FAILED,

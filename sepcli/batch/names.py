@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,23 +128,44 @@ class Stems:
         )
 
 
-@dataclass(frozen=True)
+class Outputs(Mapping[str, Path]):
+    """Where the stems of a track go. The paths are one text, as there may be a million tracks."""
+
+    __slots__ = ("_folder", "_names", "_stems")
+
+    def __init__(self, folder: Path, stems: tuple[str, ...], paths: Iterable[Path]):
+        """paths: of the stems, below the folder."""
+        self._folder, self._stems = folder, stems
+        self._names = "\0".join(str(path.relative_to(folder)) for path in paths)
+
+    def __getitem__(self, stem: str) -> Path:
+        if stem not in self._stems:
+            raise KeyError(stem)
+        return self._folder / self._names.split("\0")[self._stems.index(stem)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stems)
+
+    def __len__(self) -> int:
+        return len(self._stems)
+
+
+@dataclass(frozen=True, slots=True)
 class Track:
     """One input and where its stems go."""
 
     source: Source
     outputs: Mapping[str, Path] = field(default_factory=dict)  # by stem; empty while the stems are unknown
-    # Where to read it: a copy of what came through a pipe or is at an address, None before that is made.
-    file: Path | None = None
+    copy: Path | None = None  # of what came through a pipe or is at an address, once it is made
 
-    @classmethod
-    def of(cls, source: Source, outputs: Mapping[str, Path]) -> Track:
-        """A track that is read where its input is. A pipe has no file yet: copy it, then call `read_from`."""
-        return cls(source, outputs, None if source.once else source.path)
+    @property
+    def file(self) -> Path | None:
+        """Where to read it; None for what has to be copied first (`read_from`)."""
+        return self.source.path if self.copy is None and not self.source.once else self.copy
 
     def read_from(self, file: Path) -> Track:
         """The same track, but read from `file`."""
-        return replace(self, file=file)
+        return replace(self, copy=file)
 
     @property
     def size(self) -> int | None:
@@ -189,13 +210,12 @@ def names(batch: Batch, sources: Sequence[str], more: Collection[str] = ()) -> N
     if FORMATS[batch.spec.format].stems:
         stems = stems.packed(sources, batch.spec.format)
     paths, notices = name_sources(batch, stems, batch.everything)
-    outputs = [path for outputs in paths for path in outputs.values()]
-    guard_inputs(batch.everything, batch.queries, outputs, request.remote)
+    guard_inputs(batch.everything, batch.queries, _Paths(paths), request.remote)
     if stems.pack is not None and stems.pack.notice:
         notices = [stems.pack.notice, *notices]
     ours = set(batch.sources)
     tracks = [
-        Track.of(source, outputs)
+        Track(source, outputs)
         for source, outputs in zip(batch.everything, paths, strict=True)
         if source in ours
     ]
@@ -204,7 +224,7 @@ def names(batch: Batch, sources: Sequence[str], more: Collection[str] = ()) -> N
 
 def name_sources(
     batch: Batch, stems: Stems, sources: Sequence[Source], owner: Owner | None = None
-) -> tuple[list[dict[str, Path]], list[str]]:
+) -> tuple[list[Mapping[str, Path]], list[str]]:
     """`name_files` as the batch was asked for, with `check_pages` where pages are."""
     request = batch.request
     paths, notices = name_files(
@@ -276,7 +296,7 @@ def name_files(
     ext: str,
     preview: bool = False,
     owner: Owner | None = None,
-) -> tuple[list[dict[str, Path]], list[str]]:
+) -> tuple[list[Mapping[str, Path]], list[str]]:
     """Choose paths that differ from each other on this file system: ([{stem: path} of each source], notices).
 
     Inputs that would get the same paths are told apart by their folder or suffix, with a notice. Where their
@@ -289,7 +309,7 @@ def name_files(
     """
     check_template(template, stems)
     naming = _Naming(stems, out, template, model, ext, PREVIEW if preview else "", owner)
-    return naming.paths(sources), naming.notices
+    return naming.paths(sources), list(naming.notices)
 
 
 class _Naming:
@@ -306,17 +326,18 @@ class _Naming:
         owner: Owner | None = None,
     ):
         """added: behind the name of every track."""
-        self.stems, self.out, self.template, self.model, self.ext = stems, out, template, model, ext
+        self.stems, self.out, self.template, self.model, self.ext = tuple(stems), out, template, model, ext
         self.added, self.owner = added, owner
         self._kept: set[str] = set()  # keys of the paths that sources keep
         self.limit, self.fold = name_limit(out), folds_case(out)
-        self.notices: list[str] = []
-        self.numbers: dict[Source, str] = {}  # in the order of the inputs: "01"
+        self.notices: dict[str, None] = {}  # each once
+        self.numbers: dict[Source, str] = {}  # in the order of the inputs: "01"; where they are wanted
 
-    def paths(self, sources: Sequence[Source]) -> list[dict[str, Path]]:
+    def paths(self, sources: Sequence[Source]) -> list[Mapping[str, Path]]:
         """{stem: path} for each source, all different. UsageError where that can't be."""
         width = max(2, len(str(len(sources))))
-        self.numbers = {source: f"{number:0{width}}" for number, source in enumerate(sources, 1)}
+        if "{tracknumber}" in self.template:
+            self.numbers = {source: f"{number:0{width}}" for number, source in enumerate(sources, 1)}
         kept = {}
         for at, source in enumerate(sources):
             outputs = self._own(source)
@@ -326,7 +347,7 @@ class _Naming:
         others = iter(self._new([source for at, source in enumerate(sources) if at not in kept]))
         return [kept[at] if at in kept else next(others) for at in range(len(sources))]
 
-    def _own(self, source: Source) -> dict[str, Path] | None:
+    def _own(self, source: Source) -> Outputs | None:
         """The paths that are this source's already."""
         if self.owner is None:
             return None
@@ -350,7 +371,7 @@ class _Naming:
             return False
         return not self._kept.isdisjoint(self._keys(outputs)) or self.owner(source, outputs) is False
 
-    def _new(self, sources: Sequence[Source]) -> list[dict[str, Path]]:
+    def _new(self, sources: Sequence[Source]) -> Sequence[Mapping[str, Path]]:
         templates = [self.template] * len(sources)
         numbered: set[int] = set()
         for last in (*[False] * (ROUNDS - 1), True):
@@ -380,12 +401,14 @@ class _Naming:
                     same, whose = "the names of another input's stems", "its own"
                 self._note(f"{names} would get {same}; {added} in {whose} tells them apart.")
             if not groups:
+                if not numbered:
+                    return found
                 break
         return self._numbered(sources, templates, numbered)
 
     def _numbered(
         self, sources: Sequence[Source], templates: Sequence[str], numbered: Collection[int]
-    ) -> list[dict[str, Path]]:
+    ) -> list[Outputs]:
         """The paths of all, with the lowest free number in those of `numbered`.
 
         Numbers go by the bytes of the inputs' names: neither the order of arguments nor a shard changes them.
@@ -403,10 +426,13 @@ class _Naming:
 
     def _groups(self, found: Sequence[Mapping[str, Path]]) -> list[tuple[int, ...]]:
         """The sources, by their number in the list, that would be written to one path."""
+        hashes = sorted(hash(key) for outputs in found for key in self._keys(outputs))
+        twice = {each for each, following in pairwise(hashes) if each == following}
         places: dict[str, list[int]] = defaultdict(list)
-        for at, outputs in enumerate(found):
+        for at, outputs in enumerate(found) if twice else ():  # nearly always there are none, of many
             for key in self._keys(outputs):
-                places[key].append(at)
+                if hash(key) in twice:
+                    places[key].append(at)
         return list(dict.fromkeys(tuple(place) for place in places.values() if len(place) > 1))
 
     def _keys(self, outputs: Mapping[str, Path]) -> list[str]:
@@ -419,13 +445,13 @@ class _Naming:
             "model": self.model,
             "parent": source.parent,
             "trackext": source.suffix,
-            "tracknumber": self.numbers[source],
+            "tracknumber": self.numbers.get(source, ""),
         }
 
-    def _fill(self, source: Source, template: str, number: int = 0, *, quiet: bool = False) -> dict[str, Path]:
+    def _fill(self, source: Source, template: str, number: int = 0, *, quiet: bool = False) -> Outputs:
         values, width = {**self._values(source), "number": str(number)}, len(str(len(self.stems)))
-        return {
-            stem: output_path(
+        paths = (
+            output_path(
                 self.out,
                 template,
                 {**values, "stem": stem, "stemnumber": f"{at:0{width}}"},
@@ -434,7 +460,8 @@ class _Naming:
                 notice=(lambda text: None) if quiet else self._note,
             )
             for at, stem in enumerate(self.stems, 1)
-        }
+        )
+        return Outputs(self.out, self.stems, paths)
 
     def _tell_apart(self, group: Sequence[Source]) -> tuple[str | None, str]:
         """A template under which the group's paths differ, or None, and the fields that it has more."""
@@ -457,8 +484,17 @@ class _Naming:
         return len(names) == len(group)
 
     def _note(self, text: str) -> None:
-        if text not in self.notices:
-            self.notices.append(text)
+        self.notices.setdefault(text)
+
+
+class _Paths(Iterable[Path]):
+    """All outputs of all tracks, each made when its turn comes."""
+
+    def __init__(self, tracks: Iterable[Mapping[str, Path]]):
+        self._tracks = tracks
+
+    def __iter__(self) -> Iterator[Path]:
+        return (path for outputs in self._tracks for path in outputs.values())
 
 
 def _collision(group: Sequence[Source], outputs: Mapping[str, Path]) -> UsageError:
@@ -489,12 +525,12 @@ def _bytes(source: Source) -> tuple[bytes, bytes]:
 def guard_inputs(
     sources: Sequence[Source],
     queries: Iterable[Query],
-    outputs: Sequence[Path],
+    outputs: Iterable[Path],
     remote: RemoteOut | None = None,
 ) -> None:
     """Raises UsageError where an output would overwrite an input or a query, under whatever name or link.
 
-    remote: the output folder, where that is at an address.
+    outputs: can be gone through again. remote: the output folder, where that is at an address.
     """
     if remote is None:
         refuse_overwriting(queries, outputs)

@@ -6,8 +6,8 @@ Knows JSON lines and bytes; what a line means is manifest.py's.
     an index    hash of a value -> the blocks with a line that has this value in a certain field
 
 A block is some lines. An index has 8 bytes for each value of a block, sorted: 32 bits of hash, and 32 of the
-number of the block. What it finds is looked for in the block, and parsed, so that values of one hash cost a look
-and nothing else. Indexes are never written down: they are made from the file when it is opened, by searching
+number of the block. What it finds is looked for in the block, and parsed, so that values of one hash cost
+nothing but a look. Indexes are never written down: they are made from the file when it is opened, by searching
 bytes, as nearly all lines are written by us and by one encoder. A block in which anything is spelled otherwise
 (edited by hand, or damaged) is parsed line by line instead.
 """
@@ -58,6 +58,8 @@ class OldLines(Generic[Meaning]):
         while complete and (lines := file.readlines(BLOCK)):
             if not (complete := lines[-1].endswith(b"\n")):  # it is torn, or being written
                 del lines[-1]
+            if not lines:
+                break
             data = b"".join(lines)
             foreign = not _are_ours(lines, data)
             if foreign:

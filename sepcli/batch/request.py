@@ -181,7 +181,7 @@ def look_up(request: Request, arguments: Sequence[str], catalog: Catalog, suffix
         model=model,
         queries=queries,
         everything=tuple(found.sources),
-        sources=tuple(s for s in found.sources if shard is None or shard.has(str(s.relative))),
+        sources=tuple(s for s in found.sources if shard is None or shard.has(s.below)),
         failures=tuple(failure for failure in found.failures if shard is None or shard.has(failure[0])),
         notices=(*(warning for query in queries for warning in query.warnings), *found.notices),
         spec=spec,

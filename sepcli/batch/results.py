@@ -22,7 +22,7 @@ FAILED: Final = "failed"
 NOT_DONE = "not_done"  # the error code of inputs that the run did not come to
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Result:
     """What became of one input."""
 

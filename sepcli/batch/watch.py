@@ -150,7 +150,7 @@ def _named(named: Named, sources: Sequence[Source], manifest: Manifest, listener
     paths, notices = name_sources(named.batch, named.stems, sources, _owner(manifest))
     for text in notices:
         listener.notice(text)
-    return [Track.of(*pair) for pair in zip(sources, paths, strict=True)]
+    return [Track(*pair) for pair in zip(sources, paths, strict=True)]
 
 
 def _owner(manifest: Manifest) -> Owner:

@@ -23,7 +23,7 @@ from sepcli.cli import console
 from sepcli.cli.console import PLAIN_INTERVAL, bytes_text, clock, shown
 from sepcli.cli.events import Progress, Start, Summary, TrackEnded, TrackStarted, Watching
 from sepcli.cli.licences import license_text, new_license
-from sepcli.errors import UsageError, worst_exit_code
+from sepcli.errors import UsageError, Warned, worst_exit_code
 from sepcli.sound.losses import DAMAGES
 from sepcli.weights import download
 
@@ -189,7 +189,8 @@ class Reporter(Listener):
 
     def count(self, result: Result) -> None:
         """Count a result, and print it for programs."""
-        self.results.append(result)
+        # What goes to standard output is copied from its file afterwards.
+        self.results.append(result if self.batch.request.stdout is not None else _summed(result))
         self._tracks.pop(result.input, None)
         if self.json:
             console.print_json(result.as_json())
@@ -269,6 +270,26 @@ class Reporter(Listener):
             if request.player:
                 folder = f'"{out}"' if " " in out else out
                 console.say(f"To listen: sepcli open {folder}")
+
+
+_NO_FILES: dict[str, str] = {}  # one for all, as are these
+_NO_LEVELS: dict[str, dict[str, float | None]] = {}
+_NO_WARNINGS: list[Warned] = []
+
+
+def _summed(result: Result) -> Result:
+    """What is needed of a result for the summary: there may be a million."""
+    return Result(
+        result.input,
+        result.status,
+        _NO_FILES,
+        result.audio_seconds,
+        result.seconds,
+        error=result.error,
+        options=_NO_FILES,
+        levels=_NO_LEVELS,
+        warnings=result.warnings if result.status == DAMAGED else _NO_WARNINGS,
+    )
 
 
 @dataclass
