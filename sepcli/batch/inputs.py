@@ -323,13 +323,13 @@ class Originals:
 
     def at(self, output: Path) -> Source | None:
         """The input that is this file: by name, through links, or by a hard link."""
-        if hash(path := _identity(output)) not in self._paths:
-            try:
-                status = os.stat(output)
-            except OSError:
-                return None
-            if hash((status.st_dev, status.st_ino)) not in self._inodes:
-                return None
+        try:
+            status = os.stat(output)
+        except OSError:  # nothing is there
+            return None
+        path = _identity(output)
+        if hash((status.st_dev, status.st_ino)) not in self._inodes and hash(path) not in self._paths:
+            return None
         for source in self._sources:
             if source.file is not None and (_identity(source.file) == path or _are_one(source.file, output)):
                 return source

@@ -23,7 +23,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -419,10 +419,11 @@ class Job:
         }
         self.manifest.add(self._record(track, identity, made, track.outputs, done=True), about)
         page, problems = self.pages.keep(track)
+        silent = _left_out(track, self.manifest)
         return Result(
             track.source.name,
             DAMAGED if made.damaged else DONE,
-            _paths(track, self.request, self.manifest) if self.request.stream is None else {},
+            _paths(track, self.request, silent) if self.request.stream is None else {},
             made.audio_seconds,
             made.seconds,
             self.device.name,
@@ -436,7 +437,7 @@ class Job:
                 **_levels(track, self.manifest),
                 **{stem: levels.as_json() for stem, levels in made.levels.items()},
             },
-            silent=_left_out(track, self.manifest),
+            silent=silent,
             player=page,
         )
 
@@ -592,13 +593,14 @@ def _skipped(decision: Decision, request: Request, manifest: Manifest, pages: Pa
             manifest.note_input(decision.input)
     track = decision.track
     page, problems = pages.keep(track)
+    silent = _left_out(track, manifest)
     return Result(
         track.source.name,
         SKIPPED,
-        _paths(track, request, manifest),
+        _paths(track, request, silent),
         warnings=problems,
         levels=_levels(track, manifest),
-        silent=_left_out(track, manifest),
+        silent=silent,
         player=page,
     )
 
@@ -625,6 +627,5 @@ def _below(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _paths(track: Track, request: Request, manifest: Manifest) -> dict[str, str]:
-    silent = _left_out(track, manifest)
+def _paths(track: Track, request: Request, silent: Collection[str]) -> dict[str, str]:
     return {stem: request.shown(path) for stem, path in track.outputs.items() if stem not in silent}

@@ -450,12 +450,13 @@ class _Naming:
 
     def _fill(self, source: Source, template: str, number: int = 0, *, quiet: bool = False) -> Outputs:
         values, width = {**self._values(source), "number": str(number)}, len(str(len(self.stems)))
+        below = source.relative.parent
         paths = (
             output_path(
                 self.out,
                 template,
                 {**values, "stem": stem, "stemnumber": f"{at:0{width}}"},
-                below=source.relative.parent,
+                below=below,
                 limit=self.limit,
                 notice=(lambda text: None) if quiet else self._note,
             )

@@ -156,16 +156,17 @@ def output_path(
 
     The result is always inside `out`: a value's `/` or `..` becomes an ordinary part of a name.
     """
-    path = out
+    names: list[str] = []
     parts = _SEPARATORS.split(template)
     place = next((at for at, part in enumerate(parts) if "{track}" in part or "{parent}" in part), 0)
     for at, part in enumerate(parts):
         if at == place:
             for folder in PurePath(below).parts:
-                path /= _component("{folder}", {"folder": folder}, limit, notice)
+                names.append(_component("{folder}", {"folder": folder}, limit, notice))
         name = _component(part, values, limit, notice)
         if name:  # a folder like {parent} may be empty, for a file at the root of a drive
-            path /= name
+            names.append(name)
+    path = out.joinpath(*names)
     if path == out:
         raise UsageError(
             f"The template '{template}' gives no file name for the track '{values.get('track', '')}'.",
