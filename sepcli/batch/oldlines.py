@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 from zlib import crc32
 
-BLOCK = 1 << 15  # bytes, and the rest of the line
-BLOCKS_KEPT = 64  # that were read last: tracks come in much the same order again
+BLOCK = 1 << 16  # bytes, and the rest of the line
+BLOCKS_KEPT = 32  # that were read last: tracks come in much the same order again
 _NUMBERS = ("size",)  # fields of numbers; all others are texts
 _START, _CLAIM, _BY = b'{"kind": "', b'{"kind": "claim"', b'"by": "'  # as we write them
 # JSON escapes that our encoder would have spelled otherwise. A false alarm costs time only.
@@ -131,7 +131,7 @@ class _Index:
         )
         self.odd: set[int] = set()  # blocks that have to be parsed as a whole
         self._hashes, self._counts = array("I"), array("I")  # of blocks that are not sorted in yet
-        self._sorted: memoryview | array[int] = array("Q")  # hash and number of block
+        self._sorted: Any = array("Q")  # hash and number of block
         self._count = 0  # of blocks that are sorted in
 
     def add(self, data: bytes, foreign: bool) -> None:
@@ -165,7 +165,7 @@ class _Index:
             [np.asarray(self._sorted), np.asarray(self._hashes).astype(np.uint64) << np.uint64(32) | numbers]
         )
         both.sort(kind="stable")  # what was sorted before is merged, not sorted again
-        self._sorted, self._count = memoryview(both), self._count + len(counts)
+        self._sorted, self._count = both.data, self._count + len(counts)
         self._hashes, self._counts = array("I"), array("I")
 
 
