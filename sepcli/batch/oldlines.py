@@ -55,12 +55,12 @@ class OldLines(Generic[Meaning]):
         claims = []
         file.seek(self.end)
         complete = True
-        while complete and (lines := file.readlines(BLOCK)):
-            if not (complete := lines[-1].endswith(b"\n")):  # it is torn, or being written
-                del lines[-1]
+        while complete and (data := file.read(BLOCK) + file.readline()):
+            *lines, torn = data.split(b"\n")
+            if torn:  # or being written
+                complete, data = False, data[: -len(torn)]
             if not lines:
                 break
-            data = b"".join(lines)
             foreign = not _are_ours(lines, data)
             if foreign:
                 self._foreign.add(len(self._starts))
