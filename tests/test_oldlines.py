@@ -183,6 +183,7 @@ def write_manifest(folder, tracks):
 
 OPENING = """
 import resource, sys
+from pathlib import Path
 import numpy
 from sepcli.batch.manifest import Manifest
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
