@@ -395,7 +395,7 @@ def separate(
             "--compile",
             metavar="|".join(Compile),
             rich_help_panel=COMPUTE,
-            help="on: torch compiles the network for whole segments, which takes minutes before the first "
+            help="on: torch compiles the network for whole segments, which takes a while before the first "
             "track and needs a C++ compiler. auto is off: nowhere was it measured to pay.",
         ),
     ] = Compile.auto,
