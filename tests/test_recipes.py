@@ -38,6 +38,8 @@ NOT_RUN = {
     "sepcli dataset render": "needs a synthesiser and minutes; tests/test_data_render.py has the command",
     "pip install 'sepcli[ray]'": "the extra; tests/test_cluster.py has what it brings",
     "sepcli separate albums/ -m htdemucs -o stems/ --ray auto": "wants a cluster; the same",
+    "docker ": "another program, as Kubernetes is; tests/test_deploy.py reads what they are given",
+    "kubectl ": "the same",
     "ray start": "another program; tests/test_cluster.py starts clusters",
     "torchrun": "wants eight GPUs; tests/test_training_loop.py starts two processes",
     "python docs/mini_data.py": "wants gigabytes of recordings",
