@@ -339,5 +339,8 @@ class _Deferred:
             handler(number, None)
         raise KeyboardInterrupt
 
-    def __exit__(self, *problem: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._restore()
+        if self.number and isinstance(error, Exception):
+            # Sent to all processes, it has ended those that make batches, before the step ended here.
+            self.deliver(self.number)
