@@ -405,9 +405,11 @@ one that is this machine and this run's only, the one that runs here, or the one
 
 - Files, manifest, results, exit codes and Ctrl-C are as without it, and so is resuming, here or there. Results come in the
   order in which tracks end.
-- Each node has to see the inputs, the output folder and files that `--model`, `--config` or `--query` name, under the same
-  paths. Weights of the catalogue are downloaded and checked on each node, once.
-- A worker has a GPU, or so many cores as `--threads N` says (up to 4 without it). Stems are equal to the bit to those of a
+- Each node has to see the inputs and the output folder under the same paths, unless they are addresses: then workers fetch
+  and put files themselves. The same holds for files that `--model`, `--config` or `--query` name. Weights of the catalogue
+  are downloaded and checked on each node, once.
+- A worker has a GPU, or so many cores as `--threads N` says (up to 4 without it); where a node's memory is for fewer workers,
+  it has fewer, and a notice says so. Stems are equal to the bit to those of a
   run here with the same `--threads`, on processors of one kind.
 - A track whose worker dies is begun again by another, and fails after three of them with the code `worker_died`. Nodes that
   join get workers within seconds.
@@ -434,8 +436,10 @@ taken: download the file first.
   `AWS_ACCESS_KEY_ID` and, for another server, `AWS_ENDPOINT_URL`. A password in an address is shown nowhere.
 - A busy server, a cut or a slow transfer is tried again, for about a minute. What stays wrong (no such bucket, a denied or expired key,
   no server) is one sentence: a failed input, exit code 1, or an output that ends the batch, 5. A missing package is 4, before any work.
-- With `--ray` inputs are fetched, and stems uploaded, by the process that was started, and all nodes have to see its work
-  folder (`TMPDIR`). Both together have not been tried.
+- With `--ray` each worker fetches its input into the work folder of its node (`TMPDIR` there), and puts its stems into
+  `.sepcli/aside` of the output folder. The process that was started gives them their names, by copies that the store makes.
+  What a killed run has left in `aside` is removed at the end of the next one with `--ray` that is a day younger. Workers have
+  the credentials of their node.
 - `--player` and `--watch` don't go with addresses, and `--query`, `--catalog` and `--config` take paths. A submix of stems that stand
   at an address is made by the model, and not by reading them again.
 

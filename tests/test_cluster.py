@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 
 from sepcli.batch import jobs
-from sepcli.batch.cluster import _again, _room
+from sepcli.batch.cluster import _again
 from sepcli.batch.inputs import Source
 from sepcli.batch.manifest import Manifest
 from sepcli.batch.names import Stems, Track
+from sepcli.batch.nodes import Node, room
 from sepcli.batch.request import look_up
 from sepcli.batch.results import Listener, unfinished
 from sepcli.batch.worker import Alone, Work
@@ -291,9 +292,25 @@ def test_threads_are_one_or_more(said, threads):
 
 
 def test_nodes_have_room_for_whole_workers_only():
-    nodes = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 3.0}, {"memory": 1.0}, {"CPU": 1.0, "GPU": 4.0}]
-    assert _room(nodes, False, 1) == 12 and _room(nodes, False, 4) == 2 and _room(nodes, False, 16) == 0
-    assert _room(nodes, True, 1) == 3 and _room(nodes, True, 8) == 1
+    nodes = [Node("a", 8.0, 2.0), Node("b", 3.0), Node("c", memory=1.0), Node("d", 1.0, 4.0)]
+    assert room(nodes, False, 1) == 12 and room(nodes, False, 4) == 2 and room(nodes, False, 16) == 0
+    assert room(nodes, True, 1) == 3 and room(nodes, True, 8) == 1
+
+
+def test_memory_makes_fewer_workers_but_never_none():
+    node = Node("a", 8.0, 4.0, memory=10e9)
+    assert [node.room(False, 1, int(each)) for each in (0, 1e9, 3e9, 20e9)] == [8, 8, 3, 1]
+    assert node.room(True, 1, int(4e9)) == 2 and node.room(False, 9, int(1e9)) == 0
+    assert Node("b", 8.0).room(False, 1, int(1e9)) == 8, "nobody says what it has"
+
+
+def test_what_a_process_has_had_of_memory():
+    code = (
+        "from sepcli.system.memory import own_memory; before = own_memory(); block = b'sound' * 40_000_000\n"
+        "del block; print(own_memory() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert 150e6 < int(done.stdout) < 250e6
 
 
 def test_who_begins_again_has_a_folder_of_its_own(tmp_path):
@@ -434,6 +451,26 @@ def test_what_does_not_fit_into_the_nodes_is_refused(nodes, music, capfd):
     code = main(["separate", "music", "-m", "duo", "--ray", cluster.address, "--device", "cuda"])
     assert code == DeviceError.exit_code and "a GPU and 1 core for" in capfd.readouterr().err
     assert not Path("separated").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("memory, most", [(100 << 20, 1), (64 << 30, 3)])
+def test_no_more_workers_than_memory_allows(nodes, music, capfd, monkeypatch, memory, most):
+    """On a node with cores for three."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv(NICENESS, "0")
+    small = Cluster()
+    try:
+        small.add_node(num_cpus=3, memory=memory)
+        code, results, errors = separated(capfd, "-t", "vocals", "--ray", small.address)
+    finally:
+        small.shutdown()
+    said = " ".join(errors.split())
+    assert code == 0 and len(results) == 10
+    assert "Ray: 1 worker with 1 thread each, on 1 node." in said or most == 1
+    assert (f"Ray: {most} workers with 1 thread each, on 1 node." in said) == (most > 1)
+    assert ("memory is for no more, of which each takes" in said) == (most == 1)
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """docs/deploy: what is there can be read by who reads it, and the commands in it are sepcli's.
 
-The steps of the Dockerfile can be run by hand (`python -m tests.deploy`): they install gigabytes. Kubernetes is
+The steps of the Dockerfile are run by hand (`python -m tests.deploy`): they install gigabytes. Kubernetes is
 not here; its files are read as YAML, and their commands as the shell of a pod would give them to sepcli.
 """
 
@@ -47,9 +47,13 @@ def given(line, **variables):
 
 
 def test_what_is_in_the_folder():
-    assert sorted(path.name for path in DOCKERFILE.parent.iterdir()) == ["Dockerfile", "job.yaml"]
+    assert sorted(path.name for path in DOCKERFILE.parent.iterdir()) == [
+        "Dockerfile",
+        "job.yaml",
+        "rayjob.yaml",
+    ]
     page = (ROOT / "docs" / "scale.md").read_text()
-    assert all(f"deploy/{name}" in page for name in ("Dockerfile", "job.yaml"))
+    assert all(f"deploy/{name}" in page for name in ("Dockerfile", "job.yaml", "rayjob.yaml"))
 
 
 def test_the_image_has_all_of_the_package_and_runs_as_a_user():
@@ -106,3 +110,15 @@ def test_the_pods_of_a_job_divide_the_batch():
     assert container["resources"]["requests"]["cpu"] == words[words.index("--threads") + 1]
     codes = dict(re.findall(r"^\| ([\d, ]+) \| (\w+)", (ROOT / "README.md").read_text(), re.M))
     assert [codes[str(code)] for each in found(job, "values") for code in each] == ["some", "usage", "model"]
+
+
+def test_the_command_on_ray():
+    job = yaml.safe_load((DOCKERFILE.parent / "rayjob.yaml").read_text())["spec"]
+    words = given(job["entrypoint"])
+    assert parse(words) is None and words[words.index("--ray") + 1] == "auto"
+    threads = int(words[words.index("--threads") + 1])
+    cluster = job["rayClusterSpec"]
+    assert cluster["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
+    for group in cluster["workerGroupSpecs"]:
+        (container,) = group["template"]["spec"]["containers"]
+        assert int(container["resources"]["limits"]["cpu"]) % threads == 0

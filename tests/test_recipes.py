@@ -38,6 +38,7 @@ NOT_RUN = {
     "sepcli dataset render": "needs a synthesiser and minutes; tests/test_data_render.py has the command",
     "pip install 'sepcli[ray]'": "the extra; tests/test_cluster.py has what it brings",
     "sepcli separate albums/ -m htdemucs -o stems/ --ray auto": "wants a cluster; the same",
+    "pip install 'sepcli[ray,remote]'": "the extras; tests/test_cluster_remote.py",
     "docker ": "another program, as Kubernetes is; tests/test_deploy.py reads what they are given",
     "kubectl ": "the same",
     "ray start": "another program; tests/test_cluster.py starts clusters",

@@ -1,18 +1,26 @@
 """Inputs and outputs at addresses: memory:// in this process, and a real S3 server on loopback with faults."""
 
 import contextlib
+import io
 import json
 import os
+import pickle
 import signal
 import subprocess
 import time
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
+from sepcli import __version__
+from sepcli.batch import jobs
+from sepcli.batch.actor import Actor
 from sepcli.batch.remote import RemoteOut
 from sepcli.batch.workspace import PREFIX
 from sepcli.cli.app import main
+from sepcli.engine.device import choose_device
+from sepcli.errors import OutputError, SepcliError, spelling
 from sepcli.system import remote
 from sepcli.system.remote import Storage
 from tests import fake_model
@@ -408,6 +416,162 @@ def test_files_appear_whole_where_a_storage_shows_them_as_they_grow(run, monkeyp
     assert run("a.wav", "-o", out)[0] == 0
     assert [path for path in tree() if path.endswith(".wav")] == ["fake/a/bass.wav", "fake/a/vocals.wav"]
     assert run("a.wav", "-o", out)[1][0]["status"] == "skipped"
+
+
+# --- by workers elsewhere ---
+
+
+def test_what_was_put_aside_gets_its_name_whole_or_goes(memory, tmp_path, monkeypatch):
+    here = RemoteOut("memory://stems")
+    elsewhere = pickle.loads(pickle.dumps(here))  # as a worker has it
+    Path("one").write_bytes(b"sound")
+    placed = elsewhere.put_aside({"vocals": Path("one"), "bass": Path("one")})
+    assert below(memory, "stems") == [] and len(below(memory, "stems", hidden=True)) == 2
+    here.look()
+    here.publish([(placed["vocals"], here.path / "song" / "vocals.wav")])
+    assert contents(memory, "stems") == {"song/vocals.wav": b"sound"}
+    assert here.files["song/vocals.wav"].size == 5
+    here.clear_aside()
+    assert below(memory, "stems", hidden=True) == ["song/vocals.wav"]
+    with pytest.raises(OutputError):
+        here.publish([(placed["bass"], here.path / "song" / "bass.wav")])
+    assert below(memory, "stems", hidden=True) == ["song/vocals.wav"]
+
+
+def test_of_a_track_that_can_not_be_put_aside_nothing_stays(memory, monkeypatch):
+    out = RemoteOut("memory://stems")
+    Path("one").write_bytes(b"sound")
+    real, calls = Storage.put, []
+
+    def put(self, file, relative):
+        calls.append(relative)
+        if len(calls) == 2:
+            raise OutputError("It is full.")
+        return real(self, file, relative)
+
+    monkeypatch.setattr(Storage, "put", put)
+    with pytest.raises(OutputError):
+        out.put_aside({"vocals": Path("one"), "bass": Path("one")})
+    assert len(calls) == 2 and below(memory, "stems", hidden=True) == []
+
+
+def test_what_a_killed_run_put_aside_is_removed_a_day_later(memory, monkeypatch):
+    killed, other = RemoteOut("memory://stems"), RemoteOut("memory://stems")
+    Path("one").write_bytes(b"sound")
+    killed.put_aside({"vocals": Path("one")})
+    other.clear_aside()
+    assert len(below(memory, "stems", hidden=True)) == 1, "it may be at work"
+    monkeypatch.setattr("sepcli.batch.remote._OLD_SECONDS", -60.0)
+    other.clear_aside()
+    assert below(memory, "stems", hidden=True) == []
+
+
+def test_a_copy_of_a_storage_in_another_process_has_its_address_and_no_connection(memory):
+    memory.pipe_file("/albums/a.wav", b"sound")
+    file = Storage("memory://albums").find()["a.wav"]
+    copy = pickle.loads(pickle.dumps(file))
+    assert copy == file and copy.storage._fs is None
+    copy.fetch(Path("copy.wav"))
+    assert Path("copy.wav").read_bytes() == b"sound" and copy.storage._fs is not None
+
+
+class Elsewhere:
+    """Workers like those on a cluster, without one: an Actor that has copies of all it is told."""
+
+    fetch = True
+
+    def __init__(self, model, listener):
+        self.batch, self.given, self.actor = model.batch, [], None
+        self.device = choose_device("cpu")
+
+    def begin(self, half, folder):
+        self.actor = Actor(*copied((self.batch, folder, 1, os.getcwd(), spelling(), __version__)))
+        _, precision = self.actor._device("cpu", half)
+        self.precision = precision.name
+        return precision
+
+    def load(self, stems, tracks):
+        self.actor.load("cpu", self.precision, stems)
+
+    has_room = property(lambda self: len(self.given) < 2)
+
+    def give(self, number, work):
+        self.given.append((number, work))
+
+    def take(self):
+        number, work = self.given.pop()
+        try:
+            return number, copied(self.actor.make(number, copied(work))).answer
+        except SepcliError as error:
+            return number, error
+
+    def abandon(self):
+        self.given = []
+
+    def close(self):
+        if self.actor is not None:
+            self.actor.end()
+        if self.batch.request.remote is not None:
+            self.batch.request.remote.clear_aside()
+
+
+def proxy(items):
+    return MappingProxyType(items)
+
+
+class Pickler(pickle.Pickler):
+    dispatch_table = {MappingProxyType: lambda mapping: (proxy, (dict(mapping),))}  # as Ray's own has it
+
+
+def copied(value):
+    file = io.BytesIO()
+    Pickler(file).dump(value)
+    return pickle.loads(file.getvalue())
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    monkeypatch.setattr(jobs, "_workers", Elsewhere)
+
+
+@pytest.mark.parametrize("of", ["memory://albums", "albums"])
+@pytest.mark.parametrize("to", ["memory://stems", "out"])
+def test_workers_that_fetch_and_put_themselves_make_the_same(memory, run, monkeypatch, of, to):
+    for seed, name in enumerate(["a", "b", "c"]):
+        memory.pipe_file(f"/albums/{name}.wav", sounding(f"albums/{name}.wav", seed=seed))
+    locally, real = run("albums", "-o", "here")[1], jobs._workers
+    monkeypatch.setattr(jobs, "_workers", Elsewhere)
+    code, results, said = run(of, "-o", to)
+    assert code == 0 and sorted(ended(results)) == [(f"{name}.wav", "done") for name in "abc"], said
+    made = (
+        contents(memory, "stems") if to == "memory://stems" else {n: Path(to, n).read_bytes() for n in tree(to)}
+    )
+    assert made == {name: Path("here", name).read_bytes() for name in tree("here")} and len(made) == 6
+    assert not [name for name in below(memory, "stems", hidden=True) if "/aside/" in name or "begin-" in name]
+    levels = {Path(result["input"]).name: result["levels"] for result in locally}
+    assert levels == {Path(result["input"]).name: result["levels"] for result in results}
+    monkeypatch.setattr(jobs, "_workers", real)
+    assert [result["status"] for result in run(of, "-o", to)[1]] == ["skipped"] * 3  # by a run here
+
+
+def test_what_such_workers_fail_with_fails_alone_and_leaves_nothing(memory, run, elsewhere, monkeypatch):
+    for name in "abc":
+        memory.pipe_file(f"/albums/{name}.wav", sounding(seed=ord(name)))
+    memory.pipe_file("/albums/b.wav", b"RIFF and no more")
+    code, results, _ = run("memory://albums", "-o", "memory://stems", "--strict")
+    assert code == 1 and sorted(ended(results)) == [("a.wav", "done"), ("b.wav", "failed"), ("c.wav", "done")]
+    memory.pipe_file("/albums/b.wav", sounding())
+    real = Storage.fetch
+
+    def change(self, file, copy):
+        real(self, file, copy)
+        memory.pipe_file("/albums/b.wav", sounding(seed=9))
+        self._check_unchanged(file)
+
+    monkeypatch.setattr(Storage, "fetch", change)
+    code, results, said = run("memory://albums", "-o", "memory://stems")
+    assert code == 1 and ("b.wav", "failed") in ended(results) and "changed while it was read" in said
+    assert not [name for name in below(memory, "stems", hidden=True) if "/aside/" in name]
 
 
 # --- S3 ---

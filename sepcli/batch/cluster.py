@@ -1,66 +1,50 @@
 """Workers on the nodes of a Ray cluster: the same Works, carried out there; everything else stays here.
 
-Knows Ray, and nothing of manifests, names or what is shown. An actor holds one Worker. One process, this one,
-decides, gives final names and writes the manifest, so a run on a cluster is a run like any other.
+Knows Ray, and nothing of manifests, names or what is shown. An actor (actor.py) holds one Worker. One process,
+this one, decides, gives final names and writes the manifest, so a run on a cluster is a run like any other.
 
     here      Work --> queue --+--> actor on a node: Worker.make --> Made
                                +--> actor on another node
-                               +--> ...                       files in the work folder, which all nodes see
+                               +--> ...         files in the work folder, which all nodes see, or at an address
 
-There are as many actors as the nodes have room for: one a GPU, or one for so many cores. An actor that died
-with its node is replaced where there is room, and its Work is given to another, in a folder of its own: who is
-only cut off may still be writing. Nodes that join get actors too.
+There are as many actors as the nodes have room for: one a GPU, or one for so many cores, and no more than
+memory allows. What an actor takes of it is seen when one has separated something; until then each node has one.
+An actor that died with its node is replaced where there is room, and its Work is given to another, in a folder
+of its own: who is only cut off may still be writing. Nodes that join get actors too.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import platform
-import re
 import signal
-import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sepcli import __version__
+from sepcli.batch.actor import Actor
 from sepcli.batch.model import Model
 from sepcli.batch.names import Stems
-from sepcli.batch.request import Batch
+from sepcli.batch.nodes import Node, check, connect, nodes, room
 from sepcli.batch.results import Listener
-from sepcli.batch.worker import Made, Work, Worker
-from sepcli.errors import (
-    DeviceError,
-    InputError,
-    SepcliError,
-    Spelling,
-    UsageError,
-    first_line,
-    parameter,
-    require,
-    spell,
-    spelling,
-)
+from sepcli.batch.worker import Made, Work
+from sepcli.errors import DeviceError, OutputError, SepcliError, first_line, parameter, require, spelling
 from sepcli.system import HANGUP
 
 if TYPE_CHECKING:
-    from sepcli.engine.device import Device, Precision
+    from sepcli.engine.device import Precision
 
-LOCAL = "local"  # a cluster of this machine, for this run only
 THREADS = 4  # of an actor on a CPU, where nothing else is asked for and the nodes have so many cores
 TRIES = 3  # of a track whose actor died
 LOOK_SECONDS = 0.5  # between two looks at how far the tracks are
 FILL_SECONDS = 10.0  # between two looks at what the cluster has room for
-REACH_SECONDS = 10.0  # for the cluster to answer
 END_SECONDS = 10.0  # for actors to die when the run is stopped
-_STORE_BYTES = 100 << 20  # of shared memory, which Ray wants, and which Works hardly use
-_NICENESS = "RAY_worker_niceness"  # as Ray spells it
+SPARE = 1.2  # times the memory that an actor was seen to take
 _GPU_CORES = 1  # for the actor of a GPU: it decodes and writes there
 
 
@@ -108,6 +92,7 @@ class _Seat:
     """An actor and what it is at."""
 
     actor: Any
+    node: str | None  # its identity in the cluster; None: wherever there is room first
     busy: Any = None  # the reference to what it was told to do; None where it waits for a Work
     ready: bool = False  # whether it has the model
     given: tuple[int, Work] | None = None
@@ -116,10 +101,12 @@ class _Seat:
 class Cluster:
     """Workers on a Ray cluster. It is connected with, or started, when this is made."""
 
+    fetch = True
+
     def __init__(self, model: Model, listener: Listener):
         request = model.batch.request
         assert request.ray is not None
-        _check(request.ray, request.device)
+        check(request.ray, request.device)
         require("ray")
         self._listener = listener
         self._batch = replace(model.batch, everything=(), sources=(), failures=())
@@ -129,10 +116,13 @@ class Cluster:
         self._looks: dict[Any, _Seat] = {}  # references to how far the actors are
         self._told: set[str] = set()  # notices of actors, each of which is told once
         self._deaths = 0  # of actors in a row
-        self._unfit = 0  # actors on nodes where the model can't be had
+        self._unfit: set[str | None] = set()  # nodes where the model can't be had
+        self._memory: int | None = None  # bytes for an actor; 0: nothing tells; None: none has been at work yet
         self._tracks = 1  # that there are in all: no more actors than that
+        self._away = request.remote is not None  # whether actors fetch files, or put them elsewhere
+        self._hoped = 0  # how many actors there will be, if memory allows it
         self._looked = self._filled = 0.0
-        self._ray: Any = _connect(request.ray)
+        self._ray: Any = connect(request.ray)
         try:
             self._on_gpu, self._threads = self._cut()
         except BaseException:
@@ -141,13 +131,11 @@ class Cluster:
 
     def _cut(self) -> tuple[bool, int]:
         """Whether the actors have a GPU each, and their threads. DeviceError where there is room for none."""
-        request, nodes = self._batch.request, _nodes()
-        on_gpu = request.device == "cuda" or (
-            request.device == "auto" and any(node.get("GPU", 0) >= 1 for node in nodes)
-        )
-        cores = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
+        request, found = self._batch.request, nodes()
+        on_gpu = request.device == "cuda" or (request.device == "auto" and any(n.gpus >= 1 for n in found))
+        cores = [int(node.cores) for node in found if node.cores >= 1]
         threads = request.threads or (_GPU_CORES if on_gpu else min([THREADS, *cores]))
-        if _room(nodes, on_gpu, threads) == 0:
+        if room(found, on_gpu, threads) == 0:
             wanted = f"{'a GPU and ' if on_gpu else ''}{threads} {'core' if threads == 1 else 'cores'}"
             raise DeviceError(
                 f"No node of the Ray cluster has {wanted} for a worker.",
@@ -166,13 +154,14 @@ class Cluster:
         )
         try:
             with _Signals() as signals:
-                found = self._hire().actor.device.remote(kind, half)
+                seat = self._hire()
+                found = seat.actor.where.remote(kind, half)
                 waited = time.monotonic()
                 while not self._ray.wait([found], timeout=LOOK_SECONDS)[0]:
                     signals.heed()
                     if time.monotonic() > waited + FILL_SECONDS:
                         self._notice("No node has started a worker yet; the cluster may be busy.")
-                self.device, self._precision = self._ray.get(found)
+                seat.node, self.device, self._precision = self._ray.get(found)
         except self._ray.exceptions.RayTaskError as error:
             raise _cause(error) from None
         except self._ray.exceptions.RayError as error:
@@ -187,14 +176,11 @@ class Cluster:
 
     def load(self, stems: Stems, tracks: int) -> None:
         self._stems, self._tracks = stems, tracks
+        self._hoped = min(tracks, room(nodes(), self._on_gpu, self._threads))
         for seat in self._seats:
             self._prepare(seat)
         self._fill()
-        count = len(self._seats)
-        nodes = len({node["id"] for node in _nodes()})
-        workers = f"{count} {'worker' if count == 1 else 'workers'}"
-        each = "a GPU" if self._on_gpu else f"{self._threads} {'thread' if self._threads == 1 else 'threads'}"
-        self._notice(f"Ray: {workers} with {each} each, on {nodes} {'node' if nodes == 1 else 'nodes'}.")
+        self._tell_workers()
         with self._listener.downloading() as progress, _Signals() as signals:
             while not any(seat.ready for seat in self._seats):
                 for ref in self._ended():
@@ -205,12 +191,14 @@ class Cluster:
     @property
     def has_room(self) -> bool:
         given = len(self._queue) + sum(seat.given is not None for seat in self._seats)
-        return given < max(1, len(self._seats))
+        hoped = self._hoped if self._memory is None else 0  # they begin before `take` has an answer
+        return given < max(1, len(self._seats), hoped)
 
     def give(self, number: int, work: Work) -> None:
-        file = work.track.file
-        assert file is not None
-        track = work.track.read_from(file.absolute())
+        track = work.track
+        if track.file is not None:
+            track = track.read_from(track.file.absolute())
+        self._away |= track.source.remote is not None
         parts = {stem: path.absolute() for stem, path in work.parts.items()}
         self._queue.append((number, replace(work, track=track, parts=parts, folder=work.folder.absolute())))
 
@@ -236,20 +224,43 @@ class Cluster:
             self._ray.wait([seat.busy for seat in busy], num_returns=len(busy), timeout=END_SECONDS)
 
     def close(self) -> None:
-        self._ray.shutdown()
+        try:
+            if self._away:
+                self._clear()
+        finally:
+            self._ray.shutdown()
+
+    def _clear(self) -> None:
+        """Leave nothing unfinished on nodes, nor at an address. What can't be had now, a later run removes."""
+        with _Signals():
+            # One that is loading the model has a folder on its node, too, and ends after that.
+            ends = [seat.actor.end.remote() for seat in self._seats]
+            if ends:
+                self._ray.wait(ends, num_returns=len(ends), timeout=END_SECONDS)
+        if self._batch.request.remote is not None:
+            with suppress(OutputError):
+                self._batch.request.remote.clear_aside()
 
     # --- actors ---
 
-    def _hire(self) -> _Seat:
-        """A new actor, which begins where and when there is room for it."""
-        remote: Any = self._ray.remote(concurrency_groups={"look": 1})(_Remote)
+    def _hire(self, node: Node | None = None) -> _Seat:
+        """A new actor, which begins when there is room for it on the node, or on any."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        place: dict[str, Any] = {}
+        if node is not None:
+            place["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node.id, soft=False)
+            if self._memory and node.memory:  # also for others who use the cluster
+                place["memory"] = min(self._memory, node.memory)
+        remote: Any = self._ray.remote(concurrency_groups={"look": 1})(Actor)
         actor = remote.options(
             num_cpus=self._threads,
             num_gpus=1 if self._on_gpu else 0,
             max_restarts=0,  # another one is hired: nobody knows how far this one was
             max_task_retries=0,
+            **place,
         ).remote(self._shared, self._folder, self._threads, os.getcwd(), spelling(), __version__)
-        seat = _Seat(actor)
+        seat = _Seat(actor, None if node is None else node.id)
         self._seats.append(seat)
         return seat
 
@@ -259,13 +270,44 @@ class Cluster:
         seat.busy = seat.actor.load.remote(kind, self._precision.name, self._stems)
 
     def _fill(self) -> None:
-        """Hire as many as the nodes have room for."""
+        """Hire as many as the nodes have room for, in turn on each."""
         self._filled = time.monotonic()
-        room = _room(_nodes(), self._on_gpu, self._threads) - self._unfit
-        while len(self._seats) < min(room, self._tracks):
-            self._prepare(self._hire())
+        there = Counter(seat.node for seat in self._seats)
+        most = {node: self._room(node) for node in nodes() if node.id not in self._unfit}
+        while len(self._seats) < self._tracks:
+            free = [node for node in most if there[node.id] < most[node]]
+            if not free:
+                break
+            node = min(free, key=lambda each: there[each.id])
+            there[node.id] += 1
+            self._prepare(self._hire(node))
         if not self._seats:
             self._notice("The Ray cluster has no node left for a worker; the run goes on when it has one.")
+
+    def _room(self, node: Node) -> int:
+        """How many it may have now."""
+        most = node.room(self._on_gpu, self._threads, self._memory or 0)
+        return min(most, 1) if self._memory is None else most
+
+    def _measure(self, memory: int | None) -> None:
+        """An actor has separated something, and takes so much memory."""
+        if memory is None or (self._memory is not None and memory * SPARE <= self._memory):
+            return
+        is_first, self._memory = self._memory is None, int(memory * SPARE)
+        if is_first:
+            self._fill()
+            self._tell_workers()
+
+    def _tell_workers(self) -> None:
+        """How many there are, and where memory, not cores, is why there are not more."""
+        found, count = nodes(), len(self._seats)
+        workers = f"{count} {'worker' if count == 1 else 'workers'}"
+        each = "a GPU" if self._on_gpu else f"{self._threads} {'thread' if self._threads == 1 else 'threads'}"
+        text = f"Ray: {workers} with {each} each, on {len(found)} {'node' if len(found) == 1 else 'nodes'}"
+        most = room(found, self._on_gpu, self._threads)
+        if self._memory and room(found, self._on_gpu, self._threads, self._memory) < min(most, self._tracks):
+            text += f"; memory is for no more, of which each takes {self._memory / 1e9:.1f} GB"
+        self._notice(f"{text}.")
 
     def _hand_out(self) -> None:
         """Give what is queued to actors that wait."""
@@ -289,7 +331,7 @@ class Cluster:
         seat = next(seat for seat in self._seats if seat.busy == ref)
         given, seat.busy, seat.given = seat.given, None, None
         try:
-            answer, notices = self._ray.get(ref)
+            told = self._ray.get(ref)
         except self._ray.exceptions.RayTaskError as error:
             if given is not None:
                 return given[0], _cause(error)
@@ -298,19 +340,20 @@ class Cluster:
         except self._ray.exceptions.RayError as error:
             return self._lost(seat, given, error)
         self._deaths = 0
-        for text in notices:
+        self._measure(told.memory)
+        for text in told.notices:
             self._notice(text)
         if given is not None:
-            return given[0], answer
-        if answer is not None and not any(other.ready for other in self._seats):
-            self._listener.loaded(*answer)
+            return given[0], told.answer
+        if told.answer is not None and not any(other.ready for other in self._seats):
+            self._listener.loaded(*told.answer)
         seat.ready = True
         return None
 
     def _dismiss(self, seat: _Seat, error: Exception) -> None:
         """This node can't have the model. That is the whole run's where no other has it."""
         self._seats.remove(seat)
-        self._unfit += 1
+        self._unfit.add(seat.node)
         if not self._seats:
             raise error
         self._notice(f"A worker can't be used: {error}")
@@ -367,9 +410,11 @@ class Cluster:
         for ref in self._ray.wait(looks, num_returns=len(looks), timeout=0)[0] if looks else ():
             seat = self._looks[ref]
             try:
-                at = self._ray.get(ref)
+                told = self._ray.get(ref)
             except self._ray.exceptions.RayError:
                 continue  # `take` hears of it
+            self._measure(told.memory)
+            at = told.answer
             if at is None:
                 continue
             if seat.given is None:
@@ -384,197 +429,6 @@ class Cluster:
         if text not in self._told:
             self._told.add(text)
             self._listener.notice(text)
-
-
-class _Remote:
-    """In an actor: one Worker. What it is told to do, it does in one thread; `look` has another."""
-
-    def __init__(
-        self, batch: Batch, folder: Path, threads: int, cwd: str, rule: Spelling, version: str
-    ) -> None:
-        self._batch, self._folder, self._threads, self._version = batch, folder, threads, version
-        self._heard = _Heard()
-        self._worker: Worker | None = None
-        self._at: tuple[Any, ...] | None = None
-        spell(rule)
-        with suppress(OSError):  # paths that were given as relative ones
-            os.chdir(cwd)
-
-    def device(self, kind: str, half: bool) -> tuple[Device, Precision]:
-        """The device, and what the batch is computed in."""
-        from sepcli.engine.device import choose_device, choose_precision
-
-        if self._version != __version__:
-            raise DeviceError(
-                f"The node {platform.node()} has sepcli {__version__}, and this is {self._version}.",
-                remedy="Install the same version on all nodes.",
-                code="cluster",
-            )
-        if not self._folder.is_dir():
-            raise DeviceError(
-                f"The node {platform.node()} does not see the output folder ('{self._folder.parent}').",
-                remedy=f"Choose a folder that all nodes share with {parameter('out')}.",
-                code="cluster",
-            )
-        device = choose_device(kind)
-        return device, choose_precision(self._batch.request.precision, device, half)
-
-    def load(
-        self, kind: str, precision: str, stems: Stems
-    ) -> tuple[tuple[str, tuple[str, ...]] | None, list[str]]:
-        """Get the model ready: (origin, hashes) of its weights, and what the user should hear."""
-        from sepcli.engine.device import choose_precision, tune_process
-
-        device, _ = self.device(kind, half=False)
-        tune_process(self._threads)
-        self._worker = Worker(
-            Model(self._batch, self._heard),
-            device,
-            choose_precision(precision, device, half=False),
-            self._folder,
-            self._heard,
-        )
-        if stems.targets:
-            self._worker.load(stems)
-        return self._heard.weights, self._heard.take()
-
-    def make(self, number: int, work: Work) -> tuple[Made, list[str]]:
-        """Carry the Work out."""
-        assert self._worker is not None and work.track.file is not None
-        if not work.track.file.exists():
-            raise InputError(
-                f"The node {platform.node()} does not see '{work.track.file}'.",
-                remedy="The inputs of a run on a cluster have to be where all nodes see them.",
-                code="missing",
-            )
-
-        def progress(done: float, total: float | None) -> None:
-            self._at = number, done, total
-
-        try:
-            return self._worker.make(work, progress), self._heard.take()
-        finally:
-            self._at = None
-
-    def look(self) -> tuple[Any, ...] | None:
-        """How far it is: (number, audio seconds, of so many) of a Work, or bytes and all of a download."""
-        return self._at or self._heard.download
-
-
-class _Heard(Listener):
-    """Keeps what an actor has to say until it is asked."""
-
-    def __init__(self) -> None:
-        self.notices: list[str] = []
-        self.weights: tuple[str, tuple[str, ...]] | None = None
-        self.download: tuple[int, int | None] | None = None
-
-    def notice(self, text: str) -> None:
-        self.notices.append(text)
-
-    def loaded(self, origin: str, hashes: Sequence[str]) -> None:
-        self.weights = origin, tuple(hashes)
-
-    @contextmanager
-    def downloading(self) -> Iterator[Callable[[int, int | None], None]]:
-        def progress(done: int, total: int | None) -> None:
-            self.download = done, total
-
-        try:
-            yield progress
-        finally:
-            self.download = None
-
-    def take(self) -> list[str]:
-        """The notices since the last time."""
-        taken, self.notices = self.notices, []
-        return taken
-
-
-# --- the cluster ---
-
-
-def _check(address: str, device: str) -> None:
-    """UsageError for what can't be a cluster, or a device of its nodes."""
-    if address not in (LOCAL, "auto") and not re.fullmatch(r"[^/\s]+:\d+", address):
-        raise UsageError(
-            f"{parameter('ray', address)}: this is no Ray cluster; it is local, auto or HOST:PORT.",
-            remedy="Give the address that `ray start --head` printed, on a machine that is one of its nodes.",
-        )
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(
-            f"{parameter('device', device)} has no place on a cluster, where Ray gives each worker its GPU.",
-            remedy=f"The choices are auto, cpu and cuda with {parameter('ray')}.",
-        )
-
-
-def _connect(address: str) -> Any:
-    """Connect with the cluster, or start one: the module ray. DeviceError where that fails.
-
-    Ray replaces handlers of signals, which stay ours: a run ends as any other.
-    """
-    import ray
-    import ray.exceptions
-
-    # It prints what it hears of dying nodes on standard output, among the objects of --json. We say it too.
-    with suppress(ImportError, AttributeError):
-        import ray._private.worker as printing
-
-        printing.print_to_stdstream = lambda *_, **__: None
-
-    own: dict[str, Any] = {}
-    if ":" in address:
-        _reach(address)  # Ray would try for minutes
-    if address == LOCAL:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of every run
-        os.environ.setdefault(_NICENESS, "0")  # 15 otherwise: far slower on a busy machine than without Ray
-        own = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
-    in_main = threading.current_thread() is threading.main_thread()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **own)
-    except Exception as error:
-        ray.shutdown()
-        raise _unreachable(address, error) from error
-    finally:
-        if in_main:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-    return ray
-
-
-def _reach(address: str) -> None:
-    """DeviceError where nobody answers there."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise _unreachable(address, error) from error
-
-
-def _unreachable(address: str, error: Exception) -> DeviceError:
-    which = {LOCAL: "Ray can't be started here", "auto": "There is no Ray cluster on this machine"}
-    return DeviceError(
-        f"{which.get(address, f'The Ray cluster {address} can not be reached')}: {first_line(error)}.",
-        remedy="See `ray status` on this machine, which has to be a node of the cluster: `ray start --head` "
-        "begins one, `ray start --address HOST:PORT` joins it. If it asks for a token: RAY_AUTH_MODE=token.",
-        code="cluster",
-    )
-
-
-def _nodes() -> list[dict[str, Any]]:
-    """The resources of each node that is alive, and its "id"."""
-    import ray
-
-    return [{**node["Resources"], "id": node["NodeID"]} for node in ray.nodes() if node["Alive"]]
-
-
-def _room(nodes: list[dict[str, Any]], on_gpu: bool, threads: int) -> int:
-    """How many actors the nodes can have, if nothing else runs there."""
-    room = [int(node.get("CPU", 0)) // threads for node in nodes]
-    if not on_gpu:
-        return sum(room)
-    return sum(min(int(node.get("GPU", 0)), cores) for node, cores in zip(nodes, room, strict=True))
 
 
 def _again(work: Work, tries: int) -> Work:

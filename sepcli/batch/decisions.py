@@ -310,14 +310,16 @@ def _in_old_layout(path: Path, manifest: Manifest) -> bool:
     return len(rest) > 1 and manifest.record_of(old) is not None and manifest.there(old)
 
 
-def identify(track: Track, manifest: Manifest) -> InputId:
+def identify(track: Track, manifest: Manifest, sha256: str | None = None) -> InputId:
     """Identify the track's input by its content. What came through a pipe has no date.
 
-    OSError where it can't be read.
+    sha256: of what is at an address, where somebody has read it already. OSError where it can't be read.
     """
     if (remote := track.source.remote) is not None:
-        file = track.file
-        hashed = remote.sha256 if file is None else (lambda: content_sha256(file))
+
+        def hashed() -> str:
+            return sha256 or (remote.sha256() if track.file is None else content_sha256(track.file))
+
         return manifest.identify_as(remote.url, remote.size, remote.stamp, hashed)
     assert track.file is not None, "copy a pipe to a file first"
     if not track.source.once:

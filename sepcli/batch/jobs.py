@@ -6,8 +6,8 @@ shown to the user is the Listener's.
     device - output folder - stems and paths - weights' hashes - pipes copied - skip or refuse - room on disk -
     model - for each track: claim, render, line in the manifest, final names, second line
 
-What is at an address is fetched into the work folder when its turn comes, one track at a time; an output
-folder there is remote.py's.
+What is at an address is fetched when its turn comes (transit.py), here or by the workers; an output folder
+there is remote.py's.
 
 `opened` is all of it that comes before the tracks, so that watch.py can go on with one model as files arrive.
 
@@ -48,11 +48,12 @@ from sepcli.batch.decisions import (
 from sepcli.batch.manifest import InputId, Manifest, Output, Record
 from sepcli.batch.model import Model
 from sepcli.batch.names import Named, Track, guard_inputs, names
-from sepcli.batch.outputs import check_space, check_writable, short_name
+from sepcli.batch.outputs import check_space, check_writable
 from sepcli.batch.pages import Pages
 from sepcli.batch.request import Batch, Request, understand
 from sepcli.batch.results import DAMAGED, DONE, FAILED, SKIPPED, Listener, Result, not_done
 from sepcli.batch.survey import survey
+from sepcli.batch.transit import at_hand
 from sepcli.batch.worker import Alone, Made, Work, Workers
 from sepcli.errors import DeviceError, InputError, OutputError, SepcliError, UsageError, from_os, parameter
 from sepcli.sound.losses import DAMAGES
@@ -389,13 +390,15 @@ class Job:
         outputs = list(decision.track.outputs.values())
         guard_inputs([decision.track.source], self.batch.queries, outputs, self.request.remote)
         with self.work.track() as folder:
-            track = self._at_hand(decision.track, folder)
+            track = decision.track
+            if not self.workers.fetch:
+                track = at_hand(track, self.named, folder, self.request.work)
             decision = replace(decision, track=track)
-            try:
-                identity = identify(track, self.manifest)
-            except OSError as error:
-                raise from_os(error, track.source.name, reading=InputError) from error
+            elsewhere = track.file is None and not decision.parts  # then who fetches it hashes it
+            identity = None if elsewhere else self._identity(track)
             work = yield from self._render(decision, identity, folder)
+            if identity is None:
+                identity = self._identity(track, work.sha256)
             made = work.files
             assert made is not None
             if made.damaged and self.request.strict:
@@ -441,25 +444,12 @@ class Job:
             player=page,
         )
 
-    def _at_hand(self, track: Track, folder: Path) -> Track:
-        """The track with a file that is here: what is at an address is copied into `folder`.
-
-        Where anything is elsewhere, the room on the disk is looked at track by track.
-        """
-        remote = track.source.remote
-        if remote is None and self.request.remote is None:
-            return track
-        if remote is not None:
-            check_space(self.request.work, remote.size, work=True)
-            # Called as there: without tags the name becomes the title of its stems.
-            copy = _below(folder, "input") / short_name(track.source.relative.name)
-            remote.fetch(copy)
-            track = track.read_from(copy)
-        found = survey(self.named, [track])
-        for _, problem in found.failures:
-            raise problem
-        check_space(self.request.work, found.bytes, work=self.request.remote is not None)
-        return track
+    def _identity(self, track: Track, sha256: str | None = None) -> InputId:
+        """What the manifest knows the input by. sha256: of its content, where somebody has read it."""
+        try:
+            return identify(track, self.manifest, sha256)
+        except OSError as error:
+            raise from_os(error, track.source.name, reading=InputError) from error
 
     def _publish(self, made: Rendered, track: Track) -> None:
         """Give the track's files their final names. What is silent loses that of an earlier run."""
@@ -471,12 +461,14 @@ class Job:
         for stem in made.silent:
             (remove if place is None else place.remove)(track.outputs[stem])
 
-    def _render(self, decision: Decision, identity: InputId, folder: Path) -> Generator[Work, Made, Made]:
+    def _render(
+        self, decision: Decision, identity: InputId | None, folder: Path
+    ) -> Generator[Work, Made, Made]:
         """The unfinished files of what is left to make; of all, if these can't stand beside what is kept."""
         track, stems = decision.track, decision.stems
         start = None if self.request.preview else self.request.start
         if decision.parts:
-            assert stems is not None
+            assert stems is not None and identity is not None
             made = yield Work(track, stems, _below(folder, "submixes"), start, decision.parts)
             if made.files is not None and parts_stand(decision, identity, self.prints, self.manifest):
                 return made

@@ -2,11 +2,12 @@
 
 Knows what a job asks of an output folder, and what its manifest is like there; how files get there whole is
 system/remote.py's. Stems are written in a work folder of this machine, and put under their final names when all
-of the track is complete.
+of the track is complete. Workers on other machines put theirs aside, and who has the manifest names them.
 
     s3://bucket/stems/htdemucs/song/vocals.wav    complete, always
     s3://bucket/stems/.sepcli/6f1c....json        how these files were made: one line of a manifest
     s3://bucket/stems/.sepcli/begin-6f1c....json  the same while they get their names
+    s3://bucket/stems/.sepcli/aside/RUN/5d20...   complete, without a name yet: what a worker has made
 
 Nothing can be appended to an object, so each line of the manifest (manifest.py) is an object of its own. It is
 named by the outputs that it is about: what is made again replaces its line, and the folder does not grow. All
@@ -23,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -35,6 +37,8 @@ from sepcli.system.remote import RemoteFile, Storage
 
 FOLDER = ".sepcli"  # of the manifest's lines, in the output folder
 _TRIED = f"{FOLDER}/writable"  # written when a run begins, to see whether that can be done
+_ASIDE = f"{FOLDER}/aside"
+_OLD_SECONDS = 24 * 3600.0  # for so long nothing waits for its name: what is older, a killed run has left
 
 
 class RemoteOut:
@@ -45,6 +49,11 @@ class RemoteOut:
         self.url = self.storage.url
         self.path = Path(self.url)
         self.files: dict[str, RemoteFile] = {}  # below it, by their path from there, as they were last seen
+        self._aside = f"{_ASIDE}/{os.urandom(8).hex()}"  # of this run
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For workers elsewhere, who put files aside and look at none."""
+        return {**self.__dict__, "files": {}}
 
     @property
     def work(self) -> Path:
@@ -80,22 +89,58 @@ class RemoteOut:
     def publish(self, files: Sequence[tuple[Path, Path]]) -> None:
         """Put a track's finished files under their final names, all or, on an error, none: as locally.
 
-        files: (unfinished file, final path) pairs. Where new ones can't be removed after an error, the manifest
-        has them as begun, and the next run replaces them.
+        files: (unfinished file, final path) pairs, also of what was put aside. Where new ones can't be removed
+        after an error, the manifest has them as begun, and the next run replaces them.
         """
+        new = {final for _, final in files if self._relative(final) not in self.files}
         placed = []
-        try:
-            for unfinished, final in files:
-                relative = self._relative(final)
-                is_new = relative not in self.files
+
+        def place(unfinished: Path, final: Path) -> None:
+            relative = self._relative(final)
+            if self._is_aside(unfinished):
+                self.files[relative] = self.storage.rename(unfinished.as_posix(), relative)
+            else:
                 self.files[relative] = self.storage.put(unfinished, relative)
-                if is_new:
-                    placed.append(final)
+            placed.append(final)
+
+        try:
+            if all(self._is_aside(unfinished) for unfinished, _ in files):  # small requests
+                self.storage.each(lambda pair: place(*pair), files)
+            else:
+                for unfinished, final in files:
+                    place(unfinished, final)
         except BaseException:
             with contextlib.suppress(OutputError):
-                for final in placed:
+                for final in new.intersection(placed):
                     self.remove(final)
             raise
+
+    def _is_aside(self, unfinished: Path) -> bool:
+        return unfinished.as_posix().startswith(f"{self._aside}/")
+
+    def put_aside(self, files: Mapping[str, Path]) -> dict[str, Path]:
+        """Put a worker's finished files (by stem) there without names, for `publish` by another process.
+
+        OutputError, and nothing is there, where one can't be put there whole.
+        """
+        placed: dict[str, Path] = {}
+        try:
+            for stem, file in files.items():
+                placed[stem] = Path(self._aside, os.urandom(16).hex())
+                self.storage.put(file, placed[stem].as_posix())
+        except BaseException:
+            with contextlib.suppress(OutputError):
+                for name in placed.values():
+                    self.storage.remove(name.as_posix())
+            raise
+        return placed
+
+    def clear_aside(self) -> None:
+        """Remove what is still aside, of this run and of such as were killed long ago."""
+        for name, file in self.storage.find(_ASIDE).items():
+            old = file.date is not None and file.date < time.time() - _OLD_SECONDS
+            if old or name.startswith(f"{self._aside}/"):
+                self.storage.remove(name)
 
     def remove(self, final: Path) -> None:
         """Remove a file of an earlier run, if it is there."""

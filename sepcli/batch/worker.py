@@ -32,7 +32,7 @@ Progress = Callable[[float, float | None], None]  # (audio seconds done, audio s
 class Work:
     """What is to be made of a track."""
 
-    track: Track  # with a file
+    track: Track  # with a file, but for workers that fetch
     stems: Stems  # with their submixes
     folder: Path  # for the unfinished files; exists
     start: float | None  # seconds into the input; None: the loudest part is looked for
@@ -49,11 +49,16 @@ class Made:
     start: float  # seconds into the input
     origin: str | None = None  # of the weights; None where no model was needed
     options: Mapping[str, Any] = field(default_factory=dict)  # the model's own, as they were used
+    sha256: str | None = None  # of an input at an address that the worker has fetched itself
 
 
 class Workers(Protocol):
-    """Carry out Works, in whichever order. Errors of a Work are given back, others are the whole run's."""
+    """Carry out Works, in whichever order. Errors of a Work are given back, others are the whole run's.
 
+    fetch: whether they fetch what is at an address themselves, and put there what they have made.
+    """
+
+    fetch: bool
     device: Device
 
     def begin(self, half: bool, folder: Path) -> Precision:
@@ -180,6 +185,8 @@ class Worker:
 
 class Alone:
     """Workers that are one, in this process: a Work is done when its result is taken."""
+
+    fetch = False
 
     def __init__(self, model: Model, listener: Listener):
         from sepcli.batch.hardware import remember

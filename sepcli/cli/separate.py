@@ -454,7 +454,7 @@ def separate(
             rich_help_panel=BATCH,
             help="Separate tracks side by side on a Ray cluster (extra `ray`): one that is this machine, for "
             "this run; the one that runs here; or the one at that address. All nodes have to see inputs and "
-            "outputs.",
+            "outputs, or these are in an object store.",
         ),
     ] = None,
     dry_run: Annotated[

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,6 +45,7 @@ _VERSIONS = (
     "updated",
     "created",
 )
+_DATES = ("LastModified", "last_modified", "updated", "mtime", "created")  # when it was written, for people
 _FINAL = (
     FileNotFoundError,
     PermissionError,
@@ -56,6 +58,7 @@ _OURS = (AssertionError, AttributeError, NameError, TypeError)  # mistakes in th
 _DENIED = re.compile("credentials|expired|access key|access denied|forbidden|unauthori[sz]ed", re.IGNORECASE)
 
 Found = TypeVar("Found")
+Item = TypeVar("Item")
 
 
 def scheme(text: str) -> str:
@@ -77,6 +80,7 @@ class RemoteFile:
     stamp: int  # by which a change is seen
     path: str = field(repr=False)  # as its storage calls it
     storage: Storage = field(repr=False, compare=False)
+    date: float | None = field(default=None, repr=False, compare=False)  # seconds since 1970, where it is told
 
     @property
     def key(self) -> tuple[str, str]:
@@ -104,30 +108,11 @@ class Storage:
     """
 
     def __init__(self, url: str, *, writing: bool = False):
-        address, url = url, re.sub(r"(://[^/@:]*):[^/@]*@", r"\1@", url)  # a password is shown to nobody
+        self._address, url = url, re.sub(r"(://[^/@:]*):[^/@]*@", r"\1@", url)  # a password is shown to nobody
         self.url = url.rstrip("/")
         self.writing = writing
         self.protocol = scheme(url)
-        require("fsspec")
-        if self.protocol in ("s3", "s3a"):
-            require("s3fs")
-        from fsspec.core import url_to_fs
-
-        try:
-            # Not one that another run in this process has used: it would know what was there then.
-            self.fs, root = url_to_fs(address, skip_instance_cache=True)
-        except ImportError as error:
-            raise DeviceError(
-                f"'{url}' needs a package that is not installed: {first_line(error)}.",
-                remedy="Install the package that it names.",
-                code="no_filesystem",
-            ) from error
-        except Exception as error:
-            raise UsageError(
-                f"'{url}' is no address that can be used: {first_line(error)}.",
-                remedy="Give a path, or an address such as s3://bucket/folder, gs://bucket/folder or az://container/folder.",
-                code="address",
-            ) from error
+        self._fs, root = _open(self._address, self.url)
         self.root = root.rstrip("/")
         if not self.root.strip("/"):
             raise UsageError(
@@ -135,6 +120,16 @@ class Storage:
                 remedy=f"Give one, and a folder if need be: {self.protocol}://bucket/folder.",
                 code="address",
             )
+
+    @property
+    def fs(self) -> Any:
+        """Of fsspec. A copy in another process opens it there, at its first use, with what it finds there."""
+        if self._fs is None:
+            self._fs, _ = _opened_again(self._address, self.url)
+        return self._fs
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_fs": None}
 
     # --- looking ---
 
@@ -150,8 +145,8 @@ class Storage:
         """Of the file at a path; see RemoteFile."""
         return self.protocol, path
 
-    def find(self) -> dict[str, RemoteFile]:
-        """All files below the address, by their path from there.
+    def find(self, inside: str = "") -> dict[str, RemoteFile]:
+        """All files below the address, or a folder there, by their path from the address.
 
         A bucket that is missing is an error where files are read; none where they are written: `write` tells.
         """
@@ -159,7 +154,7 @@ class Storage:
         def found() -> Mapping[str, Mapping[str, Any]]:
             self.fs.invalidate_cache()
             try:
-                return self.fs.find(self.root, detail=True)
+                return self.fs.find(self.at(inside) if inside else self.root, detail=True)
             except FileNotFoundError:
                 if self.writing:  # a folder is there once something is in it
                     return {}
@@ -183,13 +178,17 @@ class Storage:
 
     def look(self, relatives: Collection[str]) -> dict[str, RemoteFile]:
         """Those of these files below the address that are there, as they are now."""
+        found = zip(relatives, self.each(self._look, relatives), strict=True)
+        return {name: file for name, file in found if file is not None}
+
+    def each(self, call: Callable[[Item], Found], items: Collection[Item]) -> list[Found]:
+        """What the call gives for each; several at once where the storage bears it. Raises the first error."""
         if not getattr(self.fs, "async_impl", False):  # one thread at a time
-            return {name: file for name in relatives if (file := self._look(name)) is not None}
+            return [call(item) for item in items]
         from concurrent.futures import ThreadPoolExecutor  # not at the start of every run
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            found = zip(relatives, pool.map(self._look, relatives), strict=True)
-            return {name: file for name, file in found if file is not None}
+            return list(pool.map(call, items))
 
     def _look(self, relative: str) -> RemoteFile | None:
         try:
@@ -217,7 +216,9 @@ class Storage:
         if isinstance(version, datetime):  # in a listing it may be a number
             version = version.timestamp()
         digest = hashlib.sha256(str(version).encode()).digest()
-        return RemoteFile(url, int(info.get("size") or 0), int.from_bytes(digest[:7], "big"), path, self)
+        dates = (date.timestamp() if isinstance(date, datetime) else date for date in map(info.get, _DATES))
+        date = next((date for date in dates if isinstance(date, float)), None)
+        return RemoteFile(url, int(info.get("size") or 0), int.from_bytes(digest[:7], "big"), path, self, date)
 
     # --- reading ---
 
@@ -295,6 +296,21 @@ class Storage:
             return there
 
         return self._try(put, self.shown(relative))
+
+    def rename(self, relative: str, new: str) -> RemoteFile:
+        """Give a file another name, which it gets whole; as it is there then. The storage copies it itself."""
+
+        def rename() -> RemoteFile:
+            if self.protocol in _WHOLE:
+                self.fs.cp_file(self.at(relative), self.at(new))
+            else:
+                self.fs.makedirs(self.fs._parent(self.at(new)), exist_ok=True)
+                self.fs.mv(self.at(relative), self.at(new))
+            return self.file(self.at(new), self.shown(new))
+
+        there = self._try(rename, self.shown(new))
+        self.remove(relative)
+        return there
 
     def remove(self, relative: str) -> None:
         """Remove a file, if it is there."""
@@ -375,6 +391,33 @@ class Storage:
 
 class _Cut(OSError):
     """A transfer ended early."""
+
+
+def _open(address: str, url: str) -> tuple[Any, str]:
+    """The file system of fsspec, and the path of the address there. url: the same as it may be shown."""
+    require("fsspec")
+    if scheme(url) in ("s3", "s3a"):
+        require("s3fs")
+    from fsspec.core import url_to_fs
+
+    try:
+        # Not one that another run in this process has used: it would know what was there then.
+        return url_to_fs(address, skip_instance_cache=True)
+    except ImportError as error:
+        raise DeviceError(
+            f"'{url}' needs a package that is not installed: {first_line(error)}.",
+            remedy="Install the package that it names.",
+            code="no_filesystem",
+        ) from error
+    except Exception as error:
+        raise UsageError(
+            f"'{url}' is no address that can be used: {first_line(error)}.",
+            remedy="Give a path, or an address such as s3://bucket/folder, gs://bucket/folder or az://container/folder.",
+            code="address",
+        ) from error
+
+
+_opened_again = cache(_open)  # by all copies of a Storage that come into a process, track after track
 
 
 def _is_denied(error: Exception) -> bool:

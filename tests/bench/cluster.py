@@ -1,10 +1,11 @@
-"""What a track costs on Ray besides its separation: the same files here and by one worker of `--ray local`.
+"""What a track costs on Ray besides its separation, and what two workers give: the same files here and there.
 
     python -m tests.bench.cluster [--files 60] [--seconds 1] [--rounds 3]
 
 Seconds from the first track's begin to the last one's end, as `--progress json` tells them, so that start,
-imports and loading are not in it. Both ways have a thread for each core, so that one worker has them all, and
-take turns. The model is the one inside sepcli.
+imports and loading are not in it. All ways take turns: here and by one worker, with a thread for each core;
+here with one thread, and by as many workers of one thread as there are cores. The second half of the files
+counts by itself, too: all workers are there then. The model is the one inside sepcli.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ import numpy as np
 import soundfile
 
 
-def seconds(folder: Path, out: Path, *options: str) -> tuple[float, float]:
-    """(from the first track to the last, of the whole command)."""
+def seconds(folder: Path, out: Path, *options: str) -> tuple[float, float, float]:
+    """(from the first track to the last, in the second half of the results, of the whole command)."""
     command = [sys.executable, "-m", "sepcli", "separate", str(folder), "-m", "duo", "-o", str(out)]
-    began, times = time.monotonic(), {}
+    began, first, ends = time.monotonic(), 0.0, []
     with subprocess.Popen(
         [*command, "--progress", "json", *options], stderr=subprocess.PIPE, text=True
     ) as process:
@@ -33,11 +34,11 @@ def seconds(folder: Path, out: Path, *options: str) -> tuple[float, float]:
         for line in process.stderr:
             event = json.loads(line)["event"]
             if event == "track":
-                times.setdefault("first", time.monotonic())
+                first = first or time.monotonic()
             elif event == "result":
-                times["last"] = time.monotonic()
+                ends.append(time.monotonic())
     assert process.returncode == 0
-    return times["last"] - times["first"], time.monotonic() - began
+    return ends[-1] - first, ends[-1] - ends[len(ends) // 2 - 1], time.monotonic() - began
 
 
 def main() -> None:
@@ -50,6 +51,8 @@ def main() -> None:
     ways = {
         "here": ["--threads", cores],
         "ray, 1 worker": ["--threads", cores, "--ray", "local"],
+        "here, 1 thread": ["--threads", "1"],
+        f"ray, {cores} workers of 1 thread": ["--threads", "1", "--ray", "local"],
     }
     with tempfile.TemporaryDirectory() as place:
         music = Path(place) / "music"
@@ -59,9 +62,11 @@ def main() -> None:
             soundfile.write(music / f"{number:04}.wav", samples, 44100)
         for turn in range(options.rounds):
             for name, given in ways.items():
-                tracks, whole = seconds(music, Path(place) / f"{name} {turn}", *given)
+                tracks, half, whole = seconds(music, Path(place) / f"{name} {turn}", *given)
+                each, later = 1e3 * tracks / options.files, 1e3 * half / (options.files - options.files // 2)
                 print(
-                    f"{name}: {1e3 * tracks / options.files:.0f} ms a track, {whole:.1f} s in all", flush=True
+                    f"{name}: {each:.0f} ms a track, {later:.0f} in the second half, {whole:.1f} s in all",
+                    flush=True,
                 )
 
 
