@@ -208,7 +208,7 @@ def _moments(x: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
     at_once = max(1, PIECE // (size * x.shape[2] * x.shape[3])) * size
     found = [
         torch.native_group_norm(
-            item[None, start : start + at_once].float(),
+            item[None, start : start + at_once].float().contiguous(),
             None,
             None,
             1,
