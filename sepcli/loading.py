@@ -599,10 +599,13 @@ def _take(model: Separator, state: dict[str, torch.Tensor], checkpoint: Checkpoi
     mapped = {tensor.untyped_storage().data_ptr() for tensor in tensors_in(checkpoint.payload)}
     own = model.state_dict()
     for name, tensor in state.items():
+        mine = own.get(name)
+        if mine is None or mine.shape != tensor.shape:
+            continue  # which is said below
         whole = tensor.numel() * tensor.element_size() == tensor.untyped_storage().nbytes()
-        keep = whole and tensor.is_contiguous() and tensor.untyped_storage().data_ptr() not in mapped
-        dtype = own[name].dtype if name in own else tensor.dtype
-        state[name] = tensor.to(dtype, copy=not keep, memory_format=torch.contiguous_format)
+        alike = tensor.dtype == mine.dtype and tensor.stride() == mine.stride()  # channels may be last
+        if not whole or not alike or tensor.untyped_storage().data_ptr() in mapped:
+            state[name] = mine.copy_(tensor)
     model.load_state_dict(state, strict=True, assign=True)
 
 
