@@ -138,7 +138,9 @@ def through(
         if act is not None:
             normed = act(normed) if keep or normed is x else _in_place(act)(normed)
         made = layer(normed)
-        return made if onto is None else onto + made if keep else onto.add_(made)
+        if onto is None:
+            return made
+        return onto + made if keep else onto.add_(made)
     scaling = None if norm is None else _scaling(norm, x)
     act_ = None if act is None else _in_place(act)
     up, down, halo = _reach(layer)
@@ -162,6 +164,7 @@ def through(
 
 
 def frames_at_once(x: Tensor) -> int:
+    """How many of the frames of [B, D, N, f] are SLAB values, at least one."""
     return max(1, SLAB // (x.numel() // x.shape[2]))
 
 
@@ -204,23 +207,17 @@ def _moments(x: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
 
     By GroupNorm, whose sums are exact and fast, over a few groups at a time: what it writes stays in the cache.
     """
-    size = x.shape[1] // groups
-    at_once = max(1, PIECE // (size * x.shape[2] * x.shape[3])) * size
-    found = [
-        torch.native_group_norm(
-            item[None, start : start + at_once].float().contiguous(),
-            None,
-            None,
-            1,
-            min(at_once, x.shape[1] - start),
-            x.shape[2] * x.shape[3],
-            min(at_once, x.shape[1] - start) // size,
-            eps,
-        )[1:]
-        for item in x
-        for start in range(0, x.shape[1], at_once)
-    ]
-    mean, scale = (torch.cat(parts, dim=1).view(len(x), groups) for parts in zip(*found, strict=True))
+    size, values = x.shape[1] // groups, x.shape[2] * x.shape[3]
+    at_once = max(1, PIECE // (size * values)) * size
+    means, scales = [], []
+    for piece in (part for item in x for part in item.split(at_once)):  # channels of one item
+        channels = len(piece)
+        _, mean, scale = torch.native_group_norm(
+            piece[None].float().contiguous(), None, None, 1, channels, values, channels // size, eps
+        )
+        means.append(mean[0])
+        scales.append(scale[0])
+    mean, scale = (torch.cat(parts).view(len(x), groups) for parts in (means, scales))
     return mean.repeat_interleave(size, 1), scale.repeat_interleave(size, 1)
 
 
