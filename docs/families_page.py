@@ -43,7 +43,7 @@ BESIDE = {
     "kuielab-a": _peer("audio-separator", "peers-mdx-hq", "an MDX-Net HQ", equal=""),
     "mdx23c": _peer("audio-separator", "peers-mdx23c"),
     "scnet": _peer("unblend", "peers-scnet-large", "SCNet large"),
-    "bs-roformer": _peer("unblend", "peers-bs-512x12", "one of 512 x 12"),
+    "bs-roformer": _peer("audio-separator", "peers-bs-512x12", "one of 512 x 12"),
     "mel-roformer": _peer("audio-separator", "peers-mel-384x6"),
 }
 
