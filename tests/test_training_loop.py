@@ -237,6 +237,29 @@ def test_a_signal_waits_for_the_step_and_saves(number):
     assert trainer.steps == 8 and memory.states[-1]["steps"] == 8
 
 
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_signal_that_ends_who_makes_the_batches_first_is_still_what_ends_the_run(sent):
+    class Stop(BaseException):
+        pass
+
+    def handler(*_):
+        raise Stop
+
+    def dying(start, stop):
+        yield batch_of(start)
+        if sent:
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("DataLoader worker exited unexpectedly")
+
+    former = signal.signal(signal.SIGTERM, handler)
+    try:
+        with pytest.raises(Stop if sent else RuntimeError):
+            fit(make(config(max_steps=1000)), dying, None, Memory())
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
 def test_autocast_trains_in_bfloat16():
     trainer = make(config(precision="bfloat16", max_steps=40))
     memory = Memory()
