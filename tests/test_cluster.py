@@ -385,18 +385,7 @@ def test_a_node_that_dies_in_mid_batch_loses_no_track(nodes, music, capfd, monke
     def plan(**changes):
         return look_up(request(**options, **changes), ["music"], load_catalog(()), AUDIO_SUFFIXES)
 
-    workers, heard, results, killed = [], [], [], []
-    listener = Listener()
-    listener.notice = heard.append
-    real = jobs._workers
-    monkeypatch.setattr(jobs, "_workers", lambda *given: workers.append(real(*given)) or workers[-1])
-    for result in jobs.run(plan(out=Path("there"), ray=cluster.address), listener):
-        results.append(result)
-        if not killed:
-            killed = busy_on(workers[0], others)
-            for node in killed:
-                cluster.remove_node(node, allow_graceful=False)
-    assert len(killed) == 1
+    results, heard, _ = with_a_death(plan(out=Path("there"), ray=cluster.address), cluster, others, monkeypatch)
     assert statuses(results) == ["done"] * 10
     assert sorted(result.input for result in results) == sorted(music)
     assert sorted(done_lines("there")) == sorted(str(Path(path).resolve()) for path in music)
@@ -406,6 +395,24 @@ def test_a_node_that_dies_in_mid_batch_loses_no_track(nodes, music, capfd, monke
     assert not list(Path("there").glob(f"{PREFIX}*"))
     assert capfd.readouterr().out == ""  # where the objects of --json go
     cluster.add_node(num_cpus=1)
+
+
+def with_a_death(batch, cluster, others, monkeypatch, after_each=lambda: None):
+    """Run the batch, and kill one of the other nodes while it separates: (results, notices, that node)."""
+    workers, heard, results, killed = [], [], [], []
+    listener = Listener()
+    listener.notice = heard.append
+    real = jobs._workers
+    monkeypatch.setattr(jobs, "_workers", lambda *given: workers.append(real(*given)) or workers[-1])
+    for result in jobs.run(batch, listener):
+        results.append(result)
+        after_each()
+        if not killed:
+            killed = busy_on(workers[0], others)
+            for node in killed:
+                cluster.remove_node(node, allow_graceful=False)
+    (node,) = killed
+    return results, heard, node
 
 
 def busy_on(workers, nodes):

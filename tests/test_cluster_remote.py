@@ -14,14 +14,13 @@ import pytest
 from sepcli.batch import jobs
 from sepcli.batch.remote import RemoteOut
 from sepcli.batch.request import look_up
-from sepcli.batch.results import Listener
 from sepcli.batch.workspace import PREFIX
 from sepcli.cli.app import main
 from sepcli.sound.suffixes import AUDIO_SUFFIXES
 from sepcli.weights.catalog import load_catalog
 from tests.needs import need
 from tests.s3server import BUSY, DENIED, S3Server, always, cut, times
-from tests.test_cluster import NICENESS, busy_on, files
+from tests.test_cluster import NICENESS, files, with_a_death
 from tests.test_jobs import request, song, statuses
 
 pytestmark = pytest.mark.slow
@@ -94,21 +93,13 @@ def lines(server):
 def test_a_node_that_dies_in_mid_batch_loses_no_track(place, s3, tmp_path, monkeypatch, capfd):
     _, cluster, others, temporary = place
     albums(s3, 12)
-    workers, heard, results, killed = [], [], [], []
-    listener = Listener()
-    listener.notice = heard.append
-    real = jobs._workers
-    monkeypatch.setattr(jobs, "_workers", lambda *given: workers.append(real(*given)) or workers[-1])
-    for result in jobs.run(plan("s3://bucket/albums", STEMS, ray=cluster.address), listener):
-        results.append(result)
-        assert not [
-            path for path in (tmp_path / "temporary").rglob("*") if path.is_file() and path.name != "lock"
-        ]
-        if not killed:
-            killed = busy_on(workers[0], others)
-            for node in killed:
-                cluster.remove_node(node, allow_graceful=False)
-    assert len(killed) == 1
+
+    def nothing_is_here():
+        files = [path for path in (tmp_path / "temporary").rglob("*") if path.is_file()]
+        assert not [path for path in files if path.name != "lock"]
+
+    batch = plan("s3://bucket/albums", STEMS, ray=cluster.address)
+    results, heard, killed = with_a_death(batch, cluster, others, monkeypatch, nothing_is_here)
     assert statuses(results) == ["done"] * 12
     assert sorted(result.input for result in results) == [f"s3://bucket/albums/{n:02}.wav" for n in range(12)]
     assert sum("its worker died" in text and "another one begins again." in text for text in heard) == 1, heard
@@ -122,7 +113,7 @@ def test_a_node_that_dies_in_mid_batch_loses_no_track(place, s3, tmp_path, monke
     again = list(jobs.run(plan("s3://bucket/albums", STEMS)))  # without Ray it goes on where that ended
     assert statuses(again) == ["skipped"] * 12
     assert not [path for method, path in s3.seen if method == "GET" and "albums" in path and "list" not in path]
-    others.remove(killed[0])
+    others.remove(killed)
     monkeypatch.setenv("TMPDIR", str(temporary))
     others.append(cluster.add_node(num_cpus=1))
 
