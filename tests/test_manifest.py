@@ -12,6 +12,7 @@ from sepcli.batch.manifest import MANIFEST_NAME, InputId, Manifest, Output, Reco
 from sepcli.errors import OutputError
 
 SONG = InputId("/music/song.wav", 100, 12345, "ab" * 32)
+DATE = 1_800_000_000_123_456_701  # ns, no date that a file system has rounded
 
 
 def record(*paths, done=True, settings="s1", size=5, identity=SONG):
@@ -42,11 +43,12 @@ def dated(folder, path, *, date=0, size=5, done=True, made="m"):
 def test_a_file_is_untouched_while_size_and_date_are_as_recorded(tmp_path):
     path = tmp_path / "song/vocals.wav"
     put(tmp_path, "song/vocals.wav")
+    os.utime(path, ns=(0, DATE))
     manifest = Manifest(tmp_path)
     assert manifest.standing(path) is None
     manifest.add(dated(tmp_path, "song/vocals.wav"))
     assert manifest.standing(path).untouched
-    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    os.utime(path, ns=(0, DATE + 1))
     assert not manifest.standing(path).untouched and manifest.standing(path).same_size
     put(tmp_path, "song/vocals.wav", data=b"1234")
     assert not manifest.standing(path).same_size
@@ -58,18 +60,18 @@ def test_after_a_kill_a_file_is_the_old_one_or_the_new_one(tmp_path):
     """The run has written down what it is about to replace; which of its files are there, only they tell."""
     path = tmp_path / "song/vocals.wav"
     put(tmp_path, "song/vocals.wav")
+    os.utime(path, ns=(0, DATE))
     manifest = Manifest(tmp_path)
     manifest.add(dated(tmp_path, "song/vocals.wav", made="old"))
     for date in (10, 20):  # two runs were killed
         manifest.add(dated(tmp_path, "song/vocals.wav", date=date, done=False, made=f"new{date}"))
-    first = path.stat().st_mtime_ns
     for known in (manifest, Manifest(tmp_path)):
         for date, made in ((0, "old"), (10, "new10"), (20, "new20")):
-            os.utime(path, ns=(0, first + date))
+            os.utime(path, ns=(0, DATE + date))
             found = known.standing(path)
             assert found.untouched and (found.output.made, found.record.done) == (made, made == "old")
             assert known.made(made, SONG.sha256) == path
-        os.utime(path, ns=(0, first + 5))
+        os.utime(path, ns=(0, DATE + 5))
         assert not known.standing(path).untouched and known.made("old", SONG.sha256) is None
 
 
