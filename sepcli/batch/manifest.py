@@ -29,14 +29,17 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, fields
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sepcli.batch.oldlines import OldLines
 from sepcli.errors import OutputError, from_os
 from sepcli.system.files import NO_LOCKS, content_sha256
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 MANIFEST_NAME = ".sepcli.jsonl"
 _DATE_GRAINS = (100, 1000, 1_000_000, 1_000_000_000, 2_000_000_000)  # ns, of dates on some file systems
@@ -406,21 +409,21 @@ class Manifest:
     def note_input(self, identity: InputId) -> None:
         """Write down a date that changed while the content did not, so that no later run hashes it again."""
         if identity != self._input(identity.path):
-            self._append({"kind": "input", "input": asdict(identity)})
+            self._append({"kind": "input", "input": _as_json(identity)})
 
     def add(self, record: Record, about: Mapping[str, Any] | None = None) -> None:
         """Append a record. about: more facts for a human reader, such as gain and seconds."""
         line = {
             "kind": "done" if record.done else "begin",
             "settings": record.settings,
-            "input": asdict(record.input),
-            "outputs": [asdict(output) for output in record.outputs],
+            "input": _as_json(record.input),
+            "outputs": [_as_json(output) for output in record.outputs],
             "made_with": record.made_with,
             "gain": record.gain,
             **(about or {}),
         }
         if record.queries:
-            line["queries"] = {stem: asdict(query) for stem, query in record.queries.items()}
+            line["queries"] = {stem: _as_json(query) for stem, query in record.queries.items()}
         self._append(line)
 
     def claim(self, outputs: Collection[Path], by: str, alive: Callable[[str], bool]) -> str | None:
@@ -468,13 +471,21 @@ class Manifest:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Alone: other processes wait their turn. Where there are no locks, a single append has to do."""
-        from filelock import FileLock
-
-        lock = FileLock(self.folder / LOCK_NAME)
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(*NO_LOCKS):
-                stack.enter_context(lock)
+                stack.enter_context(self._lock)
             yield
+
+    @cached_property
+    def _lock(self) -> FileLock:
+        from filelock import FileLock
+
+        return FileLock(self.folder / LOCK_NAME)
+
+
+def _as_json(values: InputId | QueryId | Output) -> dict[str, Any]:
+    """The fields of a dataclass as they are; `asdict` would copy what is in them, for each line."""
+    return {each.name: getattr(values, each.name) for each in fields(values)}
 
 
 def _is_done(line: Record | InputId, path: str) -> bool:
