@@ -187,3 +187,22 @@ def test_freed_memory_is_kept_for_reuse():
 
     if given_back("") > 150:  # glibc: 190 MiB go back to the kernel at once
         assert given_back("tune_process()") < 20
+
+
+@pytest.mark.slow
+def test_torch_is_imported_without_looking_for_circles():
+    code = (
+        "import gc\n"
+        "from sepcli.engine.device import tune_process\n"
+        "looks = []; gc.callbacks.append(lambda phase, info: looks.append(info))\n"
+        "class Circle:\n"
+        "    def __init__(self): self.itself = self\n"
+        "    def __del__(self): print('gone')\n"
+        "Circle()\n"
+        "tune_process()\n"
+        "assert not looks and gc.isenabled() and gc.get_freeze_count() == 0\n"
+        "gc.collect()\n"
+        "print('end')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["gone", "end"], done.stderr
