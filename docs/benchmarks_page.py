@@ -132,7 +132,8 @@ thread / on two, in float32 and, where the model may run in it, bfloat16. *Work*
 convolutions, attention and LSTMs, without Fourier transforms and all that is elementwise. *CPU*: processor time, in
 seconds. *GFLOP/s*: the work over the wall time. *Of the peak*: the same over the speed of the fastest matrix product (2048 rows, the
 same precision, as many threads) in the same process; the aim is 60 %. *Memory*: the most that the whole process holds, torch
-included, in MB. *Beside*: the program that people would use, and our CPU time over its, from the table that is named.
+included, in MB. *2 and 3 steps*: calls with so many steps were run, and the published number of steps calculated from both.
+*Beside*: the program that people would use, and our CPU time over its, from the table that is named.
 [Lineage](lineage.md) has what the networks are.
 """,
     ),

@@ -56,7 +56,7 @@ def table(rows: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
             ways = [row["ways"].get(f"{precision},{threads}", {}) for threads in (1, 2)]
             speeds = [row["work"] / way["wall"] if "wall" in way else None for way in ways]
             cells = [
-                label,
+                f"{label} (*{row['steps'][0]} and {row['steps'][1]} steps*)" if "steps" in row else label,
                 f"{row['parameters'] / 1e6:.1f} M",
                 f"{row['work']:.3g}",
                 precision,

@@ -64,6 +64,7 @@ def _network(model: Separator, device: torch.device) -> float:
 
 def work_of(model: Separator, mix: torch.Tensor, noise: Noise | None = None, *, lstms: bool = False) -> float:
     """GFLOP of one call; with the products in LSTMs only where that is asked for."""
+    model.requires_grad_(False)  # the counter follows the gradients of weights that a module is given
     counted = {torch.ops.aten.mkldnn_rnn_layer: _lstm_flops} if lstms else {}
     with torch.inference_mode(), FlopCounterMode(display=False, custom_mapping=counted) as counter:
         model(mix, noise=noise)

@@ -1,13 +1,15 @@
 """Every family's usual network: its parameters, its work, and what a second of audio costs, in several ways.
 
     python -m tests.bench.families [NAME...]                     these networks, or all
-    python -m tests.bench.families --ways float32,1 [NAME...]    in this way only; the others' figures are kept
+    python -m tests.bench.families --ways float32,1 [NAME...]    in this way only; the others' figures are kept,
+                                                                 and work is not counted again
 
 A way is a precision and a number of threads; bfloat16 only where the model declares `half`. Weights are random.
 Each way of a network has a process of its own and is written as soon as it ends. It makes one call of the usual
 length of music (10 s where it takes any length), and a second one if that took less than LONG; the faster one
 counts, divided by the seconds that the call is for: margins are work, but no result. What samples takes the
-published number of steps. Overlap, files and loading are not in it; what the process holds at most is.
+published number of steps; if that takes too long, two small numbers, and the published one lies on their line.
+Overlap, files and loading are not in it; what the process holds at most is.
 
 Before and behind the calls it multiplies large matrices, in the same precision and by as many threads: the best
 of them is the machine's peak of that minute, of which a network reaches a share. docs/benchmarks.md and
@@ -20,7 +22,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,7 @@ class Network:
     family: str = ""
     arch: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
+    steps: tuple[int, int] | None = None  # of sampling, instead of the published number: it is calculated
 
 
 NETWORKS = {
@@ -76,8 +79,8 @@ NETWORKS = {
     "dicose-det": Network(entry="dicose-det"),
     "dicose-diffusion": Network(entry="dicose-diffusion"),
     "dicose-cd": Network(entry="dicose-cd"),
-    "msdm": Network(preset="msdm"),
-    "isdm": Network(preset="isdm"),
+    "msdm": Network(preset="msdm", steps=(2, 3)),
+    "isdm": Network(preset="isdm", steps=(2, 3)),
     "ldm": Network(preset="ldm-stage2"),
     "encodec": Network(entry="encodec-48k"),
     "spleeter": Network(entry="spleeter-4stems"),
@@ -137,8 +140,9 @@ def calls(
     """
     for model in made(network, device):
         mono_or_stereo = music[: model.channels].to(device)
-        if isinstance(model, Queryable) and not model.sources:
-            model = model.bind({"example": mono_or_stereo[:, : int(2 * model.min_query * model.samplerate)]})
+        if isinstance(model, Queryable):
+            example = mono_or_stereo[:, : int(2 * model.min_query * model.samplerate)]
+            model = model.bind(dict.fromkeys(model.sources or ("example",), example))
         samples = model.segment.samples or round(SECONDS * model.samplerate)
         mix = mono_or_stereo.repeat(1, -(-samples // music.shape[-1]))[None, :, :samples]
         yield model, mix, (samples - 2 * model.segment.margin) / model.samplerate
@@ -160,8 +164,33 @@ def _count(network: Network, music: torch.Tensor, device: str) -> Row:
         found["parameters"] += sum(tensor.numel() for tensor in model.parameters())
         with torch.inference_mode(), torch.device(device):
             model.prepare(mix.shape[-1], torch.device(device), torch.float32)
-            found["work"] += work_of(model, mix, Noise(0, [0], [0]), lstms=True) / useful
+            [work] = _with_all_steps(_work, model, mix, network.steps)
+            found["work"] += work / useful
+    if network.steps:
+        found |= {"steps": list(network.steps)}
     return found
+
+
+def _with_all_steps(
+    cost_of: Callable[[Any, torch.Tensor], Sequence[float]],
+    model: Any,
+    mix: torch.Tensor,
+    steps: tuple[int, int] | None,
+) -> Sequence[float]:
+    """What a call costs; with the model's number of steps by two calls with fewer, if such are given."""
+    if steps is None:
+        return cost_of(model, mix)
+    options, costs = model.options, []
+    for number in steps:
+        model.options = replace(options, steps=number)
+        costs.append(cost_of(model, mix))
+    model.options = options
+    share = (options.steps - steps[0]) / (steps[1] - steps[0])
+    return [few + (more - few) * share for few, more in zip(*costs, strict=True)]
+
+
+def _work(model: Separator, mix: torch.Tensor) -> tuple[float]:
+    return (work_of(model, mix, Noise(0, [0], [0]), lstms=True),)
 
 
 def measure(network: Network, way: str, music: torch.Tensor) -> dict[str, float]:
@@ -173,14 +202,17 @@ def measure(network: Network, way: str, music: torch.Tensor) -> dict[str, float]
     for model, mix, useful in calls(network, music):
         with torch.inference_mode():
             model.prepare(mix.shape[-1], torch.device("cpu"), dtype)
-            costs = [_timed(model, mix)]
-            if costs[0][0] < LONG:
-                costs.append(_timed(model, mix))
-        wall, cpu = min(costs)
+            wall, cpu = _with_all_steps(_best, model, mix, network.steps)
         found["wall"] += wall / useful
         found["cpu"] += cpu / useful
     found["products"] = max(found["products"], products(dtype))
     return found
+
+
+def _best(model: Separator, mix: torch.Tensor) -> tuple[float, float]:
+    """Wall and processor time of a call; of the faster one of two short ones."""
+    cost = _timed(model, mix)
+    return cost if cost[0] >= LONG else min(cost, _timed(model, mix))
 
 
 def _timed(model: Separator, mix: torch.Tensor) -> tuple[float, float]:
@@ -225,7 +257,8 @@ def bench(
     """The rows that `record` has, with those of these networks measured anew, way by way."""
     rows: dict[str, Row] = json.loads(record.read_text())["runs"] if record.exists() else {}
     for label in labels:
-        for way in ("work", *ways_of(NETWORKS[label], ways)):
+        counted = "work" in rows.get(label, {}) and len(ways) < len(WAYS)
+        for way in (*(() if counted else ("work",)), *ways_of(NETWORKS[label], ways)):
             try:
                 found = _rounded(one(label, way))
             except RuntimeError as error:  # its process failed; the next one may not
@@ -243,7 +276,7 @@ def bench(
 
 
 def _rounded(found: Row) -> Row:
-    return {key: float(f"{value:.6g}") for key, value in found.items()}
+    return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in found.items()}
 
 
 def _record(rows: Mapping[str, Row]) -> Record:
