@@ -119,6 +119,8 @@ def test_inputs_and_outputs_may_each_be_elsewhere(memory, run, of, to):
         assert code == 0 and ended(results) == [("a.wav", status)]
     written = tree() if to == "out" else below(memory, "stems")
     assert written == ["fake/a/bass.wav", "fake/a/vocals.wav"]
+    manifest = [name for name in below(memory, "stems", hidden=True) if name.startswith(".sepcli/")]
+    assert len(manifest) == (to != "out")  # its line, and nothing of what was tried
 
 
 def test_standard_input_and_output_go_together_with_addresses(memory, capfdbinary, tmp_path):

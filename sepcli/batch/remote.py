@@ -36,7 +36,7 @@ from sepcli.errors import OutputError
 from sepcli.system.remote import RemoteFile, Storage
 
 FOLDER = ".sepcli"  # of the manifest's lines, in the output folder
-_TRIED = f"{FOLDER}/writable"  # written when a run begins, to see whether that can be done
+_TRIED = f"{FOLDER}/writable"  # there for a moment when a run begins, to see whether it can write
 _ASIDE = f"{FOLDER}/aside"
 _OLD_SECONDS = 24 * 3600.0  # for so long nothing waits for its name: what is older, a killed run has left
 
@@ -72,8 +72,10 @@ class RemoteOut:
         return path.relative_to(self.path).as_posix()
 
     def check_writable(self) -> None:
-        """Write a small file. OutputError where that can't be done."""
+        """Write a small file, then remove it. OutputError where it can't be written."""
         self.storage.write(_TRIED, b"")
+        with contextlib.suppress(OutputError):  # who may write may perhaps not remove
+            self.storage.remove(_TRIED)
 
     def look(self) -> None:
         """See what is there."""

@@ -1,10 +1,11 @@
 """What the one process that runs a batch costs, for many tracks: real decisions, claims, names and manifest.
 
-    python -m tests.bench.fleet [--tracks 20000] [--workers 64] [--failing 0.01]
+    python -m tests.bench.fleet [--tracks 20000] [--workers 64] [--failing 0.01] [--place DIR]
 
 Only the work is not real: a worker gives four files of a few bytes at once, and some fail. So all the time is
 that of the process that decides. Then the same command again, which finds all done, and once more after a tenth
 of the tracks has lost a stem. Prints milliseconds of processor time a track, memory and the manifest's size.
+With --place all is kept there, and a command that was killed goes on, as a batch does.
 
 Inputs and stems are hard links of few files, so that a million tracks fit on a disk: a folder a track is left,
 and the manifest. Memory is counted on Linux only.
@@ -13,6 +14,7 @@ and the manifest. Memory is counted on Linux only.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import io
 import os
@@ -39,6 +41,7 @@ from sepcli.sound.suffixes import AUDIO_SUFFIXES
 from sepcli.weights.catalog import load_catalog
 
 LINKS = 30_000  # of one file: ext4 allows 65,000
+TOLD = 100_000  # tracks
 
 
 class Fleet(Alone):
@@ -83,10 +86,10 @@ class Links:
 
     def __init__(self, folder: Path, content: bytes):
         self._folder, self._content, self._count = folder, content, 0
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, file: Path) -> None:
-        original = self._folder / f"{self._count // LINKS}"
+        original = self._folder / f"{os.getpid()}-{self._count // LINKS}"
         if self._count % LINKS == 0:
             original.write_bytes(self._content)
         os.link(original, file)
@@ -110,13 +113,23 @@ def separate(music: Path, out: Path) -> None:
     before, began, cpu = megabytes("VmRSS"), time.monotonic(), time.process_time()
     request = Request("duo", out, OutputSpec())
     batch = look_up(request, [str(music)], load_catalog(()), AUDIO_SUFFIXES)
-    counts = Counter(result.status for result in jobs.run(batch))
-    each = 1e3 / sum(counts.values())
-    print(
-        f"{dict(counts)}: {(time.process_time() - cpu) * each:.2f} ms of processor and "
-        f"{(time.monotonic() - began) * each:.2f} ms a track, {megabytes('VmHWM') - before:.0f} MB more",
-        flush=True,
-    )
+    counts = Counter[str]()
+
+    def told() -> None:
+        each = 1e3 / counts.total()
+        print(
+            f"{dict(counts)}: {(time.process_time() - cpu) * each:.2f} ms of processor and "
+            f"{(time.monotonic() - began) * each:.2f} ms a track, {megabytes('VmHWM') - before:.0f} MB more",
+            flush=True,
+        )
+
+    for result in jobs.run(batch):
+        if not counts:
+            print(f"the first result after {time.process_time() - cpu:.0f} s of processor", flush=True)
+        counts[result.status] += 1
+        if counts.total() % TOLD == 0:
+            told()
+    told()
 
 
 def main() -> None:
@@ -124,17 +137,20 @@ def main() -> None:
     parser.add_argument("--tracks", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=Fleet.size)
     parser.add_argument("--failing", type=float, default=Fleet.failing)
+    parser.add_argument("--place", type=Path, help="a folder for all of it")
     options = parser.parse_args()
     Fleet.size, Fleet.failing = options.workers, options.failing
     jobs._workers = Fleet
     jobs.check_space = lambda folder, needed: None  # the links need none of it
-    with tempfile.TemporaryDirectory() as place:
-        music, out = Path(place) / "music", Path(place) / "out"
-        Fleet.links = Links(Path(place) / "stems", b"not a stem")
+    kept = None if options.place is None else contextlib.nullcontext(options.place)
+    with kept or tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        music, out = place / "music", place / "out"
+        Fleet.links = Links(place / "stems", b"not a stem")
         wave = io.BytesIO()
         soundfile.write(wave, np.zeros(100, np.int16), 44100, format="WAV")
-        inputs = Links(Path(place) / "inputs", wave.getvalue())
-        for number in range(options.tracks):
+        inputs = Links(place / "inputs", wave.getvalue())
+        for number in range(0 if music.exists() else options.tracks):
             file = music / f"{number // 100:05}" / f"{number:07}.wav"
             file.parent.mkdir(parents=True, exist_ok=True)
             inputs.write(file)
