@@ -573,7 +573,11 @@ def _failures(batch: Batch) -> Iterator[Result]:
 
 
 def _as_it_is_now(track: Track) -> Track:
-    """The track with what its input at an address is now; InputError where that is gone."""
+    """The track with what its input at an address is now, and its paths as they are asked for often.
+
+    InputError where the input is gone.
+    """
+    track = replace(track, outputs=dict(track.outputs))
     if track.source.remote is None:
         return track
     return replace(track, source=replace(track.source, remote=track.source.remote.again()))
