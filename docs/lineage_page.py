@@ -28,7 +28,8 @@ work, what it costs, and what sepcli does with it. The sources are five:
 
 *Parameters* are counted on our network, all stems together. *CPU* is the processor time of one second of audio, by our
 network with random weights: float32, one thread, without overlap ([all families](benchmarks.md#all-families) has more
-of it, the machine and the date). A dash: not measured, or not there.
+of it, the machine and the date). Samplers take the published number of steps; MSDM's and ISDM's time is calculated from
+calls with two and three. A dash: not measured, or not there.
 
 *Figures* are published ones, not ours: vocals / drums / bass / other, and the mean, in dB of SDR on the test set of
 MUSDB18, unless the row says otherwise. That SDR is mostly the median of frames and songs (museval);
