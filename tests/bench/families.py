@@ -199,16 +199,15 @@ def measure(network: Network, way: str, music: torch.Tensor) -> dict[str, float]
     dtype = dtype_of(precision)
     tune_process(int(threads))
     # What one thread takes alone is its processor time, whatever else the machine does.
-    clock = time.process_time if threads == "1" else time.perf_counter
+    alone = threads == "1"
+    clock = time.process_time if alone else time.perf_counter
     found = {"cpu": 0.0, "wall": 0.0, "products": products(dtype, clock)}
     for model, mix, useful in calls(network, music):
         with torch.inference_mode():
             model.prepare(mix.shape[-1], torch.device("cpu"), dtype)
             wall, cpu = _with_all_steps(_best, model, mix, network.steps)
-        found["wall"] += wall / useful
+        found["wall"] += (cpu if alone else wall) / useful
         found["cpu"] += cpu / useful
-        if threads == "1":
-            found["wall"] = found["cpu"]
     found["products"] = max(found["products"], products(dtype, clock))
     return found
 
