@@ -336,7 +336,8 @@ class Job:
         """All that is done with a track but the Works that it yields; None where another process is at it."""
         try:
             self.manifest.refresh()  # another process may have been here since
-            track = _as_it_is_now(track)
+            # Its paths are asked for often from here on, and made from one text each time (names.Outputs).
+            track = replace(_as_it_is_now(track), outputs=dict(track.outputs))
             decision = self._decide(track)
             if decision.action == SKIP:
                 return _skipped(decision, self.request, self.manifest, self.pages)
@@ -573,11 +574,7 @@ def _failures(batch: Batch) -> Iterator[Result]:
 
 
 def _as_it_is_now(track: Track) -> Track:
-    """The track with what its input at an address is now, and its paths as they are asked for often.
-
-    InputError where the input is gone.
-    """
-    track = replace(track, outputs=dict(track.outputs))
+    """The track with what its input at an address is now; InputError where that is gone."""
     if track.source.remote is None:
         return track
     return replace(track, source=replace(track.source, remote=track.source.remote.again()))
