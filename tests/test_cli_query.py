@@ -211,8 +211,10 @@ def test_the_manifest_has_names_and_hashes(capfd):
     from sepcli.batch.manifest import content_sha256
 
     separate(capfd, "--query", "voice=hum.wav")
-    last = json.loads(Path("separated/.sepcli.jsonl").read_text().splitlines()[-1])
-    assert last["made_with"]["queries"] == ["voice"]
+    lines = list(map(json.loads, Path("separated/.sepcli.jsonl").read_text().splitlines()))
+    (settings,) = (line for line in lines if line["kind"] == "settings")
+    last = lines[-1]
+    assert settings["made_with"]["queries"] == ["voice"] and settings["settings"] == last["settings"]
     assert last["queries"] == {
         "voice": {"path": os.path.realpath("hum.wav"), "sha256": content_sha256(Path("hum.wav"))}
     }

@@ -109,7 +109,7 @@ def lines(folder="out"):
     for line in map(json.loads, Path(folder, ".sepcli.jsonl").read_text().splitlines()):
         if line["kind"] == "done":
             outputs = [{**output, "mtime_ns": 0} for output in line["outputs"]]
-            fields = {key: line[key] for key in ("settings", "input", "made_with", "gain", "frames", "origin")}
+            fields = {key: line[key] for key in ("settings", "input", "gain", "frames", "origin")}
             assert said.setdefault(outputs[0]["path"], {**fields, "outputs": outputs}) == {
                 **fields,
                 "outputs": outputs,

@@ -423,9 +423,13 @@ def test_a_manifest_of_an_earlier_version_is_understood(catalog):
     batch(catalog, ["a.wav"])
     path = Path("out") / MANIFEST_NAME
     lines = [json.loads(line) for line in path.read_text().splitlines()]
+    (made_with,) = (line["made_with"] for line in lines if line["kind"] == "settings")
+    del made_with["engine"]
+    lines = [line for line in lines if line["kind"] != "settings"]
     for line in lines:
-        if "made_with" in line:
-            del line["made_with"]["engine"], line["gain"]
+        if "settings" in line:
+            del line["gain"]
+            line["made_with"] = made_with
             line["settings"] = "of another version"
             for output in line["outputs"]:
                 del output["mtime_ns"], output["made"]
@@ -434,6 +438,18 @@ def test_a_manifest_of_an_earlier_version_is_understood(catalog):
     _, results, heard = told(catalog, ["a.wav"])
     assert statuses(results) == ["done"] and len(heard) == 1 and "another version" in heard[0]
     assert statuses(batch(catalog, ["a.wav"])[1]) == ["skipped"]
+
+
+def test_settings_that_the_manifest_does_not_name_any_more(catalog):
+    """Its first lines are gone: what stands is known, and how it was made is not."""
+    song("a.wav")
+    batch(catalog, ["a.wav"])
+    path = Path("out") / MANIFEST_NAME
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if json.loads(line)["kind"] != "settings"))
+    assert statuses(batch(catalog, ["a.wav"])[1]) == ["skipped"]
+    _, results, heard = told(catalog, ["a.wav"], shifts=1)
+    assert statuses(results) == ["done"] and len(heard) == 1 and "does not name" in heard[0]
 
 
 def test_the_template_says_where_and_not_how(catalog):

@@ -118,9 +118,26 @@ for i in range(200):
 def test_several_processes_write_whole_lines(tmp_path):
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), who]) for who in "abc"]
     assert [writer.wait() for writer in writers] == [0, 0, 0]
-    lines = (tmp_path / MANIFEST_NAME).read_bytes().splitlines()
-    assert len(lines) == 600
-    assert len({json.loads(line)["input"]["path"] for line in lines}) == 600
+    lines = list(map(json.loads, (tmp_path / MANIFEST_NAME).read_bytes().splitlines()))
+    assert [line["kind"] for line in lines].count("settings") in (1, 2, 3)  # of each, or of the first
+    done = [line["input"]["path"] for line in lines if line["kind"] == "done"]
+    assert len(done) == len(set(done)) == 600
+
+
+def test_settings_are_written_once_and_known_for_all_tracks(tmp_path, monkeypatch):
+    identity, made_with = InputId("/song.wav", 1, 1, "0" * 64), {"model": "duo", "shifts": 1}
+    for number in range(3):
+        known = Manifest(tmp_path)
+        record = Record(True, "s" * 16, identity, (Output("vocals", f"{number}.wav", 1),), made_with)
+        known.add(record)
+        known.add(record)
+    lines = list(map(json.loads, (tmp_path / MANIFEST_NAME).read_text().splitlines()))
+    assert [line["kind"] for line in lines] == ["settings", *["done"] * 6]
+    assert ["made_with" in line for line in lines] == [True, *[False] * 6]
+    for in_memory in (1 << 20, 0):  # all of them, or none
+        monkeypatch.setattr("sepcli.batch.manifest.IN_MEMORY", in_memory)
+        found = Manifest(tmp_path).record_of(tmp_path / "0.wav")
+        assert found is not None and found.made_with == made_with
 
 
 def test_an_input_is_hashed_once_then_known_by_size_and_date(tmp_path, monkeypatch):

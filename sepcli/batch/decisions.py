@@ -401,6 +401,8 @@ def _why_replaced(standing: Standing, identity: InputId | None, prints: Fingerpr
         return _IN_PART if record.gain == 1 else "lowered together with other stems"
     if identity is None or record.input.sha256 != identity.sha256:
         return "separated from an earlier version of its input"
+    if not record.made_with:
+        return "separated with settings that the manifest does not name"
     if _engine(record) != ENGINE_VERSION:
         return "separated by another version of the engine, which may have given other samples"
     differing = _differing(record, prints)

@@ -2,14 +2,16 @@
 
 Knows nothing of audio or models. The manifest is a log of JSON lines that is only ever appended to, one
 write under a lock for each line, so that several processes may share a folder and a kill leaves at most one
-torn last line, which is ignored. Four kinds of line, the later one wins:
+torn last line, which is ignored. Five kinds of line, the later one wins:
 
+    {"kind": "settings", settings, made_with}      what a hash of settings stands for, before its first use
     {"kind": "claim", outputs, by}                 a run works on these outputs; `by` is its work folder's name
     {"kind": "begin", outputs, settings, input}    complete files are about to get these final names
     {"kind": "done",  outputs, settings, input}    they stand, with these sizes
     {"kind": "input", input}                       an input that is known by its content has a new date
 
-"begin" and "done" have `queries` besides, where a stem was asked for by an example: queries are inputs too.
+"begin" and "done" have `queries` besides, where a stem was asked for by an example: queries are inputs too. In
+older manifests, and where each line is a file of its own (batch/remote.py), they have `made_with` themselves.
 
 "begin" is why a run that was killed between two final names can be repeated without --force: what then
 stands there is known to be ours, be it the old file or the new one. "claim" is why two runs over one folder
@@ -34,7 +36,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from sepcli.batch.oldlines import OldLines
+from sepcli.batch.oldlines import BLOCK, OldLines
 from sepcli.errors import OutputError, from_os
 from sepcli.system.files import NO_LOCKS, content_sha256
 
@@ -122,6 +124,14 @@ class _Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class _Settings:
+    """A line that says what a settings hash stands for."""
+
+    settings: str
+    made_with: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class _Known:
     """What some lines say of a path. records: the last that is done, then those only begun since."""
 
@@ -148,6 +158,7 @@ class Manifest:
         self._old = OldLines(self.path, self._said_before)
         self._looked_up: dict[str, _Known] = {}  # in older lines, by path
         self._made_with: dict[str, Mapping[str, Any]] = {}  # by settings hash: one for all tracks alike
+        self._explained: set[str] = set()  # settings hashes that have a line of their own
         self._claims: dict[str, str] = {}  # output -> the run that works on it
         self._hashed: dict[str, InputId] = {}  # by path, of this process, and not in the file
         self._forget()
@@ -168,7 +179,7 @@ class Manifest:
     def refresh(self) -> None:
         """Take in what other processes have written since."""
         try:
-            with open(self.path, "rb") as file:
+            with open(self.path, "rb", buffering=BLOCK) as file:
                 if os.fstat(file.fileno()).st_size - self._old.end > IN_MEMORY:
                     self._pass_on(file)
                 file.seek(self._read_to)
@@ -186,31 +197,35 @@ class Manifest:
     def _pass_on(self, file: BinaryIO) -> None:
         """Leave all lines in the file, those in memory and those not read yet.
 
-        Of the latter only claims by runs that have a work folder count: any other run has ended.
+        Of the latter settings count, and claims by runs that have a work folder: any other run has ended.
         """
         read = self._read_to
         counts = cache(lambda run: not run or (self.folder / os.fsdecode(run)).is_dir())
-        claims = self._old.take(file, counts)
+        told = self._old.take(file, counts)
         self._read_to = self._old.end
         self._forget()
         self._looked_up.clear()
         held = dict.fromkeys(self._claims, read)
-        for place, line in claims:
+        for place, line in told:
             with contextlib.suppress(*_BROKEN):
-                claim = self._meant(json.loads(line), True)
-                if place >= read and isinstance(claim, _Claim) and counts(os.fsencode(claim.by)):
-                    self._hold(claim)
-                    held |= dict.fromkeys(claim.outputs, place)
+                found = self._meant(json.loads(line), True)
+                if isinstance(found, _Settings):
+                    self._explain(found)
+                elif place >= read and isinstance(found, _Claim) and counts(os.fsencode(found.by)):
+                    self._hold(found)
+                    held |= dict.fromkeys(found.outputs, place)
         if self._read_to > read:
             for path, since in held.items():
-                found = self._older("path", path)
-                if any(place >= since and _is_done(line, path) for place, line in found):
+                lines = self._older("path", path)
+                if any(place >= since and _is_done(line, path) for place, line in lines):
                     self._claims.pop(path, None)
 
     def _take(self, line: Mapping[str, Any]) -> None:
         """Take in a line that comes behind all others."""
         found = self._meant(line, self._opened)
-        if isinstance(found, _Claim):
+        if isinstance(found, _Settings):
+            self._explain(found)
+        elif isinstance(found, _Claim):
             self._hold(found)
         elif isinstance(found, InputId):
             self._know(found)
@@ -225,9 +240,11 @@ class Manifest:
             if found.done:
                 self._know(found.input)
 
-    def _meant(self, line: Mapping[str, Any], recent: bool) -> _Claim | InputId | Record:
+    def _meant(self, line: Mapping[str, Any], recent: bool) -> _Settings | _Claim | InputId | Record:
         """What a parsed line says. One of _BROKEN for none of ours."""
         kind = line["kind"]
+        if kind == "settings":
+            return _Settings(line["settings"], dict(line["made_with"]))
         if kind == "claim":
             return _Claim(tuple(line["outputs"]), line["by"])
         identity = InputId(**line["input"])
@@ -236,11 +253,16 @@ class Manifest:
         if kind not in ("begin", "done"):
             raise ValueError(kind)
         outputs = tuple(Output(**output) for output in line["outputs"])
-        made_with = self._made_with.get(line["settings"]) or line.get("made_with", {})
-        self._made_with[line["settings"]] = made_with
+        made_with = self._made_with.get(line["settings"], {})
+        if not made_with and "made_with" in line:
+            made_with = self._made_with[line["settings"]] = line["made_with"]
         queries = {stem: QueryId(**query) for stem, query in line.get("queries", {}).items()}
         gain = line.get("gain", 1.0)
         return Record(kind == "done", line["settings"], identity, outputs, made_with, queries, gain, recent)
+
+    def _explain(self, line: _Settings) -> None:
+        self._made_with[line.settings] = line.made_with
+        self._explained.add(line.settings)
 
     def _hold(self, claim: _Claim) -> None:
         for path in claim.outputs:
@@ -270,7 +292,7 @@ class Manifest:
         """What an older line says of files."""
         with contextlib.suppress(*_BROKEN):
             found = self._meant(json.loads(line), self._opened_at is not None and place >= self._opened_at)
-            return None if isinstance(found, _Claim) else found
+            return None if isinstance(found, _Settings | _Claim) else found
         return None
 
     def _look_up(self, path: str) -> _Known:
@@ -446,7 +468,13 @@ class Manifest:
         self._append({"kind": "claim", "outputs": [self.relative(path) for path in outputs], "by": ""})
 
     def _append(self, line: Mapping[str, Any]) -> None:
+        """Write a line, and before it one for its settings, if they have none."""
+        made_with = line.get("made_with")
         with self._locked():
+            if made_with is not None:
+                line = {key: value for key, value in line.items() if key != "made_with"}
+                if line["settings"] not in self._explained:
+                    self._write({"kind": "settings", "settings": line["settings"], "made_with": made_with})
             self._write(line)
 
     def _write(self, line: Mapping[str, Any]) -> None:
@@ -484,8 +512,9 @@ class Manifest:
 
 
 def _as_json(values: InputId | QueryId | Output) -> dict[str, Any]:
-    """The fields of a dataclass as they are; `asdict` would copy what is in them, for each line."""
-    return {each.name: getattr(values, each.name) for each in fields(values)}
+    """The fields that differ from their defaults, as they are; `asdict` would copy what is in them."""
+    named = ((each, getattr(values, each.name)) for each in fields(values))
+    return {each.name: value for each, value in named if value != each.default}
 
 
 def _is_done(line: Record | InputId, path: str) -> bool:

@@ -28,6 +28,8 @@ BLOCK = 1 << 16  # bytes, and the rest of the line
 BLOCKS_KEPT = 32  # that were read last: tracks come in much the same order again
 _NUMBERS = ("size",)  # fields of numbers; all others are texts
 _START, _CLAIM, _BY = b'{"kind": "', b'{"kind": "claim"', b'"by": "'  # as we write them
+_TOLD = (_CLAIM, b'{"kind": "settings"')
+_NOTHING = crc32(b"")  # of a value that was not caught; another may have the same, which costs time only
 # JSON escapes that our encoder would have spelled otherwise. A false alarm costs time only.
 _OTHER_ESCAPE = re.compile(rb'\\(?:[^"\\bfnrtu]|u(?:[0-9a-f]{0,3}[^0-9a-f]|00[2-6]|007[0-9a-e]|000[89acd]))')
 
@@ -49,30 +51,33 @@ class OldLines(Generic[Meaning]):
     def take(self, file: BinaryIO, wanted: Callable[[bytes], bool]) -> list[tuple[int, bytes]]:
         """Take in all complete lines from `end` on.
 
-        Returns those that may be claims by wanted runs: (place in the file, line). OSError where the file can't
-        be read.
+        Returns those that may be settings, or claims by wanted runs: (place in the file, line). OSError where
+        the file can't be read. It should have a buffer of about a block.
         """
-        claims = []
+        told = []
         file.seek(self.end)
         complete = True
-        while complete and (data := file.read(BLOCK) + file.readline()):
-            *lines, torn = data.split(b"\n")
-            if torn:  # or being written
-                complete, data = False, data[: -len(torn)]
+        while complete and (lines := file.readlines(BLOCK)):
+            complete = lines[-1].endswith(b"\n")
+            if not complete:  # torn, or being written
+                del lines[-1]
             if not lines:
                 break
+            data = b"".join(lines)
             foreign = not _are_ours(lines, data)
             if foreign:
                 self._foreign.add(len(self._starts))
-            if foreign or any(line.startswith(_CLAIM) and _is_by(line, wanted) for line in lines):
-                claims += [
-                    (self.end + at, data[at:end]) for at, end in _found_in(data, b"" if foreign else _CLAIM)
+            if foreign or _tells([line for line in lines if line.startswith(_TOLD)], wanted):
+                told += [
+                    (self.end + at, data[at:end])
+                    for at, end in _found_in(data, b"")
+                    if foreign or data.startswith(_TOLD, at)
                 ]
             for index in self._indexes.values():
                 index.add(data, foreign)
             self._starts.append(self.end)
             self.end += len(data)
-        return claims
+        return told
 
     def lines(self, field: str, value: str) -> Iterator[tuple[int, Meaning]]:
         """What all lines with that value in that field say, and perhaps others: (place in the file, meaning).
@@ -125,9 +130,10 @@ class _Index:
     def __init__(self, field: str):
         name = field.encode()
         self._field = field
-        # Nothing is caught where the field's name is a value, or what follows is of another type.
+        # Nothing is caught where the field's name is a value, or what follows is of another type. Without its
+        # first quote it is found sooner, and so is whatever else ends like this.
         self._values = re.compile(
-            rb'"%b"' % name + (rb"(?:: (\d+))?" if field in _NUMBERS else rb'(?:: "([^"]*)")?')
+            rb'%b"' % name + (rb"(?:: (\d+))?" if field in _NUMBERS else rb'(?:: "([^"]*+))?')
         )
         self.odd: set[int] = set()  # blocks that have to be parsed as a whole
         self._hashes, self._counts = array("I"), array("I")  # of blocks that are not sorted in yet
@@ -136,11 +142,10 @@ class _Index:
 
     def add(self, data: bytes, foreign: bool) -> None:
         """Add the next block."""
-        values = set(self._values.findall(data))
-        if foreign or b"" in values:
+        hashes = set(map(crc32, self._values.findall(data)))
+        if foreign or _NOTHING in hashes:
             self.odd.add(self._count + len(self._counts))
-            values.update(map(_until_quote, _values_of(self._field, _parsed(data))))
-        hashes = set(map(crc32, values))
+            hashes.update(map(crc32, map(_until_quote, _values_of(self._field, _parsed(data)))))
         self._hashes.extend(hashes)
         self._counts.append(len(hashes))
 
@@ -178,10 +183,10 @@ def _are_ours(lines: list[bytes], data: bytes) -> bool:
     )
 
 
-def _is_by(claim: bytes, wanted: Callable[[bytes], bool]) -> bool:
-    """Whether a claim is by a run that is wanted, or by one that can't be told like this."""
-    _, found, name = claim.rpartition(_BY)
-    return not found or wanted(_until_quote(name))
+def _tells(lines: Iterable[bytes], wanted: Callable[[bytes], bool]) -> bool:
+    """Whether there are settings, a claim by a wanted run, or a claim that doesn't say so like this."""
+    ends = {line.rpartition(_BY)[1:] for line in lines}
+    return any(not found or wanted(_until_quote(name)) for found, name in ends)
 
 
 def _written(value: str) -> bytes:
