@@ -11,6 +11,7 @@ from sepcli.data.mixing import Batch
 from sepcli.errors import ModelError
 from sepcli.models.objective import Objective
 from sepcli.nn.losses import Loss
+from sepcli.nn.norm import Norm
 from sepcli.system import HANGUP
 from sepcli.training.config import EmaTable, OptimTable, RunTable, TrainConfig
 from sepcli.training.distributed import Team
@@ -120,6 +121,20 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted(cut):
     for (name, a), (_, b) in zip(whole.averages.items(), second.averages.items(), strict=True):
         assert all(torch.equal(a.values[key], b.values[key]) for key in a.values), name
     assert [s.loss for s in memory.steps[cut:]] == [s.loss for s in rest.steps]
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, Norm])
+def test_batch_norms_keep_their_statistics_where_they_should(norm):
+    def statistics(keep):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 4), norm(4), nn.Dropout(0.5))
+        before = {name: tensor.clone() for name, tensor in model.named_buffers()}
+        settings = config(max_steps=3, steps_per_epoch=2, optim=OptimTable(keep_statistics=keep))
+        fit(Trainer(model, objective, settings, CPU, Team()), batches, lambda model: {"score": 0.0}, Memory())
+        assert model.training and model[2].training
+        return [torch.equal(tensor, before[name]) for name, tensor in model.named_buffers()]
+
+    assert all(statistics(True)) and not any(statistics(False))
 
 
 def test_accumulated_parts_give_the_gradient_of_the_whole():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class Norm(nn.Module):
@@ -30,3 +31,10 @@ class Norm(nn.Module):
         return F.batch_norm(
             x, self.mean, self.variance, self.weight, self.bias, self.training, self.momentum, self.epsilon
         )
+
+
+def keep_statistics(network: nn.Module) -> None:
+    """Have all batch normalisation use the mean and variance that it has, also in training, and keep them."""
+    for module in network.modules():
+        if isinstance(module, Norm | _BatchNorm):
+            module.eval()

@@ -77,6 +77,8 @@ class OptimTable:
     clip: float = 0.0  # largest norm of the gradient; 0 = no limit
     accumulate: int = 1  # a batch is computed in so many parts: the same gradient, less memory
     groups: tuple[OptimGroup, ...] = ()
+    # Batch norms keep their mean and variance: for a trained network that goes on in small batches.
+    keep_statistics: bool = False
     schedule: str = "constant"  # constant | cosine | plateau
     warmup_steps: int = 0
     final: float = 0.0  # cosine: the last learning rate, as a share of lr

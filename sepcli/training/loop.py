@@ -29,6 +29,7 @@ from sepcli.engine.device import dtype_of
 from sepcli.errors import ModelError
 from sepcli.models.objective import Objective
 from sepcli.nn.losses import Loss
+from sepcli.nn.norm import keep_statistics
 from sepcli.system import HANGUP
 from sepcli.training.config import TrainConfig
 from sepcli.training.distributed import Team
@@ -93,7 +94,7 @@ class Learner(nn.Module):
 class Trainer:
     """A network in training: its weights, the optimiser, averages, and the number of steps done.
 
-    model: on its device, in training mode. Every process has a Trainer; `team` keeps the weights equal.
+    model: on its device. Every process has a Trainer; `team` keeps the weights equal.
     """
 
     def __init__(
@@ -112,6 +113,13 @@ class Trainer:
         self.bad_steps = 0  # in the whole run
         self.bad_items: list[list[str]] = []  # the examples of each bad step, of bad steps in a row
         self.best: Best | None = None
+        self.ready()
+
+    def ready(self) -> None:
+        """Have the network in training mode."""
+        self.model.train()
+        if self.config.optim.keep_statistics:
+            keep_statistics(self.model)
 
     # --- one step ---
 
@@ -276,7 +284,7 @@ def _end_epoch(
                 if best is None or scores[name]["score"] > best.score:
                     best = Best(scores[name]["score"], name, trainer.steps)
                     recorder.keep(trainer.model, best)
-        trainer.model.train()
+        trainer.ready()
         restore_random_state(generators)  # what a validation draws must not change the training
         assert best is not None
         recorder.validated(trainer.steps, scores, best)

@@ -88,7 +88,7 @@ def _train(
             notice(text)
         if validate is None:
             notice("There is nothing to validate on, so the last weights are kept, not the best.")
-        model = network.model.to(place).train()
+        model = network.model.to(place)
         torch.manual_seed(config.run.seed + team.rank)  # dropout and the like differ between processes
         trainer = Trainer(model, objective, config, place, team)
         run = RunFolder(folder, config, network)
