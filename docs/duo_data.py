@@ -2,9 +2,9 @@
 
     python docs/duo_data.py OUT --songs DIR --music DIR --valid DIR
 
-OUT/left/SONG/STEM.flac    songs in stems (DIR/SONG/STEM.ext): drums, bass and other as they are, bass and other
-                           cut apart where they are one; vocals are what the first network has missed of them.
-                           All add up to what it leaves of the mix
+OUT/left/SONG/STEM.flac    songs in stems (DIR/SONG/STEM.ext): drums, bass and other as they are, without bass
+                           and other where they are one; vocals are what the first network has missed of them.
+                           All add up to what it leaves of the mix, if none lacks
 OUT/taught/SONG/STEM.flac  the same of music without stems, as `mini` hears it at three speeds, on average;
                            vocals are what is in no other stem
 OUT/valid/SONG/STEM.flac   songs in stems to validate on, whose mixture is what the first network leaves
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
-from mini_data import BASS_INSIDE, RATE, crossover, read
+from mini_data import BASS_INSIDE, RATE, read
 
 import sepcli
 from sepcli.engine.separator import Separator
@@ -69,8 +69,6 @@ def stems_of(song: Path) -> dict[str, Wave]:
     stems = {path.stem: stereo(read(path)) for path in sorted(song.glob("*.*"))}
     length = min(map(len, stems.values()))
     stems = {name: stem[:length] for name, stem in stems.items() if name != "mixture"}
-    if song.name in (*BASS_INSIDE, *OTHERS_BASS) and "bass" not in stems:
-        stems["bass"], stems["other"] = crossover(stems["other"])
     return stems
 
 
@@ -88,6 +86,8 @@ def main() -> None:
         if set(stems) & set(BAND):
             taken = separated(voice, sum(stems.values(), np.zeros((1, 2), np.float32)))["vocals"]
             missed = stems.pop("vocals", np.zeros_like(taken)) - taken
+            if song.name in (*BASS_INSIDE, *OTHERS_BASS):
+                del stems["other"]
             write({**stems, "vocals": missed}, given.out / "left" / song.name)
     for song in (song for folder in given.valid for song in sorted(folder.iterdir()) if song.is_dir()):
         stems = stems_of(song)

@@ -1,0 +1,70 @@
+"""Make the weights of the bundled model `duo` out of what was trained (docs/training.md).
+
+    python docs/duo_weights.py voice vocals.safetensors --published 2stems.tar.gz --trained RUN --share 0.4
+    python docs/duo_weights.py band band.safetensors --trained RUN
+
+voice: the first of the two U-Nets of Spleeter's two stems, and the same network trained on: the weights on the
+straight line between both. At share 0 it is the published network, at 1 the trained one (Wortsman et al. 2022,
+"Robust fine-tuning of zero-shot models"). Above 11 kHz, which it does not see, its mask is the average.
+band: the network of a run, as it is.
+
+Both are stored as int8 with a scale for each output channel.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from sepcli.loading import load_model, save_model
+from sepcli.models.spleeter import FAMILY as SPLEETER
+from sepcli.models.spleeter.network import Spleeter
+
+STEM = "vocals"
+
+
+def published(path: Path) -> tuple[dict[str, Tensor], object]:
+    """The vocals network's weights and Config."""
+    both = load_model(f"spleeter-2stems={path}").network
+    assert isinstance(both, Spleeter)
+    prefix = f"unets.{both.known.index(STEM)}."
+    weights = {
+        name.replace(prefix, "unets.0.", 1): tensor
+        for name, tensor in both.state_dict().items()
+        if name.startswith(prefix)
+    }
+    return weights, replace(both.config, sources=(STEM,), extension="average")
+
+
+def between(first: dict[str, Tensor], second: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """The weights at `share` of the way from the first to the second."""
+    return {name: first[name].lerp(second[name].to(first[name]), share) for name in first}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("which", choices=("voice", "band"))
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--published", type=Path, help="voice: the archive, its folder, or model.index")
+    parser.add_argument("--trained", type=Path, required=True, help="the folder of a run")
+    parser.add_argument("--share", type=float, default=1.0, help="voice: of the trained weights")
+    given = parser.parse_args()
+    trained = load_model(str(given.trained)).network
+    if given.which == "voice":
+        if given.published is None:
+            parser.error("voice needs --published")
+        weights, config = published(given.published)
+        weights = between(weights, trained.state_dict(), given.share)
+        save_model(weights, given.out, family=SPLEETER.name, arch="Spleeter", config=config, small=True)
+    else:
+        config = trained.config
+        save_model(
+            trained.state_dict(), given.out, family="bandsplit", arch="BandSplit", config=config, small=True
+        )
+
+
+if __name__ == "__main__":
+    main()
