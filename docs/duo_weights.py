@@ -22,6 +22,7 @@ from torch import Tensor
 from sepcli.loading import load_model, save_model
 from sepcli.models.spleeter import FAMILY as SPLEETER
 from sepcli.models.spleeter.network import Spleeter
+from sepcli.weights.compact import compact, expand
 
 STEM = "vocals"
 
@@ -39,9 +40,14 @@ def published(path: Path) -> tuple[dict[str, Tensor], object]:
     return weights, replace(both.config, sources=(STEM,), extension="average")
 
 
-def between(first: dict[str, Tensor], second: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-    """The weights at `share` of the way from the first to the second."""
-    return {name: first[name].lerp(second[name].to(first[name]), share) for name in first}
+def on_the_way(weights: dict[str, Tensor], trained: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """These weights, and that share of what the training has changed.
+
+    It began with them as int8. What rounding had changed is left out: with a share of it weights would lie
+    nearer to whole numbers, and the next rounding would undo most of the training.
+    """
+    begun = expand(compact(weights))
+    return {name: weights[name] + share * (trained[name].to(begun[name]) - begun[name]) for name in weights}
 
 
 def main() -> None:
@@ -57,7 +63,7 @@ def main() -> None:
         if given.published is None:
             parser.error("voice needs --published")
         weights, config = published(given.published)
-        weights = between(weights, trained.state_dict(), given.share)
+        weights = on_the_way(weights, trained.state_dict(), given.share)
         save_model(weights, given.out, family=SPLEETER.name, arch="Spleeter", config=config, small=True)
     else:
         config = trained.config

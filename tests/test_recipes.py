@@ -47,6 +47,8 @@ NOT_RUN = {
     "sepcli train --preset mini ": "needs those recordings",
     "python docs/duo_data.py": "the same",
     "sepcli train --preset duo-": "the same",
+    "python docs/duo_weights.py": "needs what they give, and a release",
+    "sepcli separate albums/ -m duo-vocals": "the next step of these",
     "sepcli evaluate -m ldm -m htdemucs": "wants songs in which someone sings; tests/test_listening.py",
     "sepcli evaluate --model student --model det --data valid": "takes half a minute; evaluation.md has it too",
     "sepcli separate inbox/ --watch": "it does not end; tests/test_watch.py",
