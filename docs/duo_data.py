@@ -68,8 +68,7 @@ def stems_of(song: Path) -> dict[str, Wave]:
     """The stems of a song, all of one length, without its mixture."""
     stems = {path.stem: stereo(read(path)) for path in sorted(song.glob("*.*"))}
     length = min(map(len, stems.values()))
-    stems = {name: stem[:length] for name, stem in stems.items() if name != "mixture"}
-    return stems
+    return {name: stem[:length] for name, stem in stems.items() if name != "mixture"}
 
 
 def main() -> None:

@@ -3,9 +3,9 @@
     python docs/duo_weights.py voice vocals.safetensors --published 2stems.tar.gz --trained RUN --share 0.4
     python docs/duo_weights.py band band.safetensors --trained RUN
 
-voice: the first of the two U-Nets of Spleeter's two stems, and the same network trained on: the weights on the
-straight line between both. At share 0 it is the published network, at 1 the trained one (Wortsman et al. 2022,
-"Robust fine-tuning of zero-shot models"). Above 11 kHz, which it does not see, its mask is the average.
+voice: the first of the two U-Nets of Spleeter's two stems, and a share, from 0 to 1, of what a training has
+changed in it (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"). Above 11 kHz, which it does not
+see, it takes the average of its mask.
 band: the network of a run, as it is.
 
 Both are stored as int8 with a scale for each output channel.
@@ -20,14 +20,15 @@ from pathlib import Path
 from torch import Tensor
 
 from sepcli.loading import load_model, save_model
+from sepcli.models.bandsplit import FAMILY as BANDSPLIT
 from sepcli.models.spleeter import FAMILY as SPLEETER
-from sepcli.models.spleeter.network import Spleeter
+from sepcli.models.spleeter.network import Spleeter, SpleeterConfig
 from sepcli.weights.compact import compact, expand
 
 STEM = "vocals"
 
 
-def published(path: Path) -> tuple[dict[str, Tensor], object]:
+def published(path: Path) -> tuple[dict[str, Tensor], SpleeterConfig]:
     """The vocals network's weights and Config."""
     both = load_model(f"spleeter-2stems={path}").network
     assert isinstance(both, Spleeter)
@@ -56,20 +57,17 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--published", type=Path, help="voice: the archive, its folder, or model.index")
     parser.add_argument("--trained", type=Path, required=True, help="the folder of a run")
-    parser.add_argument("--share", type=float, default=1.0, help="voice: of the trained weights")
+    parser.add_argument("--share", type=float, default=1.0, help="voice: of what the training has changed")
     given = parser.parse_args()
     trained = load_model(str(given.trained)).network
+    family, arch, weights, config = BANDSPLIT, "BandSplit", trained.state_dict(), trained.config
     if given.which == "voice":
         if given.published is None:
             parser.error("voice needs --published")
-        weights, config = published(given.published)
-        weights = on_the_way(weights, trained.state_dict(), given.share)
-        save_model(weights, given.out, family=SPLEETER.name, arch="Spleeter", config=config, small=True)
-    else:
-        config = trained.config
-        save_model(
-            trained.state_dict(), given.out, family="bandsplit", arch="BandSplit", config=config, small=True
-        )
+        family, arch = SPLEETER, "Spleeter"
+        before, config = published(given.published)
+        weights = on_the_way(before, weights, given.share)
+    save_model(weights, given.out, family=family.name, arch=arch, config=config, small=True)
 
 
 if __name__ == "__main__":
