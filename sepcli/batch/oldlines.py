@@ -20,6 +20,7 @@ import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 from zlib import crc32
@@ -68,10 +69,11 @@ class OldLines(Generic[Meaning]):
             if foreign:
                 self._foreign.add(len(self._starts))
             if foreign or _tells([line for line in lines if line.startswith(_TOLD)], wanted):
+                places = accumulate(map(len, lines[:-1]), initial=self.end)
                 told += [
-                    (self.end + at, data[at:end])
-                    for at, end in _found_in(data, b"")
-                    if foreign or data.startswith(_TOLD, at)
+                    (place, line)
+                    for place, line in zip(places, lines, strict=True)
+                    if foreign or line.startswith(_TOLD)
                 ]
             for index in self._indexes.values():
                 index.add(data, foreign)
