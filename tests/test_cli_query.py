@@ -208,7 +208,7 @@ def test_only_the_changed_one_of_two_matters(capfd):
 
 
 def test_the_manifest_has_names_and_hashes(capfd):
-    from sepcli.batch.manifest import content_sha256
+    from sepcli.system.files import content_sha256
 
     separate(capfd, "--query", "voice=hum.wav")
     lines = list(map(json.loads, Path("separated/.sepcli.jsonl").read_text().splitlines()))

@@ -8,7 +8,8 @@ from fractions import Fraction
 
 import pytest
 
-from sepcli.batch.manifest import MANIFEST_NAME, InputId, Manifest, Output, Record, settings_hash
+from sepcli.batch.lines import InputId, Output, Record
+from sepcli.batch.manifest import MANIFEST_NAME, Manifest, settings_hash
 from sepcli.errors import OutputError
 
 SONG = InputId("/music/song.wav", 100, 12345, "ab" * 32)
@@ -106,7 +107,8 @@ def test_refresh_takes_in_what_others_wrote(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from sepcli.batch.manifest import InputId, Manifest, Output, Record
+from sepcli.batch.lines import InputId, Output, Record
+from sepcli.batch.manifest import Manifest
 manifest, who = Manifest(Path(sys.argv[1])), sys.argv[2]
 for i in range(200):
     outputs = tuple(Output(f"stem{s}", f"{who}/{i}/stem{s}.wav", i) for s in range(40))

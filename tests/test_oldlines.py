@@ -11,7 +11,8 @@ from dataclasses import asdict, replace
 import pytest
 
 from sepcli.batch import manifest, oldlines
-from sepcli.batch.manifest import MANIFEST_NAME, InputId, Manifest, Output, Record
+from sepcli.batch.lines import InputId, Output, Record
+from sepcli.batch.manifest import MANIFEST_NAME, Manifest
 
 NAMES = (
     "song",

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from sepcli.batch.manifest import InputId, Manifest, QueryId, Record, Standing, settings_hash
+from sepcli.batch.lines import InputId, QueryId, Record
+from sepcli.batch.manifest import Manifest, Standing, settings_hash
 from sepcli.batch.names import Named, Stems, Track
 from sepcli.batch.outputs import DEFAULT_TEMPLATE
 from sepcli.batch.request import Batch, Request

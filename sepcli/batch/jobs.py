@@ -45,7 +45,8 @@ from sepcli.batch.decisions import (
     query_ids,
     refuse,
 )
-from sepcli.batch.manifest import InputId, Manifest, Output, Record
+from sepcli.batch.lines import InputId, Output, Record
+from sepcli.batch.manifest import Manifest
 from sepcli.batch.model import Model
 from sepcli.batch.names import Named, Track, guard_inputs, names
 from sepcli.batch.outputs import check_space, check_writable

@@ -2,16 +2,7 @@
 
 Knows nothing of audio or models. The manifest is a log of JSON lines that is only ever appended to, one
 write under a lock for each line, so that several processes may share a folder and a kill leaves at most one
-torn last line, which is ignored. Five kinds of line, the later one wins:
-
-    {"kind": "settings", settings, made_with}      what a hash of settings stands for, before its first use
-    {"kind": "claim", outputs, by}                 a run works on these outputs; `by` is its work folder's name
-    {"kind": "begin", outputs, settings, input}    complete files are about to get these final names
-    {"kind": "done",  outputs, settings, input}    they stand, with these sizes
-    {"kind": "input", input}                       an input that is known by its content has a new date
-
-"begin" and "done" have `queries` besides, where a stem was asked for by an example: queries are inputs too. In
-older manifests, and where each line is a file of its own (batch/remote.py), they have `made_with` themselves.
+torn last line, which is ignored. What the lines say is lines.py's; of two the later one wins.
 
 "begin" is why a run that was killed between two final names can be repeated without --force: what then
 stands there is known to be ours, be it the old file or the new one. "claim" is why two runs over one folder
@@ -31,11 +22,24 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from sepcli.batch.lines import (
+    BROKEN,
+    Claim,
+    InputId,
+    Output,
+    Record,
+    Settings,
+    claim_line,
+    input_line,
+    meant,
+    record_line,
+    settings_line,
+)
 from sepcli.batch.oldlines import BLOCK, OldLines
 from sepcli.errors import OutputError, from_os
 from sepcli.system.files import NO_LOCKS, content_sha256
@@ -48,55 +52,6 @@ _DATE_GRAINS = (100, 1000, 1_000_000, 1_000_000_000, 2_000_000_000)  # ns, of da
 LOCK_NAME = ".sepcli.jsonl.lock"
 IN_MEMORY = 1 << 23  # bytes of lines that are kept as records: of some 2,000 tracks
 _LOOKED_UP = 4096  # answers from older lines that are remembered
-# What a line raises that is damaged, or of another program.
-_BROKEN = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-
-
-@dataclass(frozen=True, slots=True)
-class InputId:
-    """An input as it was when it was separated. path: absolute; "-" for standard input; an address."""
-
-    path: str
-    size: int  # bytes
-    mtime_ns: int  # at an address its stamp (system/remote.py)
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class QueryId:
-    """An example of a sound as it was when a stem was asked for by it."""
-
-    path: str  # absolute
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """One file that a track has been separated into."""
-
-    stem: str
-    path: str  # below the output folder, with forward slashes
-    bytes: int | None = None  # None while it is only planned
-    mtime_ns: int | None = None  # its date; None where it was not noted
-    made: str = ""  # settings_hash of all that its samples depend on, but for the input
-    levels: Mapping[str, Any] | None = (
-        None  # of the stem, or of each track by name, as in JSON; None: not noted
-    )
-    left_out: bool = False  # the stem is silent, and has no file
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """The files of one track, what they were made from, and with which settings."""
-
-    done: bool
-    settings: str  # settings_hash
-    input: InputId
-    outputs: tuple[Output, ...]
-    made_with: Mapping[str, Any] = field(default_factory=dict)  # the settings themselves, to name differences
-    queries: Mapping[str, QueryId] = field(default_factory=dict)  # by stem
-    gain: float = 1.0  # common to its files
-    recent: bool = field(default=False, compare=False)  # written down since this manifest was opened
 
 
 @dataclass(frozen=True)
@@ -113,22 +68,6 @@ def settings_hash(settings: Mapping[str, Any]) -> str:
     """16 hex digits that differ if any of the settings differs. The order of the keys does not matter."""
     text = json.dumps(settings, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    """A line that says who works on some outputs. by: the run; "" for nobody."""
-
-    outputs: tuple[str, ...]
-    by: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    """A line that says what a settings hash stands for."""
-
-    settings: str
-    made_with: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +126,7 @@ class Manifest:
                     if not line.endswith(b"\n"):
                         break  # torn by a kill, or another process is at it: the next one begins on a new line
                     self._read_to += len(line)
-                    with contextlib.suppress(*_BROKEN):
+                    with contextlib.suppress(*BROKEN):
                         self._take(json.loads(line))
         except FileNotFoundError:
             return
@@ -207,11 +146,11 @@ class Manifest:
         self._looked_up.clear()
         held = dict.fromkeys(self._claims, read)
         for place, line in told:
-            with contextlib.suppress(*_BROKEN):
-                found = self._meant(json.loads(line), True)
-                if isinstance(found, _Settings):
+            with contextlib.suppress(*BROKEN):
+                found = meant(json.loads(line), self._made_with, True)
+                if isinstance(found, Settings):
                     self._explain(found)
-                elif place >= read and isinstance(found, _Claim) and counts(os.fsencode(found.by)):
+                elif place >= read and isinstance(found, Claim) and counts(os.fsencode(found.by)):
                     self._hold(found)
                     held |= dict.fromkeys(found.outputs, place)
         if self._read_to > read:
@@ -222,10 +161,10 @@ class Manifest:
 
     def _take(self, line: Mapping[str, Any]) -> None:
         """Take in a line that comes behind all others."""
-        found = self._meant(line, self._opened)
-        if isinstance(found, _Settings):
+        found = meant(line, self._made_with, self._opened)
+        if isinstance(found, Settings):
             self._explain(found)
-        elif isinstance(found, _Claim):
+        elif isinstance(found, Claim):
             self._hold(found)
         elif isinstance(found, InputId):
             self._know(found)
@@ -240,31 +179,11 @@ class Manifest:
             if found.done:
                 self._know(found.input)
 
-    def _meant(self, line: Mapping[str, Any], recent: bool) -> _Settings | _Claim | InputId | Record:
-        """What a parsed line says. One of _BROKEN for none of ours."""
-        kind = line["kind"]
-        if kind == "settings":
-            return _Settings(line["settings"], dict(line["made_with"]))
-        if kind == "claim":
-            return _Claim(tuple(line["outputs"]), line["by"])
-        identity = InputId(**line["input"])
-        if kind == "input":
-            return identity
-        if kind not in ("begin", "done"):
-            raise ValueError(kind)
-        outputs = tuple(Output(**output) for output in line["outputs"])
-        made_with = self._made_with.get(line["settings"], {})
-        if not made_with and "made_with" in line:
-            made_with = self._made_with[line["settings"]] = line["made_with"]
-        queries = {stem: QueryId(**query) for stem, query in line.get("queries", {}).items()}
-        gain = line.get("gain", 1.0)
-        return Record(kind == "done", line["settings"], identity, outputs, made_with, queries, gain, recent)
-
-    def _explain(self, line: _Settings) -> None:
+    def _explain(self, line: Settings) -> None:
         self._made_with[line.settings] = line.made_with
         self._explained.add(line.settings)
 
-    def _hold(self, claim: _Claim) -> None:
+    def _hold(self, claim: Claim) -> None:
         for path in claim.outputs:
             if claim.by:
                 self._claims[path] = claim.by
@@ -290,9 +209,10 @@ class Manifest:
 
     def _said_before(self, place: int, line: bytes) -> Record | InputId | None:
         """What an older line says of files."""
-        with contextlib.suppress(*_BROKEN):
-            found = self._meant(json.loads(line), self._opened_at is not None and place >= self._opened_at)
-            return None if isinstance(found, _Settings | _Claim) else found
+        with contextlib.suppress(*BROKEN):
+            recent = self._opened_at is not None and place >= self._opened_at
+            found = meant(json.loads(line), self._made_with, recent)
+            return None if isinstance(found, Settings | Claim) else found
         return None
 
     def _look_up(self, path: str) -> _Known:
@@ -431,22 +351,11 @@ class Manifest:
     def note_input(self, identity: InputId) -> None:
         """Write down a date that changed while the content did not, so that no later run hashes it again."""
         if identity != self._input(identity.path):
-            self._append({"kind": "input", "input": _as_json(identity)})
+            self._append(input_line(identity))
 
     def add(self, record: Record, about: Mapping[str, Any] | None = None) -> None:
         """Append a record. about: more facts for a human reader, such as gain and seconds."""
-        line = {
-            "kind": "done" if record.done else "begin",
-            "settings": record.settings,
-            "input": _as_json(record.input),
-            "outputs": [_as_json(output) for output in record.outputs],
-            "made_with": record.made_with,
-            "gain": record.gain,
-            **(about or {}),
-        }
-        if record.queries:
-            line["queries"] = {stem: _as_json(query) for stem, query in record.queries.items()}
-        self._append(line)
+        self._append(record_line(record, about or {}))
 
     def claim(self, outputs: Collection[Path], by: str, alive: Callable[[str], bool]) -> str | None:
         """Take these outputs for the run `by`, or name the living run that works on one of them already.
@@ -460,12 +369,12 @@ class Manifest:
                 holder = self._claims.get(path)
                 if holder and holder != by and alive(holder):
                     return holder
-            self._write({"kind": "claim", "outputs": paths, "by": by})
+            self._write(claim_line(paths, by))
         return None
 
     def release(self, outputs: Collection[Path]) -> None:
         """Give up a claim: this run has failed with these outputs, and another may try."""
-        self._append({"kind": "claim", "outputs": [self.relative(path) for path in outputs], "by": ""})
+        self._append(claim_line([self.relative(path) for path in outputs], ""))
 
     def _append(self, line: Mapping[str, Any]) -> None:
         """Write a line, and before it one for its settings, if they have none."""
@@ -474,7 +383,7 @@ class Manifest:
             if made_with is not None:
                 line = {key: value for key, value in line.items() if key != "made_with"}
                 if line["settings"] not in self._explained:
-                    self._write({"kind": "settings", "settings": line["settings"], "made_with": made_with})
+                    self._write(settings_line(line["settings"], made_with))
             self._write(line)
 
     def _write(self, line: Mapping[str, Any]) -> None:
@@ -509,12 +418,6 @@ class Manifest:
         from filelock import FileLock
 
         return FileLock(self.folder / LOCK_NAME)
-
-
-def _as_json(values: InputId | QueryId | Output) -> dict[str, Any]:
-    """The fields that differ from their defaults, as they are; `asdict` would copy what is in them."""
-    named = ((each, getattr(values, each.name)) for each in fields(values))
-    return {each.name: value for each, value in named if value != each.default}
 
 
 def _is_done(line: Record | InputId, path: str) -> bool:

@@ -17,9 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sepcli.batch.manifest import QueryId, content_sha256
+from sepcli.batch.lines import QueryId
 from sepcli.batch.outputs import legal_name, name_key, rest_name
 from sepcli.errors import InputError, UsageError, parameter
+from sepcli.system.files import content_sha256
 from sepcli.weights.entries import Catalog
 from sepcli.weights.modelspec import read_model
 

@@ -31,7 +31,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from sepcli.batch.manifest import MANIFEST_NAME, Manifest, Output
+from sepcli.batch.lines import Output
+from sepcli.batch.manifest import MANIFEST_NAME, Manifest
 from sepcli.errors import OutputError
 from sepcli.system.remote import RemoteFile, Storage
 

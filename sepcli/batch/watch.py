@@ -19,7 +19,8 @@ from pathlib import Path
 from sepcli.batch import jobs
 from sepcli.batch.arrivals import Arrivals
 from sepcli.batch.inputs import Source
-from sepcli.batch.manifest import Manifest, Record
+from sepcli.batch.lines import Record
+from sepcli.batch.manifest import Manifest
 from sepcli.batch.names import Named, Owner, Track, name_sources
 from sepcli.batch.request import Batch
 from sepcli.batch.results import FAILED, Listener, Result
