@@ -302,6 +302,7 @@ def test_two_processes_give_the_curve_of_one(place):
 
 
 SCRIPT = """
+import os
 import sys
 from pathlib import Path
 from sepcli.cli.app import main
@@ -309,7 +310,7 @@ from sepcli.training import loop, train
 
 def count(when):
     names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
-    print(when, sum("gloo" in name for name in names), flush=True)
+    os.write(1, f"{when} {sum('gloo' in name for name in names)}\\n".encode())  # at once: two write
 
 def fit(*arguments):
     try:
