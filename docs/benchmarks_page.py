@@ -130,11 +130,14 @@ its while.
 What a second of audio costs, from one call of each network with random weights, without overlap, files or loading; on one
 thread / on two, in float32 and, where the model may run in it, bfloat16. *Work*: GFLOP of a second in matrix products,
 convolutions, attention and LSTMs, without Fourier transforms and all that is elementwise. *CPU*: processor time, in
-seconds. *GFLOP/s*: the work over the wall time. *Of the peak*: the same over the speed of the fastest matrix product (2048 rows, the
-same precision, as many threads) in the same process; the aim is 60 %. *Memory*: the most that the whole process holds, torch
-included, in MB. *2 and 3 steps*: calls with so many steps were run, and the published number of steps calculated from both.
-*Beside*: the program that people would use, and our CPU time over its, from the table that is named.
-[Lineage](lineage.md) has what the networks are.
+seconds. *GFLOP/s*: the work over the wall time. *Peak*: that of the fastest matrix product (2048 rows, the same precision, as
+many threads) in the same process. *Of it*: the share of the peak that is reached; the aim is 60 %. *Memory*: the most that the
+whole process holds, torch included, in MB. *2 and 3 steps*: calls with so many steps were run, and the published number of
+steps calculated from both. *Beside*: the program that people would use, and our CPU time over its, from the table that is
+named. [Lineage](lineage.md) has what the networks are.
+
+Not all was measured on one machine: where the peak of two threads is not about twice that of one, compare the shares of both,
+not their seconds. The slower machine has no bfloat16, in which the rows of that precision would say nothing.
 """,
     ),
     "conditioning": (

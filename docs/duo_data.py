@@ -5,7 +5,7 @@
 OUT/left/SONG/STEM.flac    songs in stems (DIR/SONG/STEM.ext): drums, bass and other as they are, without bass
                            and other where they are one; vocals are what the first network has missed of them.
                            All add up to what it leaves of the mix, if none lacks
-OUT/taught/SONG/STEM.flac  the same of music without stems, as `mini` hears it at three speeds, on average;
+OUT/taught/SONG/STEM.flac  the same of music without stems, as --band hears it at three speeds, on average;
                            vocals are what is in no other stem
 OUT/valid/SONG/STEM.flac   songs in stems to validate on, whose mixture is what the first network leaves
 
@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     for option in ("songs", "music", "valid"):
         parser.add_argument(f"--{option}", type=Path, nargs="+", default=[])
+    parser.add_argument("--band", default="mini", help="a model of drums, bass and other; mini")
     parser.add_argument("--seconds", type=float, default=60, help="of a piece of music without stems")
     parser.add_argument("--leave-out", nargs="*", default=[], metavar="NAME", help="pieces of music")
     given = parser.parse_args()
@@ -86,7 +87,7 @@ def main() -> None:
             taken = separated(voice, sum(stems.values(), np.zeros((1, 2), np.float32)))["vocals"]
             missed = stems.pop("vocals", np.zeros_like(taken)) - taken
             if song.name in (*BASS_INSIDE, *OTHERS_BASS):
-                del stems["other"]
+                stems = {name: stem for name, stem in stems.items() if name not in ("bass", "other")}
             write({**stems, "vocals": missed}, given.out / "left" / song.name)
     for song in (song for folder in given.valid for song in sorted(folder.iterdir()) if song.is_dir()):
         stems = stems_of(song)
@@ -94,7 +95,7 @@ def main() -> None:
         left = mix - separated(voice, mix)["vocals"]
         stems.pop("vocals", None)
         write({**stems, "mixture": left}, given.out / "valid" / song.name)
-    band = sepcli.load("mini", targets=BAND)
+    band = sepcli.load(given.band, targets=BAND)
     for path in (path for folder in given.music for path in sorted(folder.glob("*.*"))):
         if path.stem in given.leave_out:
             continue

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 HEAD = (
-    "| network | parameters | work | precision | CPU | GFLOP/s | of the peak | memory | beside |\n"
-    "|---|---:|---:|---|---:|---:|---:|---:|---|\n"
+    "| network | parameters | work | precision | CPU | GFLOP/s | peak | of it | memory | beside |\n"
+    "|---|---:|---:|---|---:|---:|---:|---:|---:|---|\n"
 )
 
 
@@ -62,6 +62,7 @@ def table(rows: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
                 precision,
                 _pair("{:.3g}", [way.get("cpu") for way in ways]),
                 _pair("{:.0f}", speeds),
+                _pair("{:.0f}", [way.get("products") for way in ways]),
                 _pair(
                     "{:.0%}",
                     [speed and speed / way["products"] for speed, way in zip(speeds, ways, strict=True)],

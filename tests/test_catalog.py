@@ -18,7 +18,7 @@ from sepcli.weights.catalog import load_catalog, read_catalog
 from sepcli.weights.entries import CHECKS
 
 DEMUCS = "htdemucs htdemucs_ft htdemucs_6s hdemucs_mmi mdx mdx_extra mdx_q mdx_extra_q repro_mdx_a".split()
-NAMES = ["mini", "duo-vocals", "duo", *DEMUCS]
+NAMES = ["mini", "duo-vocals", "duo-band", "duo", *DEMUCS]
 SHA = "0123456789abcdef" * 4
 COMMIT = "0123456789" * 4
 

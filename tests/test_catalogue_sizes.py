@@ -43,6 +43,7 @@ OTHERWISE = {
     "bsrnn-opt": "four networks, compressed, with the state of an optimiser",
     "bsrnn-large": "four networks, compressed, with the state of an optimiser",
     "encodec-48k": "statistics of its training",
+    "duo-band": "int8",
     "duo-vocals": "int8",
     "mobilenet-subband": "Fourier matrices, which are larger than the network",
     "umxhq": "one file for each stem",

@@ -276,7 +276,7 @@ def test_the_life_of_a_model(hub, catalog, run, tmp_path):
     code, out, err = run("where", "toy")
     assert out.splitlines() == [str(path) for path in pointers] and err == ""
     code, out, _ = run("verify")
-    assert code == 0 and out.count("is right (published hash)") == 6  # four of mini and duo
+    assert code == 0 and out.count("is right (published hash)") == 7  # five of mini and duo
     assert run("download", "toy")[0] == 0 and hub.count() == asked
 
     pointers[0].resolve().write_bytes(b"x" * 50_000)
