@@ -7,9 +7,9 @@
 voice: the first of the two U-Nets of Spleeter's two stems, and a share, from 0 to 1, of what a training has
 changed in it (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"). Above 11 kHz, which it does not
 see, it takes the average of its mask.
-begin: what the training of the second network begins with: `mini`, whose stems are mixed anew (MIXED). Where the
-voice is gone, what `mini` takes for one is mostly a part of `other`, and so is half of what it puts in no stem.
-The other half goes to the drums.
+begin: what the training of the second network begins with: `mini`, whose stems are mixed anew (MIXED). Where
+the voice is gone, what `mini` takes for one is mostly a part of `other`, and so is half of what it puts in no
+stem. The other half goes to the drums.
 band: that, and a share of what a training has changed in it.
 
 RUN is the folder of a run, or a file of weights. voice and band are stored as int8 with a scale for each output
@@ -34,8 +34,8 @@ from sepcli.models.spleeter.network import Spleeter, SpleeterConfig
 from sepcli.weights.compact import compact, expand
 
 STEM = "vocals"
-# A stem of `begin` -> how much it takes of those of `mini`, and of what is in none of them. Without the latter a
-# row adds up to 1: as each mask begins with the same share of the mix, it need not be changed.
+# A stem of `begin` -> how much it takes of those of `mini`, and of what is in none of them. Without the latter
+# a row adds up to 1: as each mask begins with the same share of the mix, it need not be changed.
 MIXED = {
     "drums": {"drums": 1.0, "nothing": 0.5},
     "bass": {"bass": 1.0},
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--published", type=Path, help="voice: the archive, its folder, or model.index")
     parser.add_argument("--trained", type=Path, metavar="RUN", help="voice, band: what was trained")
-    parser.add_argument("--share", type=float, default=1.0, help="voice, band: of what the training has changed")
+    parser.add_argument("--share", type=float, default=1.0, help="voice, band: of what it has changed")
     given = parser.parse_args()
     if given.which == "begin":
         weights, config = begin()
@@ -105,8 +105,8 @@ def main() -> None:
     if given.published is None:
         parser.error("voice needs --published")
     weights, config = published(given.published)
-    # The training began with these as int8. What rounding had changed is left out: with a share of it weights would
-    # lie nearer to whole numbers, and the next rounding would undo most of the training.
+    # The training began with these as int8. What rounding had changed is left out: with a share of it weights
+    # would lie nearer to whole numbers, and the next rounding would undo most of the training.
     weights = on_the_way(weights, expand(compact(weights)), trained, given.share)
     save_model(weights, given.out, family=SPLEETER.name, arch="Spleeter", config=config, small=True)
 

@@ -35,7 +35,8 @@ from huggingface_hub import constants
 from sepcli.cli.app import ClickException, app, main
 from sepcli.cli.peers import PEERS
 from sepcli.errors import UsageError
-from sepcli.loading import make_config, save_model
+from sepcli.loading import save_model
+from sepcli.models.config import make_config
 from sepcli.models.family import get_family
 from sepcli.training.config import preset_names, read_preset
 from sepcli.training.run import RunFolder

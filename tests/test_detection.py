@@ -12,10 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sepcli import loading
 from sepcli.engine.separator import Separator
 from sepcli.errors import ModelError
-from sepcli.loading import load_model
+from sepcli.loading import files, load_model
 from sepcli.models.config import make_config
 from sepcli.models.detection import find_network, same_setting
 from sepcli.models.family import Arch, Family, Told, all_families, get_family
@@ -263,7 +262,7 @@ def test_two_families_that_read_a_file_are_named(tmp_path, monkeypatch):
     from sepcli.models.family import Package
 
     pair = [family(name, describe=lambda checkpoint: Package("Plain", {})) for name in ("one", "two")]
-    monkeypatch.setattr(loading, "all_families", lambda notice: iter(pair))
+    monkeypatch.setattr(files, "all_families", lambda notice: iter(pair))
     save_file({"scale": torch.ones(2)}, tmp_path / "x.safetensors")
     with pytest.raises(ModelError, match="claimed by two model families, one and two"):
         load_model(str(tmp_path / "x.safetensors"))

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from sepcli import loading
 from sepcli.engine.ensemble import Ensemble
 from sepcli.engine.pipeline import Engine
 from sepcli.engine.settings import Settings
@@ -324,7 +323,7 @@ def test_a_chain_too_large_for_the_memory_works_in_turn(tmp_path, two_models, mo
     chain = '[both]\nchain = [{model = "voice"}, {model = "band", of = "music"}]\n'
     entries = catalog(tmp_path, text + chain)
     together = load_model("both", catalog=entries)
-    monkeypatch.setattr(loading, "free_memory", lambda: 150_000)
+    monkeypatch.setattr("sepcli.loading.entries.free_memory", lambda: 150_000)
     said = []
     in_turn = load_model("both", catalog=entries, notice=said.append)
     assert not together.model.in_turn and in_turn.model.in_turn and "of memory are free: each goes" in said[0]

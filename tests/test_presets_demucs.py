@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from sepcli.data.mixing import Batches, DataSource
-from sepcli.loading import make_config
+from sepcli.models.config import make_config
 from sepcli.models.demucs.sparse import SparseWeighing
 from sepcli.models.demucs.transformer import TransformerLayer
 from sepcli.models.family import get_family

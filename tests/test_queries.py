@@ -9,12 +9,11 @@ import soundfile
 import torch
 
 import sepcli
-from sepcli import loading
 from sepcli.batch.queries import check_names, load_asked, make_queries, narrow, parse_query, read_queries
 from sepcli.cli.options import option_text
 from sepcli.engine.separator import Queryable
 from sepcli.errors import ModelError, UsageError, spelled
-from sepcli.loading import load_model, save_model
+from sepcli.loading import files, load_model, networks, save_model
 from sepcli.models.family import Arch, Family
 from sepcli.weights.catalog import read_catalog
 from tests.contracts import check_bind, check_separator
@@ -238,8 +237,8 @@ files.model = {{ url = "https://x.invalid/m" }}
 
 @pytest.fixture
 def toys(monkeypatch):
-    monkeypatch.setattr(loading, "get_family", lambda name: TOYS)
-    monkeypatch.setattr(loading, "all_families", lambda notice: [TOYS])
+    monkeypatch.setattr(networks, "get_family", lambda name: TOYS)
+    monkeypatch.setattr(files, "all_families", lambda notice: [TOYS])
 
 
 def save(path="model.safetensors", sources=("drums", "vocals")):

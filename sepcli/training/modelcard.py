@@ -19,7 +19,8 @@ from typing import Any
 from sepcli import __version__
 from sepcli.engine.separator import Queryable
 from sepcli.errors import ModelError, UsageError, from_os, parameter
-from sepcli.loading import OWN_FORMAT, load_model, make_config
+from sepcli.loading import OWN_FORMAT, load_model
+from sepcli.models.config import make_config
 from sepcli.models.family import Arch, get_family
 from sepcli.training.config import to_toml
 from sepcli.weights.checkpoint import read_checkpoint

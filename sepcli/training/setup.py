@@ -20,7 +20,7 @@ from sepcli.data.mixing import Batches, DataSource
 from sepcli.engine.separator import Separator
 from sepcli.errors import UsageError, parameter
 from sepcli.evaluation.validation import mean_scores
-from sepcli.loading import make_config
+from sepcli.models.config import make_config
 from sepcli.models.family import Arch, get_family
 from sepcli.models.objective import Objective
 from sepcli.nn.losses import Criterion

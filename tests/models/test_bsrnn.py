@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import load_file
 
 from sepcli.errors import ModelError
-from sepcli.loading import load_model, make_config
+from sepcli.loading import load_model
 from sepcli.models.bsrnn import FAMILY, network
 from sepcli.models.bsrnn.checkpoint import targets
 from sepcli.models.bsrnn.config import BASS, DRUMS, JOINT, VOCALS, BSRNNConfig
 from sepcli.models.bsrnn.network import BSRNN
+from sepcli.models.config import make_config
 from sepcli.weights.checkpoint import Checkpoint, read_checkpoint
 from tests.bsrnns import as_published
 from tests.contracts import Case, check_reduced, peak_error, run

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from sepcli.errors import ModelError
-from sepcli.loading import load_model, make_config
-from sepcli.models.config import plain_config
+from sepcli.loading import load_model
+from sepcli.models.config import make_config, plain_config
 from sepcli.models.d3net import FAMILY, D3Net, D3NetConfig, D3NetOptions
 from sepcli.models.d3net.dense import D2
 from sepcli.models.detection import entry_config, find_network

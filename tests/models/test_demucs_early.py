@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from sepcli.engine.pipeline import Engine
 from sepcli.engine.settings import Settings
-from sepcli.loading import load_model, make_config
+from sepcli.loading import load_model
+from sepcli.models.config import make_config
 from sepcli.models.demucs import FAMILY
 from sepcli.models.demucs.detect import detect
 from sepcli.models.demucs.early import (

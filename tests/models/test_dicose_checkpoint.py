@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from sepcli.errors import ModelError
-from sepcli.loading import load_model, make_config, save_model
+from sepcli.loading import load_model, save_model
+from sepcli.models.config import make_config
 from sepcli.models.dicose import FAMILY
 from sepcli.models.dicose.checkpoint import PUBLISHED, join
 from sepcli.weights.catalog import load_catalog

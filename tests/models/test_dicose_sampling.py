@@ -17,7 +17,8 @@ from sepcli.engine.noise import Noise
 from sepcli.engine.pipeline import Engine
 from sepcli.engine.settings import Settings
 from sepcli.errors import UsageError
-from sepcli.loading import parse_options, save_model
+from sepcli.loading import save_model
+from sepcli.models.config import parse_options
 from sepcli.models.dicose import FAMILY, joint, refined
 from sepcli.models.dicose.joint import JointOptions, is_stable, stable_steps
 from sepcli.models.dicose.refined import ConsistencyOptions, Refined

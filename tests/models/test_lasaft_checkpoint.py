@@ -17,7 +17,8 @@ import torch
 from sepcli.engine.pipeline import Engine
 from sepcli.engine.settings import Settings
 from sepcli.errors import ModelError
-from sepcli.loading import load_model, make_config
+from sepcli.loading import load_model
+from sepcli.models.config import make_config
 from sepcli.models.lasaft import FAMILY
 from sepcli.weights.catalog import bundled_catalog, read_catalog
 from sepcli.weights.checkpoint import read_checkpoint

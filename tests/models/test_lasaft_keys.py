@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from sepcli.loading import make_config
+from sepcli.models.config import make_config
 from sepcli.models.lasaft import FAMILY
 from sepcli.weights.catalog import load_catalog
 from sepcli.weights.checkpoint import Checkpoint

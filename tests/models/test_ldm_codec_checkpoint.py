@@ -12,7 +12,8 @@ import soundfile
 import torch
 
 from sepcli.errors import ModelError
-from sepcli.loading import load_model, make_config
+from sepcli.loading import load_model
+from sepcli.models.config import make_config
 from sepcli.models.ldm import FAMILY
 from sepcli.weights.catalog import bundled_catalog, load_catalog, read_catalog
 from sepcli.weights.checkpoint import Checkpoint

@@ -17,8 +17,8 @@ from sepcli.engine.combine import Combiner
 from sepcli.engine.pipeline import Engine
 from sepcli.engine.settings import Settings
 from sepcli.errors import ModelError, UsageError
-from sepcli.loading import load_model, make_config
-from sepcli.models.config import plain_config
+from sepcli.loading import load_model
+from sepcli.models.config import make_config, plain_config
 from sepcli.models.detection import entry_config
 from sepcli.models.mdxnet import FAMILY, table
 from sepcli.models.mdxnet.config import MDXNetConfig, MDXNetOptions

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from sepcli.errors import ModelError, UsageError
-from sepcli.loading import load_model, make_config, save_model
+from sepcli.loading import load_model, save_model
+from sepcli.models.config import make_config
 from sepcli.models.detection import entry_config, find_network
 from sepcli.models.family import all_families
 from sepcli.models.openunmix import FAMILY, XUMX, OpenUnmix, OpenUnmixConfig, UnmixOptions, XUMXConfig

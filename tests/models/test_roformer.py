@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from sepcli.engine.pipeline import Engine
 from sepcli.engine.settings import Settings
 from sepcli.errors import ModelError
-from sepcli.loading import load_model, make_config
+from sepcli.loading import load_model
+from sepcli.models.config import make_config
 from sepcli.models.roformer import FAMILY
 from sepcli.models.roformer.bands import mel, side_by_side
 from sepcli.models.roformer.checkpoint import as_published

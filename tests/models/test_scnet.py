@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from sepcli.errors import ModelError
-from sepcli.loading import load_model, make_config
+from sepcli.loading import load_model
+from sepcli.models.config import make_config
 from sepcli.models.scnet import FAMILY
 from sepcli.models.scnet.checkpoint import as_published
 from sepcli.models.scnet.config import SCNetConfig

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from sepcli.errors import ModelError, UsageError
-from sepcli.loading import load_model, make_config
+from sepcli.loading import load_model
+from sepcli.models.config import make_config
 from sepcli.models.detection import find_network
 from sepcli.models.family import all_families
 from sepcli.models.spleeter import FAMILY, Spleeter, SpleeterConfig, SpleeterOptions

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from sepcli.engine.pipeline import Engine
 from sepcli.engine.settings import Settings
-from sepcli.loading import make_config
+from sepcli.models.config import make_config
 from sepcli.models.demucs import FAMILY
 from sepcli.models.demucs.demucs import Demucs, DemucsConfig
 from sepcli.weights.checkpoint import read_checkpoint
