@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from sepcli.models.demucs.demucs import Demucs, DemucsConfig, valid_length
+from sepcli.models.demucs.layers import ToWave
 from sepcli.nn.resampling import downsampled, sinc_filters, upsampled
 from tests.contracts import Case, check_reduced
 from tests.needs import package
@@ -106,3 +107,19 @@ def test_resampling_keeps_constants_and_slow_sines():
     sine = torch.sin(torch.arange(3000) * 0.1).view(1, 1, -1)
     back = downsampled(upsampled(sine, up), down)
     torch.testing.assert_close(back[..., 100:-100], sine[..., 100:-100], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("steps", [1, 2, 37])
+@pytest.mark.parametrize("kernel, stride", [(8, 4), (2, 1), (8, 2)])
+def test_the_way_to_the_wave_is_a_transposed_convolution(kernel, stride, steps, bias):
+    """Whichever way it is computed, and with the weights of torch's own layer."""
+    ours, torchs = (
+        ToWave(12, 3, kernel, stride, bias=bias),
+        torch.nn.ConvTranspose1d(12, 3, kernel, stride, bias=bias),
+    )
+    ours.load_state_dict(torchs.state_dict())
+    x = torch.randn(2, 12, steps)
+    with torch.no_grad():
+        assert torch.allclose(ours(x), torchs(x), atol=1e-6)
+    assert torch.equal(ours(x), torchs(x))  # with gradients it is torch's

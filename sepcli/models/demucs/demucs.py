@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from sepcli.engine.separator import Segment, Separator, narrowed_copy, source_indices
 from sepcli.models.demucs.dconv import BLSTM, DConv
 from sepcli.models.demucs.hybrid import EPSILON, freeze_lists, segment_samples
-from sepcli.models.demucs.layers import group_norm, keep_outputs, rescale_convolutions
+from sepcli.models.demucs.layers import ToWave, group_norm, keep_outputs, rescale_convolutions
 from sepcli.nn.lengths import centred
 from sepcli.nn.modules import ModuleListOf
 from sepcli.nn.resampling import double_and_halve, downsampled, upsampled
@@ -231,7 +231,8 @@ def _decoder_layer(config: DemucsConfig, index: int, chin: int, chout: int) -> n
         layers += _rewrite(config, groups, chin, config.context)
     if config.dconv_mode & 2:
         layers.append(_refinement(config, index, chin))
-    layers.append(nn.ConvTranspose1d(chin, chout, config.kernel_size, config.stride))
+    upwards = nn.ConvTranspose1d if index else ToWave
+    layers.append(upwards(chin, chout, config.kernel_size, config.stride))
     if index:
         layers += [group_norm(groups, chout), _activation(config.gelu)]
     return nn.Sequential(*layers)

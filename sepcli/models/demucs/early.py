@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from sepcli.engine.separator import Segment, Separator, narrowed_copy, source_indices
 from sepcli.models.demucs.dconv import BLSTM
 from sepcli.models.demucs.hybrid import freeze_lists
-from sepcli.models.demucs.layers import keep_outputs, rescale_convolutions
+from sepcli.models.demucs.layers import ToWave, keep_outputs, rescale_convolutions
 from sepcli.nn.lengths import centred
 from sepcli.nn.modules import ModuleListOf
 from sepcli.nn.resampling import double_and_halve, downsampled, upsampled
@@ -238,7 +238,8 @@ def _decoder_layer(config: EarlyDemucsConfig, index: int, chin: int, chout: int)
     if config.upsample:
         layers.append(nn.Conv1d(chin, chout, config.kernel_size))
     else:
-        layers.append(nn.ConvTranspose1d(chin, chout, config.kernel_size, config.stride))
+        upwards = nn.ConvTranspose1d if index else ToWave
+        layers.append(upwards(chin, chout, config.kernel_size, config.stride))
     if index:
         layers.append(nn.ReLU())
     return nn.Sequential(*layers)

@@ -81,6 +81,29 @@ def keep_outputs(conv: Convolution, channels: Sequence[int]) -> None:
     conv.out_channels = len(channels)
 
 
+class ToWave(nn.ConvTranspose1d):
+    """The transposed convolution at the end of a network of waves: many channels [B, C, T] -> few [B, O, T'].
+
+    On a CPU, and without gradients, it is a matrix product where its kernel is two strides long: of each step
+    come two blocks, and each adds to its neighbour's. oneDNN's own is up to 8 times slower there, and before
+    the first call of a long one it compiles for 10 to 45 s (docs/log.md).
+    """
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """[B, C, T] -> [B, O, (T - 1) * stride + kernel]."""
+        (kernel,), (stride,) = self.kernel_size, self.stride
+        if input.device.type != "cpu" or torch.is_grad_enabled() or kernel != 2 * stride:
+            return super().forward(input, output_size)
+        batch, channels, steps = input.shape
+        blocks = self.weight.permute(1, 2, 0).reshape(-1, channels) @ input
+        blocks = blocks.view(batch, -1, 2, stride, steps).transpose(-1, -2)
+        wave = F.pad(blocks[:, :, 0], (0, 0, 0, 1))  # [B, O, T + 1, stride]
+        wave[:, :, 1:] += blocks[:, :, 1]
+        if self.bias is not None:
+            wave += self.bias[:, None, None]
+        return wave.flatten(2)
+
+
 def channels_last(network: nn.Module) -> None:
     """Put all convolution weights of a network into channels-last memory order."""
     for module in network.modules():
