@@ -9,7 +9,7 @@ OUT/taught/SONG/STEM.flac  the same of music without stems, as --band hears it a
                            vocals are what is in no other stem
 OUT/valid/SONG/STEM.flac   songs in stems to validate on, whose mixture is what the first network leaves
 
-All at 44.1 kHz, stems as loud beside each other as in the song.
+All at 44.1 kHz, stems as loud beside each other as in DIR.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     for option in ("songs", "music", "valid"):
         parser.add_argument(f"--{option}", type=Path, nargs="+", default=[])
-    parser.add_argument("--band", default="mini", help="a model of drums, bass and other; mini")
+    parser.add_argument("--band", default="mini", help="a model of drums, bass and other (mini)")
     parser.add_argument("--seconds", type=float, default=60, help="of a piece of music without stems")
     parser.add_argument("--leave-out", nargs="*", default=[], metavar="NAME", help="pieces of music")
     given = parser.parse_args()

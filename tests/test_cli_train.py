@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from sepcli.cli.app import main
+from sepcli.engine import device
 from sepcli.training.run import read_metrics
 from tests.stems import RATE, track
 
@@ -109,6 +110,14 @@ def test_without_matplotlib_the_curves_are_not_drawn(place, capsys, monkeypatch)
     assert "The curves are not drawn: matplotlib is not installed" in capsys.readouterr().err
     files = {entry.name for entry in (place / "run").iterdir()}
     assert files == {"config.toml", "metrics.jsonl", "model.safetensors", "state.pt"}
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_on_a_processor_without_it_is_said_to_be_slow(place, capsys, monkeypatch, native):
+    monkeypatch.setattr(device, "cpu_has_bfloat16", lambda: native)
+    assert main(arguments(place, "run", "--max-steps", "1", "--precision", "bfloat16")) == 0
+    said = "This processor has no products in bfloat16: --precision float32 is several times as fast."
+    assert (said in " ".join(capsys.readouterr().err.split())) is not native
 
 
 @pytest.mark.slow
@@ -306,6 +315,7 @@ import os
 import sys
 from pathlib import Path
 from sepcli.cli.app import main
+from sepcli.engine import device
 from sepcli.training import loop, train
 
 def count(when):

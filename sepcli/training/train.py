@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from sepcli.data.mixing import batches_from
-from sepcli.engine.device import choose_device
+from sepcli.engine.device import choose_device, has_bfloat16
 from sepcli.errors import Notice, UsageError, missing, parameter, require
 from sepcli.training.beginning import begin
 from sepcli.training.config import TrainConfig
@@ -86,6 +86,9 @@ def _train(
         validate = make_validation(tracks, config, network.model, place)
         for text in (*batches.problems, *network.model.notices(place)):
             notice(text)
+        if config.run.precision == "bfloat16" and place.type == "cpu" and not has_bfloat16(place):
+            faster = parameter("precision", "float32")
+            notice(f"This processor has no products in bfloat16: {faster} is several times as fast.")
         if validate is None:
             notice("There is nothing to validate on, so the last weights are kept, not the best.")
         model = network.model.to(place)
