@@ -124,12 +124,12 @@ def test_the_shell_completes_options_where_the_command_is_left_out():
 
 GONE = """
 import sys
-from sepcli.cli import app, separate
+from sepcli.cli import app, runs
 
 def left(*given):
     raise BrokenPipeError
 
-separate._look_up = left
+runs.look_up_batch = left
 sys.exit(app.main(sys.argv[1:]))
 """
 

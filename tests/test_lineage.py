@@ -122,7 +122,7 @@ def test_the_table_has_a_row_for_a_network_and_a_precision(tmp_path, monkeypatch
     text = page.table({"htdemucs": row, "mdx23c": {**row, "ways": {"float32,1": {"cpu": 1}}}}, tmp_path)
     first, second, third = (line.strip("| ").split(" | ") for line in text.splitlines()[2:])
     assert first[:4] == ["htdemucs", "42.0 M", "20", "float32"]
-    assert first[4:8] == ["0.5 / 0.5", "40 / 80", "50% / 100%", "900 / 900"]
-    assert first[8] == "demucs: 0.75 (`speed.json`)"
-    assert second[3:8] == ["bfloat16", "- / 0.5", "- / 40", "- / 50%", "- / 900"]
-    assert third[4:] == ["1 / -", "- / -", "- / -", "- / -", "audio-separator: not measured yet"]
+    assert first[4:9] == ["0.5 / 0.5", "40 / 80", "80 / 80", "50% / 100%", "900 / 900"]
+    assert first[9] == "demucs: 0.75 (`speed.json`)"
+    assert second[3:9] == ["bfloat16", "- / 0.5", "- / 40", "- / 80", "- / 50%", "- / 900"]
+    assert third[4:] == ["1 / -", "- / -", "- / -", "- / -", "- / -", "audio-separator: not measured yet"]
